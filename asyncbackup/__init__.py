@@ -1,0 +1,3 @@
+"""Concurrent backups of Sheepdog volumes."""
+
+__version__ = "0.1.0"

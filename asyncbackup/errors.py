@@ -1,0 +1,182 @@
+"""Everything this package raises on purpose.
+
+::
+
+    AsyncBackupError
+    ├── ClusterError                 the cluster cannot serve us
+    │   ├── Unreachable              nothing answers at an address
+    │   ├── ConnectionLost           a connection ended under a request
+    │   ├── RequestTimeout           a request got no answer in time
+    │   ├── ProtocolViolation        an answer that no sheep gives
+    │   └── ClusterNotReady          the cluster says that it does not serve now
+    ├── RequestFailed                the cluster answered with an error result
+    │   └── ObjectReadFailed         … to the read of a data object
+    ├── NotFound
+    │   ├── VdiNotFound
+    │   └── SnapshotNotFound
+    ├── Incompatible                 what was asked for cannot be backed up so
+    ├── InodeCorrupt                 metadata of a VDI that contradicts itself
+    └── TargetError                  where the bytes should go
+        ├── TargetExists
+        ├── TargetUnusable
+        ├── TargetFull
+        └── TargetWriteFailed
+
+An error is named by its meaning and carries the facts as fields; the message says what was expected and what
+came, and what to do next where that can be known. Exit codes are the business of ``asyncbackup.cli``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class AsyncBackupError(Exception):
+    """The root: catching it catches every expected failure of this package."""
+
+
+class ClusterError(AsyncBackupError):
+    """The cluster, or the way to it, is at fault."""
+
+
+class Unreachable(ClusterError):
+    """Nothing usable answers at ``address`` (``host:port``)."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            f"cannot reach a sheep at {address}: {reason}; check the address, the port and that sheep runs"
+        )
+        self.address = address
+        self.reason = reason
+
+
+class ConnectionLost(ClusterError):
+    """The connection to ``address`` ended while answers were outstanding."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"lost the connection to {address}: {reason}")
+        self.address = address
+        self.reason = reason
+
+
+class RequestTimeout(ClusterError):
+    """A request got no complete answer within its deadline of ``timeout_s`` seconds."""
+
+    def __init__(self, address: str, request: str, timeout_s: float) -> None:
+        super().__init__(f"{address} did not answer {request} within {timeout_s:g} s; is the node stalled?")
+        self.address = address
+        self.request = request
+        self.timeout_s = timeout_s
+
+
+class ProtocolViolation(ClusterError):
+    """``address`` sent something that the sheep protocol does not allow."""
+
+    def __init__(self, address: str, expected: str, got: str) -> None:
+        super().__init__(f"{address} does not speak the sheep protocol: expected {expected}, got {got}")
+        self.address = address
+        self.expected = expected
+        self.got = got
+
+
+class ClusterNotReady(ClusterError):
+    """The cluster answered that it serves no requests in its present state.
+
+    ``result`` is the numeric result code, ``state`` the cluster's word for it.
+    """
+
+    def __init__(self, address: str, result: int, state: str, advice: str) -> None:
+        super().__init__(f"the cluster at {address} is not serving: {state}; {advice}")
+        self.address = address
+        self.result = result
+        self.state = state
+
+
+class RequestFailed(AsyncBackupError):
+    """The cluster answered ``request`` with an error ``result`` (numeric; ``meaning`` in words)."""
+
+    def __init__(self, request: str, result: int, meaning: str) -> None:
+        super().__init__(f"{request} failed: {meaning} (result 0x{result:02x})")
+        self.request = request
+        self.result = result
+        self.meaning = meaning
+
+
+class ObjectReadFailed(RequestFailed):
+    """A data object of a snapshot could not be read, so there is no backup."""
+
+    def __init__(self, idx: int, oid: int, result: int, meaning: str) -> None:
+        super().__init__(f"reading object {idx} (oid {oid:016x})", result, meaning)
+        self.idx = idx
+        self.oid = oid
+
+
+class NotFound(AsyncBackupError):
+    """Something was named that the cluster does not have."""
+
+
+class VdiNotFound(NotFound):
+    """No VDI of this name; ``existing`` holds the names there are."""
+
+    def __init__(self, vdi: str, existing: Sequence[str]) -> None:
+        listing = f"VDIs are {_shorten(existing)}" if existing else "the cluster holds no VDI"
+        super().__init__(f"no VDI named {vdi!r}; {listing}")
+        self.vdi = vdi
+        self.existing = tuple(existing)
+
+
+class SnapshotNotFound(NotFound):
+    """The VDI exists, the snapshot does not; ``existing`` describes the snapshots there are."""
+
+    def __init__(self, vdi: str, snapshot: str, existing: Sequence[str]) -> None:
+        listing = f"snapshots are {_shorten(existing)}" if existing else "it has no snapshot"
+        super().__init__(f"VDI {vdi!r} has no snapshot {snapshot}; {listing}")
+        self.vdi = vdi
+        self.snapshot = snapshot
+        self.existing = tuple(existing)
+
+
+class Incompatible(AsyncBackupError):
+    """The two things named do not go together, or not into this format."""
+
+
+class InodeCorrupt(AsyncBackupError):
+    """An inode or B-tree node contradicts itself; ``vdi_id`` names it."""
+
+    def __init__(self, vdi_id: int, problem: str) -> None:
+        super().__init__(f"the metadata of VDI {vdi_id:x} is damaged: {problem}")
+        self.vdi_id = vdi_id
+        self.problem = problem
+
+
+class TargetError(AsyncBackupError):
+    """The place that the backup is written to (``target``: a path, or what stands for one)."""
+
+    def __init__(self, target: str, problem: str) -> None:
+        super().__init__(f"{target}: {problem}")
+        self.target = target
+        self.problem = problem
+
+
+class TargetExists(TargetError):
+    """There is a file of this name already, and nobody said to replace it."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target, "exists already; use another name, or --force to replace it")
+
+
+class TargetUnusable(TargetError):
+    """The target cannot be opened for writing."""
+
+
+class TargetFull(TargetError):
+    """The target's file system, quota or size limit is exhausted."""
+
+
+class TargetWriteFailed(TargetError):
+    """Writing failed for another reason than space."""
+
+
+def _shorten(names: Sequence[str], limit: int = 12) -> str:
+    listed = ", ".join(names[:limit])
+    return f"{listed} and {len(names) - limit} more" if len(names) > limit else listed
