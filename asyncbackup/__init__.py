@@ -1,3 +1,35 @@
-"""Concurrent backups of Sheepdog volumes."""
+"""Concurrent backups of Sheepdog volumes.
+
+Three lines make one::
+
+    async with connect("localhost", 7000) as cluster:
+        summary = await backup(cluster, "vm1", "vm1.tuesday", snapshot="tuesday", base="monday")
+    print(summary.records, summary.bytes_written)
+
+Everything that can go wrong on purpose is an ``asyncbackup.errors.AsyncBackupError``.
+"""
+
+from asyncbackup.client import ClientOptions, Cluster, Volume, connect
+from asyncbackup.engine import BackupOptions, Progress, Summary, backup
+from asyncbackup.errors import AsyncBackupError
+from asyncbackup.format import Dialect
+from asyncbackup.sinks import FileSink, NullSink, PipeSink, Sink
+
+__all__ = [
+    "AsyncBackupError",
+    "BackupOptions",
+    "ClientOptions",
+    "Cluster",
+    "Dialect",
+    "FileSink",
+    "NullSink",
+    "PipeSink",
+    "Progress",
+    "Sink",
+    "Summary",
+    "Volume",
+    "backup",
+    "connect",
+]
 
 __version__ = "0.1.0"

@@ -28,7 +28,8 @@ came, and what to do next where that can be known. Exit codes are the business o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class AsyncBackupError(Exception):
@@ -43,9 +44,7 @@ class Unreachable(ClusterError):
     """Nothing usable answers at ``address`` (``host:port``)."""
 
     def __init__(self, address: str, reason: str) -> None:
-        super().__init__(
-            f"cannot reach a sheep at {address}: {reason}; check the address, the port and that sheep runs"
-        )
+        super().__init__(f"cannot reach a sheep at {address}: {reason}; check address, port, and that sheep runs")
         self.address = address
         self.reason = reason
 
@@ -175,6 +174,21 @@ class TargetFull(TargetError):
 
 class TargetWriteFailed(TargetError):
     """Writing failed for another reason than space."""
+
+
+@contextmanager
+def single_error() -> Iterator[None]:
+    """Raise the first error of an exception group in place of the group: what failed first made the rest fail."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise _first_leaf(group) from group
+
+
+def _first_leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _shorten(names: Sequence[str], limit: int = 12) -> str:

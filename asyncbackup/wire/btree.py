@@ -23,6 +23,9 @@ NODE_HEADER_SIZE: Final = 8
 NODE_SIZE: Final = TABLE_SIZE
 """Bytes of a node object, and the room for the root node in the inode."""
 
+Leaf = tuple[NDArray[np.uint32], Owners]
+"""Ascending data object indices, and the owner of each."""
+
 LEAF: Final = 1
 INDIRECT: Final = 2
 
@@ -66,13 +69,31 @@ def unpack_node_header(vdi_id: int, header: Bytes) -> NodeHeader:
     return node
 
 
-def unpack_leaf(vdi_id: int, entries: Bytes) -> tuple[NDArray[np.uint32], Owners]:
-    """Read a leaf's entries: ascending data object indices, and their owners. Raises InodeCorrupt if out of order."""
+def unpack_leaf(vdi_id: int, entries: Bytes) -> Leaf:
+    """Read a leaf's entries. Raises InodeCorrupt if their indices do not ascend."""
     leaf = np.frombuffer(entries, dtype=_LEAF_ENTRY)
-    idx = np.ascontiguousarray(leaf["idx"])
+    return _ascending(vdi_id, np.ascontiguousarray(leaf["idx"]), np.ascontiguousarray(leaf["owner"]))
+
+
+def unpack_leaf_node(vdi_id: int, node: Bytes) -> Leaf:
+    """Read a whole leaf node object. Raises InodeCorrupt if it is none."""
+    header = unpack_node_header(vdi_id, node)
+    if header.depth != LEAF:
+        raise InodeCorrupt(vdi_id, f"expected a B-tree leaf under the root, got a node of depth {header.depth}")
+    return unpack_leaf(vdi_id, memoryview(node)[NODE_HEADER_SIZE : NODE_HEADER_SIZE + header.entries_size])
+
+
+def join_leaves(vdi_id: int, leaves: list[Leaf]) -> Leaf:
+    """Join the leaves of a tree, in order. Raises InodeCorrupt if indices do not ascend across them."""
+    return _ascending(
+        vdi_id, np.concatenate([idx for idx, _ in leaves]), np.concatenate([owner for _, owner in leaves])
+    )
+
+
+def _ascending(vdi_id: int, idx: NDArray[np.uint32], owners: Owners) -> Leaf:
     if np.any(idx[1:] <= idx[:-1]):
-        raise InodeCorrupt(vdi_id, "the indices in a B-tree leaf are not ascending")
-    return idx, np.ascontiguousarray(leaf["owner"])
+        raise InodeCorrupt(vdi_id, "the indices in its B-tree do not ascend")
+    return idx, owners
 
 
 def unpack_indirect(vdi_id: int, entries: Bytes) -> list[int]:

@@ -56,7 +56,12 @@ class Opcode(IntEnum):
     GET_NODE_LIST = 0x82
     STAT_SHEEP = 0x86
     STAT_CLUSTER = 0x87
+    STAT_RECOVERY = 0x97
+    GET_VDI_COPIES = 0xAB
+    STAT = 0xB8
+    EXIST = 0xBD
     CLUSTER_INFO = 0xBE
+    OIDS_EXIST = 0xC6
     READ_DEL_VDIS = 0xC9
 
 

@@ -1,0 +1,307 @@
+"""A cluster seen through one gateway node: several connections, and the operations a backup needs, typed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import numpy as np
+from numpy.typing import NDArray
+
+from asyncbackup.client import policy
+from asyncbackup.client.connection import Connection, Place, Reply
+from asyncbackup.client.policy import ClientOptions
+from asyncbackup.errors import (
+    ClusterNotReady,
+    RequestFailed,
+    SnapshotNotFound,
+    Unreachable,
+    VdiNotFound,
+    single_error,
+)
+from asyncbackup.wire import btree, messages, oid
+from asyncbackup.wire.constants import DEFAULT_PORT, INTERNAL_VERSIONS, PUBLIC_VERSIONS, Result
+from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, unpack_owners
+from asyncbackup.wire.messages import Bytes, Request, ResponseHeader, VdiReply
+from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE
+
+Snapshot = int | str
+"""Names a snapshot: its id, or its tag."""
+
+_CONCURRENT_LOOKUPS = 16
+"""Inodes or B-tree nodes read at a time: enough to hide the latency, at most 64 MiB of nodes."""
+
+
+@asynccontextmanager
+async def connect(
+    host: str = "localhost", port: int = DEFAULT_PORT, options: ClientOptions | None = None
+) -> AsyncIterator[Cluster]:
+    """Connect to the cluster through the sheep at ``host:port``; leaving the context closes all connections.
+
+    Raises Unreachable if there is no sheep, within ``options.connect_timeout_s`` seconds.
+    """
+    cluster = Cluster(host, port, options or ClientOptions())
+    try:
+        await cluster.open()
+        yield cluster
+    finally:
+        with anyio.CancelScope(shield=True):
+            await cluster.close()
+
+
+class Cluster:
+    """Typed operations over a few connections to one gateway. Made by ``connect``.
+
+    Each operation raises RequestFailed for an error result, ClusterNotReady where the cluster serves nobody, and
+    ConnectionLost, RequestTimeout or ProtocolViolation where the way to it fails. Cancelling one leaves the
+    connections usable.
+    """
+
+    def __init__(self, host: str, port: int, options: ClientOptions) -> None:
+        self.host = host
+        self.port = port
+        self.options = options
+        self.internal_version: int | None = None
+        """Which release the gateway is of, by its internal protocol version; None if of none known."""
+        self.requests = 0
+        """Requests sent, repeated ones included."""
+        self.retries = 0
+        """Requests among them that repeat one the cluster asked to send again."""
+        self._public_version = PUBLIC_VERSIONS[0]
+        self._connections: list[Connection] = []
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests without an answer yet, on all connections."""
+        return sum(connection.in_flight for connection in self._connections)
+
+    async def open(self) -> None:
+        """Connect, and find out what release answers. Raises Unreachable."""
+        timeout_s = self.options.connect_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._connections.append(await Connection.open(self.host, self.port, timeout_s))
+                await self._greet()
+                await self._open_more()
+        except TimeoutError as error:
+            reason = f"it accepts connections but gave no answer within {timeout_s:g} s, so it is no sheep or stalled"
+            raise Unreachable(self.address, reason) from error
+
+    async def _open_more(self) -> None:
+        async def open_one() -> None:
+            opened = await Connection.open(self.host, self.port, self.options.connect_timeout_s)
+            self._connections.append(opened)
+
+        with single_error():
+            async with anyio.create_task_group() as group:
+                for _ in range(self.options.connections - 1):
+                    group.start_soon(open_one)
+
+    async def _greet(self) -> None:
+        """Ask for the node list in each internal version: only the server's own is not a version mismatch."""
+        for version in INTERNAL_VERSIONS:
+            reply = await self._send(messages.node_list(MAX_NODES * NODE_ENTRY_SIZE), version, None)
+            if reply.result is not Result.VER_MISMATCH:
+                self.internal_version = version
+                return
+
+    async def close(self) -> None:
+        """Close all connections. Idempotent."""
+        for connection in self._connections:
+            await connection.close()
+
+    async def _send(self, request: Request, version: int, place: Place | None) -> Reply:
+        self.requests += 1
+        connection = policy.least_loaded(self._connections)
+        return await connection.call(request, version, self.options.request_timeout_s, place)
+
+    async def call(self, request: Request, place: Place | None = None) -> Reply:
+        """Send ``request``, again where the cluster asks for it, and give the last answer whatever its result.
+
+        Falls back to public version 1 for good when the server knows no newer one. Raises ClusterNotReady.
+        """
+        attempt = 1
+        while True:
+            version = self._version_for(request)
+            reply = await self._send(request, version, place)
+            if reply.result is Result.VER_MISMATCH and not request.is_internal and version != PUBLIC_VERSIONS[-1]:
+                self._public_version = PUBLIC_VERSIONS[-1]
+                continue
+            if reply.result in policy.NOT_READY:
+                advice = policy.NOT_READY[reply.result]
+                raise ClusterNotReady(self.address, reply.result, reply.result.meaning, advice)
+            delay_s = policy.retry_delay_s(self.options, reply.result, attempt)
+            if delay_s is None:
+                return reply
+            await anyio.sleep(delay_s)
+            self.retries += 1
+            attempt += 1
+
+    def _version_for(self, request: Request) -> int:
+        if request.is_internal:
+            return self.internal_version or INTERNAL_VERSIONS[0]
+        return self._public_version
+
+    async def _expect_success(self, request: Request, what: str, place: Place | None = None) -> Reply:
+        reply = await self.call(request, place)
+        if reply.result is not Result.SUCCESS:
+            raise RequestFailed(what, reply.result, reply.result.meaning)
+        return reply
+
+    async def read_object(self, object_id: int, into: memoryview, offset: int = 0) -> None:
+        """Fill ``into`` with the object's bytes from ``offset``, received in place. Cancelled: its content is open."""
+
+        def place(header: ResponseHeader) -> memoryview:
+            trimmed = policy.may_trim(self.internal_version)
+            reply = messages.ObjectReply.unpack(header.body)
+            return policy.place_read(into, reply.offset, header.data_length, trimmed=trimmed)
+
+        request = messages.read_object(object_id, offset, len(into))
+        await self._expect_success(request, f"reading object {object_id:016x}", place)
+
+    async def _read(self, object_id: int, offset: int, length: int) -> memoryview:
+        buffer = memoryview(bytearray(length))
+        await self.read_object(object_id, buffer, offset)
+        return buffer
+
+    async def write_object(self, object_id: int, data: Bytes, offset: int = 0, *, copies: int, policy: int = 0) -> None:
+        """Overwrite part of an existing object."""
+        request = messages.write_object(object_id, offset, data, copies=copies, copy_policy=policy)
+        await self._expect_success(request, f"writing object {object_id:016x}")
+
+    async def create_object(
+        self, object_id: int, data: Bytes, offset: int = 0, *, copies: int, policy: int = 0, cow_oid: int = 0
+    ) -> None:
+        """Create an object: ``data`` at ``offset``, the rest from object ``cow_oid``, or zeros without one."""
+        request = messages.create_object(object_id, offset, data, copies=copies, copy_policy=policy, cow_oid=cow_oid)
+        await self._expect_success(request, f"creating object {object_id:016x}")
+
+    async def find_vdi(self, name: str, snapshot: Snapshot | None = None) -> Inode:
+        """Look up a snapshot, or without one named the working VDI, and read its inode's header.
+
+        Raises VdiNotFound or SnapshotNotFound, which say what exists.
+        """
+        snapid = snapshot if isinstance(snapshot, int) else 0
+        tag = snapshot if isinstance(snapshot, str) else ""
+        reply = await self.call(messages.vdi_info(name, snapid=snapid, tag=tag))
+        if reply.result in (Result.NO_VDI, Result.NO_TAG):
+            raise await self._not_found(name, snapshot)
+        if reply.result is not Result.SUCCESS:
+            raise RequestFailed(f"looking up VDI {name!r}", reply.result, reply.result.meaning)
+        return await self.read_inode(VdiReply.unpack(reply.header.body).vdi_id)
+
+    async def _not_found(self, name: str, snapshot: Snapshot | None) -> VdiNotFound | SnapshotNotFound:
+        inodes = await self.list_vdis()
+        namesakes = [inode for inode in inodes if inode.name == name]
+        if snapshot is None or not namesakes:
+            return VdiNotFound(name, sorted({inode.name for inode in inodes if not inode.is_snapshot}))
+        existing = [
+            f"{inode.snap_id} ({inode.tag})" if inode.tag else str(inode.snap_id)
+            for inode in sorted(namesakes, key=lambda inode: inode.snap_id)
+            if inode.is_snapshot
+        ]
+        return SnapshotNotFound(name, f"{snapshot!r}", existing)
+
+    async def read_inode(self, vdi_id: int) -> Inode:
+        """Read an inode's header. Raises InodeCorrupt if it is not that of a usable VDI ``vdi_id``."""
+        inode = Inode.unpack(await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE))
+        inode.check(vdi_id)
+        return inode
+
+    async def list_vdis(self) -> list[Inode]:
+        """Read the inode headers of all VDIs and snapshots that are not deleted, by ascending vdi id."""
+        in_use = await self._read_bitmap(deleted=False)
+        in_use &= ~await self._read_bitmap(deleted=True)
+        vdi_ids = np.flatnonzero(np.unpackbits(in_use, bitorder="little")).tolist()
+        inodes: dict[int, Inode] = {}
+        limiter = anyio.Semaphore(_CONCURRENT_LOOKUPS)
+
+        async def read_header(vdi_id: int) -> None:
+            async with limiter:
+                header = await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE)
+                inodes[vdi_id] = Inode.unpack(header)
+
+        with single_error():
+            async with anyio.create_task_group() as group:
+                for vdi_id in vdi_ids:
+                    group.start_soon(read_header, vdi_id)
+        return [inodes[vdi_id] for vdi_id in vdi_ids if inodes[vdi_id].name]
+
+    async def _read_bitmap(self, *, deleted: bool) -> NDArray[np.uint8]:
+        request = messages.read_vdi_bitmap(deleted=deleted)
+        reply = await self.call(request)
+        if reply.result is not Result.SUCCESS:
+            if deleted:  # Servers before 1.0 do not know this request: they blank the name of what was deleted.
+                return np.zeros(request.capacity, dtype=np.uint8)
+            raise RequestFailed("listing the VDIs", reply.result, reply.result.meaning)
+        if len(reply.payload) != request.capacity:
+            raise RequestFailed("listing the VDIs", reply.result, f"got {len(reply.payload)} bytes of bitmap")
+        return np.frombuffer(reply.payload, dtype=np.uint8).copy()
+
+    async def read_owners(self, vdi_id: int, count: int) -> Owners:
+        """Read the first ``count`` entries of an owner table."""
+        return unpack_owners(await self._read(oid.inode_oid(vdi_id), TABLE_OFFSET, count * ENTRY_SIZE))
+
+    async def read_btree(self, vdi_id: int) -> btree.Leaf:
+        """Read a hyper volume's owners: ascending data object indices, and the owner of each.
+
+        Raises InodeCorrupt if the tree is none. Each node object is read once.
+        """
+        inode = oid.inode_oid(vdi_id)
+        root = btree.unpack_node_header(vdi_id, await self._read(inode, TABLE_OFFSET, btree.NODE_HEADER_SIZE))
+        if root.count == 0:
+            return np.empty(0, np.uint32), np.empty(0, np.uint32)
+        entries = await self._read(inode, TABLE_OFFSET + btree.NODE_HEADER_SIZE, root.entries_size)
+        if root.depth == btree.LEAF:
+            return btree.unpack_leaf(vdi_id, entries)
+        leaves = await self._read_leaves(vdi_id, btree.unpack_indirect(vdi_id, entries))
+        return btree.join_leaves(vdi_id, leaves)
+
+    async def _read_leaves(self, vdi_id: int, oids: list[int]) -> list[btree.Leaf]:
+        leaves: dict[int, btree.Leaf] = {}
+        limiter = anyio.Semaphore(_CONCURRENT_LOOKUPS)
+
+        async def read_leaf(node_oid: int) -> None:
+            async with limiter:
+                leaves[node_oid] = btree.unpack_leaf_node(vdi_id, await self._read(node_oid, 0, btree.NODE_SIZE))
+
+        with single_error():
+            async with anyio.create_task_group() as group:
+                for node_oid in dict.fromkeys(oids):
+                    group.start_soon(read_leaf, node_oid)
+        return [leaves[node_oid] for node_oid in oids]
+
+    async def create_vdi(
+        self, name: str, size: int, *, copies: int = 0, block_size_shift: int = 0, store_policy: int = 0
+    ) -> int:
+        """Create an empty VDI of ``size`` bytes and give its id. Zeros mean the cluster's defaults."""
+        request = messages.new_vdi(
+            name, size, copies=copies, block_size_shift=block_size_shift, store_policy=store_policy
+        )
+        reply = await self._expect_success(request, f"creating VDI {name!r}")
+        return VdiReply.unpack(reply.header.body).vdi_id
+
+    async def create_snapshot(self, name: str, tag: str) -> Inode:
+        """Make the working VDI a snapshot tagged ``tag``; give the snapshot's inode."""
+        working = await self.find_vdi(name)
+        await self.write_object(
+            oid.inode_oid(working.vdi_id), messages.pack_name(tag), TAG_OFFSET, copies=working.nr_copies
+        )
+        request = messages.new_vdi(
+            name,
+            working.vdi_size,
+            base_vdi_id=working.vdi_id,
+            snapshot=True,
+            copies=working.nr_copies,
+            copy_policy=working.copy_policy,
+            store_policy=working.store_policy,
+            block_size_shift=working.block_size_shift,
+        )
+        await self._expect_success(request, f"taking snapshot {tag!r} of VDI {name!r}")
+        return await self.read_inode(working.vdi_id)

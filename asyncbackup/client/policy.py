@@ -1,0 +1,92 @@
+"""Decisions, without I/O: which connection, which protocol version, whether to try again, what an answer means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from asyncbackup.wire.constants import SECTOR_SIZE, TRIMMING_VERSIONS, Result
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """How to talk to a cluster."""
+
+    connections: int = 4
+    """Connections to the gateway node; one alone leaves a core of it idle."""
+    connect_timeout_s: float = 5.0
+    """Seconds until a sheep must have accepted a connection and answered a first request."""
+    request_timeout_s: float = 30.0
+    """Seconds until a request must be answered completely."""
+    attempts: int = 5
+    """How often to send a request that the cluster asks to send again."""
+    retry_delay_s: float = 0.1
+    """Seconds before the second attempt; doubled for each one after it."""
+
+    def __post_init__(self) -> None:
+        if self.connections < 1 or self.attempts < 1:
+            raise ValueError("connections and attempts must be at least 1")
+        if min(self.connect_timeout_s, self.request_timeout_s) <= 0:
+            raise ValueError("timeouts must be positive")
+
+
+TRANSIENT: Final = frozenset({Result.AGAIN, Result.OLD_NODE_VER, Result.NEW_NODE_VER, Result.NETWORK_ERROR})
+"""Results that a cluster gives while its membership changes, and that go away."""
+
+_CHECK_STATE: Final = "see the state with `dog cluster info`"
+
+NOT_READY: Final = {
+    Result.WAIT_FOR_FORMAT: "format it with `dog cluster format`",
+    Result.WAIT_FOR_JOIN: "start the missing nodes",
+    Result.STARTUP: "try again when it has started",
+    Result.SHUTDOWN: "start it again",
+    Result.JOIN_FAILED: _CHECK_STATE,
+    Result.HALT: "start the missing nodes",
+    Result.KILLED: _CHECK_STATE,
+}
+"""Results that mean that the cluster serves nobody now, and what to do then."""
+
+
+def retry_delay_s(options: ClientOptions, result: Result, attempt: int) -> float | None:
+    """Give the seconds to wait before sending a request again after its ``attempt``-th (from 1) answer, or None."""
+    if result not in TRANSIENT or attempt >= options.attempts:
+        return None
+    return options.retry_delay_s * float(2 ** (attempt - 1))
+
+
+class _Loaded(Protocol):
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def is_open(self) -> bool: ...
+
+
+_Connection = TypeVar("_Connection", bound=_Loaded)
+
+
+def least_loaded(connections: Iterable[_Connection]) -> _Connection:
+    """Choose the open connection with the fewest requests in flight; a closed one only if there is no other."""
+    return min(connections, key=lambda connection: (not connection.is_open, connection.in_flight))
+
+
+def may_trim(internal_version: int | None) -> bool:
+    """Tell whether a server's READ_OBJ answers may lack zero sectors at their ends; an unknown server's may."""
+    return internal_version is None or internal_version in TRIMMING_VERSIONS
+
+
+def place_read(into: memoryview, offset: int, length: int, *, trimmed: bool) -> memoryview:
+    """Say which part of ``into`` the ``length`` bytes of a READ_OBJ answer are, and zero the parts they are not.
+
+    ``offset`` is what the answer says of its place in ``into``; only a server that trims says it. Raises ValueError
+    ("expected …, got …") for an answer that is neither whole nor trimmed by sectors.
+    """
+    asked = len(into)
+    if length == asked:
+        return into
+    if not trimmed or offset % SECTOR_SIZE or offset + length > asked:
+        at = f" at offset {offset}" if offset else ""
+        raise ValueError(f"expected {asked} bytes, got {length} bytes{at}")
+    into[:offset] = bytes(offset)
+    into[offset + length :] = bytes(asked - offset - length)
+    return into[offset : offset + length]

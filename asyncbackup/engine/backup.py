@@ -1,0 +1,184 @@
+"""The backup pipeline: from two snapshots of a VDI to the bytes of a backup in a sink."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+import numpy as np
+
+from asyncbackup.client import Cluster
+from asyncbackup.client.cluster import Snapshot
+from asyncbackup.engine.compact import Extent
+from asyncbackup.engine.fetch import Chunk, Fetcher
+from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.plan import Pair, Plan, plan_difference, plan_full
+from asyncbackup.engine.progress import OnProgress, Progress, Summary
+from asyncbackup.engine.window import Window
+from asyncbackup.errors import Incompatible, single_error
+from asyncbackup.sinks import FileSink, Sink
+from asyncbackup.wire.inode import Inode, Owners
+
+_Item = TypeVar("_Item")
+
+
+async def backup(
+    cluster: Cluster,
+    vdi: str,
+    target: str | os.PathLike[str] | Sink,
+    *,
+    snapshot: Snapshot | None = None,
+    base: Snapshot | None = None,
+    live: bool = False,
+    options: BackupOptions | None = None,
+    on_progress: OnProgress | None = None,
+) -> Summary:
+    """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not, or without a base all of it.
+
+    ``target`` is a sink, or the path of a file that must not exist. A snapshot is named by its id (int) or tag (str).
+    With ``live`` in place of a snapshot the working VDI is read, which is no point in time while somebody writes.
+
+    Raises the errors of ``asyncbackup.errors``; there is then, and after a cancellation, no new file, and no request
+    in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given.
+    """
+    if (snapshot is None) != live:
+        raise ValueError("expected either a snapshot or live=True")
+    options = options or BackupOptions()
+    sink = FileSink(target) if isinstance(target, str | os.PathLike) else target
+    if options.dialect.needs_seek and not sink.can_seek:
+        raise Incompatible(f"a {options.dialect.value} backup is completed at its beginning, so it cannot be piped")
+    started, requests, retries = time.monotonic(), cluster.requests, cluster.retries
+    with single_error():
+        async with sink:
+            to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
+            plan = await make_plan(cluster, to_inode, base_inode)
+            progress = Progress(len(plan), plan.shared)
+            await _Job(cluster, plan, to_inode.object_size, options, sink, on_progress, progress).run()
+    return Summary(
+        vdi=vdi,
+        snapshot=None if snapshot is None else str(snapshot),
+        base=None if base is None else str(base),
+        dialect=options.dialect,
+        objects_planned=progress.objects_planned,
+        objects_shared=progress.objects_shared,
+        objects_read=progress.objects_read,
+        bytes_read=progress.bytes_read,
+        records=progress.records,
+        bytes_written=progress.bytes_written,
+        elapsed_s=time.monotonic() - started,
+        requests=cluster.requests - requests,
+        retries=cluster.retries - retries,
+    )
+
+
+async def _find(
+    cluster: Cluster, vdi: str, snapshot: Snapshot | None, base: Snapshot | None
+) -> tuple[Inode, Inode | None]:
+    to_inode = await cluster.find_vdi(vdi, snapshot)
+    if base is None:
+        return to_inode, None
+    base_inode = await cluster.find_vdi(vdi, base)
+    if to_inode.is_hyper or base_inode.is_hyper:
+        raise Incompatible(f"{vdi!r} is a hyper volume, which takes only a full backup: leave the base out")
+    if to_inode.object_size != base_inode.object_size:
+        raise Incompatible(
+            f"the two snapshots have different object sizes: {to_inode.object_size} bytes and, "
+            f"in the base, {base_inode.object_size} bytes; make a full backup"
+        )
+    return to_inode, base_inode
+
+
+async def make_plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> Plan:
+    """Read the part of the owner tables that the size of ``to_inode`` spans, and compare them."""
+    count = to_inode.object_count
+    if to_inode.is_hyper:
+        return plan_full(*await cluster.read_btree(to_inode.vdi_id), count)
+    if base_inode is None:
+        return plan_difference(await cluster.read_owners(to_inode.vdi_id, count), np.zeros(count, np.uint32))
+    tables: dict[int, Owners] = {}
+
+    async def read_table(vdi_id: int) -> None:
+        tables[vdi_id] = await cluster.read_owners(vdi_id, count)
+
+    async with anyio.create_task_group() as group:
+        for vdi_id in {to_inode.vdi_id, base_inode.vdi_id}:
+            group.start_soon(read_table, vdi_id)
+    return plan_difference(tables[to_inode.vdi_id], tables[base_inode.vdi_id])
+
+
+@dataclass
+class _Job:
+    """One backup under way."""
+
+    cluster: Cluster
+    plan: Plan
+    object_size: int
+    options: BackupOptions
+    sink: Sink
+    on_progress: OnProgress | None
+    progress: Progress
+
+    async def run(self) -> None:
+        """Write the whole backup, and commit it."""
+        dialect = self.options.dialect
+        await self._write([dialect.opening])
+        await self._write_records()
+        await self._write([dialect.ending])
+        await self.sink.commit(dialect.patch(self.progress.records))
+
+    async def _write_records(self) -> None:
+        piece_size = self.options.piece_size(self.object_size)
+        slots = self.options.slots(piece_size)
+        compactors = anyio.CapacityLimiter(os.cpu_count() or 1)
+        fetcher = Fetcher(self.cluster, self.object_size, piece_size, compactors, self.progress)
+        if piece_size == self.object_size:
+            await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
+        else:
+            await self._write_large_records(fetcher, slots // 2)
+
+    async def _write_large_records(self, fetcher: Fetcher, slots: int) -> None:
+        """Find extents in one window, and read what lies in them in another, behind it."""
+        send, receive = anyio.create_memory_object_stream[tuple[Pair, Extent]](slots)
+
+        async def pass_on(found: list[tuple[Pair, Extent]]) -> None:
+            for pair, extent in found:
+                if extent.length:
+                    await send.send((pair, extent))
+                else:
+                    self.progress.objects_done += 1
+
+        async def find_extents() -> None:
+            async with send:
+                await Window(slots, fetcher.piece_size, fetcher.find_extent, pass_on).run(_each(self.plan))
+
+        async with receive, aclosing(fetcher.pieces(receive)) as pieces, anyio.create_task_group() as group:
+            group.start_soon(find_extents)
+            await Window(slots, fetcher.piece_size, fetcher.fetch_piece, self._append).run(pieces)
+
+    async def _append(self, chunks: list[Chunk]) -> None:
+        buffers: list[bytes | memoryview] = []
+        for header, payload, completes_object in chunks:
+            if header is not None:
+                buffers.append(header.encode())
+                self.progress.records += 1
+            buffers.append(payload)
+            self.progress.objects_done += completes_object
+        await self._write(buffers)
+
+    async def _write(self, buffers: list[bytes | memoryview]) -> None:
+        filled = [buffer for buffer in buffers if buffer]
+        if filled:
+            await self.sink.append(filled)
+            self.progress.bytes_written += sum(map(len, filled))
+        if self.on_progress is not None:
+            self.on_progress(self.progress)
+
+
+async def _each(items: Iterable[_Item]) -> AsyncIterator[_Item]:
+    for item in items:
+        yield item

@@ -1,0 +1,126 @@
+"""Reads pairs of objects from the cluster and turns them into the bytes of records.
+
+An object that fits into a slot is read whole, both sides at once. A larger one goes twice: first its extent is found
+from both ends inwards, one piece after the other, then only what lies inside is read, from the one side that the
+record needs. So a record's length is known before its first byte is written, whatever the object size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import anyio
+from anyio import to_thread
+
+from asyncbackup.client import Cluster
+from asyncbackup.engine.compact import ZEROS, Extent, trim
+from asyncbackup.engine.plan import Pair
+from asyncbackup.engine.progress import Progress
+from asyncbackup.engine.window import Slot
+from asyncbackup.errors import ObjectReadFailed, RequestFailed
+from asyncbackup.format import RecordHeader
+from asyncbackup.wire.oid import data_oid
+
+
+class Piece(NamedTuple):
+    """Part of an object's extent, in bytes. The first piece carries the record's header."""
+
+    pair: Pair
+    offset: int
+    length: int
+    header: RecordHeader | None
+    is_last: bool
+
+
+class Chunk(NamedTuple):
+    """Bytes to append: a record, a part of one, or nothing. ``payload`` lies in a slot, or is zeros."""
+
+    header: RecordHeader | None
+    payload: memoryview
+    completes_object: bool
+
+
+@dataclass(slots=True)
+class Fetcher:
+    """Reads from ``cluster`` in pieces of at most ``piece_size`` bytes, and counts what it read in ``progress``.
+
+    All reads raise ObjectReadFailed, and the cluster's errors; an error from two reads at once comes in an exception
+    group. After a cancellation nothing more is received into the slot.
+    """
+
+    cluster: Cluster
+    object_size: int
+    piece_size: int
+    compactors: anyio.CapacityLimiter
+    progress: Progress
+
+    async def fetch_record(self, pair: Pair, slot: Slot) -> Chunk:
+        """Read both sides of an object that fits into a slot, and compact them."""
+        to, (offset, length) = await self._compare(pair, slot, 0, self.object_size)
+        self._count(pair)
+        header = RecordHeader(pair.idx, offset, length) if length else None
+        return Chunk(header, to[offset : offset + length], completes_object=True)
+
+    async def find_extent(self, pair: Pair, slot: Slot) -> tuple[Pair, Extent]:
+        """Find what differs in a large object."""
+        self._count(pair)
+        starts = list(range(0, self.object_size, self.piece_size))
+        head = await self._first_extent(pair, slot, starts)
+        if not head.length:
+            return pair, head
+        behind = [start for start in reversed(starts) if start >= head.offset + head.length]
+        tail = await self._first_extent(pair, slot, behind)
+        end = max(head.offset + head.length, tail.offset + tail.length)
+        return pair, Extent(head.offset, end - head.offset)
+
+    async def _first_extent(self, pair: Pair, slot: Slot, starts: list[int]) -> Extent:
+        """Look into the pieces at ``starts`` until one differs; offset from the object's start."""
+        for start in starts:
+            _, (offset, length) = await self._compare(pair, slot, start, self.piece_size)
+            if length:
+                return Extent(start + offset, length)
+        return Extent(0, 0)
+
+    async def pieces(self, extents: AsyncIterable[tuple[Pair, Extent]]) -> AsyncGenerator[Piece, None]:
+        """Cut what differs into pieces."""
+        async for pair, extent in extents:
+            header: RecordHeader | None = RecordHeader(pair.idx, *extent)
+            end = extent.offset + extent.length
+            for offset in range(extent.offset, end, self.piece_size):
+                length = min(self.piece_size, end - offset)
+                yield Piece(pair, offset, length, header, is_last=offset + length == end)
+                header = None
+
+    async def fetch_piece(self, piece: Piece, slot: Slot) -> Chunk:
+        """Read a part of what a record holds."""
+        payload = await self._side(piece.pair.idx, piece.pair.to_owner, slot.to[: piece.length], piece.offset)
+        return Chunk(piece.header, payload, piece.is_last)
+
+    async def _compare(self, pair: Pair, slot: Slot, offset: int, length: int) -> tuple[memoryview, Extent]:
+        to_buffer, base_buffer = slot.to[:length], slot.base[:length]
+        if pair.to_owner and pair.base_owner:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._side, pair.idx, pair.base_owner, base_buffer, offset)
+                to = await self._side(pair.idx, pair.to_owner, to_buffer, offset)
+            base = base_buffer
+        else:
+            to = await self._side(pair.idx, pair.to_owner, to_buffer, offset)
+            base = await self._side(pair.idx, pair.base_owner, base_buffer, offset)
+        return to, await to_thread.run_sync(trim, to, base, limiter=self.compactors)
+
+    async def _side(self, idx: int, owner: int, buffer: memoryview, offset: int) -> memoryview:
+        """Read one side, into ``buffer`` if anybody owns it; give where its bytes are."""
+        if not owner:
+            return ZEROS[: len(buffer)]
+        oid = data_oid(owner, idx)
+        try:
+            await self.cluster.read_object(oid, buffer, offset)
+        except RequestFailed as error:
+            raise ObjectReadFailed(idx, oid, error.result, error.meaning) from error
+        self.progress.bytes_read += len(buffer)
+        return buffer
+
+    def _count(self, pair: Pair) -> None:
+        self.progress.objects_read += (pair.to_owner != 0) + (pair.base_owner != 0)

@@ -1,0 +1,42 @@
+"""The two ways to frame the same records. The package's docstring holds the bytes."""
+
+from __future__ import annotations
+
+import struct
+from enum import Enum
+from typing import Final
+
+from asyncbackup.format.record import END_IDX
+
+VERSION: Final = 1
+MAGIC: Final = 0x11921192
+
+_COLLIE_HEADER: Final = struct.Struct("<IIII")
+_DOG_HEADER: Final = struct.Struct("<II")
+_END_MARKER: Final = struct.pack("<IIII", END_IDX, 0, 0, 0)
+
+
+class Dialect(Enum):
+    """How a backup begins and ends."""
+
+    COLLIE = "collie"
+    DOG = "dog"
+
+    @property
+    def needs_seek(self) -> bool:
+        """Whether the beginning is only known at the end, so that a pipe cannot take it."""
+        return self is Dialect.COLLIE
+
+    @property
+    def opening(self) -> bytes:
+        """What to write before the first record; in a dialect that ``needs_seek`` zeros that ``patch`` replaces."""
+        return bytes(_COLLIE_HEADER.size) if self is Dialect.COLLIE else _DOG_HEADER.pack(VERSION, MAGIC)
+
+    @property
+    def ending(self) -> bytes:
+        """What to write after the last record."""
+        return b"" if self is Dialect.COLLIE else _END_MARKER
+
+    def patch(self, records: int) -> bytes:
+        """Build what to write over the beginning when everything else is written; empty if nothing."""
+        return _COLLIE_HEADER.pack(VERSION, MAGIC, records, 0) if self is Dialect.COLLIE else b""

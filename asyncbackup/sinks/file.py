@@ -1,0 +1,140 @@
+"""A file that appears under its name only complete and durable.
+
+Bytes go to a temporary file beside it. All system calls of one sink run in one thread, in order: after a
+cancellation, taking back waits for the write under way instead of racing it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, ParamSpec, Self, TypeVar
+
+import aiofiles.os
+import anyio
+
+from asyncbackup.errors import TargetExists, TargetUnusable
+from asyncbackup.sinks.base import Bytes, told, unwritten
+
+_IOV_MAX: Final = 1024
+"""Buffers that the kernel takes in one gather write."""
+
+_FLUSH_SIZE: Final = 64 << 20
+"""Bytes after which the file is flushed, so that the last flush, which delays a Ctrl-C, is short."""
+
+_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+class FileSink:
+    """Writes ``path``; with ``replace`` a file there stays as it is until the new one takes its place."""
+
+    can_seek = True
+
+    def __init__(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+        self.path = Path(path)
+        self._replace = replace
+        self._final = Path(os.path.realpath(self.path)) if replace else self.path
+        self._temporary = self._final.with_name(f".{self._final.name}.{secrets.token_hex(4)}.partial")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="file-sink")
+        self._descriptor = -1
+        self._unflushed = 0
+
+    async def _in_thread(
+        self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> _Result:
+        run = aiofiles.os.wrap(function)
+        result: _Result = await run(*args, executor=self._thread, **kwargs)
+        return result
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._in_thread(self._open)
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    def _open(self) -> None:
+        with told(str(self.path), TargetUnusable):
+            self._judge_existing()
+            self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    def _judge_existing(self) -> None:
+        try:
+            mode = self._final.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not self._replace:
+            raise TargetExists(str(self.path))
+        if not stat.S_ISREG(mode):
+            raise TargetUnusable(str(self.path), "is no regular file, so it is not replaced; `-` writes to a pipe")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._in_thread(self._clean_up)
+        self._thread.shutdown(wait=False)
+
+    def _clean_up(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            with suppress(FileNotFoundError):
+                self._temporary.unlink()
+
+    async def append(self, buffers: Sequence[Bytes]) -> None:
+        await self._in_thread(self._append, buffers)
+
+    def _append(self, buffers: Sequence[Bytes]) -> None:
+        with told(str(self.path)):
+            while buffers:
+                written = os.writev(self._descriptor, buffers[:_IOV_MAX])
+                buffers = unwritten(buffers, written)
+                self._unflushed += written
+            if self._unflushed >= _FLUSH_SIZE:
+                os.fdatasync(self._descriptor)
+                self._unflushed = 0
+
+    async def commit(self, beginning: bytes) -> None:
+        await self._in_thread(self._commit, beginning)
+
+    def _commit(self, beginning: bytes) -> None:
+        with told(str(self.path)):
+            if beginning:
+                os.pwrite(self._descriptor, beginning, 0)
+            os.fsync(self._descriptor)
+            self._publish()
+            folder = os.open(self._final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _publish(self) -> None:
+        if not self._replace:
+            try:
+                os.link(self._temporary, self._final)
+            except FileExistsError as error:
+                raise TargetExists(str(self.path)) from error
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                if self._final.exists():
+                    raise TargetExists(str(self.path)) from error
+            else:
+                return
+        self._temporary.replace(self._final)

@@ -1,0 +1,67 @@
+"""A stream that is open already, such as standard output: a pipe, a socket, a device, or a redirected file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+import aiofiles.os
+import anyio
+
+from asyncbackup.sinks.base import Bytes, told, unwritten
+
+_IOV_MAX: Final = 1024
+_PIPE_SIZE: Final = 1 << 20
+"""Bytes of buffer to ask for in a pipe: fewer wake-ups than with the usual 64 KiB."""
+
+
+class PipeSink:
+    """Writes to ``descriptor``, which stays open. What a pipe has taken cannot be taken back."""
+
+    can_seek = False
+
+    def __init__(self, descriptor: int, name: str = "standard output") -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+    async def __aenter__(self) -> Self:
+        # A write that blocks in a thread could not be cancelled while nobody reads. Files never block for long.
+        if not self._is_file:
+            self._was_blocking = os.get_blocking(self._descriptor)
+            os.set_blocking(self._descriptor, False)
+            with suppress(OSError):
+                fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._is_file:
+            os.set_blocking(self._descriptor, self._was_blocking)
+
+    async def append(self, buffers: Sequence[Bytes]) -> None:
+        with told(self._name):
+            while buffers:
+                buffers = unwritten(buffers, await self._write_some(buffers[:_IOV_MAX]))
+
+    async def _write_some(self, buffers: Sequence[Bytes]) -> int:
+        if self._is_file:
+            written: int = await aiofiles.os.wrap(os.writev)(self._descriptor, buffers)
+            return written
+        try:
+            return os.writev(self._descriptor, buffers)
+        except BlockingIOError:
+            await anyio.wait_writable(self._descriptor)
+            return 0
+
+    async def commit(self, beginning: bytes) -> None:
+        assert not beginning
+        if self._is_file:
+            with told(self._name):
+                await aiofiles.os.wrap(os.fsync)(self._descriptor)
