@@ -1,0 +1,93 @@
+"""Bodies of the answers that only a server packs: nodes of every release, cluster state, VDI states.
+
+Sizes and offsets are facts of the protocol headers of sheepdog 0.4 to 1.0, checked against running servers.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, Node, pack_node
+
+EPOCH: Final = 1
+"""Every change of the membership begins a new epoch; a single node stays in its first."""
+
+AUTO_VNODES: Final = 0x0004
+"""Cluster flag: the number of virtual nodes follows from the disk space. What ``dog cluster format`` sets."""
+
+STORE_NAME: Final = b"plain"
+"""The backend store that a 1.0 cluster is formatted with by default; ``dog cluster info -v`` shows it."""
+
+EPOCH_LOG_SIZE: Final = 48
+VDI_STATE_SIZE: Final = 1428
+RECOVERY_STATE_SIZE: Final = 24
+STATISTICS_SIZE: Final = 120
+
+_STATUS_OK: Final = 1
+_UNLOCKED: Final = 1
+
+_EPOCH_LOG: Final = struct.Struct("<QQIIBBB3xH16s")
+_CLUSTER_INFO: Final = struct.Struct("<BBHIQHBBBB3x16s7x")
+_CLUSTER_DEFAULT: Final = struct.Struct("<BBB25x")
+_VDI_STATE: Final = struct.Struct("<IBBBBB3xII")
+_NODE_0_7: Final = struct.Struct("<16sH22xH2xIQ")
+_NODE_0_6: Final = struct.Struct("<16sHHIQ")
+
+
+@dataclass(frozen=True, slots=True)
+class VdiState:
+    """What a server knows of a VDI without looking at its inode."""
+
+    vdi_id: int
+    copies: int
+    copy_policy: int
+    block_size_shift: int
+    parent_vdi_id: int = 0
+    is_snapshot: bool = False
+    is_deleted: bool = False
+
+    def pack(self) -> bytes:
+        """Build the entry of a GET_VDI_COPIES answer, VDI_STATE_SIZE bytes; nobody holds a lock."""
+        return _VDI_STATE.pack(
+            self.vdi_id,
+            self.copies,
+            self.is_snapshot,
+            self.is_deleted,
+            self.copy_policy,
+            self.block_size_shift,
+            self.parent_vdi_id,
+            _UNLOCKED,
+        ).ljust(VDI_STATE_SIZE, b"\0")
+
+
+def pack_node_for(internal_version: int, node: Node) -> bytes:
+    """Build a node list entry as the release that speaks ``internal_version`` sends it."""
+    entry = pack_node(node)
+    address = entry[24:40]
+    if internal_version <= 0x06:
+        return _NODE_0_6.pack(address, node.port, node.vnodes, node.zone, node.space)
+    if internal_version == 0x07:
+        return _NODE_0_7.pack(address, node.port, node.vnodes, node.zone, node.space)
+    return entry
+
+
+def pack_epoch_log(ctime: int, copies: int, node: Node, room: int) -> bytes:
+    """Build the STAT_CLUSTER answer of a cluster with one node, for a client with room for ``room`` nodes an epoch."""
+    count, time_s = (1, ctime >> 32) if room else (0, 0)
+    log = _EPOCH_LOG.pack(ctime, time_s, EPOCH, count, 0, copies, 0, AUTO_VNODES, STORE_NAME)
+    return log + (pack_node(node).ljust(room * NODE_ENTRY_SIZE, b"\0") if room else b"")
+
+
+def pack_cluster_info(internal_version: int, ctime: int, copies: int, block_size_shift: int, node: Node) -> bytes:
+    """Build the CLUSTER_INFO answer: state, then room for the most nodes there can be."""
+    info = _CLUSTER_INFO.pack(
+        internal_version, 0, 1, EPOCH, ctime, AUTO_VNODES, copies, 0, _STATUS_OK, block_size_shift, STORE_NAME
+    )
+    return info + pack_node(node).ljust(MAX_NODES * NODE_ENTRY_SIZE, b"\0")
+
+
+def pack_cluster_default(copies: int, block_size_shift: int) -> bytes:
+    """Build the opcode-specific bytes of a GET_CLUSTER_DEFAULT answer."""
+    return _CLUSTER_DEFAULT.pack(copies, 0, block_size_shift)

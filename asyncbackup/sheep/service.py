@@ -1,0 +1,250 @@
+"""Answers requests: from a header and a payload to a result and an answer's payload. No sockets, no faults."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from asyncbackup.sheep import records
+from asyncbackup.sheep.objects import Objects
+from asyncbackup.sheep.release import Release
+from asyncbackup.sheep.store import ClusterConfig, Store
+from asyncbackup.sheep.vdis import Wanted
+from asyncbackup.sheep.volumes import Refused, Volumes
+from asyncbackup.wire.constants import DEFAULT_BLOCK_SIZE_SHIFT, NAME_SIZE, VDI_BITMAP_SIZE, Opcode, Result
+from asyncbackup.wire.messages import (
+    Bytes,
+    NodeReply,
+    ObjectBody,
+    ObjectReply,
+    RequestHeader,
+    VdiBody,
+    VdiReply,
+    unpack_name,
+)
+from asyncbackup.wire.nodes import NODE_ENTRY_SIZE, Node
+
+OBJECT_WRITES: Final = frozenset({Opcode.CREATE_AND_WRITE_OBJ, Opcode.WRITE_OBJ})
+OBJECT_REQUESTS: Final = OBJECT_WRITES | {Opcode.READ_OBJ, Opcode.REMOVE_OBJ, Opcode.DISCARD_OBJ, Opcode.EXIST}
+
+MAX_OTHER_PAYLOAD: Final = 1 << 20
+"""Bytes of payload taken with a request that writes no object: 131072 oids of OIDS_EXIST, names, …"""
+
+ZONE: Final = 1
+VNODES: Final = 128
+"""What a single node of 1.0 comes to: all vnodes that sheep gives to an average node."""
+
+_NO_BODY: Final = bytes(28)
+_AFTER_COPIES: Final[dict[int, slice[int, int, None]]] = {
+    Opcode.NEW_VDI: slice(13, 16),
+    **dict.fromkeys(OBJECT_WRITES, slice(17, 20)),
+}
+_NONE: Final = slice(0, 0)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``body``: the 28 bytes of the response header that depend on the opcode."""
+
+    result: Result = Result.SUCCESS
+    body: bytes = _NO_BODY
+    payload: Bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    header: RequestHeader
+    payload: memoryview
+
+
+class Service:
+    """One sheep's answers. Formats ``store`` with ``copies`` if it is new; a formatted one keeps its own."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        copies: int = 1,
+        release: Release = Release.V1_0,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._store = store
+        self._release = release
+        self._config = store.load_config() or _format(store, copies, clock_ns())
+        self._volumes = Volumes(store, self._config, release, clock_ns)
+        self._objects = Objects(store, self._volumes)
+        self._address = ("127.0.0.1", 0)
+        self._handlers: dict[int, Callable[[_Call], Answer]] = {
+            Opcode.READ_OBJ: self._read,
+            Opcode.WRITE_OBJ: self._write,
+            Opcode.CREATE_AND_WRITE_OBJ: self._create,
+            Opcode.REMOVE_OBJ: self._remove,
+            Opcode.DISCARD_OBJ: self._discard,
+            Opcode.EXIST: self._exist,
+            Opcode.OIDS_EXIST: self._oids_exist,
+            Opcode.NEW_VDI: self._new_vdi,
+            Opcode.DEL_VDI: self._delete_vdi,
+            Opcode.DEL_VDI_OLD: self._delete_vdi,
+            Opcode.GET_VDI_INFO: self._vdi_info,
+            Opcode.LOCK_VDI: self._vdi_info,
+            Opcode.RELEASE_VDI: lambda _: Answer(),
+            Opcode.FLUSH_VDI: lambda _: Answer(Result.INVALID_PARMS),  # obsolete: tells clients not to ask again
+            Opcode.READ_VDIS: self._read_vdis,
+            Opcode.READ_DEL_VDIS: self._read_vdis,
+            Opcode.GET_VDI_COPIES: self._vdi_states,
+            Opcode.GET_NODE_LIST: self._node_list,
+            Opcode.GET_CLUSTER_DEFAULT: self._cluster_default,
+            Opcode.CLUSTER_INFO: self._cluster_info,
+            Opcode.STAT_CLUSTER: self._stat_cluster,
+            Opcode.STAT_SHEEP: self._stat_sheep,
+            Opcode.STAT_RECOVERY: lambda _: Answer(payload=bytes(records.RECOVERY_STATE_SIZE)),
+            Opcode.STAT: lambda _: Answer(payload=bytes(records.STATISTICS_SIZE)),
+        }
+
+    def announce(self, host: str, port: int) -> None:
+        """Say under which address, an IPv4 or IPv6 one, the node lists name this sheep."""
+        self._address = (host, port)
+
+    def wants(self, header: RequestHeader) -> bool:
+        """Tell whether a request's payload is of use: known opcode, and as long as it may be."""
+        if header.opcode in OBJECT_WRITES:
+            return self._objects.has_room(ObjectBody.unpack(header.body), header.payload_length)
+        return header.opcode in self._handlers and header.payload_length <= MAX_OTHER_PAYLOAD
+
+    def answer(self, header: RequestHeader, payload: memoryview) -> Answer:
+        """Serve a request whose payload is complete, or empty if it was not wanted. Never raises.
+
+        The answer's payload is at most as long as the client can take.
+        """
+        try:
+            answer = self._serve(header, payload)
+        except Refused as refusal:
+            return Answer(refusal.result)
+        except OSError as error:
+            _log.exception("request with opcode 0x%02x failed", header.opcode)
+            return Answer(Result.NO_SPACE if error.errno in {errno.ENOSPC, errno.EDQUOT} else Result.EIO)
+        except Exception:  # noqa: BLE001 -- whatever goes wrong in here, the server goes on
+            _log.exception("request with opcode 0x%02x failed", header.opcode)
+            return Answer(Result.SYSTEM_ERROR)
+        return answer if len(answer.payload) <= header.data_length else Answer(Result.BUFFER_SMALL)
+
+    def _serve(self, header: RequestHeader, payload: memoryview) -> Answer:
+        if not self._release.accepts(header.opcode, header.proto_ver):
+            return Answer(Result.VER_MISMATCH)
+        handler = self._handlers.get(header.opcode)
+        if handler is None or not self._release.knows(header.opcode) or len(payload) != header.payload_length:
+            return Answer(Result.INVALID_PARMS)
+        if self._release.value.wide_copies and any(header.body[_AFTER_COPIES.get(header.opcode, _NONE)]):
+            return Answer(Result.INVALID_PARMS)
+        return handler(_Call(header, payload))
+
+    def _read(self, call: _Call) -> Answer:
+        body = ObjectBody.unpack(call.header.body)
+        extent = self._objects.read(body, call.header.data_length) if call.header.data_length else None
+        if extent is None:
+            return Answer() if self._objects.exists(body.oid) else Answer(Result.NO_OBJ)
+        if self._release.trims(call.header.proto_ver):
+            extent = extent.trimmed()
+        return Answer(body=ObjectReply(offset=extent.offset).pack(), payload=extent.data)
+
+    def _write(self, call: _Call) -> Answer:
+        self._objects.write(ObjectBody.unpack(call.header.body), call.payload)
+        return Answer()
+
+    def _create(self, call: _Call) -> Answer:
+        self._objects.create(ObjectBody.unpack(call.header.body), call.header.flags, call.payload)
+        return Answer()
+
+    def _remove(self, call: _Call) -> Answer:
+        self._objects.remove(ObjectBody.unpack(call.header.body).oid)
+        return Answer()
+
+    def _discard(self, call: _Call) -> Answer:
+        self._objects.discard(ObjectBody.unpack(call.header.body).oid)
+        return Answer()
+
+    def _exist(self, call: _Call) -> Answer:
+        exists = self._objects.exists(ObjectBody.unpack(call.header.body).oid)
+        return Answer(Result.SUCCESS if exists else Result.NO_OBJ)
+
+    def _oids_exist(self, call: _Call) -> Answer:
+        """Send the missing ones among the oids back."""
+        oids = struct.unpack(f"<{len(call.payload) // 8}Q", call.payload)
+        missing = [oid for oid in oids if not self._objects.exists(oid)]
+        result = Result.NO_OBJ if missing else Result.SUCCESS
+        return Answer(result, payload=struct.pack(f"<{len(missing)}Q", *missing))
+
+    def _new_vdi(self, call: _Call) -> Answer:
+        if len(call.payload) != NAME_SIZE:
+            return Answer(Result.INVALID_PARMS)
+        new = self._volumes.new(unpack_name(call.payload), VdiBody.unpack(call.header.body))
+        return Answer(body=_vdi_reply(new))
+
+    def _delete_vdi(self, call: _Call) -> Answer:
+        vdi_id = self._volumes.delete(_wanted(call))
+        return Answer(body=VdiReply(vdi_id).pack())
+
+    def _vdi_info(self, call: _Call) -> Answer:
+        return Answer(body=_vdi_reply(self._volumes.find(_wanted(call))))
+
+    def _read_vdis(self, call: _Call) -> Answer:
+        if call.header.data_length != VDI_BITMAP_SIZE:
+            return Answer(Result.INVALID_PARMS)
+        of_deleted = call.header.opcode == Opcode.READ_DEL_VDIS
+        return Answer(payload=(self._volumes.deleted if of_deleted else self._volumes.in_use).pack())
+
+    def _vdi_states(self, _: _Call) -> Answer:
+        return Answer(payload=b"".join(state.pack() for state in self._volumes.states()))
+
+    def _node(self) -> Node:
+        host, port = self._address
+        return Node(host, port, ZONE, VNODES, self._store.space().size)
+
+    def _node_list(self, _: _Call) -> Answer:
+        entry = records.pack_node_for(self._release.value.internal_version, self._node())
+        return Answer(body=NodeReply(nr_nodes=1).pack(), payload=entry)
+
+    def _cluster_default(self, _: _Call) -> Answer:
+        return Answer(body=records.pack_cluster_default(self._config.copies, self._config.block_size_shift))
+
+    def _cluster_info(self, _: _Call) -> Answer:
+        version = self._release.value.internal_version
+        config = self._config
+        info = records.pack_cluster_info(version, config.ctime, config.copies, config.block_size_shift, self._node())
+        return Answer(payload=info)
+
+    def _stat_cluster(self, call: _Call) -> Answer:
+        (room,) = struct.unpack_from("<I", call.header.body, 24)
+        if call.header.data_length < records.EPOCH_LOG_SIZE + room * NODE_ENTRY_SIZE:
+            return Answer()
+        return Answer(payload=records.pack_epoch_log(self._config.ctime, self._config.copies, self._node(), room))
+
+    def _stat_sheep(self, _: _Call) -> Answer:
+        space = self._store.space()
+        return Answer(body=NodeReply(store_size=space.size, store_free=space.size - space.used).pack())
+
+
+def _format(store: Store, copies: int, now_ns: int) -> ClusterConfig:
+    seconds, nanoseconds = divmod(now_ns, 10**9)
+    config = ClusterConfig(seconds << 32 | nanoseconds, copies, DEFAULT_BLOCK_SIZE_SHIFT)
+    store.save_config(config)
+    return config
+
+
+def _wanted(call: _Call) -> Wanted:
+    """Read name, tag and snapshot id. Raises Refused unless the payload is a name, or a name and a tag."""
+    if len(call.payload) not in {NAME_SIZE, 2 * NAME_SIZE}:
+        raise Refused(Result.INVALID_PARMS)
+    name, tag = (unpack_name(call.payload[start : start + NAME_SIZE]) for start in (0, NAME_SIZE))
+    return Wanted(name, tag, VdiBody.unpack(call.header.body).snapid)
+
+
+def _vdi_reply(state: records.VdiState) -> bytes:
+    return VdiReply(state.vdi_id, copies=state.copies, block_size_shift=state.block_size_shift).pack()
