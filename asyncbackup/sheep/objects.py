@@ -126,4 +126,6 @@ def _trailing_zero_sectors(data: memoryview) -> int:
 
 def _used_sectors(data: memoryview) -> NDArray[np.uint64]:
     """Give a number for each sector that is 0 if the sector is all zeros."""
-    return np.bitwise_or.reduce(np.frombuffer(data, dtype=np.uint64).reshape(-1, SECTOR_SIZE // 8), axis=1)
+    sectors = np.frombuffer(data, dtype=np.uint64).reshape(-1, SECTOR_SIZE // 8)
+    used: NDArray[np.uint64] = np.bitwise_or.reduce(sectors, axis=1)
+    return used
