@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import anyio
@@ -40,36 +40,35 @@ async def backup(
 ) -> Summary:
     """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not, or without a base all of it.
 
-    ``target`` is a sink, or the path of a file that must not exist. A snapshot is named by its id (int) or tag (str).
-    With ``live`` in place of a snapshot the working VDI is read, which is no point in time while somebody writes.
+    ``target`` is an entered sink, or the path of a file that must not exist. A snapshot is named by its id (int) or
+    tag (str). With ``live`` in place of a snapshot the working VDI is read, which is no point in time while somebody
+    writes.
 
     Raises the errors of ``asyncbackup.errors``; there is then, and after a cancellation, no new file, and no request
     in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given.
     """
+    if isinstance(target, str | os.PathLike):
+        async with FileSink(target) as sink:
+            return await backup(
+                cluster, vdi, sink, snapshot=snapshot, base=base, live=live, options=options, on_progress=on_progress
+            )
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")
     options = options or BackupOptions()
-    sink = FileSink(target) if isinstance(target, str | os.PathLike) else target
-    if options.dialect.needs_seek and not sink.can_seek:
+    if options.dialect.needs_seek and not target.can_seek:
         raise Incompatible(f"a {options.dialect.value} backup is completed at its beginning, so it cannot be piped")
     started, requests, retries = time.monotonic(), cluster.requests, cluster.retries
     with single_error():
-        async with sink:
-            to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
-            plan = await make_plan(cluster, to_inode, base_inode)
-            progress = Progress(len(plan), plan.shared)
-            await _Job(cluster, plan, to_inode.object_size, options, sink, on_progress, progress).run()
+        to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
+        plan = await make_plan(cluster, to_inode, base_inode)
+        progress = Progress(len(plan), plan.shared)
+        await _Job(cluster, plan, to_inode.object_size, options, target, on_progress, progress).run()
     return Summary(
         vdi=vdi,
         snapshot=None if snapshot is None else str(snapshot),
         base=None if base is None else str(base),
         dialect=options.dialect,
-        objects_planned=progress.objects_planned,
-        objects_shared=progress.objects_shared,
-        objects_read=progress.objects_read,
-        bytes_read=progress.bytes_read,
-        records=progress.records,
-        bytes_written=progress.bytes_written,
+        **asdict(progress),
         elapsed_s=time.monotonic() - started,
         requests=cluster.requests - requests,
         retries=cluster.retries - retries,

@@ -39,6 +39,7 @@ class Summary:
     dialect: Dialect
     objects_planned: int
     objects_shared: int
+    objects_done: int
     objects_read: int
     bytes_read: int
     records: int

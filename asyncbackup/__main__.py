@@ -1,0 +1,5 @@
+"""``python -m asyncbackup``."""
+
+from asyncbackup.cli import main
+
+main()

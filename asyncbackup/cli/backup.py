@@ -1,0 +1,155 @@
+"""``asyncbackup backup``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from asyncbackup.cli import text
+from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.options import byte_count, cluster_options, json_option, snapshot_name
+from asyncbackup.cli.running import run_async
+from asyncbackup.client import ClientOptions, connect
+from asyncbackup.engine import BackupOptions, Summary, backup
+from asyncbackup.engine.options import MIN_MEMORY
+from asyncbackup.engine.progress import OnProgress, Progress
+from asyncbackup.format import Dialect
+from asyncbackup.sinks import FileSink, PipeSink, Sink
+
+_DEFAULTS = BackupOptions()
+_CLIENT_DEFAULTS = ClientOptions()
+_MEMORY = f"{_DEFAULTS.memory >> 20}M"
+
+
+@click.command("backup", context_settings=CONTEXT)
+@click.argument("vdi")
+@click.argument("file")
+@click.option("-s", "--snapshot", callback=snapshot_name, help="What to back up: a snapshot's id (all digits) or tag.")
+@click.option("-F", "--from", "base", callback=snapshot_name, help="Only what differs from this snapshot.")
+@cluster_options
+@click.option("--live", is_flag=True, help="Back up the working VDI instead of a snapshot: no point in time.")
+@click.option(
+    "--format",
+    "dialect",
+    type=click.Choice([dialect.value for dialect in Dialect]),
+    help="The file's dialect.  [default: collie; dog to standard output]",
+)
+@click.option("--in-flight", type=click.IntRange(1), default=_DEFAULTS.in_flight, show_default=True, help="Objects.")
+@click.option(
+    "--connections",
+    type=click.IntRange(1),
+    default=_CLIENT_DEFAULTS.connections,
+    show_default=True,
+    help="To the node.",
+)
+@click.option("--memory", callback=byte_count, default=_MEMORY, show_default=True, help="For objects in flight.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=_CLIENT_DEFAULTS.request_timeout_s,
+    show_default=True,
+    help="Seconds for the node to answer a request.",
+)
+@click.option("--force", is_flag=True, help="Replace FILE, once the new backup is complete.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@json_option
+def command(
+    *,
+    vdi: str,
+    file: str,
+    snapshot: int | str | None,
+    base: int | str | None,
+    address: str,
+    port: int,
+    live: bool,
+    dialect: str | None,
+    in_flight: int,
+    connections: int,
+    memory: int,
+    timeout: float,
+    force: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Back up snapshot -s of VDI into FILE; with -F only what differs from that snapshot.
+
+    FILE appears under its name only when it is complete and on disk. FILE `-` is standard output.
+    """
+    to_stdout = file == "-"
+    format_ = Dialect(dialect) if dialect else Dialect.DOG if to_stdout else Dialect.COLLIE
+    _check_usage(snapshot, live=live, to_stdout=to_stdout, dialect=format_, memory=memory)
+    sink: Sink = PipeSink(sys.stdout.fileno()) if to_stdout else FileSink(file, replace=force)
+    client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
+    options = BackupOptions(dialect=format_, in_flight=in_flight, memory=memory)
+    if live and not quiet:
+        click.echo(f"warning: backing up {vdi} while it may be written: this is no point in time", err=True)
+
+    async def work(on_progress: OnProgress | None) -> Summary:
+        # The target first: what is wrong with it should be told before anything is read.
+        async with sink as target, connect(address, port, client_options) as cluster:
+            return await backup(
+                cluster, vdi, target, snapshot=snapshot, base=base, live=live, options=options, on_progress=on_progress
+            )
+
+    with _progress_bar(shown=sys.stderr.isatty() and not (quiet or as_json)) as on_progress:
+        summary = run_async(lambda: work(on_progress))
+    if as_json:
+        click.echo(json.dumps(summary.as_dict()), err=to_stdout)
+    elif not quiet:
+        click.echo(_report(summary, file), err=to_stdout)
+
+
+def _check_usage(snapshot: int | str | None, *, live: bool, to_stdout: bool, dialect: Dialect, memory: int) -> None:
+    if live and snapshot is not None:
+        raise click.UsageError("give either -s or --live, not both")
+    if snapshot is None and not live:
+        raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
+    if to_stdout and dialect.needs_seek:
+        raise click.UsageError("a collie backup is completed at its beginning: it cannot go to `-`; use --format dog")
+    if to_stdout and sys.stdout.isatty():
+        raise click.UsageError("a backup is not for a terminal: redirect standard output, or name a file")
+    if memory < MIN_MEMORY:
+        raise click.UsageError(f"--memory must be at least {text.size(MIN_MEMORY)}")
+
+
+def _report(summary: Summary, file: str) -> str:
+    what = f"{summary.vdi} {summary.snapshot or '(live)'}"
+    against = f" against {summary.base}" if summary.base is not None else ""
+    target = "standard output" if file == "-" else file
+    rate = summary.bytes_read / max(summary.elapsed_s, 1e-6)
+    return (
+        f"{what}{against}: {text.objects(summary.records)} in {text.size(summary.bytes_written)} to {target}\n"
+        f"compared {text.objects(summary.objects_planned)}, skipped {summary.objects_shared:,} shared; "
+        f"read {text.size(summary.bytes_read)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
+    )
+
+
+@contextmanager
+def _progress_bar(*, shown: bool) -> Iterator[OnProgress | None]:
+    """Show a bar on standard error meanwhile; give what keeps it up to date."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415 - rich costs a quarter of the start-up, and few starts need it
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - as above
+    from rich.progress import Progress as Bar  # noqa: PLC0415 - as above
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} objects"),
+        TextColumn("{task.fields[amounts]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("backup", total=1, amounts="")
+
+        def show(progress: Progress) -> None:
+            rate = progress.bytes_read / max(bar.tasks[task].elapsed or 0, 1e-6)
+            amounts = f"{text.size(progress.bytes_read)} read, {text.size(rate)}/s"
+            bar.update(task, total=progress.objects_planned, completed=progress.objects_done, amounts=amounts)
+
+        yield show

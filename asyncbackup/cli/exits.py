@@ -1,0 +1,42 @@
+"""Exit codes: dog's, so that scripts made for it go on working, and the shell's for signals."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from asyncbackup.errors import (
+    AsyncBackupError,
+    ClusterError,
+    NotFound,
+    TargetError,
+    TargetExists,
+    TargetFull,
+)
+
+
+class ExitCode(IntEnum):
+    """What a command ends with."""
+
+    OK = 0
+    FAILURE = 1
+    SYSTEM_FAILURE = 2
+    EXISTS = 3
+    FULL = 4
+    MISSING = 5
+    USAGE = 64
+    INTERRUPTED = 130
+
+
+_BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
+    (TargetExists, ExitCode.EXISTS),
+    (TargetFull, ExitCode.FULL),
+    (NotFound, ExitCode.MISSING),
+    (TargetError, ExitCode.SYSTEM_FAILURE),
+    (ClusterError, ExitCode.SYSTEM_FAILURE),
+)
+
+
+def exit_code(error: AsyncBackupError) -> ExitCode:
+    """Give the exit code for an error: the first kind in the list that it is of."""
+    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.FAILURE)

@@ -1,0 +1,55 @@
+"""``asyncbackup sheep``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import click
+
+from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.running import Interrupted, run_async
+from asyncbackup.errors import TargetUnusable
+from asyncbackup.sheep import Fault, FolderStore, MemoryStore, Sheep
+from asyncbackup.wire.constants import DEFAULT_PORT
+
+
+def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[Fault, ...]:
+    try:
+        return tuple(Fault.parse(value) for value in values)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command("sheep", context_settings=CONTEXT)
+@click.option("--store", type=click.Path(path_type=Path), help="A folder to keep the objects in.  [default: in memory]")
+@click.option("--bind", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("-p", "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any.")
+@click.option(
+    "--fault",
+    "faults",
+    callback=_faults,
+    multiple=True,
+    help="Misbehave, such as `read_obj@3:error=EIO` or `any@10:reset`; may be given several times.",
+)
+def command(store: Path | None, bind: str, port: int, faults: tuple[Fault, ...]) -> None:
+    """Run the embedded server, a cluster of one node, until it is interrupted.
+
+    For tests, demonstrations and benchmarks: it replicates nothing. `dog` and QEMU can use it like any sheep.
+    """
+
+    async def serve() -> None:
+        try:
+            async with Sheep(
+                MemoryStore() if store is None else FolderStore(store), bind, port, faults=faults
+            ) as sheep:
+                click.echo(f"serving {store or 'from memory'} at {sheep.address}")
+                await anyio.sleep_forever()
+        except OSError as error:
+            where = f"{bind}:{port}" if error.filename is None else str(error.filename)
+            raise TargetUnusable(where, error.strerror or str(error)) from error
+
+    try:
+        run_async(serve)
+    except Interrupted:
+        click.echo("stopped")

@@ -1,0 +1,47 @@
+"""What every test stands on: both event loops, fixed seeds, an embedded server with a client on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+import uvloop
+from hypothesis import HealthCheck, settings
+
+from asyncbackup import ClientOptions, Cluster, connect
+from asyncbackup.sheep import MemoryStore, Sheep
+
+settings.register_profile(
+    "fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("fixed")
+
+
+def _debugging_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.SelectorEventLoop()
+    loop.set_debug(True)
+    # What debug mode calls slow depends on the machine; a warning for it would make the tests depend on it too.
+    loop.slow_callback_duration = 60
+    return loop
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"asyncio": _debugging_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def sheep() -> AsyncIterator[Sheep]:
+    """An embedded server with an empty store."""
+    async with Sheep(MemoryStore()) as running:
+        yield running
+
+
+@pytest.fixture
+async def cluster(sheep: Sheep) -> AsyncIterator[Cluster]:
+    """A client of ``sheep``, with deadlines short enough for a test that misses one."""
+    async with connect(sheep.host, sheep.port, ClientOptions(connections=2, request_timeout_s=10)) as connected:
+        yield connected
