@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,9 @@ def load(name: str) -> dict[str, Any]:
     return scenario
 
 
-def pairs() -> Iterator[tuple[str, str, str]]:
+def pairs() -> list[tuple[str, str, str]]:
     """Name each golden backup: scenario, base, snapshot."""
-    for name in NAMES:
-        for backup in load(name)["backups"]:
-            yield name, backup["from"], backup["to"]
+    return [(name, backup["from"], backup["to"]) for name in NAMES for backup in load(name)["backups"]]
 
 
 def expected(name: str, base: str, to: str, dialect: Dialect) -> bytes:
@@ -48,7 +45,7 @@ async def play(cluster: Cluster, scenario: dict[str, Any], vdi: str | None = Non
 
 def content(write: dict[str, Any]) -> bytes:
     """Make the bytes of a write."""
-    length = write["length"]
+    length: int = write["length"]
     match write["kind"]:
         case "zero":
             return bytes(length)
