@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -179,24 +180,22 @@ async def test_dog_restores_what_dog_backed_up(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Ran:
-    code: int | None
+    code: int
     stdout: bytes
     stderr: bytes
 
 
 async def run(command: Dog, port: int) -> Ran:
-    process = await asyncio.create_subprocess_exec(
-        "dog",
-        *command.line.split(),
-        "-p",
-        str(port),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    ran = await asyncio.to_thread(
+        subprocess.run,
+        ["dog", *command.line.split(), "-p", str(port)],
+        input=command.stdin,
+        capture_output=True,
+        check=False,
+        timeout=30,
         env={**os.environ, "TZ": "UTC"},
     )
-    stdout, stderr = await asyncio.wait_for(process.communicate(command.stdin), timeout=30)
-    return Ran(process.returncode, stdout, stderr)
+    return Ran(ran.returncode, ran.stdout, ran.stderr)
 
 
 async def transcript(commands: list[Dog], port: int) -> list[str]:
