@@ -1,0 +1,10 @@
+# The same commands as ./dev, for those who type make.
+
+.PHONY: demo test lint bench lock
+demo test lint bench:
+	./dev $@
+
+# Pins what pyproject.toml asks for, with hashes and without the name of any host.
+lock:
+	uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header \
+		--all-extras --group build --output-file requirements.lock pyproject.toml
