@@ -32,6 +32,9 @@ _EPOCH_LOG: Final = struct.Struct("<QQIIBBB3xH16s")
 _CLUSTER_INFO: Final = struct.Struct("<BBHIQHBBBB3x16s7x")
 _CLUSTER_DEFAULT: Final = struct.Struct("<BBB25x")
 _VDI_STATE: Final = struct.Struct("<IBBBBB3xII")
+_VDI_COPIES_0_7: Final = struct.Struct("<II")
+_EPOCH_LOG_0_6: Final = struct.Struct("<QQIII4x")
+_MAX_NODES_0_6: Final = 1024
 _NODE_0_7: Final = struct.Struct("<16sH22xH2xIQ")
 _NODE_0_6: Final = struct.Struct("<16sHHIQ")
 
@@ -48,8 +51,10 @@ class VdiState:
     is_snapshot: bool = False
     is_deleted: bool = False
 
-    def pack(self) -> bytes:
-        """Build the entry of a GET_VDI_COPIES answer, VDI_STATE_SIZE bytes; nobody holds a lock."""
+    def pack_for(self, internal_version: int) -> bytes:
+        """Build the entry of a GET_VDI_COPIES answer: id and copies, since 1.0 VDI_STATE_SIZE bytes; no lock is held."""
+        if internal_version <= 0x07:
+            return _VDI_COPIES_0_7.pack(self.vdi_id, self.copies)
         return _VDI_STATE.pack(
             self.vdi_id,
             self.copies,
@@ -78,6 +83,13 @@ def pack_epoch_log(ctime: int, copies: int, node: Node, room: int) -> bytes:
     count, time_s = (1, ctime >> 32) if room else (0, 0)
     log = _EPOCH_LOG.pack(ctime, time_s, EPOCH, count, 0, copies, 0, AUTO_VNODES, STORE_NAME)
     return log + (pack_node(node).ljust(room * NODE_ENTRY_SIZE, b"\0") if room else b"")
+
+
+def pack_epoch_log_0_6(ctime: int, copies: int, node: Node) -> bytes:
+    """Build the STAT_CLUSTER answer of internal version 0x06, which always has room for the most nodes there can be."""
+    entry = pack_node_for(0x06, node)
+    log = _EPOCH_LOG_0_6.pack(ctime, ctime >> 32, EPOCH, 1, copies)
+    return log + entry.ljust(_MAX_NODES_0_6 * len(entry), b"\0")
 
 
 def pack_cluster_info(internal_version: int, ctime: int, copies: int, block_size_shift: int, node: Node) -> bytes:

@@ -201,7 +201,8 @@ class Service:
         return Answer(payload=(self._volumes.deleted if of_deleted else self._volumes.in_use).pack())
 
     def _vdi_states(self, _: _Call) -> Answer:
-        return Answer(payload=b"".join(state.pack() for state in self._volumes.states()))
+        version = self._release.value.internal_version
+        return Answer(payload=b"".join(state.pack_for(version) for state in self._volumes.states()))
 
     def _node(self) -> Node:
         host, port = self._address
@@ -221,6 +222,9 @@ class Service:
         return Answer(payload=info)
 
     def _stat_cluster(self, call: _Call) -> Answer:
+        if self._release is Release.V0_4:
+            log = records.pack_epoch_log_0_6(self._config.ctime, self._config.copies, self._node())
+            return Answer(payload=log if len(log) <= call.header.data_length else b"")
         (room,) = struct.unpack_from("<I", call.header.body, 24)
         if call.header.data_length < records.EPOCH_LOG_SIZE + room * NODE_ENTRY_SIZE:
             return Answer()

@@ -343,6 +343,33 @@ def test_the_node_list_holds_the_announced_address(served: Served) -> None:
     assert (node.host, node.port, node.zone, node.vnodes) == ("127.0.0.1", 7000, 1, 128)
 
 
+@pytest.mark.parametrize(("release", "size"), [(Release.V1_0, 80), (Release.V0_6, 56), (Release.V0_4, 32)])
+def test_a_node_list_entry_is_as_long_as_the_releases(release: Release, size: int) -> None:
+    assert len(Served(MemoryStore(), release).data(node_list(800))) == size
+
+
+@pytest.mark.parametrize(("release", "size"), [(Release.V1_0, 1428), (Release.V0_4, 8)])
+def test_vdi_states_start_with_id_and_copies(release: Release, size: int) -> None:
+    served = Served(MemoryStore(), release)
+    volume = Volume(served)
+
+    states = served.data(Request(Opcode.GET_VDI_COPIES, bytes(32), capacity=4096))
+
+    assert len(states) == size
+    assert states[:5] == struct.pack("<IB", volume.vdi_id, 1)
+
+
+def test_cluster_state_names_the_epochs_nodes() -> None:
+    served = Served(MemoryStore())
+    served.service.announce("127.0.0.1", 7000)
+    asked_for_one = bytes(24) + struct.pack("<II", 1, 0)
+
+    state = served.data(Request(Opcode.STAT_CLUSTER, asked_for_one, capacity=48 + 80))
+
+    assert struct.unpack_from("<QQIIBB", state) == (1_700_000_000 << 32 | 123_456_789, 1_700_000_000, 1, 1, 0, 1)
+    assert unpack_nodes(state[48:])[0].port == 7000
+
+
 def test_an_answer_that_the_client_cannot_take_is_not_sent(served: Served) -> None:
     answer = served.ask(node_list(79))
 
