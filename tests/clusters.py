@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,50 +28,83 @@ def free_ports(count: int) -> list[int]:
 
 
 class RealCluster:
-    """``nodes`` sheep with their stores in ``folder``, formatted with ``copies`` unless it is 0."""
+    """``nodes`` sheep with their stores in ``folder``, formatted with ``copies`` unless it is 0.
 
-    def __init__(self, folder: Path, nodes: int = 1, copies: int = 1) -> None:
+    Each is in a zone of its own. They die with the context. ``options`` go to each sheep.
+    """
+
+    def __init__(self, folder: Path, nodes: int = 1, copies: int = 1, options: Sequence[str] = ("-n",)) -> None:
         self.ports = free_ports(nodes)
         self.port = self.ports[0]
         self._folder = folder
         self._copies = copies
+        self._options = options
+        self._sheep: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        for zone, port in enumerate(self.ports):
-            self._start(zone, port)
-        self._wait_for_nodes()
-        if self._copies:
-            self.dog("cluster", "format", "-c", str(self._copies))
+        try:
+            for zone in range(len(self.ports)):
+                self._sheep.append(self._start(zone))
+                # The first is the one that the others join: started at once, each could found a cluster of its own.
+                self.wait_for_nodes(zone + 1)
+            if self._copies:
+                self.dog("cluster", "format", "-c", str(self._copies))
+        except BaseException:
+            self._kill_all()
+            raise
         return self
 
-    def _start(self, zone: int, port: int) -> None:
+    def _start(self, zone: int) -> subprocess.Popen[bytes]:
         # The driver's shared memory file of its own keeps clusters on one machine apart.
         driver = f"local:{self._folder / 'members'}"
-        store = self._folder / f"store{zone}"
-        command = ["sheep", "-n", "-c", driver, "-z", str(zone), "-p", str(port), "-y", "127.0.0.1", str(store)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        address = ("-b", "127.0.0.1", "-y", "127.0.0.1", "-p", str(self.ports[zone]))
+        command = ["sheep", "-f", "-c", driver, "-z", str(zone), *address, *self._options]
+        # A session of its own: Ctrl-C at a terminal is for the client that runs against it.
+        return subprocess.Popen(
+            [*command, str(self._folder / f"store{zone}")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
-    def _wait_for_nodes(self) -> None:
+    def wait_for_nodes(self, count: int) -> None:
+        """Return when the first node counts ``count`` nodes. Raises TimeoutError after half a minute."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             listed = subprocess.run(
                 ["dog", "node", "list", "-r", "-p", str(self.port)], capture_output=True, check=False
             )
-            if len(listed.stdout.splitlines()) == len(self.ports):
+            if len(listed.stdout.splitlines()) == count:
                 return
-            time.sleep(0.05)  # The processes have no other way to say that they joined.
-        raise TimeoutError(f"{len(self.ports)} sheep did not form a cluster")
+            if any(sheep.poll() is not None for sheep in self._sheep):
+                raise RuntimeError("a sheep ended while it was waited for")
+            time.sleep(0.02)  # The processes have no other way to say that they joined.
+        raise TimeoutError(f"{count} sheep did not form a cluster")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for pid in self.pids():
-            subprocess.run(["kill", "-9", str(pid)], check=False)
+        self._kill_all()
 
-    def pids(self) -> list[int]:
-        """Find the processes, by their stores' folder."""
-        found = subprocess.run(["pgrep", "-f", f"{self._folder}/store"], capture_output=True, check=False, text=True)
-        return [int(pid) for pid in found.stdout.split()]
+    def _kill_all(self) -> None:
+        for sheep in self._sheep:
+            sheep.kill()
+        for sheep in self._sheep:
+            sheep.wait()
+
+    def kill(self, node: int) -> None:
+        """End a node without notice, and return when it is gone."""
+        self._sheep[node].kill()
+        self._sheep[node].wait()
+
+    @contextmanager
+    def stopped(self, node: int) -> Iterator[None]:
+        """Make a node hang meanwhile: it keeps its connections, and answers nothing."""
+        os.kill(self._sheep[node].pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._sheep[node].pid, signal.SIGCONT)
 
     def dog(self, *arguments: str, data: bytes | None = None) -> bytes:
         """Run ``dog`` with ``arguments`` against the first node; give its standard output. Raises if it fails."""
