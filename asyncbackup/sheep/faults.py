@@ -33,7 +33,7 @@ class Delay:
 
 @dataclass(frozen=True, slots=True)
 class Reorder:
-    """Hold the answer until ``replies`` later ones went out on the connection."""
+    """Hold the answer until ``replies`` later ones went out on the connection: for ever, if no more are asked for."""
 
     replies: int
 

@@ -52,7 +52,7 @@ class VdiState:
     is_deleted: bool = False
 
     def pack_for(self, internal_version: int) -> bytes:
-        """Build the entry of a GET_VDI_COPIES answer: id and copies, since 1.0 VDI_STATE_SIZE bytes; no lock is held."""
+        """Build the entry of a GET_VDI_COPIES answer: id and copies, in 1.0 VDI_STATE_SIZE bytes, unlocked."""
         if internal_version <= 0x07:
             return _VDI_COPIES_0_7.pack(self.vdi_id, self.copies)
         return _VDI_STATE.pack(
