@@ -13,7 +13,16 @@
     │   └── ObjectReadFailed         … to the read of a data object
     ├── NotFound
     │   ├── VdiNotFound
-    │   └── SnapshotNotFound
+    │   ├── SnapshotNotFound
+    │   └── SourceMissing            no such file
+    ├── VdiExists                    a restore makes a new VDI, and this name is taken
+    ├── SourceError                  what is read
+    │   ├── SourceUnreadable         a file that cannot be read
+    │   ├── BackupDamaged            bytes that no writer of backups writes
+    │   ├── DigestMismatch           data that is not what the manifest says it was
+    │   ├── BaseMismatch             the base does not hold what a backup was made against
+    │   └── BaseNeeded               data of the base is needed, and none was named
+    ├── ChainBroken                  files that do not follow one another
     ├── Incompatible                 what was asked for cannot be backed up so
     ├── InodeCorrupt                 metadata of a VDI that contradicts itself
     └── TargetError                  where the bytes should go
@@ -133,6 +142,79 @@ class SnapshotNotFound(NotFound):
         self.vdi = vdi
         self.snapshot = snapshot
         self.existing = tuple(existing)
+
+
+class SourceMissing(NotFound):
+    """There is no file ``source``."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"{source}: no such file")
+        self.source = source
+
+
+class VdiExists(AsyncBackupError):
+    """The cluster has a VDI named ``vdi`` already."""
+
+    def __init__(self, vdi: str) -> None:
+        super().__init__(f"a VDI named {vdi!r} exists already; restore under another name, or delete it first")
+        self.vdi = vdi
+
+
+class SourceError(AsyncBackupError):
+    """What a backup is read from (``source``: a path, or what stands for one) is at fault."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(f"{source}: {problem}")
+        self.source = source
+        self.problem = problem
+
+
+class SourceUnreadable(SourceError):
+    """The file cannot be opened or read."""
+
+
+class BackupDamaged(SourceError):
+    """At ``offset`` the bytes of ``source`` are not those of a backup, or of a manifest."""
+
+    def __init__(self, source: str, offset: int, problem: str) -> None:
+        super().__init__(source, f"at offset {offset}: {problem}")
+        self.offset = offset
+
+
+class DigestMismatch(SourceError):
+    """The data of object ``idx``'s record is not what it was when the backup was made."""
+
+    def __init__(self, source: str, idx: int, expected: str, got: str) -> None:
+        super().__init__(source, f"the data of object {idx} was changed: expected digest {expected}, got {got}")
+        self.idx = idx
+
+
+class BaseMismatch(SourceError):
+    """The base does not hold at object ``idx`` what the backup ``source`` was made against."""
+
+    def __init__(self, source: str, idx: int, base: str) -> None:
+        super().__init__(
+            source, f"{base} does not hold at object {idx} what this backup was made against; is it the right base?"
+        )
+        self.idx = idx
+        self.base = base
+
+
+class BaseNeeded(SourceError):
+    """Bytes of the base are needed that no backup holds: ``length`` at ``offset`` of object ``idx``."""
+
+    def __init__(self, source: str, idx: int, offset: int, length: int, advice: str) -> None:
+        super().__init__(
+            source,
+            f"object {idx} lacks {length} bytes at {offset} that only the base of the first backup has; {advice}",
+        )
+        self.idx = idx
+        self.offset = offset
+        self.length = length
+
+
+class ChainBroken(AsyncBackupError):
+    """Two files do not follow one another."""
 
 
 class Incompatible(AsyncBackupError):

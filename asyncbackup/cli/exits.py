@@ -9,9 +9,11 @@ from asyncbackup.errors import (
     AsyncBackupError,
     ClusterError,
     NotFound,
+    SourceUnreadable,
     TargetError,
     TargetExists,
     TargetFull,
+    VdiExists,
 )
 
 
@@ -30,9 +32,11 @@ class ExitCode(IntEnum):
 
 _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
     (TargetExists, ExitCode.EXISTS),
+    (VdiExists, ExitCode.EXISTS),
     (TargetFull, ExitCode.FULL),
     (NotFound, ExitCode.MISSING),
     (TargetError, ExitCode.SYSTEM_FAILURE),
+    (SourceUnreadable, ExitCode.SYSTEM_FAILURE),
     (ClusterError, ExitCode.SYSTEM_FAILURE),
 )
 

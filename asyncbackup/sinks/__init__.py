@@ -4,5 +4,6 @@ from asyncbackup.sinks.base import Sink
 from asyncbackup.sinks.file import FileSink
 from asyncbackup.sinks.null import NullSink
 from asyncbackup.sinks.pipe import PipeSink
+from asyncbackup.sinks.source import FileSource, PipeSource, Source
 
-__all__ = ["FileSink", "NullSink", "PipeSink", "Sink"]
+__all__ = ["FileSink", "FileSource", "NullSink", "PipeSink", "PipeSource", "Sink", "Source"]

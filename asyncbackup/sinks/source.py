@@ -1,0 +1,136 @@
+"""Where the bytes of backups come from: files, read anywhere, and pipes, read once in order."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import anyio
+from anyio import to_thread
+
+from asyncbackup.errors import SourceMissing, SourceUnreadable
+
+
+class Source(Protocol):
+    """Bytes by offset, from entering to leaving its context. Entering raises SourceMissing or SourceUnreadable."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes in all; None where only the end will tell, and where offsets must come in order without gaps."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill ``view`` from ``offset`` on; give the count of bytes, less only if the source ends.
+
+        Raises SourceUnreadable.
+        """
+
+
+class FileSource:
+    """A file on disk."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.name = str(path)
+        self.size = 0
+        self._descriptor = -1
+
+    async def __aenter__(self) -> Self:
+        await to_thread.run_sync(self._open)
+        return self
+
+    def _open(self) -> None:
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise SourceMissing(self.name) from error
+        except OSError as error:
+            raise SourceUnreadable(self.name, error.strerror or str(error)) from error
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            raise SourceUnreadable(self.name, "is no regular file; `-` reads from a pipe")
+        self._descriptor, self.size = descriptor, status.st_size
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+    async def read_into(self, offset: int, view: memoryview) -> int:
+        return await to_thread.run_sync(self.read_now, offset, view)
+
+    def read_now(self, offset: int, view: memoryview) -> int:
+        """Do the same without an event loop, for threads."""
+        done = 0
+        try:
+            while done < len(view):
+                count = os.preadv(self._descriptor, [view[done:]], offset + done)
+                if not count:
+                    break
+                done += count
+        except OSError as error:
+            raise SourceUnreadable(self.name, error.strerror or str(error)) from error
+        return done
+
+
+class PipeSource:
+    """An open descriptor that is read once: a pipe, a socket. It stays open."""
+
+    size = None
+
+    def __init__(self, descriptor: int, name: str = "standard input") -> None:
+        self.name = name
+        self._descriptor = descriptor
+        self._position = 0
+        self._moved = anyio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._was_blocking = os.get_blocking(self._descriptor)
+        os.set_blocking(self._descriptor, False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            os.set_blocking(self._descriptor, self._was_blocking)
+
+    async def read_into(self, offset: int, view: memoryview) -> int:
+        # Readers of later offsets wait for those of earlier ones: the pipe has but one order.
+        while self._position != offset:
+            assert self._position < offset
+            await self._moved.wait()
+        done = 0
+        while done < len(view):
+            count = await self._read_some(view[done:])
+            if not count:
+                break
+            done += count
+        self._position += done
+        self._moved.set()
+        self._moved = anyio.Event()
+        return done
+
+    async def _read_some(self, view: memoryview) -> int:
+        while True:
+            try:
+                return os.readv(self._descriptor, [view])
+            except BlockingIOError:
+                await anyio.wait_readable(self._descriptor)
+            except OSError as error:
+                raise SourceUnreadable(self.name, error.strerror or str(error)) from error
