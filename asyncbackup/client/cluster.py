@@ -15,6 +15,7 @@ from asyncbackup.client.connection import Connection, Place, Reply
 from asyncbackup.client.policy import ClientOptions
 from asyncbackup.errors import (
     ClusterNotReady,
+    ProtocolViolation,
     RequestFailed,
     SnapshotNotFound,
     Unreachable,
@@ -187,14 +188,18 @@ class Cluster:
 
         Raises VdiNotFound or SnapshotNotFound, which say what exists.
         """
-        snapid = snapshot if isinstance(snapshot, int) else 0
-        tag = snapshot if isinstance(snapshot, str) else ""
-        reply = await self.call(messages.vdi_info(name, snapid=snapid, tag=tag))
+        request = _look_up(name, snapshot)
+        if request is None:
+            raise await self._not_found(name, snapshot)
+        reply = await self.call(request)
         if reply.result in (Result.NO_VDI, Result.NO_TAG):
             raise await self._not_found(name, snapshot)
         if reply.result is not Result.SUCCESS:
             raise RequestFailed(f"looking up VDI {name!r}", reply.result, reply.result.meaning)
-        return await self.read_inode(VdiReply.unpack(reply.header.body).vdi_id)
+        inode = await self.read_inode(VdiReply.unpack(reply.header.body).vdi_id)
+        if snapshot is not None and not inode.is_snapshot:
+            raise await self._not_found(name, snapshot)
+        return inode
 
     async def _not_found(self, name: str, snapshot: Snapshot | None) -> VdiNotFound | SnapshotNotFound:
         inodes = await self.list_vdis()
@@ -241,7 +246,8 @@ class Cluster:
                 return np.zeros(request.capacity, dtype=np.uint8)
             raise RequestFailed("listing the VDIs", reply.result, reply.result.meaning)
         if len(reply.payload) != request.capacity:
-            raise RequestFailed("listing the VDIs", reply.result, f"got {len(reply.payload)} bytes of bitmap")
+            expected = f"{request.capacity} bytes of bitmap"
+            raise ProtocolViolation(self.address, expected, f"{len(reply.payload)} bytes")
         return np.frombuffer(reply.payload, dtype=np.uint8).copy()
 
     async def read_owners(self, vdi_id: int, count: int) -> Owners:
@@ -305,3 +311,18 @@ class Cluster:
         )
         await self._expect_success(request, f"taking snapshot {tag!r} of VDI {name!r}")
         return await self.read_inode(working.vdi_id)
+
+
+def _look_up(name: str, snapshot: Snapshot | None) -> Request | None:
+    """Build the request that looks a VDI up, or None if no VDI or snapshot can be named so.
+
+    An empty tag or an id of 0 would mean the working VDI on the wire, so they must not go there.
+    """
+    if not name or snapshot in ("", 0):
+        return None
+    try:
+        if isinstance(snapshot, int):
+            return messages.vdi_info(name, snapid=snapshot)
+        return messages.vdi_info(name, tag=snapshot or "")
+    except ValueError:
+        return None

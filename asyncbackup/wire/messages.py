@@ -230,7 +230,12 @@ def create_object(
 
 
 def vdi_info(name: str, *, snapid: int = 0, tag: str = "") -> Request:
-    """Look a VDI up: the snapshot with this id or tag, or with neither the working VDI."""
+    """Look a VDI up: the snapshot with this id or tag, or with neither the working VDI.
+
+    Raises ValueError for a name, a tag or an id that does not fit.
+    """
+    if not 0 <= snapid < 1 << 32:
+        raise ValueError(f"expected a snapshot id of 32 bits, got {snapid}")
     payload = pack_name(name) + pack_name(tag)
     return Request(Opcode.GET_VDI_INFO, VdiBody(snapid=snapid).pack(), Flag.WRITE, payload)
 

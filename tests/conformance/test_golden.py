@@ -13,7 +13,7 @@ from tests import scenarios
 @pytest.mark.parametrize("dialect", list(Dialect), ids=lambda dialect: dialect.value)
 @pytest.mark.parametrize(("name", "base", "to"), scenarios.pairs())
 async def test_backup_equals_the_reference_clients(
-    cluster: Cluster, tmp_path: Path, name: str, base: str, to: str, dialect: Dialect
+    cluster: Cluster, tmp_path: Path, *, name: str, base: str, to: str, dialect: Dialect
 ) -> None:
     scenario = scenarios.load(name)
     await scenarios.play(cluster, scenario)

@@ -1,0 +1,57 @@
+"""Small disks for tests: 1 MiB objects, two snapshots that differ in every way an object can."""
+
+from __future__ import annotations
+
+import random
+
+from asyncbackup import Cluster, Volume
+from asyncbackup.sheep import Store
+from asyncbackup.wire.constants import SECTOR_SIZE
+from asyncbackup.wire.inode import Inode
+from asyncbackup.wire.oid import inode_oid
+
+SHIFT = 20
+OBJECT = 1 << SHIFT
+OBJECTS = 8
+
+
+def noise(seed: int, length: int) -> bytes:
+    """Make bytes that are the same for the same ``seed``."""
+    return random.Random(seed).randbytes(length)
+
+
+async def make_disk(cluster: Cluster, name: str = "disk", shift: int = SHIFT) -> None:
+    """Create ``name`` with snapshots a and b: objects shared, changed at either end, in the middle, whole, and new."""
+    size = 1 << shift
+    await cluster.create_vdi(name, OBJECTS * size, block_size_shift=shift)
+    volume = await Volume.open(cluster, name)
+    for idx in range(5):
+        await volume.write(idx * size, noise(idx, size))
+    await cluster.create_snapshot(name, "a")
+    volume = await Volume.open(cluster, name)
+    await volume.write(1 * size, noise(11, SECTOR_SIZE))
+    await volume.write(2 * size + size // 2, noise(12, 3 * SECTOR_SIZE))
+    await volume.write(3 * size, noise(13, size))
+    await volume.write(4 * size, noise(4, size))  # the same as before, so owned anew but equal
+    await volume.write(6 * size - SECTOR_SIZE, noise(15, 2 * SECTOR_SIZE))
+    await cluster.create_snapshot(name, "b")
+
+
+async def content_of(cluster: Cluster, name: str, snapshot: str) -> dict[int, bytes]:
+    """Read what each owned object of a snapshot holds, by its index; the obvious way."""
+    inode = await cluster.find_vdi(name, snapshot)
+    owners = await cluster.read_owners(inode.vdi_id, inode.object_count)
+    content = {}
+    for idx, owner in enumerate(owners.tolist()):
+        if owner:
+            buffer = bytearray(inode.object_size)
+            await cluster.read_object(owner << 32 | idx, memoryview(buffer))
+            content[idx] = bytes(buffer)
+    return content
+
+
+def rewrite_inode(store: Store, inode: Inode) -> None:
+    """Put ``inode`` in place of the header that the store holds for its VDI."""
+    view = store.get(inode_oid(inode.vdi_id))
+    assert view is not None
+    view[: Inode.HEADER_SIZE] = inode.pack()

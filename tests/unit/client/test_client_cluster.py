@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import asyncio
+import struct
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from asyncbackup import ClientOptions, Cluster, connect
+from asyncbackup.errors import (
+    ClusterNotReady,
+    InodeCorrupt,
+    ProtocolViolation,
+    RequestFailed,
+    SnapshotNotFound,
+    VdiNotFound,
+)
+from asyncbackup.sheep import Fault, MemoryStore, Sheep
+from asyncbackup.sheep.release import Release
+from asyncbackup.wire import btree
+from asyncbackup.wire.constants import Opcode, Result
+from asyncbackup.wire.inode import TABLE_OFFSET
+from asyncbackup.wire.messages import RequestHeader, VdiReply, node_list, vdi_info
+from asyncbackup.wire.oid import btree_oid, data_oid, inode_oid
+from tests.disks import OBJECT, SHIFT, make_disk, rewrite_inode
+from tests.faults.proxy import answer, receive, serve
+from tests.waiting import until
+
+QUICK = ClientOptions(connections=1, request_timeout_s=10, retry_delay_s=0)
+
+
+def owners(pairs: list[tuple[int, int]]) -> bytes:
+    return b"".join(struct.pack("<II", *pair) for pair in pairs)
+
+
+def leaf_node(pairs: list[tuple[int, int]]) -> bytes:
+    return btree.pack_node_header(btree.LEAF, len(pairs)) + owners(pairs)
+
+
+async def test_all_connections_are_opened(sheep: Sheep) -> None:
+    async with connect(sheep.host, sheep.port, ClientOptions(connections=5)):
+        await until(lambda: sheep.connections == 5)
+
+
+async def test_leaving_closes_all_connections(sheep: Sheep) -> None:
+    async with connect(sheep.host, sheep.port) as cluster:
+        pass
+
+    assert not any(connection.is_open for connection in cluster._connections)
+
+
+async def test_closing_twice_is_closing_once(cluster: Cluster) -> None:
+    await cluster.close()
+    await cluster.close()
+
+    assert cluster.in_flight == 0
+
+
+@pytest.mark.parametrize("release", list(Release))
+async def test_the_release_is_found_out(release: Release) -> None:
+    async with Sheep(MemoryStore(), release=release) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        assert cluster.internal_version == release.value.internal_version
+
+
+async def test_an_unknown_release_is_left_open(sheep: Sheep) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(answer(await receive(reader), result=Result.VER_MISMATCH))
+
+    async with serve(handle) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        assert cluster.internal_version is None
+        with pytest.raises(RequestFailed, match="protocol version mismatch"):
+            await cluster.read_object(1, memoryview(bytearray(512)))
+        assert (await cluster.call(node_list(80))).result is Result.VER_MISMATCH
+
+
+async def test_an_old_server_is_asked_in_version_1_for_good() -> None:
+    seen: list[RequestHeader] = []
+    async with (
+        Sheep(MemoryStore(), release=Release.V0_4, on_request=seen.append) as sheep,
+        connect(sheep.host, sheep.port, QUICK) as cluster,
+    ):
+        await cluster.create_vdi("disk", OBJECT)
+        await cluster.find_vdi("disk")
+
+    public = [header.proto_ver for header in seen if header.opcode < 0x80]
+    assert public[0] == 2
+    assert set(public[1:]) == {1}
+
+
+async def test_requests_and_repeats_are_counted() -> None:
+    faults = [Fault.parse("get_vdi_info@1:error=AGAIN"), Fault.parse("get_vdi_info@1:error=AGAIN")]
+    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        requests = cluster.requests
+
+        await cluster.call(vdi_info("disk"))
+
+        assert (cluster.requests - requests, cluster.retries) == (2, 1)
+
+
+async def test_patience_with_a_cluster_ends() -> None:
+    options = replace(QUICK, attempts=3)
+    faults = [Fault.parse("read_obj@1+:error=NETWORK_ERROR")]
+    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, options) as cluster:
+        with pytest.raises(RequestFailed, match=r"network error between nodes \(result 0x86\)"):
+            await cluster.read_object(1, memoryview(bytearray(512)))
+
+        assert cluster.retries == 2
+
+
+async def test_a_cluster_that_does_not_serve_is_an_error_of_its_own() -> None:
+    faults = [Fault.parse("get_vdi_info@1:error=HALT")]
+    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        with pytest.raises(ClusterNotReady, match="halted, too few nodes; start the missing nodes") as caught:
+            await cluster.find_vdi("disk")
+
+        assert caught.value.result is Result.HALT
+
+
+async def test_reading_fills_the_buffer_from_the_offset(cluster: Cluster) -> None:
+    vdi_id = await cluster.create_vdi("disk", OBJECT, block_size_shift=SHIFT)
+    await cluster.create_object(data_oid(vdi_id, 0), b"0123456789", 1000, copies=1)
+    buffer = bytearray(12)
+
+    await cluster.read_object(data_oid(vdi_id, 0), memoryview(buffer), 999)
+
+    assert buffer == b"\x000123456789\x00"
+
+
+async def test_a_missing_object_is_told_with_its_id(cluster: Cluster) -> None:
+    with pytest.raises(RequestFailed, match="reading object 00000005000000ff failed: no such object"):
+        await cluster.read_object(data_oid(5, 255), memoryview(bytearray(512)))
+
+
+async def test_a_working_vdi_is_found(cluster: Cluster) -> None:
+    vdi_id = await cluster.create_vdi("disk", 3 * OBJECT, block_size_shift=SHIFT)
+
+    inode = await cluster.find_vdi("disk")
+
+    assert (inode.vdi_id, inode.vdi_size, inode.block_size_shift) == (vdi_id, 3 * OBJECT, SHIFT)
+    assert not inode.is_snapshot
+
+
+async def test_a_snapshot_is_found_by_tag_and_by_id(cluster: Cluster) -> None:
+    await make_disk(cluster)
+
+    by_tag = await cluster.find_vdi("disk", "b")
+
+    assert (by_tag.tag, by_tag.snap_id, by_tag.is_snapshot) == ("b", 2, True)
+    assert await cluster.find_vdi("disk", 2) == by_tag
+
+
+async def test_an_unknown_vdi_is_told_with_those_there_are(cluster: Cluster) -> None:
+    await make_disk(cluster, "one")
+    await make_disk(cluster, "two")
+
+    with pytest.raises(VdiNotFound, match="no VDI named 'three'; VDIs are one, two") as caught:
+        await cluster.find_vdi("three", "a")
+
+    assert caught.value.existing == ("one", "two")
+
+
+async def test_an_empty_cluster_says_so(cluster: Cluster) -> None:
+    with pytest.raises(VdiNotFound, match="the cluster holds no VDI"):
+        await cluster.find_vdi("disk")
+
+
+@pytest.mark.parametrize(("snapshot", "told"), [("c", "'c'"), (7, "7")])
+async def test_an_unknown_snapshot_is_told_with_those_there_are(
+    cluster: Cluster, snapshot: str | int, told: str
+) -> None:
+    await make_disk(cluster)
+    await cluster.create_snapshot("disk", "")
+
+    with pytest.raises(SnapshotNotFound, match=rf"no snapshot {told}; snapshots are 1 \(a\), 2 \(b\), 3$"):
+        await cluster.find_vdi("disk", snapshot)
+
+
+async def test_a_vdi_without_snapshots_says_so(cluster: Cluster) -> None:
+    await cluster.create_vdi("disk", OBJECT)
+
+    with pytest.raises(SnapshotNotFound, match="it has no snapshot"):
+        await cluster.find_vdi("disk", "a")
+
+
+@pytest.mark.parametrize("snapshot", ["", 0, -1, 1 << 32, "x" * 256, "a\0b"])
+async def test_a_name_that_no_snapshot_can_have_is_not_found(cluster: Cluster, snapshot: str | int) -> None:
+    await make_disk(cluster)
+
+    with pytest.raises(SnapshotNotFound, match=r"snapshots are 1 \(a\), 2 \(b\)"):
+        await cluster.find_vdi("disk", snapshot)
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "a\0b"])
+async def test_a_name_that_no_vdi_can_have_is_not_found(cluster: Cluster, name: str) -> None:
+    await make_disk(cluster)
+
+    with pytest.raises(VdiNotFound, match="VDIs are disk"):
+        await cluster.find_vdi(name)
+
+
+async def test_a_working_vdi_is_never_taken_for_a_snapshot(sheep: Sheep) -> None:
+    async with connect(sheep.host, sheep.port, QUICK) as behind:
+        await behind.create_vdi("disk", OBJECT)
+        inode = await behind.find_vdi("disk")
+
+        async def answer_with_the_working_vdi(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                request = await receive(reader)
+                if request.opcode == Opcode.READ_OBJ:
+                    writer.write(answer(request, inode.pack()))
+                elif request.opcode == Opcode.READ_VDIS:
+                    bitmap = bytearray(request.data_length)
+                    bitmap[inode.vdi_id // 8] = 1 << inode.vdi_id % 8
+                    writer.write(answer(request, bytes(bitmap)))
+                elif request.opcode == Opcode.READ_DEL_VDIS:
+                    writer.write(answer(request, bytes(request.data_length)))
+                else:
+                    writer.write(answer(request, body=VdiReply(inode.vdi_id).pack()))
+
+        async with serve(answer_with_the_working_vdi) as port, connect("127.0.0.1", port, QUICK) as cluster:
+            with pytest.raises(SnapshotNotFound, match="no snapshot 1; it has no snapshot"):
+                await cluster.find_vdi("disk", 1)
+
+
+async def test_a_lookup_that_fails_otherwise_is_told() -> None:
+    faults = [Fault.parse("get_vdi_info@1:error=EIO")]
+    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        with pytest.raises(RequestFailed, match="looking up VDI 'disk' failed: I/O error"):
+            await cluster.find_vdi("disk")
+
+
+async def test_an_inode_that_contradicts_itself_is_refused() -> None:
+    store = MemoryStore()
+    async with Sheep(store) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        await cluster.create_vdi("disk", OBJECT)
+        rewrite_inode(store, replace(await cluster.find_vdi("disk"), block_size_shift=7))
+
+        with pytest.raises(InodeCorrupt, match="expected a block_size_shift of 20 to 31, got 7"):
+            await cluster.find_vdi("disk")
+
+
+async def test_everything_is_listed_but_what_was_deleted(cluster: Cluster) -> None:
+    await make_disk(cluster, "one")
+    await cluster.create_vdi("two", OBJECT)
+    async with anyio.create_task_group() as group:
+        for tag in "cd":
+            group.start_soon(cluster.create_vdi, tag, OBJECT)
+
+    listed = sorted((inode.name, inode.tag) for inode in await cluster.list_vdis())
+
+    assert listed == [("c", ""), ("d", ""), ("one", ""), ("one", "a"), ("one", "b"), ("two", "")]
+
+
+async def test_an_old_server_lists_its_vdis_without_a_bitmap_of_deleted_ones() -> None:
+    async with Sheep(MemoryStore(), release=Release.V0_6) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        await cluster.create_vdi("disk", OBJECT)
+
+        assert [inode.name for inode in await cluster.list_vdis()] == ["disk"]
+
+
+async def test_a_list_that_cannot_be_read_is_an_error() -> None:
+    faults = [Fault.parse("read_vdis@1:error=EIO")]
+    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        with pytest.raises(RequestFailed, match="listing the VDIs failed: I/O error"):
+            await cluster.list_vdis()
+
+
+async def test_a_short_bitmap_is_a_violation() -> None:
+    faults = [Fault.parse("read_vdis@1:short=512")]
+    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        with pytest.raises(ProtocolViolation, match="expected 2097152 bytes of bitmap, got 512 bytes"):
+            await cluster.list_vdis()
+
+
+async def hyper_volume(cluster: Cluster, root: bytes) -> int:
+    vdi_id = await cluster.create_vdi("hyper", 100 << 22, store_policy=1)
+    await cluster.write_object(inode_oid(vdi_id), root, TABLE_OFFSET, copies=1)
+    return vdi_id
+
+
+async def read_tree(cluster: Cluster, vdi_id: int) -> list[tuple[int, int]]:
+    idx, owned_by = await cluster.read_btree(vdi_id)
+    return list(zip(idx.tolist(), owned_by.tolist(), strict=True))
+
+
+async def test_an_empty_tree_has_no_owners(cluster: Cluster) -> None:
+    vdi_id = await cluster.create_vdi("hyper", 100 << 22, store_policy=1)
+
+    assert await read_tree(cluster, vdi_id) == []
+
+
+async def test_a_tree_of_depth_1_stands_in_the_inode(cluster: Cluster) -> None:
+    pairs = [(0, 5), (70, 6)]
+    vdi_id = await hyper_volume(cluster, leaf_node(pairs))
+
+    assert await read_tree(cluster, vdi_id) == pairs
+
+
+async def test_a_tree_of_depth_2_is_read_through_its_nodes(cluster: Cluster) -> None:
+    leaves = [[(0, 5), (9, 5)], [(10, 6)], [(50, 7), (99, 8)]]
+    entries = b"".join(struct.pack("<IIQ", leaf[-1][0], 0, btree_oid(1, number)) for number, leaf in enumerate(leaves))
+    vdi_id = await hyper_volume(cluster, btree.pack_node_header(btree.INDIRECT, 3) + entries)
+    for number, leaf in enumerate(leaves):
+        await cluster.create_object(btree_oid(1, number), leaf_node(leaf), copies=1)
+
+    assert await read_tree(cluster, vdi_id) == [pair for leaf in leaves for pair in leaf]
+
+
+async def test_a_tree_that_names_a_node_twice_is_refused(cluster: Cluster) -> None:
+    entries = b"".join(struct.pack("<IIQ", idx, 0, btree_oid(1, 0)) for idx in (5, 9))
+    vdi_id = await hyper_volume(cluster, btree.pack_node_header(btree.INDIRECT, 2) + entries)
+    await cluster.create_object(btree_oid(1, 0), leaf_node([(5, 5)]), copies=1)
+
+    with pytest.raises(InodeCorrupt, match="do not ascend"):
+        await cluster.read_btree(vdi_id)
+
+
+async def test_a_tree_that_names_a_missing_node_cannot_be_read(cluster: Cluster) -> None:
+    root = btree.pack_node_header(btree.INDIRECT, 1) + struct.pack("<IIQ", 5, 0, btree_oid(1, 0))
+    vdi_id = await hyper_volume(cluster, root)
+
+    with pytest.raises(RequestFailed, match="reading object 1000000100000000 failed: no such object"):
+        await cluster.read_btree(vdi_id)
