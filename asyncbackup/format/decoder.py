@@ -122,9 +122,11 @@ class Decoder:
 def candidates(beginning: bytes, object_size: int | None = None) -> list[Dialect]:
     """Tell which dialects a file can be of by its first LOOK_AHEAD bytes, or all of them if it is shorter.
 
-    Raises Damage if it can be of none.
+    A dialect in which the backup ends before bytes that make sense in another is left out: a dog backup that starts
+    with object 0 begins like a collie backup of no records. Raises Damage if it can be of none.
     """
-    possible, damage = [], Damage(0, "the file is empty")
+    possible: list[Decoder] = []
+    damage = Damage(0, "the file is empty")
     for dialect in Dialect:
         decoder = Decoder(dialect, object_size)
         try:
@@ -133,7 +135,8 @@ def candidates(beginning: bytes, object_size: int | None = None) -> list[Dialect
         except Damage as found:
             damage = max(damage, found, key=lambda each: each.offset)
         else:
-            possible.append(dialect)
+            possible.append(decoder)
     if not possible:
         raise damage
-    return possible
+    furthest = [decoder for decoder in possible if decoder.next_size or decoder.offset >= len(beginning)]
+    return [decoder.dialect for decoder in furthest or possible]

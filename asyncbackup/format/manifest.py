@@ -7,7 +7,8 @@ Text, a JSON object a line, each line ended by ``\n``, without spaces outside of
    ``{"id":…,"tag":…,"vdi_id":…,"created":…}`` with the vdi id in hex and the time in UTC (null for a working VDI);
    ``base`` is null for a full backup.
 2. For each record, in order: ``{"idx":…,"offset":…,"length":…,"data":…,"base":…}``: the record's header, and as 32 hex
-   digits the xxh3_128 of its data and of what the base held in that range (zeros if there is no base).
+   digits the xxh3_128 of its data and of what the base held in that range: zeros if there is no base, null where a
+   merge could not know it.
 3. ``{"records":…,"data_length":…,"digest":"…"}``: how many records, how many bytes the backup has, and the xxh3_128 of
    all that stands in the manifest before the digest's first digit.
 
@@ -80,25 +81,25 @@ class Subject:
 
 
 class RecordDigests(NamedTuple):
-    """A record, and as hex the xxh3_128 of its data and of what the base held in its place."""
+    """A record, and as hex the xxh3_128 of its data and of what the base held in its place, None if not known."""
 
     header: RecordHeader
     data: str
-    base: str
+    base: str | None
 
     def encode(self) -> bytes:
         idx, offset, length = self.header.idx, self.header.offset, self.header.length
         # Written by hand: a million of these are made where json.dumps would take seconds more.
-        return (
-            f'{{"idx":{idx},"offset":{offset},"length":{length},"data":"{self.data}","base":"{self.base}"}}\n'
-        ).encode()
+        base = "null" if self.base is None else f'"{self.base}"'
+        return (f'{{"idx":{idx},"offset":{offset},"length":{length},"data":"{self.data}","base":{base}}}\n').encode()
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
         """Read a record's line. Raises ValueError if it is none."""
         fields = _object(line, ("idx", "offset", "length", "data", "base"))
         header = RecordHeader(*(_number(fields[name]) for name in ("idx", "offset", "length")))
-        return cls(header, _digest(fields["data"]), _digest(fields["base"]))
+        base = fields["base"]
+        return cls(header, _digest(fields["data"]), None if base is None else _digest(base))
 
 
 class ManifestEncoder:

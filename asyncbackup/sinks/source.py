@@ -32,6 +32,9 @@ class Source(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
+    async def peek(self, size: int) -> bytes:
+        """Give the first ``size`` bytes, or all of them if there are fewer; before anything else is read."""
+
     async def read_into(self, offset: int, view: memoryview) -> int:
         """Fill ``view`` from ``offset`` on; give the count of bytes, less only if the source ends.
 
@@ -71,6 +74,11 @@ class FileSource:
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
 
+    async def peek(self, size: int) -> bytes:
+        """Give the first ``size`` bytes, or all of them if there are fewer."""
+        buffer = bytearray(size)
+        return bytes(buffer[: await self.read_into(0, memoryview(buffer))])
+
     async def read_into(self, offset: int, view: memoryview) -> int:
         return await to_thread.run_sync(self.read_now, offset, view)
 
@@ -97,6 +105,7 @@ class PipeSource:
         self.name = name
         self._descriptor = descriptor
         self._position = 0
+        self._peeked = b""
         self._moved = anyio.Event()
 
     async def __aenter__(self) -> Self:
@@ -126,7 +135,19 @@ class PipeSource:
         self._moved = anyio.Event()
         return done
 
+    async def peek(self, size: int) -> bytes:
+        """Look at the first ``size`` bytes, or all of them if there are fewer, before anything else is read."""
+        buffer = bytearray(size)
+        count = await self.read_into(0, memoryview(buffer))
+        self._position, self._peeked = 0, bytes(buffer[:count])
+        return self._peeked
+
     async def _read_some(self, view: memoryview) -> int:
+        if self._peeked:
+            count = min(len(view), len(self._peeked))
+            view[:count] = self._peeked[:count]
+            self._peeked = self._peeked[count:]
+            return count
         while True:
             try:
                 return os.readv(self._descriptor, [view])

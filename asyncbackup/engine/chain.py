@@ -1,0 +1,162 @@
+"""A chain of backups, oldest first, read as one: object by object, each with the records that all files have of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from asyncbackup.engine.reader import BackupReader, Record
+from asyncbackup.errors import ChainBroken, Incompatible
+from asyncbackup.format import Dialect
+from asyncbackup.format.manifest import SnapshotInfo, Subject
+
+
+class Part(NamedTuple):
+    """What one file of a chain has of an object."""
+
+    reader: BackupReader
+    record: Record
+
+    @property
+    def start(self) -> int:
+        return self.record.header.offset
+
+    @property
+    def end(self) -> int:
+        return self.record.header.offset + self.record.header.length
+
+
+class Group(NamedTuple):
+    """All that a chain has of object ``idx``: at least one part, oldest first. Offsets in bytes of the object."""
+
+    idx: int
+    parts: tuple[Part, ...]
+
+    @property
+    def start(self) -> int:
+        return min(part.start for part in self.parts)
+
+    @property
+    def end(self) -> int:
+        return max(part.end for part in self.parts)
+
+    def first_gap(self, start: int, end: int) -> tuple[int, int] | None:
+        """Find the first range in ``start`` to ``end`` that no part covers."""
+        for part in sorted(self.parts, key=lambda part: part.start):
+            if part.start > start:
+                return start, min(part.start, end)
+            start = max(start, part.end)
+            if start >= end:
+                return None
+        return start, end
+
+
+@dataclass(frozen=True, slots=True)
+class ChainOptions:
+    """What manifests say, for files that have none; for files that have one it must agree."""
+
+    dialect: Dialect | None = None
+    object_size: int | None = None
+    """Bytes of an object."""
+    size: int | None = None
+    """Bytes of the VDI."""
+
+
+class Chain:
+    """Open backups that follow one another. Made by ``open_chain``."""
+
+    def __init__(self, readers: Sequence[BackupReader], options: ChainOptions) -> None:
+        self.readers = tuple(readers)
+        self._options = options
+        sizes = {reader.object_size for reader in readers} - {None}
+        if len(sizes) > 1:
+            raise ChainBroken(f"expected backups of one object size, got {', '.join(map(str, sizes))} bytes")
+        self._object_size = sizes.pop() if sizes else None
+        for older, newer in pairwise(readers):
+            _check_link(older, newer)
+
+    @property
+    def subject(self) -> Subject | None:
+        """What the newest manifest says."""
+        return next((reader.subject for reader in reversed(self.readers) if reader.subject), None)
+
+    @property
+    def base(self) -> SnapshotInfo | None:
+        """What the first file is the difference to; None for a full backup, or where nothing says it."""
+        subject = self.readers[0].subject
+        return subject.base if subject else None
+
+    @property
+    def is_full(self) -> bool | None:
+        """Whether the first file is a full backup; None where nothing says it."""
+        subject = self.readers[0].subject
+        return None if subject is None else subject.base is None
+
+    @property
+    def object_size(self) -> int:
+        """Bytes of an object. Raises Incompatible if neither a manifest nor the caller says it."""
+        if self._object_size is None:
+            raise Incompatible("no manifest says how large the objects are: give --object-size")
+        return self._object_size
+
+    @property
+    def size(self) -> int:
+        """Bytes of the VDI after the newest backup. Raises Incompatible if neither a manifest nor the caller says."""
+        if self._options.size is not None:
+            return self._options.size
+        if self.readers[-1].subject is None:
+            raise Incompatible("no manifest says how large the VDI is: give --size")
+        return self.readers[-1].subject.size
+
+    async def groups(self) -> AsyncGenerator[Group, None]:
+        """Go through the objects in ascending order of idx, all files side by side, in constant memory."""
+        async with AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(aclosing(reader.records())) for reader in self.readers]
+            heads: list[Record | None] = [await anext(stream, None) for stream in streams]
+            while found := [record.header.idx for record in heads if record is not None]:
+                idx = min(found)
+                here = [place for place, record in enumerate(heads) if record is not None and record.header.idx == idx]
+                yield Group(idx, tuple(Part(self.readers[place], record) for place in here if (record := heads[place])))
+                # Only now: of a pipe the next header comes after the data that belongs to this group.
+                for place in here:
+                    heads[place] = await anext(streams[place], None)
+
+
+@asynccontextmanager
+async def open_chain(
+    paths: Sequence[str | os.PathLike[str]], options: ChainOptions | None = None
+) -> AsyncIterator[Chain]:
+    """Open backups, oldest first. Raises what BackupReader raises, ChainBroken where they do not follow one another."""
+    options = options or ChainOptions()
+    async with AsyncExitStack() as stack:
+        readers = [
+            await stack.enter_async_context(
+                BackupReader(path, dialect=options.dialect, object_size=options.object_size)
+            )
+            for path in paths
+        ]
+        yield Chain(readers, options)
+
+
+def _check_link(older: BackupReader, newer: BackupReader) -> None:
+    if older.subject is None or newer.subject is None:
+        return
+    if newer.subject.vdi != older.subject.vdi:
+        raise ChainBroken(f"{newer.name} is of VDI {newer.subject.vdi!r}, but {older.name} of {older.subject.vdi!r}")
+    if newer.subject.base is None:
+        raise ChainBroken(f"{newer.name} is a full backup, so it follows nothing: leave out what stands before it")
+    if newer.subject.base != older.subject.snapshot:
+        raise ChainBroken(
+            f"{newer.name} is the difference to snapshot {describe(newer.subject.base)}, "
+            f"but {older.name} before it is of snapshot {describe(older.subject.snapshot)}"
+        )
+
+
+def describe(snapshot: SnapshotInfo) -> str:
+    """Name a snapshot in a message."""
+    tag = f" {snapshot.tag!r}" if snapshot.tag else ""
+    return f"{snapshot.id}{tag} (vdi id {snapshot.vdi_id}, {snapshot.created or 'not a snapshot'})"

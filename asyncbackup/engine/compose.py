@@ -1,0 +1,137 @@
+"""Lays the records of a chain over a base, and checks both against the manifests meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from asyncbackup.client import Cluster
+from asyncbackup.engine.chain import Group, Part
+from asyncbackup.engine.reader import Digests
+from asyncbackup.errors import BaseMismatch, BaseNeeded, DigestMismatch, ObjectReadFailed, RequestFailed
+from asyncbackup.sinks import FileSource
+from asyncbackup.wire.inode import Inode, Owners
+from asyncbackup.wire.oid import data_oid
+
+
+class Base(Protocol):
+    """What lies under a chain."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    async def read(self, idx: int, offset: int, into: memoryview) -> None:
+        """Fill ``into`` with what the base has from ``offset`` of object ``idx``."""
+
+
+class ZeroBase:
+    """Nothing: what a full backup is the difference to."""
+
+    name = "an empty VDI"
+
+    async def read(self, idx: int, offset: int, into: memoryview) -> None:  # noqa: ARG002 - it is the same everywhere
+        into[:] = bytes(len(into))
+
+
+class SnapshotBase:
+    """A VDI or snapshot in a cluster; ``owners`` of its data objects, u32 each."""
+
+    def __init__(self, cluster: Cluster, inode: Inode, owners: Owners) -> None:
+        self.inode = inode
+        self.owners = owners
+        self.name = f"VDI {inode.name!r}" + (f" snapshot {inode.snap_id}" if inode.is_snapshot else "")
+        self._cluster = cluster
+
+    @classmethod
+    async def open(cls, cluster: Cluster, inode: Inode, count: int | None = None) -> SnapshotBase:
+        """Read the owners of the first ``count`` objects, by default of all that the VDI's size spans."""
+        owners = await cluster.read_owners(inode.vdi_id, inode.object_count if count is None else count)
+        return cls(cluster, inode, owners)
+
+    def owner(self, idx: int) -> int:
+        """Give the owner of a data object; 0: nobody."""
+        return int(self.owners[idx]) if idx < len(self.owners) else 0
+
+    async def read(self, idx: int, offset: int, into: memoryview) -> None:
+        owner = self.owner(idx)
+        if not owner:
+            into[:] = bytes(len(into))
+            return
+        oid = data_oid(owner, idx)
+        try:
+            await self._cluster.read_object(oid, into, offset)
+        except RequestFailed as error:
+            raise ObjectReadFailed(idx, oid, error.result, error.meaning) from error
+
+
+class ImageBase:
+    """A raw image; what lies behind its end is zeros."""
+
+    def __init__(self, source: FileSource, object_size: int) -> None:
+        self.name = source.name
+        self._source = source
+        self._object_size = object_size
+
+    async def read(self, idx: int, offset: int, into: memoryview) -> None:
+        count = await self._source.read_into(idx * self._object_size + offset, into)
+        into[count:] = bytes(len(into) - count)
+
+
+@dataclass(frozen=True, slots=True)
+class Composer:
+    """Makes contents of what a chain's files have and, where they have nothing, of ``base``.
+
+    Without a base, a range that no file covers is a BaseNeeded with ``advice``. With ``check_base`` what records are
+    laid over is compared with what their manifests say it was.
+    """
+
+    base: Base | None
+    check_base: bool = True
+    advice: str = "name the base"
+
+    async def compose(self, group: Group, start: int, into: memoryview, digests: list[Digests] | None = None) -> None:
+        """Fill ``into`` with object ``group.idx`` from byte ``start``; take what is read into ``digests``, one a part.
+
+        Raises BaseNeeded, and what reading the base and the backups raises.
+        """
+        end = start + len(into)
+        gap = group.first_gap(start, end)
+        if self.base is not None and (gap or (digests is not None and self.check_base)):
+            await self.base.read(group.idx, start, into)
+        elif gap:
+            raise BaseNeeded(group.parts[0].reader.name, group.idx, gap[0], gap[1] - gap[0], self.advice)
+        for place, part in enumerate(group.parts):
+            first, last = max(start, part.start), min(end, part.end)
+            if first < last:
+                view = into[first - start : last - start]
+                taken = None if digests is None else digests[place]
+                await part.reader.read_data(part.record, first - part.start, view, taken)
+
+    async def compose_checked(self, group: Group, into: memoryview) -> None:
+        """Fill ``into`` with all that the chain has of an object, and check it. Raises DigestMismatch, BaseMismatch."""
+        digests = [Digests() for _ in group.parts]
+        await self.compose(group, group.start, into, digests)
+        self._judge(group, digests)
+
+    async def check(self, group: Group, through: memoryview) -> None:
+        """Check an object that is larger than the buffer ``through``; what remains there is of no use."""
+        digests = [Digests() for _ in group.parts]
+        for start in range(group.start, group.end, len(through)):
+            await self.compose(group, start, through[: group.end - start], digests)
+        self._judge(group, digests)
+
+    def _judge(self, group: Group, digests: list[Digests]) -> None:
+        for part, taken in zip(group.parts, digests, strict=True):
+            expected = part.record.digests
+            if expected is None:
+                continue
+            if self.check_base and self.base is not None and expected.base not in (None, taken.base.hexdigest()):
+                raise BaseMismatch(part.reader.name, group.idx, self._under(group, part))
+            if expected.data != taken.data.hexdigest():
+                raise DigestMismatch(part.reader.name, group.idx, expected.data, taken.data.hexdigest())
+
+    def _under(self, group: Group, part: Part) -> str:
+        assert self.base is not None
+        older = group.parts[: group.parts.index(part)]
+        return " with ".join([self.base.name, *(below.reader.name for below in older)])

@@ -1,0 +1,249 @@
+"""Reads a backup, and its manifest if there is one, record by record in constant memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import xxhash
+from anyio import to_thread
+
+from asyncbackup.errors import BackupDamaged, SourceMissing, SourceUnreadable
+from asyncbackup.format import Dialect, RecordHeader
+from asyncbackup.format.decoder import LOOK_AHEAD, Damage, Decoder, candidates
+from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
+from asyncbackup.sinks import FileSource, PipeSource
+
+_BATCH: Final = 256
+"""Records found in one go in a worker thread: to go there costs as much as dozens of them."""
+
+
+class Record(NamedTuple):
+    """A record, where its data stands in the backup, and what the manifest says of it."""
+
+    header: RecordHeader
+    position: int
+    digests: RecordDigests | None
+
+
+def manifest_path(backup: str | os.PathLike[str]) -> Path:
+    """Name the manifest of a backup file."""
+    path = Path(backup)
+    return path.with_name(path.name + ".manifest")
+
+
+class BackupReader:
+    """One backup: a file, or with path ``-`` standard input. Use it as a context.
+
+    Entering checks the manifest as a whole, and finds out the dialect unless it is given. It uses ``manifest`` or, if
+    there is one, the file beside the backup. Everything here raises SourceMissing, SourceUnreadable, BackupDamaged.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        dialect: Dialect | None = None,
+        object_size: int | None = None,
+        manifest: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.name = str(path)
+        self.subject: Subject | None = None
+        """What the manifest says; None without one."""
+        self.end: int | None = None
+        """The size of the backup in bytes, known when ``records`` came to its end."""
+        self._source: FileSource | PipeSource = PipeSource(0) if self.name == "-" else FileSource(path)
+        self._dialect = dialect
+        self._object_size = object_size
+        self._manifest = _existing_manifest(self.name) if manifest is None else Path(manifest)
+        self._trailer: Trailer | None = None
+        self._stack = AsyncExitStack()
+
+    @property
+    def dialect(self) -> Dialect:
+        assert self._dialect is not None
+        return self._dialect
+
+    @property
+    def object_size(self) -> int | None:
+        """Bytes of an object, as the manifest or the caller says."""
+        return self.subject.object_size if self.subject else self._object_size
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file; None for a pipe, whose records can be read only once, and whole, in order."""
+        return self._source.size
+
+    @property
+    def trailing(self) -> int:
+        """Bytes behind the end of the backup, as far as they are known."""
+        return 0 if self.end is None or self.size is None else self.size - self.end
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._source)
+            if self._manifest is not None:
+                await to_thread.run_sync(self._check_manifest)
+            if self._dialect is None:
+                self._dialect = await self._find_dialect()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def records(self) -> AsyncGenerator[Record, None]:
+        """Find the records in order; their data is left to ``read_data``. At the end all is known to be there."""
+        walk = _Walk(Decoder(self.dialect, self.object_size), self._manifest_records())
+        while walk.decoder.next_size:
+            for record in await self._find_some(walk):
+                yield record
+        self._check_end(walk)
+
+    async def read_data(self, record: Record, start: int, into: memoryview, digests: Digests | None = None) -> None:
+        """Fill ``into`` with the record's data from byte ``start`` of it, and take both contents into ``digests``."""
+        offset = record.position + start
+        if isinstance(self._source, FileSource):
+            count = await to_thread.run_sync(_overlay, self._source, offset, into, digests)
+        else:
+            count = await self._source.read_into(offset, into)
+        if count < len(into):
+            raise _cut_short(self.name, offset + count, len(into) - count)
+
+    async def _find_dialect(self) -> Dialect:
+        if self.subject is not None:
+            return self.subject.dialect
+        with _located(self.name):
+            possible = candidates(await self._source.peek(LOOK_AHEAD), self.object_size)
+        if len(possible) == 1:
+            return possible[0]
+        # Both are possible: what follows the whole way is right, and of two of those the one that explains more bytes.
+        if isinstance(self._source, FileSource):
+            ends = {dialect: await to_thread.run_sync(self._find_end, dialect) for dialect in possible}
+            likeliest = max(possible, key=lambda dialect: ends[dialect])
+            if list(ends.values()).count(ends[likeliest]) == 1:
+                return likeliest
+        raise BackupDamaged(self.name, 8, "this may be of either dialect; say which with --dialect")
+
+    def _find_end(self, dialect: Dialect) -> int:
+        """Give the size of the backup in a dialect that it may be of; 0 if it is not."""
+        walk = _Walk(Decoder(dialect, self.object_size), iter(()))
+        try:
+            while walk.decoder.next_size:
+                self._find_now(walk)
+        except BackupDamaged:
+            return 0
+        return walk.decoder.offset
+
+    async def _find_some(self, walk: _Walk) -> list[Record]:
+        if isinstance(self._source, FileSource):
+            return await to_thread.run_sync(self._find_now, walk)
+        header = bytearray(walk.decoder.next_size)
+        count = await self._source.read_into(walk.decoder.offset, memoryview(header))
+        return self._feed(walk, header[:count])
+
+    def _find_now(self, walk: _Walk) -> list[Record]:
+        assert isinstance(self._source, FileSource)
+        found: list[Record] = []
+        header = memoryview(bytearray(LOOK_AHEAD))
+        while walk.decoder.next_size and len(found) < _BATCH:
+            count = self._source.read_now(walk.decoder.offset, header[: walk.decoder.next_size])
+            found += self._feed(walk, header[:count])
+            if walk.decoder.offset > self._source.size:
+                raise _cut_short(self.name, self._source.size, walk.decoder.offset - self._source.size)
+        return found
+
+    def _feed(self, walk: _Walk, header: bytes | bytearray | memoryview) -> list[Record]:
+        start = walk.decoder.offset
+        with _located(self.name):
+            decoded = walk.decoder.feed(memoryview(header))
+        if decoded is None:
+            return []
+        digests = next(walk.manifest_records, None)
+        if self._manifest is not None and (digests is None or digests.header != decoded):
+            raise BackupDamaged(self.name, start, "its manifest has another record here: it is of another backup")
+        return [Record(decoded, walk.decoder.offset - decoded.length, digests)]
+
+    def _check_end(self, walk: _Walk) -> None:
+        self.end = walk.decoder.offset
+        if self._trailer is not None and self._trailer != (walk.decoder.records, self.end):
+            raise BackupDamaged(
+                self.name,
+                self.end,
+                f"expected {self._trailer.records} records in {self._trailer.data_length} bytes, as its manifest says, "
+                f"got {walk.decoder.records} in {self.end}",
+            )
+
+    def _check_manifest(self) -> None:
+        for decoded in self._manifest_lines():
+            if isinstance(decoded, Subject):
+                self.subject = decoded
+            elif isinstance(decoded, Trailer):
+                self._trailer = decoded
+
+    def _manifest_records(self) -> Iterator[RecordDigests]:
+        if self._manifest is not None:
+            for decoded in self._manifest_lines():
+                if isinstance(decoded, RecordDigests):
+                    yield decoded
+
+    def _manifest_lines(self) -> Iterator[Subject | RecordDigests | Trailer]:
+        name = str(self._manifest)
+        assert self._manifest is not None
+        decoder = ManifestDecoder()
+        try:
+            with self._manifest.open("rb") as lines, _located(name):
+                while line := lines.readline(MAX_LINE):
+                    yield decoder.feed(line)
+                decoder.finish()
+        except FileNotFoundError as error:
+            raise SourceMissing(name) from error
+        except OSError as error:
+            raise SourceUnreadable(name, error.strerror or str(error)) from error
+
+
+class Digests:
+    """The running digests of a record: of what it is laid over, and of its own data, both in order."""
+
+    def __init__(self) -> None:
+        self.base = xxhash.xxh3_128()
+        self.data = xxhash.xxh3_128()
+
+
+def _overlay(source: FileSource, offset: int, into: memoryview, digests: Digests | None) -> int:
+    if digests is None:
+        return source.read_now(offset, into)
+    digests.base.update(into)
+    count = source.read_now(offset, into)
+    digests.data.update(into)
+    return count
+
+
+class _Walk(NamedTuple):
+    """A way through the records: how far it came, and the manifest's side of it."""
+
+    decoder: Decoder
+    manifest_records: Iterator[RecordDigests]
+
+
+def _existing_manifest(backup: str) -> Path | None:
+    path = manifest_path(backup)
+    return path if backup != "-" and path.exists() else None
+
+
+def _cut_short(name: str, offset: int, missing: int) -> BackupDamaged:
+    return BackupDamaged(name, offset, f"the file ends here; expected {missing} more bytes")
+
+
+@contextmanager
+def _located(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Damage as damage:
+        raise BackupDamaged(name, damage.offset, damage.problem) from damage

@@ -1,0 +1,86 @@
+"""Goes through a chain object by object in a bounded window: compose, check, write, in that order for each object."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import anyio
+
+from asyncbackup.engine.chain import Chain, Group
+from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.window import Slot, Window
+
+
+class Portion(NamedTuple):
+    """``length`` bytes at ``offset`` of an object that a chain has something of. ``opened``: the first is written."""
+
+    group: Group
+    offset: int
+    length: int
+    opened: anyio.Event
+
+    @property
+    def is_first(self) -> bool:
+        return self.offset == self.group.start
+
+    @property
+    def is_last(self) -> bool:
+        return self.offset + self.length == self.group.end
+
+
+class Content(NamedTuple):
+    """A portion and its bytes, which lie in a slot."""
+
+    portion: Portion
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Gives the objects of ``chain``, as ``composer`` makes them, to ``write`` and then to ``deliver``.
+
+    ``write`` is called for several portions at a time: of one object for the first before all others, and only after
+    the whole object was checked. ``deliver`` gets portions in order, ascending, after they were written.
+    """
+
+    chain: Chain
+    composer: Composer
+    options: BackupOptions
+    write: Callable[[Content], Awaitable[None]]
+    deliver: Callable[[list[Content]], Awaitable[None]]
+
+    async def run(self) -> None:
+        """Do it all. Errors arrive in an exception group."""
+        piece_size = self.options.piece_size(self.chain.object_size)
+        window = Window(self.options.slots(piece_size), piece_size, self._do, self.deliver)
+        async with aclosing(self._portions(piece_size)) as portions:
+            await window.run(portions)
+
+    async def _portions(self, piece_size: int) -> AsyncGenerator[Portion, None]:
+        async with aclosing(self.chain.groups()) as groups:
+            async for group in groups:
+                opened = anyio.Event()
+                for offset in range(group.start, group.end, piece_size):
+                    yield Portion(group, offset, min(piece_size, group.end - offset), opened)
+
+    async def _do(self, portion: Portion, slot: Slot) -> Content:
+        group, data = portion.group, slot.to[: portion.length]
+        if portion.is_first and portion.is_last:
+            await self.composer.compose_checked(group, data)
+            await self.write(Content(portion, data))
+        elif portion.is_first:
+            if all(part.reader.size is not None for part in group.parts):
+                await self.composer.check(group, slot.base)
+            await self.composer.compose(group, portion.offset, data)
+            await self.write(Content(portion, data))
+            portion.opened.set()
+        else:
+            # The first portion holds a slot already, so that this one waits for something that goes on.
+            await portion.opened.wait()
+            await self.composer.compose(group, portion.offset, data)
+            await self.write(Content(portion, data))
+        return Content(portion, data)
