@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import byte_count, cluster_options, json_option, snapshot_name
+from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine import BackupOptions, Summary, backup
@@ -88,15 +87,20 @@ def command(
     if live and not quiet:
         click.echo(f"warning: backing up {vdi} while it may be written: this is no point in time", err=True)
 
-    async def work(on_progress: OnProgress | None) -> Summary:
+    async def work(on_progress: OnProgress) -> Summary:
         # The target first: what is wrong with it should be told before anything is read.
         async with sink as target, connect(address, port, client_options) as cluster:
             return await backup(
                 cluster, vdi, target, snapshot=snapshot, base=base, live=live, options=options, on_progress=on_progress
             )
 
-    with _progress_bar(shown=sys.stderr.isatty() and not (quiet or as_json)) as on_progress:
-        summary = run_async(lambda: work(on_progress))
+    with progress_bar("objects", wanted=not (quiet or as_json)) as show:
+
+        def tell(progress: Progress) -> None:
+            if show is not None:
+                show(progress.objects_done, progress.objects_planned, progress.bytes_read)
+
+        summary = run_async(lambda: work(tell))
     if as_json:
         click.echo(json.dumps(summary.as_dict()), err=to_stdout)
     elif not quiet:
@@ -126,30 +130,3 @@ def _report(summary: Summary, file: str) -> str:
         f"compared {text.objects(summary.objects_planned)}, skipped {summary.objects_shared:,} shared; "
         f"read {text.size(summary.bytes_read)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
     )
-
-
-@contextmanager
-def _progress_bar(*, shown: bool) -> Iterator[OnProgress | None]:
-    """Show a bar on standard error meanwhile; give what keeps it up to date."""
-    if not shown:
-        yield None
-        return
-    from rich.console import Console  # noqa: PLC0415 - rich costs a quarter of the start-up, and few starts need it
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - as above
-    from rich.progress import Progress as Bar  # noqa: PLC0415 - as above
-
-    columns = (
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} objects"),
-        TextColumn("{task.fields[amounts]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("backup", total=1, amounts="")
-
-        def show(progress: Progress) -> None:
-            rate = progress.bytes_read / max(bar.tasks[task].elapsed or 0, 1e-6)
-            amounts = f"{text.size(progress.bytes_read)} read, {text.size(rate)}/s"
-            bar.update(task, total=progress.objects_planned, completed=progress.objects_done, amounts=amounts)
-
-        yield show
