@@ -6,6 +6,7 @@ cancellation, taking back waits for the write under way instead of racing it.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import secrets
@@ -29,6 +30,9 @@ _IOV_MAX: Final = 1024
 _FLUSH_SIZE: Final = 64 << 20
 """Bytes after which the file is flushed, so that the last flush, which delays a Ctrl-C, is short."""
 
+_NAME_MAX: Final = 255
+"""Bytes of a file's name, on all the usual file systems."""
+
 _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 _Arguments = ParamSpec("_Arguments")
@@ -44,7 +48,7 @@ class FileSink:
         self.path = Path(path)
         self._replace = replace
         self._final = Path(os.path.realpath(self.path)) if replace else self.path
-        self._temporary = self._final.with_name(f".{self._final.name}.{secrets.token_hex(4)}.partial")
+        self._temporary = self._final.parent / _temporary_name(self._final.name)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="file-sink")
         self._descriptor = -1
         self._unflushed = 0
@@ -85,9 +89,11 @@ class FileSink:
         await self._close()
 
     async def _close(self) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._in_thread(self._clean_up)
+        # Handed over before anything can be cancelled, so that a second cancellation only ends the waiting.
+        cleaned_up = self._thread.submit(self._clean_up)
         self._thread.shutdown(wait=False)
+        with anyio.CancelScope(shield=True):
+            await asyncio.shield(asyncio.wrap_future(cleaned_up))
 
     def _clean_up(self) -> None:
         if self._descriptor >= 0:
@@ -138,3 +144,10 @@ class FileSink:
             else:
                 return
         self._temporary.replace(self._final)
+
+
+def _temporary_name(name: str) -> str:
+    """Make a hidden name that tells whose temporary file it is, and is as long as names may be at most."""
+    ending = f".{secrets.token_hex(4)}.partial"
+    start = os.fsencode(f".{name}")[: _NAME_MAX - len(ending)]
+    return start.decode(errors="ignore") + ending

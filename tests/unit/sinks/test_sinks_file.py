@@ -1,0 +1,489 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import stat
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from asyncbackup.errors import TargetError, TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
+from asyncbackup.sinks import FileSink
+from tests.waiting import until
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "folder"
+    made.mkdir()
+    return made
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def open_descriptors() -> list[Path]:
+    return sorted(Path("/proc/self/fd").iterdir())
+
+
+async def write(
+    path: Path,
+    *buffers: bytes,
+    beginning: bytes = b"",
+    replace: bool = False,
+    before_commit: Callable[[], object] = lambda: None,
+) -> None:
+    async with FileSink(path, replace=replace) as sink:
+        await sink.append(buffers)
+        before_commit()
+        await sink.commit(beginning)
+
+
+def failing(code: int) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+class Gate:
+    """Holds a system call in its thread until told to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        call = getattr(os, name)
+
+        def wait(*args: object, **kwargs: object) -> object:
+            self.entered.set()
+            self.go_on.wait(10)
+            return call(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, wait)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Be nobody in the file system, in every thread, if this process is root."""
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
+
+
+async def test_what_was_appended_is_in_the_file(folder: Path) -> None:
+    async with FileSink(folder / "file") as sink:
+        await sink.append([b"zero", bytearray(b"one")])
+        await sink.append([memoryview(b"two")])
+        await sink.commit(b"")
+
+    assert (folder / "file").read_bytes() == b"zeroonetwo"
+
+
+async def test_a_commit_replaces_the_beginning(folder: Path) -> None:
+    async with FileSink(folder / "file") as sink:
+        await sink.append([b"0000rest"])
+        await sink.commit(b"head")
+
+    assert (folder / "file").read_bytes() == b"headrest"
+
+
+async def test_the_name_appears_only_with_the_commit(folder: Path) -> None:
+    async with FileSink(folder / "file") as sink:
+        await sink.append([b"data"])
+        assert not (folder / "file").exists()
+
+        await sink.commit(b"")
+
+        assert (folder / "file").read_bytes() == b"data"
+
+
+async def test_nothing_else_is_left_after_a_commit(folder: Path) -> None:
+    async with FileSink(folder / "file") as sink:
+        await sink.commit(b"")
+
+    assert names(folder) == ["file"]
+
+
+async def test_nothing_is_left_without_a_commit(folder: Path) -> None:
+    async with FileSink(folder / "file") as sink:
+        await sink.append([b"data"])
+
+    assert names(folder) == []
+
+
+async def test_nothing_is_left_after_an_error(folder: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await write(folder / "file", b"data", before_commit=lambda: 1 // 0)
+
+    assert names(folder) == []
+
+
+async def test_permissions_follow_the_umask(folder: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        async with FileSink(folder / "file") as sink:
+            await sink.commit(b"")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((folder / "file").stat().st_mode) == 0o640
+
+
+async def test_no_descriptor_stays_open(folder: Path) -> None:
+    async with FileSink(folder / "warm-up"):
+        pass
+    before = open_descriptors()
+
+    async with FileSink(folder / "file") as sink:
+        await sink.commit(b"")
+    async with FileSink(folder / "other"):
+        pass
+
+    assert open_descriptors() == before
+
+
+async def test_an_existing_file_is_refused_and_stays(folder: Path) -> None:
+    (folder / "file").write_bytes(b"old")
+
+    with pytest.raises(TargetExists, match="file: exists already; use another name, or --force"):
+        async with FileSink(folder / "file"):
+            pytest.fail("entered")
+
+    assert names(folder) == ["file"]
+    assert (folder / "file").read_bytes() == b"old"
+
+
+async def test_a_dangling_link_is_refused(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "nowhere")
+
+    with pytest.raises(TargetExists):
+        async with FileSink(folder / "link"):
+            pytest.fail("entered")
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+async def test_a_folder_is_refused_however_it_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(folder)
+
+    with pytest.raises(TargetExists):
+        async with FileSink(name):
+            pytest.fail("entered")
+    with pytest.raises(TargetUnusable, match="is no regular file"):
+        async with FileSink(name, replace=True):
+            pytest.fail("entered")
+
+
+async def test_a_name_may_be_as_long_as_names_are(folder: Path) -> None:
+    name = "ü" * 127 + "x"
+
+    async with FileSink(folder / name) as sink:
+        await sink.commit(b"")
+
+    assert names(folder) == [name]
+
+
+async def test_a_file_made_by_somebody_else_meanwhile_survives(folder: Path) -> None:
+    with pytest.raises(TargetExists):
+        await write(folder / "file", b"ours", before_commit=lambda: (folder / "file").write_bytes(b"theirs"))
+
+    assert names(folder) == ["file"]
+    assert (folder / "file").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+async def test_a_file_system_without_hard_links_will_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "link", failing(code))
+
+    async with FileSink(folder / "file") as sink:
+        await sink.append([b"data"])
+        await sink.commit(b"")
+
+    assert names(folder) == ["file"]
+
+
+async def test_without_hard_links_a_file_made_meanwhile_survives_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", failing(errno.EPERM))
+
+    with pytest.raises(TargetExists):
+        await write(folder / "file", b"ours", before_commit=lambda: (folder / "file").write_bytes(b"theirs"))
+
+    assert (folder / "file").read_bytes() == b"theirs"
+
+
+async def test_a_failing_link_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", failing(errno.EIO))
+
+    with pytest.raises(TargetWriteFailed, match="Input/output error"):
+        async with FileSink(folder / "file") as sink:
+            await sink.commit(b"")
+
+    assert names(folder) == []
+
+
+async def test_replacing_keeps_the_old_file_until_the_commit(folder: Path) -> None:
+    (folder / "file").write_bytes(b"old")
+
+    async with FileSink(folder / "file", replace=True) as sink:
+        await sink.append([b"new"])
+        assert (folder / "file").read_bytes() == b"old"
+        await sink.commit(b"")
+
+    assert names(folder) == ["file"]
+    assert (folder / "file").read_bytes() == b"new"
+
+
+async def test_replacing_without_a_commit_keeps_the_old_file(folder: Path) -> None:
+    (folder / "file").write_bytes(b"old")
+
+    async with FileSink(folder / "file", replace=True) as sink:
+        await sink.append([b"new"])
+
+    assert names(folder) == ["file"]
+    assert (folder / "file").read_bytes() == b"old"
+
+
+async def test_replacing_nothing_makes_a_file(folder: Path) -> None:
+    async with FileSink(folder / "file", replace=True) as sink:
+        await sink.commit(b"")
+
+    assert names(folder) == ["file"]
+
+
+async def test_replacing_through_a_link_replaces_what_it_points_to(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (folder / "link").symlink_to(tmp_path / "real")
+
+    async with FileSink(folder / "link", replace=True) as sink:
+        await sink.append([b"new"])
+        await sink.commit(b"")
+
+    assert (folder / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
+async def test_replacing_through_a_dangling_link_makes_what_it_points_to(folder: Path, tmp_path: Path) -> None:
+    (folder / "link").symlink_to(tmp_path / "real")
+
+    async with FileSink(folder / "link", replace=True) as sink:
+        await sink.commit(b"")
+
+    assert (folder / "link").is_symlink()
+    assert (tmp_path / "real").is_file()
+
+
+async def test_what_is_no_regular_file_is_not_replaced(folder: Path) -> None:
+    os.mkfifo(folder / "fifo")
+
+    with pytest.raises(TargetUnusable, match="fifo: is no regular file, so it is not replaced"):
+        async with FileSink(folder / "fifo", replace=True):
+            pytest.fail("entered")
+
+    assert names(folder) == ["fifo"]
+
+
+async def test_a_missing_folder_is_told(folder: Path) -> None:
+    with pytest.raises(TargetUnusable, match="No such file or directory"):
+        async with FileSink(folder / "missing" / "file"):
+            pytest.fail("entered")
+
+
+async def test_a_folder_that_is_a_file_is_told(folder: Path) -> None:
+    (folder / "file").touch()
+
+    with pytest.raises(TargetUnusable, match="Not a directory"):
+        async with FileSink(folder / "file" / "file"):
+            pytest.fail("entered")
+
+
+async def test_a_folder_that_is_not_ours_is_told() -> None:
+    with tempfile.TemporaryDirectory() as readable:  # unlike tmp_path, below folders that everybody may enter
+        os.chmod(readable, 0o555)  # noqa: PTH101 - a name is all there is
+        with unprivileged(), pytest.raises(TargetUnusable, match="Permission denied"):
+            await write(Path(readable) / "file")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+async def test_a_full_disk_is_told_and_nothing_is_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "writev", failing(code))
+
+    with pytest.raises(TargetFull, match=os.strerror(code)):
+        async with FileSink(folder / "file") as sink:
+            await sink.append([b"data"])
+
+    assert names(folder) == []
+
+
+async def test_a_real_size_limit_is_told_and_nothing_is_left(folder: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # Python ignores the signal that comes with it.
+    try:
+        with pytest.raises(TargetFull, match="File too large"):
+            async with FileSink(folder / "file") as sink:
+                await sink.append([bytes(800), bytes(800)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize("call", ["writev", "pwrite", "fsync"])
+async def test_a_failing_disk_is_told_and_nothing_is_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(os, call, failing(errno.EIO))
+
+    with pytest.raises(TargetWriteFailed, match="Input/output error"):
+        await write(folder / "file", b"data", beginning=b"head")
+
+    assert names(folder) == []
+
+
+async def test_a_full_disk_at_the_commit_keeps_the_old_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "file").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
+
+    with pytest.raises(TargetFull):
+        await write(folder / "file", b"new", replace=True)
+
+    assert names(folder) == ["file"]
+    assert (folder / "file").read_bytes() == b"old"
+
+
+async def test_short_writes_are_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writev = os.writev
+    monkeypatch.setattr(os, "writev", lambda descriptor, buffers: writev(descriptor, [memoryview(buffers[0])[:3]]))
+
+    async with FileSink(folder / "file") as sink:
+        await sink.append([b"0123", b"", b"45678", b"9"])
+        await sink.commit(b"")
+
+    assert (folder / "file").read_bytes() == b"0123456789"
+
+
+async def test_more_buffers_than_the_kernel_takes_are_written(folder: Path) -> None:
+    async with FileSink(folder / "file") as sink:
+        await sink.append([bytes([number % 256]) for number in range(3000)])
+        await sink.commit(b"")
+
+    assert (folder / "file").read_bytes() == bytes(number % 256 for number in range(3000))
+
+
+async def test_long_files_are_flushed_on_the_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushes: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", flushes.append)
+    monkeypatch.setattr(os, "writev", lambda _, buffers: sum(map(len, buffers)))
+    piece = memoryview(bytes(1 << 20))
+
+    async with FileSink(folder / "file") as sink:
+        for _ in range(130):
+            await sink.append([piece])
+
+    assert len(flushes) == 2
+
+
+async def test_a_failing_open_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "open", failing(errno.EMFILE))
+
+    with pytest.raises(TargetUnusable, match="Too many open files"):
+        async with FileSink(folder / "file"):
+            pytest.fail("entered")
+
+    assert names(folder) == []
+
+
+async def test_an_error_carries_the_target(folder: Path) -> None:
+    with pytest.raises(TargetError) as caught:
+        async with FileSink(folder / "missing" / "file"):
+            pytest.fail("entered")
+
+    assert caught.value.target == str(folder / "missing" / "file")
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+async def test_a_cancellation_takes_back_after_the_write_under_way(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    gate = Gate(monkeypatch, "writev")
+
+    task = asyncio.create_task(write(folder / "file", b"data"))
+    await asyncio.to_thread(gate.entered.wait, 10)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+    gate.go_on.set()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    await until(lambda: names(folder) == [])
+
+
+async def test_a_cancel_scope_takes_back_after_the_write_under_way(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch, "writev")
+    with anyio.CancelScope() as scope:
+
+        async def cancel() -> None:
+            await asyncio.to_thread(gate.entered.wait, 10)
+            scope.cancel()
+            gate.go_on.set()
+
+        task = asyncio.create_task(cancel())
+        async with FileSink(folder / "file") as sink:
+            await sink.append([b"data"])
+
+    await task
+    assert scope.cancelled_caught
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize("replace", [False, True])
+async def test_a_commit_that_is_cancelled_is_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, replace: bool
+) -> None:
+    gate = Gate(monkeypatch, "fsync")
+
+    task = asyncio.create_task(write(folder / "file", b"0000rest", beginning=b"head", replace=replace))
+    await asyncio.to_thread(gate.entered.wait, 10)
+    task.cancel()
+    gate.go_on.set()
+    await asyncio.wait([task])
+
+    assert names(folder) in ([], ["file"])
+    if names(folder):
+        assert (folder / "file").read_bytes() == b"headrest"
+
+
+async def test_a_cancelled_open_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch, "open")
+
+    task = asyncio.create_task(write(folder / "file"))
+    await asyncio.to_thread(gate.entered.wait, 10)
+    task.cancel()
+    gate.go_on.set()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert names(folder) == []

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asyncbackup.errors import TargetFull, TargetWriteFailed
+from asyncbackup.sinks import PipeSink
+from tests.waiting import turn, until
+
+PIPE_SIZE = 1 << 20
+
+
+class Pipe:
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+
+    def read(self, size: int = 1 << 16) -> bytes:
+        return os.read(self.reader, size)
+
+    def close_reader(self) -> None:
+        os.close(self.reader)
+        self.reader = -1
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    made = Pipe()
+    yield made
+    for descriptor in (made.reader, made.writer):
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+async def test_bytes_go_through_in_order(pipe: Pipe) -> None:
+    async with PipeSink(pipe.writer) as sink:
+        await sink.append([b"zero", bytearray(b"one"), memoryview(b"two")])
+        await sink.append([b"three"])
+        await sink.commit(b"")
+
+    assert pipe.read() == b"zeroonetwothree"
+
+
+async def test_a_slow_reader_holds_the_writer_back(pipe: Pipe) -> None:
+    data = os.urandom(3 * PIPE_SIZE)
+
+    async def write() -> None:
+        async with PipeSink(pipe.writer) as sink:
+            await sink.append([data[:PIPE_SIZE], data[PIPE_SIZE:]])
+
+    task = asyncio.create_task(write())
+    await turn()
+    assert not task.done()
+    received = bytearray()
+    while len(received) < len(data):
+        received += await asyncio.to_thread(pipe.read)
+    await task
+
+    assert received == data
+
+
+async def test_a_cancellation_does_not_wait_for_the_reader(pipe: Pipe) -> None:
+    async def write() -> None:
+        async with PipeSink(pipe.writer) as sink:
+            await sink.append([bytes(2 * PIPE_SIZE)])
+
+    task = asyncio.create_task(write())
+    await turn()
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert os.get_blocking(pipe.writer)
+
+
+async def test_a_reader_that_is_gone_is_told(pipe: Pipe) -> None:
+    pipe.close_reader()
+
+    async with PipeSink(pipe.writer) as sink:
+        with pytest.raises(TargetWriteFailed, match="standard output: Broken pipe"):
+            await sink.append([b"data"])
+
+
+async def test_a_reader_that_goes_while_we_wait_is_told(pipe: Pipe) -> None:
+    async with PipeSink(pipe.writer) as sink:
+        task = asyncio.create_task(sink.append([bytes(2 * PIPE_SIZE)]))
+        await turn()
+        pipe.close_reader()
+
+        with pytest.raises(TargetWriteFailed, match="Broken pipe"):
+            await task
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_the_blocking_mode_is_as_before(pipe: Pipe, *, blocking: bool) -> None:
+    os.set_blocking(pipe.writer, blocking)
+
+    async with PipeSink(pipe.writer):
+        assert not os.get_blocking(pipe.writer)
+
+    assert os.get_blocking(pipe.writer) is blocking
+
+
+async def test_the_descriptor_stays_open(pipe: Pipe) -> None:
+    async with PipeSink(pipe.writer) as sink:
+        await sink.append([b"ours"])
+
+    os.write(pipe.writer, b" theirs")
+    assert pipe.read() == b"ours theirs"
+
+
+async def test_more_buffers_than_the_kernel_takes_are_written(pipe: Pipe) -> None:
+    async with PipeSink(pipe.writer) as sink:
+        await sink.append([bytes([number % 256]) for number in range(3000)])
+
+    assert pipe.read() == bytes(number % 256 for number in range(3000))
+
+
+async def test_a_file_is_written_from_where_it_stands(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w+b", buffering=0) as file:
+        file.write(b"before ")
+
+        async with PipeSink(file.fileno()) as sink:
+            await sink.append([b"da", b"ta"])
+            await sink.commit(b"")
+
+        assert (tmp_path / "file").read_bytes() == b"before data"
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> Iterator[int]:
+    descriptor = os.open(request.param, os.O_WRONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("device", ["/dev/full"], indirect=True)
+async def test_a_full_device_is_told(device: int) -> None:
+    async with PipeSink(device, "the device") as sink:
+        with pytest.raises(TargetFull, match="the device: No space left on device"):
+            await sink.append([b"data"])
+
+
+@pytest.mark.parametrize("device", ["/dev/null"], indirect=True)
+async def test_what_drops_everything_never_waits(device: int) -> None:
+    async with PipeSink(device) as sink:
+        await sink.append([bytes(8 * PIPE_SIZE)])
+        await sink.commit(b"")
+
+
+async def test_it_waits_for_room_only_when_there_is_none(pipe: Pipe) -> None:
+    async with PipeSink(pipe.writer) as sink:
+        await sink.append([bytes(PIPE_SIZE)])
+        task = asyncio.create_task(sink.append([b"x"]))
+        await turn()
+        assert not task.done()
+
+        pipe.read(PIPE_SIZE)
+
+        await until(task.done)
