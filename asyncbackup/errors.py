@@ -264,7 +264,8 @@ def single_error() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        raise _first_leaf(group) from group
+        error = _first_leaf(group)
+        raise error from error.__cause__
 
 
 def _first_leaf(error: BaseException) -> BaseException:

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from asyncbackup.engine.window import Slot, Window
+from asyncbackup.errors import single_error
+from tests.waiting import turn, until
+
+
+async def numbers(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
+class Scene:
+    """Jobs are numbers; work on one waits until it is let through, or does not."""
+
+    def __init__(self, slots: int = 3, *, work_waits: bool = False, deliver_waits: bool = False) -> None:
+        self.delivered: list[int] = []
+        self.batches: list[list[int]] = []
+        self.started: list[int] = []
+        self.running = 0
+        self.most_running = 0
+        self.slots: set[int] = set()
+        self.gates = {number: anyio.Event() for number in range(100)}
+        self.deliver_gate = anyio.Event()
+        if not work_waits:
+            self.open(*self.gates)
+        if not deliver_waits:
+            self.deliver_gate.set()
+        self.window: Window[int, int] = Window(slots, 512, self.work, self.deliver)
+
+    def open(self, *jobs: int) -> None:
+        for job in jobs:
+            self.gates[job].set()
+
+    async def work(self, job: int, slot: Slot) -> int:
+        self.started.append(job)
+        self.slots.add(id(slot))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await self.gates[job].wait()
+        finally:
+            self.running -= 1
+        return job
+
+    async def deliver(self, results: list[int]) -> None:
+        await self.deliver_gate.wait()
+        self.batches.append(results)
+        self.delivered.extend(results)
+
+
+async def test_results_leave_in_the_order_of_their_jobs() -> None:
+    scene = Scene(slots=8, work_waits=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(scene.window.run, numbers(8))
+        await until(lambda: len(scene.started) == 8)
+        for job in random.Random(1).sample(range(8), 8):
+            scene.open(job)
+            await turn()
+
+    assert scene.delivered == list(range(8))
+
+
+async def test_no_jobs_are_no_work() -> None:
+    scene = Scene()
+
+    await scene.window.run(numbers(0))
+
+    assert scene.batches == []
+
+
+async def test_as_many_jobs_run_as_there_are_slots_and_no_more() -> None:
+    scene = Scene(slots=3, work_waits=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(scene.window.run, numbers(10))
+        await until(lambda: scene.running == 3)
+        await turn()
+        assert scene.window.in_use == 3
+        scene.open(*range(10))
+
+    assert scene.most_running == 3
+
+
+async def test_slots_are_used_again() -> None:
+    scene = Scene(slots=3)
+
+    await scene.window.run(numbers(50))
+
+    assert len(scene.slots) <= 3
+
+
+async def test_slots_are_made_only_when_needed() -> None:
+    scene = Scene(slots=1000)
+
+    await scene.window.run(numbers(2))
+
+    assert len(scene.slots) <= 2
+
+
+async def test_a_slot_has_two_buffers_of_its_size() -> None:
+    slot = Slot(512)
+
+    assert (len(slot.to), len(slot.base)) == (512, 512)
+    assert not slot.to.readonly
+
+
+async def test_one_slow_job_holds_back_the_delivery_of_the_others() -> None:
+    scene = Scene(slots=4, work_waits=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(scene.window.run, numbers(4))
+        scene.open(1, 2, 3)
+        await until(lambda: scene.running == 1)
+        await turn()
+        assert scene.batches == []
+        scene.open(0)
+
+    assert scene.batches == [[0, 1, 2, 3]]
+
+
+async def test_a_receiver_that_is_stuck_stops_the_jobs() -> None:
+    scene = Scene(slots=3, deliver_waits=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(scene.window.run, numbers(10))
+        await until(lambda: scene.started == [0, 1, 2] and not scene.running)
+        await turn()
+        assert scene.started == [0, 1, 2]
+        scene.deliver_gate.set()
+
+    assert scene.delivered == list(range(10))
+
+
+async def test_an_error_in_a_job_ends_everything() -> None:
+    scene = Scene(slots=3, work_waits=True)
+
+    async def work(job: int, slot: Slot) -> int:
+        if job == 1:
+            raise RuntimeError("job")
+        return await scene.work(job, slot)
+
+    window: Window[int, int] = Window(3, 512, work, scene.deliver)
+    with pytest.raises(RuntimeError, match="job"), single_error():
+        await window.run(numbers(10))
+
+    assert (window.in_use, scene.running, scene.delivered) == (0, 0, [])
+
+
+async def test_an_error_in_the_delivery_ends_everything() -> None:
+    scene = Scene(slots=3, work_waits=True)
+    scene.open(0)
+
+    async def deliver(_results: list[int]) -> None:
+        raise RuntimeError("delivery")
+
+    window: Window[int, int] = Window(3, 512, scene.work, deliver)
+    with pytest.raises(RuntimeError, match="delivery"), single_error():
+        await window.run(numbers(10))
+
+    assert (window.in_use, scene.running) == (0, 0)
+
+
+async def test_an_error_in_the_source_of_jobs_ends_everything() -> None:
+    scene = Scene(slots=3, work_waits=True)
+
+    async def jobs() -> AsyncIterator[int]:
+        yield 0
+        yield 1
+        await until(lambda: scene.running == 2)
+        raise RuntimeError("source")
+
+    with pytest.raises(RuntimeError, match="source"), single_error():
+        await scene.window.run(jobs())
+
+    assert (scene.window.in_use, scene.running) == (0, 0)
+
+
+@pytest.mark.parametrize("deliver_waits", [False, True], ids=["in work", "in delivery"])
+async def test_a_cancellation_ends_everything(*, deliver_waits: bool) -> None:
+    scene = Scene(slots=3, work_waits=not deliver_waits, deliver_waits=deliver_waits)
+    task = asyncio.create_task(scene.window.run(numbers(10)))
+    await until(lambda: scene.window.in_use == 3)
+
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert (scene.window.in_use, scene.running) == (0, 0)
