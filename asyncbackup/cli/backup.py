@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import AbstractAsyncContextManager
 
 import click
 
@@ -16,8 +17,9 @@ from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine import BackupOptions, Summary, backup
 from asyncbackup.engine.options import MIN_MEMORY
 from asyncbackup.engine.progress import OnProgress, Progress
+from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.format import Dialect
-from asyncbackup.sinks import FileSink, PipeSink, Sink
+from asyncbackup.sinks import Sink
 
 _DEFAULTS = BackupOptions()
 _CLIENT_DEFAULTS = ClientOptions()
@@ -53,6 +55,8 @@ _MEMORY = f"{_DEFAULTS.memory >> 20}M"
     show_default=True,
     help="Seconds for the node to answer a request.",
 )
+@click.option("--manifest", type=click.Path(), help="Where the manifest goes if FILE is `-`.  [default: nowhere]")
+@click.option("--no-manifest", is_flag=True, help="Write no FILE.manifest.")
 @click.option("--force", is_flag=True, help="Replace FILE, once the new backup is complete.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @json_option
@@ -70,18 +74,27 @@ def command(
     connections: int,
     memory: int,
     timeout: float,
+    manifest: str | None,
+    no_manifest: bool,
     force: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Back up snapshot -s of VDI into FILE; with -F only what differs from that snapshot.
 
-    FILE appears under its name only when it is complete and on disk. FILE `-` is standard output.
+    FILE appears under its name only when it is complete and on disk, and with it FILE.manifest, which proves what is
+    in it. FILE `-` is standard output.
     """
     to_stdout = file == "-"
     format_ = Dialect(dialect) if dialect else Dialect.DOG if to_stdout else Dialect.COLLIE
     _check_usage(snapshot, live=live, to_stdout=to_stdout, dialect=format_, memory=memory)
-    sink: Sink = PipeSink(sys.stdout.fileno()) if to_stdout else FileSink(file, replace=force)
+    if manifest is not None and not to_stdout:
+        raise click.UsageError("--manifest is for `-`: a file's manifest stands beside it")
+    target: AbstractAsyncContextManager[tuple[Sink, Sink | None]] = (
+        open_standard_output(manifest, replace=force)
+        if to_stdout
+        else open_target(file, replace=force, manifest=not no_manifest)
+    )
     client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
     options = BackupOptions(dialect=format_, in_flight=in_flight, memory=memory)
     if live and not quiet:
@@ -89,9 +102,17 @@ def command(
 
     async def work(on_progress: OnProgress) -> Summary:
         # The target first: what is wrong with it should be told before anything is read.
-        async with sink as target, connect(address, port, client_options) as cluster:
+        async with target as (data, proof), connect(address, port, client_options) as cluster:
             return await backup(
-                cluster, vdi, target, snapshot=snapshot, base=base, live=live, options=options, on_progress=on_progress
+                cluster,
+                vdi,
+                data,
+                snapshot=snapshot,
+                base=base,
+                live=live,
+                manifest=proof,
+                options=options,
+                on_progress=on_progress,
             )
 
     with progress_bar("objects", wanted=not (quiet or as_json)) as show:

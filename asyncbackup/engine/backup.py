@@ -19,9 +19,10 @@ from asyncbackup.engine.fetch import Chunk, Fetcher
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.plan import Pair, Plan, plan_difference, plan_full
 from asyncbackup.engine.progress import OnProgress, Progress, Summary
+from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup, open_target
 from asyncbackup.engine.window import Window
 from asyncbackup.errors import Incompatible, single_error
-from asyncbackup.sinks import FileSink, Sink
+from asyncbackup.sinks import Sink
 from asyncbackup.wire.inode import Inode, Owners
 
 _Item = TypeVar("_Item")
@@ -35,22 +36,31 @@ async def backup(
     snapshot: Snapshot | None = None,
     base: Snapshot | None = None,
     live: bool = False,
+    manifest: Sink | None = None,
     options: BackupOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> Summary:
     """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not, or without a base all of it.
 
-    ``target`` is an entered sink, or the path of a file that must not exist. A snapshot is named by its id (int) or
-    tag (str). With ``live`` in place of a snapshot the working VDI is read, which is no point in time while somebody
-    writes.
+    ``target`` is the path of a file that must not exist, which gets a manifest beside it; or an entered sink, whose
+    manifest goes to the entered sink ``manifest`` or nowhere. A snapshot is named by its id (int) or tag (str). With
+    ``live`` in place of a snapshot the working VDI is read, which is no point in time while somebody writes.
 
     Raises the errors of ``asyncbackup.errors``; there is then, and after a cancellation, no new file, and no request
     in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given.
     """
     if isinstance(target, str | os.PathLike):
-        async with FileSink(target) as sink:
+        async with open_target(target) as (data, proof):
             return await backup(
-                cluster, vdi, sink, snapshot=snapshot, base=base, live=live, options=options, on_progress=on_progress
+                cluster,
+                vdi,
+                data,
+                snapshot=snapshot,
+                base=base,
+                live=live,
+                manifest=proof,
+                options=options,
+                on_progress=on_progress,
             )
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")
@@ -62,7 +72,11 @@ async def backup(
         to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
         plan = await make_plan(cluster, to_inode, base_inode)
         progress = Progress(len(plan), plan.shared)
-        await _Job(cluster, plan, to_inode.object_size, options, target, on_progress, progress).run()
+        job = _Job(cluster, plan, to_inode.object_size, options, target, on_progress, progress)
+        if manifest is not None:
+            job.proof = ManifestWriter(manifest)
+            job.proof.start(describe_backup(to_inode, base_inode, options.dialect))
+        await job.run()
     return Summary(
         vdi=vdi,
         snapshot=None if snapshot is None else str(snapshot),
@@ -121,6 +135,7 @@ class _Job:
     sink: Sink
     on_progress: OnProgress | None
     progress: Progress
+    proof: ManifestWriter | None = None
 
     async def run(self) -> None:
         """Write the whole backup, and commit it."""
@@ -128,13 +143,18 @@ class _Job:
         await self._write([dialect.opening])
         await self._write_records()
         await self._write([dialect.ending])
-        await self.sink.commit(dialect.patch(self.progress.records))
+        beginning = dialect.patch(self.progress.records)
+        if self.proof is None:
+            await self.sink.commit(beginning)
+        else:
+            await self.proof.finish(self.progress.bytes_written)
+            await self.sink.commit(beginning, self.proof.sink)
 
     async def _write_records(self) -> None:
         piece_size = self.options.piece_size(self.object_size)
         slots = self.options.slots(piece_size)
         compactors = anyio.CapacityLimiter(os.cpu_count() or 1)
-        fetcher = Fetcher(self.cluster, self.object_size, piece_size, compactors, self.progress)
+        fetcher = Fetcher(self.cluster, self.object_size, piece_size, compactors, self.progress, self.proof is not None)
         if piece_size == self.object_size:
             await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
         else:
@@ -161,12 +181,14 @@ class _Job:
 
     async def _append(self, chunks: list[Chunk]) -> None:
         buffers: list[bytes | memoryview] = []
-        for header, payload, completes_object in chunks:
-            if header is not None:
-                buffers.append(header.encode())
+        for chunk in chunks:
+            if chunk.header is not None:
+                buffers.append(chunk.header.encode())
                 self.progress.records += 1
-            buffers.append(payload)
-            self.progress.objects_done += completes_object
+            buffers.append(chunk.payload)
+            self.progress.objects_done += chunk.completes_object
+        if self.proof is not None:
+            await self.proof.add([Written(*chunk) for chunk in chunks if chunk.payload])
         await self._write(buffers)
 
     async def _write(self, buffers: list[bytes | memoryview]) -> None:

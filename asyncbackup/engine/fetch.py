@@ -39,6 +39,8 @@ class Chunk(NamedTuple):
 
     header: RecordHeader | None
     payload: memoryview
+    base: memoryview
+    """What the base has there; of a large object only if the fetcher ``reads_base``, and else empty."""
     completes_object: bool
 
 
@@ -55,13 +57,15 @@ class Fetcher:
     piece_size: int
     compactors: anyio.CapacityLimiter
     progress: Progress
+    reads_base: bool = False
 
     async def fetch_record(self, pair: Pair, slot: Slot) -> Chunk:
         """Read both sides of an object that fits into a slot, and compact them."""
-        to, (offset, length) = await self._compare(pair, slot, 0, self.object_size)
+        to, base, (offset, length) = await self._compare(pair, slot, 0, self.object_size)
         self._count(pair)
         header = RecordHeader(pair.idx, offset, length) if length else None
-        return Chunk(header, to[offset : offset + length], completes_object=True)
+        inside = slice(offset, offset + length)
+        return Chunk(header, to[inside], base[inside], completes_object=True)
 
     async def find_extent(self, pair: Pair, slot: Slot) -> tuple[Pair, Extent]:
         """Find what differs in a large object."""
@@ -78,7 +82,7 @@ class Fetcher:
     async def _first_extent(self, pair: Pair, slot: Slot, starts: list[int]) -> Extent:
         """Look into the pieces at ``starts`` until one differs; offset from the object's start."""
         for start in starts:
-            _, (offset, length) = await self._compare(pair, slot, start, self.piece_size)
+            _, _, (offset, length) = await self._compare(pair, slot, start, self.piece_size)
             if length:
                 return Extent(start + offset, length)
         return Extent(0, 0)
@@ -95,20 +99,27 @@ class Fetcher:
 
     async def fetch_piece(self, piece: Piece, slot: Slot) -> Chunk:
         """Read a part of what a record holds."""
-        payload = await self._side(piece.pair.idx, piece.pair.to_owner, slot.to[: piece.length], piece.offset)
-        return Chunk(piece.header, payload, piece.is_last)
+        pair, length = piece.pair, piece.length
+        if self.reads_base:
+            to, base = await self._both(pair, slot, piece.offset, length)
+        else:
+            to = await self._side(pair.idx, pair.to_owner, slot.to[:length], piece.offset)
+            base = slot.base[:0]
+        return Chunk(piece.header, to, base, piece.is_last)
 
-    async def _compare(self, pair: Pair, slot: Slot, offset: int, length: int) -> tuple[memoryview, Extent]:
+    async def _compare(self, pair: Pair, slot: Slot, offset: int, length: int) -> tuple[memoryview, memoryview, Extent]:
+        to, base = await self._both(pair, slot, offset, length)
+        return to, base, await to_thread.run_sync(trim, to, base, limiter=self.compactors)
+
+    async def _both(self, pair: Pair, slot: Slot, offset: int, length: int) -> tuple[memoryview, memoryview]:
         to_buffer, base_buffer = slot.to[:length], slot.base[:length]
         if pair.to_owner and pair.base_owner:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._side, pair.idx, pair.base_owner, base_buffer, offset)
                 to = await self._side(pair.idx, pair.to_owner, to_buffer, offset)
-            base = base_buffer
-        else:
-            to = await self._side(pair.idx, pair.to_owner, to_buffer, offset)
-            base = await self._side(pair.idx, pair.base_owner, base_buffer, offset)
-        return to, await to_thread.run_sync(trim, to, base, limiter=self.compactors)
+            return to, base_buffer
+        to = await self._side(pair.idx, pair.to_owner, to_buffer, offset)
+        return to, await self._side(pair.idx, pair.base_owner, base_buffer, offset)
 
     async def _side(self, idx: int, owner: int, buffer: memoryview, offset: int) -> memoryview:
         """Read one side, into ``buffer`` if anybody owns it; give where its bytes are."""

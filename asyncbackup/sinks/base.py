@@ -38,10 +38,11 @@ class Sink(Protocol):
         Raises TargetFull or TargetWriteFailed. Cancelled: how much was written is open.
         """
 
-    async def commit(self, beginning: bytes) -> None:
+    async def commit(self, beginning: bytes, companion: Sink | None = None) -> None:
         """Overwrite the start with ``beginning``, and make all of it durable and visible.
 
-        Raises TargetExists, TargetFull, TargetWriteFailed. Cancelled: it is all there, or nothing is.
+        ``companion``, another sink, is completed together with this one, and becomes visible right after it. Raises
+        TargetExists, TargetFull, TargetWriteFailed. Cancelled: it is all there, or nothing is.
         """
 
 

@@ -22,7 +22,7 @@ import aiofiles.os
 import anyio
 
 from asyncbackup.errors import TargetExists, TargetUnusable
-from asyncbackup.sinks.base import Bytes, told, unwritten
+from asyncbackup.sinks.base import Bytes, Sink, told, unwritten
 
 _IOV_MAX: Final = 1024
 """Buffers that the kernel takes in one gather write."""
@@ -40,12 +40,17 @@ _Result = TypeVar("_Result")
 
 
 class FileSink:
-    """Writes ``path``; with ``replace`` a file there stays as it is until the new one takes its place."""
+    """Writes ``path``; with ``replace`` a file there stays as it is until the new one takes its place.
+
+    ``attached`` are paths of files that belong to the one at ``path``: they are in the way like itself, and what is
+    replaced goes with them.
+    """
 
     can_seek = True
 
-    def __init__(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, replace: bool = False, attached: Sequence[Path] = ()) -> None:
         self.path = Path(path)
+        self._attached = tuple(attached)
         self._replace = replace
         self._final = Path(os.path.realpath(self.path)) if replace else self.path
         self._temporary = self._final.parent / _temporary_name(self._final.name)
@@ -74,14 +79,15 @@ class FileSink:
             self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def _judge_existing(self) -> None:
-        try:
-            mode = self._final.lstat().st_mode
-        except FileNotFoundError:
-            return
-        if not self._replace:
-            raise TargetExists(str(self.path))
-        if not stat.S_ISREG(mode):
-            raise TargetUnusable(str(self.path), "is no regular file, so it is not replaced; `-` writes to a pipe")
+        for path in (self._final, *self._attached):
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                continue
+            if not self._replace:
+                raise TargetExists(str(path))
+            if not stat.S_ISREG(mode):
+                raise TargetUnusable(str(path), "is no regular file, so it is not replaced; `-` writes to a pipe")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -115,22 +121,41 @@ class FileSink:
                 os.fdatasync(self._descriptor)
                 self._unflushed = 0
 
-    async def commit(self, beginning: bytes) -> None:
-        await self._in_thread(self._commit, beginning)
+    async def commit(self, beginning: bytes, companion: Sink | None = None) -> None:
+        if companion is None or isinstance(companion, FileSink):
+            await self._in_thread(self._commit, beginning, companion)
+        else:
+            await self._in_thread(self._commit, beginning, None)
+            await companion.commit(b"")
 
-    def _commit(self, beginning: bytes) -> None:
+    def _commit(self, beginning: bytes, companion: FileSink | None) -> None:
+        self._flush(beginning)
+        if companion is not None:
+            companion._flush(b"")  # noqa: SLF001 - of the same class
+        with told(str(self.path)):
+            for path in self._attached if self._replace else ():
+                path.unlink(missing_ok=True)
+        self._publish()
+        if companion is not None:
+            companion._publish()  # noqa: SLF001 - of the same class
+
+    def _flush(self, beginning: bytes) -> None:
         with told(str(self.path)):
             if beginning:
                 os.pwrite(self._descriptor, beginning, 0)
             os.fsync(self._descriptor)
-            self._publish()
+
+    def _publish(self) -> None:
+        """Give the file its name, and make that durable."""
+        with told(str(self.path)):
+            self._rename()
             folder = os.open(self._final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
 
-    def _publish(self) -> None:
+    def _rename(self) -> None:
         if not self._replace:
             try:
                 os.link(self._temporary, self._final)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from asyncbackup.sinks.base import Bytes
+from asyncbackup.sinks.base import Bytes, Sink
 
 
 class NullSink:
@@ -28,5 +28,6 @@ class NullSink:
     async def append(self, buffers: Sequence[Bytes]) -> None:
         self.bytes_written += sum(map(len, buffers))
 
-    async def commit(self, beginning: bytes) -> None:
-        """Nothing is kept, so nothing is completed."""
+    async def commit(self, beginning: bytes, companion: Sink | None = None) -> None:  # noqa: ARG002 - nothing is kept
+        if companion is not None:
+            await companion.commit(b"")

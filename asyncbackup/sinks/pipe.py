@@ -13,7 +13,7 @@ from typing import Final, Self
 import aiofiles.os
 import anyio
 
-from asyncbackup.sinks.base import Bytes, told, unwritten
+from asyncbackup.sinks.base import Bytes, Sink, told, unwritten
 
 _IOV_MAX: Final = 1024
 _PIPE_SIZE: Final = 1 << 20
@@ -60,8 +60,10 @@ class PipeSink:
             await anyio.wait_writable(self._descriptor)
             return 0
 
-    async def commit(self, beginning: bytes) -> None:
+    async def commit(self, beginning: bytes, companion: Sink | None = None) -> None:
         assert not beginning
         if self._is_file:
             with told(self._name):
                 await aiofiles.os.wrap(os.fsync)(self._descriptor)
+        if companion is not None:
+            await companion.commit(b"")

@@ -1,0 +1,117 @@
+"""Writes the manifest of a backup while the backup is being written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, NamedTuple
+
+from anyio import to_thread
+
+from asyncbackup.engine.reader import Digests, manifest_path
+from asyncbackup.format import Dialect, RecordHeader
+from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, SnapshotInfo, Subject, time_text
+from asyncbackup.sinks import FileSink, PipeSink, Sink
+from asyncbackup.wire.inode import Inode
+
+_BUFFER_SIZE: Final = 64 << 10
+"""Bytes of lines to gather before they are written."""
+
+
+class Written(NamedTuple):
+    """Part of a record as it was written: ``header`` if it is the first, its data, and what the base has there."""
+
+    header: RecordHeader | None
+    data: memoryview
+    base: memoryview
+    is_last: bool
+
+
+class ManifestWriter:
+    """Appends a manifest to ``sink``, which whoever owns it commits after ``finish``."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self._encoder = ManifestEncoder()
+        self._lines: list[bytes] = []
+        self._header: RecordHeader | None = None
+        self._digests = Digests()
+
+    def start(self, subject: Subject) -> None:
+        """Say what the backup is of."""
+        self._lines.append(self._encoder.opening(subject))
+
+    async def add(self, parts: Iterable[Written]) -> None:
+        """Take what was or will be written next, in order. The buffers are not used any more when this returns."""
+        await to_thread.run_sync(self._digest, parts)
+        if sum(map(len, self._lines)) >= _BUFFER_SIZE:
+            await self._write()
+
+    def add_known(self, record: RecordDigests) -> None:
+        """Take a record whose digests are known already."""
+        self._lines.append(self._encoder.record(record))
+
+    async def finish(self, data_length: int) -> None:
+        """Write the rest; ``data_length`` is the size of the backup in bytes."""
+        self._lines.append(self._encoder.ending(data_length))
+        await self._write()
+
+    def _digest(self, parts: Iterable[Written]) -> None:
+        for header, data, base, is_last in parts:
+            if header is not None:
+                self._header, self._digests = header, Digests()
+            self._digests.data.update(data)
+            self._digests.base.update(base)
+            if is_last:
+                assert self._header is not None
+                known = RecordDigests(self._header, self._digests.data.hexdigest(), self._digests.base.hexdigest())
+                self.add_known(known)
+
+    async def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        await self.sink.append([b"".join(lines)])
+
+
+def describe_backup(to_inode: Inode, base_inode: Inode | None, dialect: Dialect) -> Subject:
+    """Make a manifest's first line from the inodes that a backup compares."""
+    return Subject(
+        vdi=to_inode.name,
+        size=to_inode.vdi_size,
+        object_size=to_inode.object_size,
+        copies=to_inode.nr_copies,
+        copy_policy=to_inode.copy_policy,
+        dialect=dialect,
+        snapshot=describe_snapshot(to_inode),
+        base=None if base_inode is None else describe_snapshot(base_inode),
+    )
+
+
+def describe_snapshot(inode: Inode) -> SnapshotInfo:
+    """Say which snapshot an inode is of, so that another one of the same name is told apart."""
+    return SnapshotInfo(inode.snap_id, inode.tag, f"{inode.vdi_id:x}", time_text(inode.snap_ctime))
+
+
+@asynccontextmanager
+async def open_target(
+    path: str | os.PathLike[str], *, replace: bool = False, manifest: bool = True
+) -> AsyncIterator[tuple[FileSink, FileSink | None]]:
+    """Open a backup file and, beside it, its manifest, for writing. Raises what entering a FileSink raises.
+
+    Without ``manifest`` none is written, and with ``replace`` one that is there goes with the file it is of.
+    """
+    async with AsyncExitStack() as stack:
+        beside = manifest_path(path)
+        data = await stack.enter_async_context(FileSink(path, replace=replace, attached=[beside]))
+        proof = await stack.enter_async_context(FileSink(beside, replace=replace)) if manifest else None
+        yield data, proof
+
+
+@asynccontextmanager
+async def open_standard_output(
+    manifest: str | os.PathLike[str] | None, *, replace: bool = False
+) -> AsyncIterator[tuple[PipeSink, FileSink | None]]:
+    """Open standard output for a backup, and ``manifest`` for its manifest if it is to have one."""
+    async with AsyncExitStack() as stack:
+        proof = None if manifest is None else await stack.enter_async_context(FileSink(manifest, replace=replace))
+        yield await stack.enter_async_context(PipeSink(1)), proof
