@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import random
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncbackup import Cluster
+from asyncbackup.engine.compact import trim
+from asyncbackup.engine.fetch import Fetcher
+from asyncbackup.engine.plan import Pair
+from asyncbackup.engine.progress import Progress
+from asyncbackup.engine.window import Slot
+from asyncbackup.wire.oid import data_oid
+from tests.property import reference
+
+SECTOR = 512
+SIZES = st.sampled_from([1, 2, 3, 7, 64, 127, 128, 129, 300, 513, 1000])
+"""Sectors; around the steps in which contents are compared."""
+
+
+@st.composite
+def contents(draw: st.DrawFn, sizes: st.SearchStrategy[int] = SIZES) -> tuple[bytes, bytes]:
+    """Two contents that differ in a few bytes, or not at all."""
+    sectors = draw(sizes)
+    base = random.Random(draw(st.integers(0, 3))).randbytes(sectors * SECTOR)
+    to = bytearray(base)
+    for at in draw(st.lists(st.integers(0, len(base) - 1), max_size=4)):
+        to[at] ^= draw(st.integers(0, 255))
+    return bytes(to), base
+
+
+@given(contents())
+def test_trimming_agrees_with_the_obvious_way(pair: tuple[bytes, bytes]) -> None:
+    to, base = pair
+
+    assert trim(memoryview(to), memoryview(base)) == reference.trim(to, base)
+
+
+class ObjectsInMemory(Cluster):
+    """Answers reads from a dict, without any server."""
+
+    def __init__(self, objects: dict[int, bytes]) -> None:
+        self._objects = objects
+
+    async def read_object(self, object_id: int, into: memoryview, offset: int = 0) -> None:
+        data = self._objects[object_id][offset : offset + len(into)]
+        assert len(data) == len(into), "reads stay within the object"
+        into[:] = data
+
+
+POWERS = st.sampled_from([4, 8, 32])
+OWNERS = st.sampled_from([(5, 6), (5, 0), (0, 6)])
+
+
+@pytest.mark.parametrize("piece_sectors", [1, 2, 4])
+@given(contents(POWERS), OWNERS)
+async def test_an_extent_found_in_pieces_is_the_one_of_the_whole(
+    piece_sectors: int, pair: tuple[bytes, bytes], owners: tuple[int, int]
+) -> None:
+    to, base = (content if owner else bytes(len(content)) for content, owner in zip(pair, owners, strict=True))
+    cluster = ObjectsInMemory({data_oid(5, 0): to, data_oid(6, 0): base})
+    piece_size = piece_sectors * SECTOR
+    fetcher = Fetcher(cluster, len(to), piece_size, anyio.CapacityLimiter(1), Progress())
+
+    _, extent = await fetcher.find_extent(Pair(0, *owners), Slot(piece_size))
+
+    assert extent == reference.trim(to, base)
