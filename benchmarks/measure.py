@@ -23,9 +23,11 @@ class Cost:
 
 def run(command: Sequence[str], output: Path | None = None) -> Cost:
     """Run ``command``, its standard output into ``output``. Raises RuntimeError if it fails."""
+    # An installed program has its byte code beside it, so one in a checkout may write it, whatever the shell says.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with (output or Path(os.devnull)).open("wb") as stdout:
         started = time.monotonic()
-        process = subprocess.Popen(command, stdout=stdout)
+        process = subprocess.Popen(command, stdout=stdout, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -37,7 +37,7 @@ def describe() -> str:
     if sheep is None:
         return "the embedded server (no sheep on PATH)"
     version = subprocess.run([sheep, "-v"], capture_output=True, text=True, check=True).stdout
-    return version.strip().removesuffix(")").replace(" (version", "")
+    return version.splitlines()[0]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,3 +112,10 @@ class RealCluster:
         group, verb, *rest = arguments
         command = ["dog", group, verb, "-p", str(self.port), *rest]
         return subprocess.run(command, input=data, check=True, stdout=subprocess.PIPE).stdout
+
+    def asyncbackup(self, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+        """Run our command line against the first node, to whatever end."""
+        verb, *rest = map(str, arguments)
+        group = [rest.pop(0)] if verb == "vdi" else []
+        command = [sys.executable, "-m", "asyncbackup", verb, *group, "-p", str(self.port), *rest]
+        return subprocess.run(command, capture_output=True, check=False, timeout=60)
