@@ -29,7 +29,8 @@
         ├── TargetExists
         ├── TargetUnusable
         ├── TargetFull
-        └── TargetWriteFailed
+        ├── TargetWriteFailed
+        └── HalfRolled           an image that backups were not applied to completely
 
 An error is named by its meaning and carries the facts as fields; the message says what was expected and what
 came, and what to do next where that can be known. Exit codes are the business of ``asyncbackup.cli``.
@@ -256,6 +257,18 @@ class TargetFull(TargetError):
 
 class TargetWriteFailed(TargetError):
     """Writing failed for another reason than space."""
+
+
+class HalfRolled(TargetError):
+    """Backups were being applied to an image in place, as ``marker`` beside it tells, and did not come to an end."""
+
+    def __init__(self, target: str, marker: str) -> None:
+        super().__init__(
+            target,
+            "is half rolled: applying backups to it was interrupted; apply the same ones again to finish, "
+            f"or make the image anew and remove {marker}",
+        )
+        self.marker = marker
 
 
 @contextmanager

@@ -44,6 +44,17 @@ class Group(NamedTuple):
     def end(self) -> int:
         return max(part.end for part in self.parts)
 
+    def covered(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Find the ranges in ``start`` to ``end`` that parts cover, in order and apart from one another."""
+        found: list[tuple[int, int]] = []
+        for part in sorted(self.parts, key=lambda part: part.start):
+            first, last = max(start, part.start), min(end, part.end)
+            if found and first <= found[-1][1]:
+                found[-1] = found[-1][0], max(found[-1][1], last)
+            elif first < last:
+                found.append((first, last))
+        return found
+
     def first_gap(self, start: int, end: int) -> tuple[int, int] | None:
         """Find the first range in ``start`` to ``end`` that no part covers."""
         for part in sorted(self.parts, key=lambda part: part.start):
@@ -75,7 +86,8 @@ class Chain:
         sizes = {reader.object_size for reader in readers} - {None}
         if len(sizes) > 1:
             raise ChainBroken(f"expected backups of one object size, got {', '.join(map(str, sizes))} bytes")
-        self._object_size = sizes.pop() if sizes else None
+        self.known_object_size = sizes.pop() if sizes else None
+        """Bytes of an object; None where neither a manifest nor the caller says it."""
         for older, newer in pairwise(readers):
             _check_link(older, newer)
 
@@ -99,9 +111,9 @@ class Chain:
     @property
     def object_size(self) -> int:
         """Bytes of an object. Raises Incompatible if neither a manifest nor the caller says it."""
-        if self._object_size is None:
+        if self.known_object_size is None:
             raise Incompatible("no manifest says how large the objects are: give --object-size")
-        return self._object_size
+        return self.known_object_size
 
     @property
     def size(self) -> int:
@@ -112,17 +124,33 @@ class Chain:
             raise Incompatible("no manifest says how large the VDI is: give --size")
         return self.readers[-1].subject.size
 
+    def spans(self, first: int = 0) -> int | None:
+        """Count the objects that the VDI had at all times from the ``first`` file on; None where no manifest says it.
+
+        A chain that goes back to an older snapshot and on from there passes a time when the VDI was smaller. What was
+        behind its end before is gone then, although no record says so.
+        """
+        subjects = [reader.subject for reader in self.readers[first:] if reader.subject]
+        return min((-(-subject.size // subject.object_size) for subject in subjects), default=None)
+
     async def groups(self) -> AsyncGenerator[Group, None]:
         """Go through the objects in ascending order of idx, all files side by side, in constant memory."""
+        spans = [self.spans(place) for place in range(len(self.readers))]
         async with AsyncExitStack() as stack:
             streams = [await stack.enter_async_context(aclosing(reader.records())) for reader in self.readers]
             heads: list[Record | None] = [await anext(stream, None) for stream in streams]
             while found := [record.header.idx for record in heads if record is not None]:
                 idx = min(found)
                 here = [place for place, record in enumerate(heads) if record is not None and record.header.idx == idx]
-                yield Group(idx, tuple(Part(self.readers[place], record) for place in here if (record := heads[place])))
+                left = [place for place in here if (span := spans[place]) is None or idx < span]
+                if left:
+                    yield Group(
+                        idx, tuple(Part(self.readers[place], record) for place in left if (record := heads[place]))
+                    )
                 # Only now: of a pipe the next header comes after the data that belongs to this group.
                 for place in here:
+                    if place not in left and (record := heads[place]):
+                        await self.readers[place].skip_data(record)
                     heads[place] = await anext(streams[place], None)
 
 

@@ -66,15 +66,18 @@ class SnapshotBase:
 
 
 class ImageBase:
-    """A raw image; what lies behind its end is zeros."""
+    """A raw image; what lies behind its end, and behind its first ``objects`` objects, is zeros."""
 
-    def __init__(self, source: FileSource, object_size: int) -> None:
+    def __init__(self, source: FileSource, object_size: int, objects: int | None = None) -> None:
         self.name = source.name
         self._source = source
         self._object_size = object_size
+        self._objects = objects
 
     async def read(self, idx: int, offset: int, into: memoryview) -> None:
-        count = await self._source.read_into(idx * self._object_size + offset, into)
+        count = 0
+        if self._objects is None or idx < self._objects:
+            count = await self._source.read_into(idx * self._object_size + offset, into)
         into[count:] = bytes(len(into) - count)
 
 

@@ -22,6 +22,10 @@ _BATCH: Final = 256
 """Records found in one go in a worker thread: to go there costs as much as dozens of them."""
 
 
+_SKIP_SIZE: Final = 1 << 20
+"""Bytes of a pipe to drop at a time."""
+
+
 class Record(NamedTuple):
     """A record, where its data stands in the backup, and what the manifest says of it."""
 
@@ -115,6 +119,13 @@ class BackupReader:
             count = await self._source.read_into(offset, into)
         if count < len(into):
             raise _cut_short(self.name, offset + count, len(into) - count)
+
+    async def skip_data(self, record: Record) -> None:
+        """Pass over data that nobody wants: a pipe has to be read nevertheless."""
+        if self.size is None:
+            through = memoryview(bytearray(min(_SKIP_SIZE, record.header.length)))
+            for start in range(0, record.header.length, len(through)):
+                await self.read_data(record, start, through[: record.header.length - start])
 
     async def _find_dialect(self) -> Dialect:
         if self.subject is not None:

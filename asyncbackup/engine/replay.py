@@ -10,6 +10,7 @@ from typing import NamedTuple
 import anyio
 
 from asyncbackup.engine.chain import Chain, Group
+from asyncbackup.engine.compact import MAX_LENGTH
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.window import Slot, Window
@@ -55,7 +56,7 @@ class Replay:
 
     async def run(self) -> None:
         """Do it all. Errors arrive in an exception group."""
-        piece_size = self.options.piece_size(self.chain.object_size)
+        piece_size = self.options.piece_size(self.chain.known_object_size or MAX_LENGTH)
         window = Window(self.options.slots(piece_size), piece_size, self._do, self.deliver)
         async with aclosing(self._portions(piece_size)) as portions:
             await window.run(portions)

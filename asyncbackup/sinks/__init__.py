@@ -2,8 +2,19 @@
 
 from asyncbackup.sinks.base import Sink
 from asyncbackup.sinks.file import FileSink
+from asyncbackup.sinks.image import NewImage, StandingImage
 from asyncbackup.sinks.null import NullSink
 from asyncbackup.sinks.pipe import PipeSink
 from asyncbackup.sinks.source import FileSource, PipeSource, Source
 
-__all__ = ["FileSink", "FileSource", "NullSink", "PipeSink", "PipeSource", "Sink", "Source"]
+__all__ = [
+    "FileSink",
+    "FileSource",
+    "NewImage",
+    "NullSink",
+    "PipeSink",
+    "PipeSource",
+    "Sink",
+    "Source",
+    "StandingImage",
+]

@@ -51,6 +51,11 @@ class FileSource:
         self.size = 0
         self._descriptor = -1
 
+    @property
+    def descriptor(self) -> int:
+        """The open file, for what the kernel does with two of them."""
+        return self._descriptor
+
     async def __aenter__(self) -> Self:
         await to_thread.run_sync(self._open)
         return self
