@@ -1,4 +1,4 @@
-"""Reads what a backup reads, and does nothing with it: ``python -m benchmarks.drain PORT [--connections] [--in-flight]``.
+"""Reads what a backup reads, and does nothing with it: ``python -m benchmarks.drain PORT``.
 
 The floor under a backup: the same requests on as many connections, as many at a time, into buffers of as many bytes.
 """

@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -40,12 +39,13 @@ class RealCluster:
         self._folder = folder
         self._copies = copies
         self._options = options
-        self._sheep: list[subprocess.Popen[bytes]] = []
+        self._sheep: dict[int, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
         try:
             for zone in range(len(self.ports)):
-                self._sheep.append(self._start(zone))
+                self._sheep[zone] = self._start(zone)
                 # The first is the one that the others join: started at once, each could found a cluster of its own.
                 self.wait_for_nodes(zone + 1)
             if self._copies:
@@ -77,7 +77,7 @@ class RealCluster:
             )
             if len(listed.stdout.splitlines()) == count:
                 return
-            if any(sheep.poll() is not None for sheep in self._sheep):
+            if any(sheep.poll() is not None for sheep in self._sheep.values()):
                 raise RuntimeError("a sheep ended while it was waited for")
             time.sleep(0.02)  # The processes have no other way to say that they joined.
         raise TimeoutError(f"{count} sheep did not form a cluster")
@@ -88,24 +88,21 @@ class RealCluster:
         self._kill_all()
 
     def _kill_all(self) -> None:
-        for sheep in self._sheep:
+        for sheep in self._sheep.values():
             sheep.kill()
-        for sheep in self._sheep:
+        for sheep in self._sheep.values():
             sheep.wait()
+        self._sheep.clear()
 
     def kill(self, node: int) -> None:
         """End a node without notice, and return when it is gone."""
-        self._sheep[node].kill()
-        self._sheep[node].wait()
+        sheep = self._sheep.pop(node)
+        sheep.kill()
+        sheep.wait()
 
-    @contextmanager
-    def stopped(self, node: int) -> Iterator[None]:
-        """Make a node hang meanwhile: it keeps its connections, and answers nothing."""
+    def stop(self, node: int) -> None:
+        """Make a node hang: it keeps its connections, and answers nothing."""
         os.kill(self._sheep[node].pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self._sheep[node].pid, signal.SIGCONT)
 
     def dog(self, *arguments: str, data: bytes | None = None) -> bytes:
         """Run ``dog`` with ``arguments`` against the first node; give its standard output. Raises if it fails."""
