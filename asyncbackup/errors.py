@@ -8,7 +8,8 @@
     │   ├── ConnectionLost           a connection ended under a request
     │   ├── RequestTimeout           a request got no answer in time
     │   ├── ProtocolViolation        an answer that no sheep gives
-    │   └── ClusterNotReady          the cluster says that it does not serve now
+    │   ├── ClusterNotReady          the cluster says that it does not serve now
+    │   └── LeftUnfinished           a restore failed, and its VDI could not be removed
     ├── RequestFailed                the cluster answered with an error result
     │   └── ObjectReadFailed         … to the read of a data object
     ├── NotFound
@@ -99,6 +100,19 @@ class ClusterNotReady(ClusterError):
         self.address = address
         self.result = result
         self.state = state
+
+
+class LeftUnfinished(ClusterError):
+    """The restore of ``vdi`` failed because of ``cause``, and what it had made could not be removed: ``reason``."""
+
+    def __init__(self, vdi: str, tag: str, cause: str, reason: str) -> None:
+        super().__init__(
+            f"{cause}; VDI {vdi!r}, tagged {tag!r}, is left behind, because it could not be removed ({reason}): "
+            "delete it with `dog vdi delete`"
+        )
+        self.vdi = vdi
+        self.cause = cause
+        self.reason = reason
 
 
 class RequestFailed(AsyncBackupError):

@@ -149,7 +149,8 @@ class Cluster:
             return self.internal_version or INTERNAL_VERSIONS[0]
         return self._public_version
 
-    async def _expect_success(self, request: Request, what: str, place: Place | None = None) -> Reply:
+    async def expect_success(self, request: Request, what: str, place: Place | None = None) -> Reply:
+        """Do the same, but raise RequestFailed for ``what`` if the result is an error."""
         reply = await self.call(request, place)
         if reply.result is not Result.SUCCESS:
             raise RequestFailed(what, reply.result, reply.result.meaning)
@@ -164,7 +165,7 @@ class Cluster:
             return policy.place_read(into, reply.offset, header.data_length, trimmed=trimmed)
 
         request = messages.read_object(object_id, offset, len(into))
-        await self._expect_success(request, f"reading object {object_id:016x}", place)
+        await self.expect_success(request, f"reading object {object_id:016x}", place)
 
     async def _read(self, object_id: int, offset: int, length: int) -> memoryview:
         buffer = memoryview(bytearray(length))
@@ -174,14 +175,14 @@ class Cluster:
     async def write_object(self, object_id: int, data: Bytes, offset: int = 0, *, copies: int, policy: int = 0) -> None:
         """Overwrite part of an existing object."""
         request = messages.write_object(object_id, offset, data, copies=copies, copy_policy=policy)
-        await self._expect_success(request, f"writing object {object_id:016x}")
+        await self.expect_success(request, f"writing object {object_id:016x}")
 
     async def create_object(
         self, object_id: int, data: Bytes, offset: int = 0, *, copies: int, policy: int = 0, cow_oid: int = 0
     ) -> None:
         """Create an object: ``data`` at ``offset``, the rest from object ``cow_oid``, or zeros without one."""
         request = messages.create_object(object_id, offset, data, copies=copies, copy_policy=policy, cow_oid=cow_oid)
-        await self._expect_success(request, f"creating object {object_id:016x}")
+        await self.expect_success(request, f"creating object {object_id:016x}")
 
     async def find_vdi(self, name: str, snapshot: Snapshot | None = None) -> Inode:
         """Look up a snapshot, or without one named the working VDI, and read its inode's header.
@@ -200,6 +201,13 @@ class Cluster:
         if snapshot is not None and not inode.is_snapshot:
             raise await self._not_found(name, snapshot)
         return inode
+
+    async def has_vdi(self, name: str) -> bool:
+        """Tell whether there is a working VDI ``name``."""
+        reply = await self.call(messages.vdi_info(name))
+        if reply.result not in (Result.SUCCESS, Result.NO_VDI):
+            raise RequestFailed(f"looking up VDI {name!r}", reply.result, reply.result.meaning)
+        return reply.result is Result.SUCCESS
 
     async def _not_found(self, name: str, snapshot: Snapshot | None) -> VdiNotFound | SnapshotNotFound:
         inodes = await self.list_vdis()
@@ -290,7 +298,7 @@ class Cluster:
         request = messages.new_vdi(
             name, size, copies=copies, block_size_shift=block_size_shift, store_policy=store_policy
         )
-        reply = await self._expect_success(request, f"creating VDI {name!r}")
+        reply = await self.expect_success(request, f"creating VDI {name!r}")
         return VdiReply.unpack(reply.header.body).vdi_id
 
     async def create_snapshot(self, name: str, tag: str) -> Inode:
@@ -309,7 +317,7 @@ class Cluster:
             store_policy=working.store_policy,
             block_size_shift=working.block_size_shift,
         )
-        await self._expect_success(request, f"taking snapshot {tag!r} of VDI {name!r}")
+        await self.expect_success(request, f"taking snapshot {tag!r} of VDI {name!r}")
         return await self.read_inode(working.vdi_id)
 
 

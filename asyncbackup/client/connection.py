@@ -64,6 +64,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+        self._queued = 0
         self._ended = asyncio.Event()
         self._cause: AsyncBackupError | None = None
 
@@ -83,8 +84,8 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def in_flight(self) -> int:
-        """Requests that the server still owes an answer for, tombstones included."""
-        return len(self._exchanges)
+        """Requests that wait to be sent, or that the server still owes an answer for, tombstones included."""
+        return self._queued + len(self._exchanges)
 
     @property
     def is_open(self) -> bool:
@@ -99,10 +100,19 @@ class Connection(asyncio.BufferedProtocol):
         """
         try:
             async with asyncio.timeout(timeout_s):
-                await self._writable.wait()
+                await self._wait_for_turn()
                 return await self._exchange(request, proto_ver, place or _allocate)
         except TimeoutError as error:
             raise RequestTimeout(self.address, str(request), timeout_s) from error
+
+    async def _wait_for_turn(self) -> None:
+        self._queued += 1
+        try:
+            # Whoever goes first may fill the transport again: all at once would pile up in it.
+            while not self._writable.is_set():
+                await self._writable.wait()
+        finally:
+            self._queued -= 1
 
     async def _exchange(self, request: Request, proto_ver: int, place: Place) -> Reply:
         if self._transport is None or self._cause is not None:

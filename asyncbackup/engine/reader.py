@@ -22,8 +22,11 @@ _BATCH: Final = 256
 """Records found in one go in a worker thread: to go there costs as much as dozens of them."""
 
 
-_SKIP_SIZE: Final = 1 << 20
-"""Bytes of a pipe to drop at a time."""
+_BUFFER_SIZE: Final = 1 << 20
+"""Bytes to read at a time where nobody keeps them."""
+
+_SCRATCH_SIZE: Final = 64 << 10
+"""Bytes read at a time that nobody wants."""
 
 
 class Record(NamedTuple):
@@ -82,10 +85,15 @@ class BackupReader:
         """Bytes of the file; None for a pipe, whose records can be read only once, and whole, in order."""
         return self._source.size
 
-    @property
-    def trailing(self) -> int:
-        """Bytes behind the end of the backup, as far as they are known."""
-        return 0 if self.end is None or self.size is None else self.size - self.end
+    async def count_trailing(self) -> int:
+        """Count the bytes behind the end of the backup, after ``records`` came to it; of a pipe by reading them."""
+        assert self.end is not None
+        if self.size is not None:
+            return self.size - self.end
+        scratch, trailing = memoryview(bytearray(_SCRATCH_SIZE)), 0
+        while count := await self._source.read_into(self.end + trailing, scratch):
+            trailing += count
+        return trailing
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -123,9 +131,24 @@ class BackupReader:
     async def skip_data(self, record: Record) -> None:
         """Pass over data that nobody wants: a pipe has to be read nevertheless."""
         if self.size is None:
-            through = memoryview(bytearray(min(_SKIP_SIZE, record.header.length)))
+            through = memoryview(bytearray(min(_BUFFER_SIZE, record.header.length)))
             for start in range(0, record.header.length, len(through)):
                 await self.read_data(record, start, through[: record.header.length - start])
+
+    async def identify(self) -> str:
+        """Give the xxh3_128 of the manifest, or of a file that has none: another backup has another."""
+        return await to_thread.run_sync(self._identify)
+
+    def _identify(self) -> str:
+        digest = xxhash.xxh3_128()
+        path = self._manifest or Path(self.name)
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(_BUFFER_SIZE):
+                    digest.update(piece)
+        except OSError as error:
+            raise SourceUnreadable(str(path), error.strerror or str(error)) from error
+        return digest.hexdigest()
 
     async def _find_dialect(self) -> Dialect:
         if self.subject is not None:

@@ -229,6 +229,11 @@ def create_object(
     return Request(Opcode.CREATE_AND_WRITE_OBJ, body.pack(), flags, data)
 
 
+def remove_object(oid: int) -> Request:
+    """Remove an object, whoever refers to it."""
+    return Request(Opcode.REMOVE_OBJ, ObjectBody(oid).pack(), Flag.DIRECT)
+
+
 def vdi_info(name: str, *, snapid: int = 0, tag: str = "") -> Request:
     """Look a VDI up: the snapshot with this id or tag, or with neither the working VDI.
 

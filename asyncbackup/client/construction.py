@@ -1,0 +1,217 @@
+"""A VDI under construction: plainly unfinished until all of it is there, and removed if it never will be.
+
+The law of this module:
+
+- The VDI carries the tag ``UNFINISHED_TAG`` from its creation to the end of ``publish``. Whatever ends this process in
+  between, even without notice, leaves that to be seen by ``asyncbackup vdi list`` and ``dog vdi list``.
+- Objects come first. The owner table is written when all are there, in few pieces: until then a fresh VDI reads as
+  zeros, and a clone as its base.
+- Only entries that change are written. A server of 1.0 resets the reference counts of all entries in the range of a
+  write, and those of an inherited object would be lost (``gateway_write_obj`` in sheep/gateway.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import anyio
+import numpy as np
+
+from asyncbackup.client.cluster import Cluster
+from asyncbackup.errors import Incompatible, RequestFailed, VdiExists, single_error
+from asyncbackup.wire import messages, oid
+from asyncbackup.wire.constants import DEFAULT_BLOCK_SIZE_SHIFT, INTERNAL_VERSIONS, MAX_DENSE_OBJECTS, Result
+from asyncbackup.wire.inode import TAG_OFFSET, Inode, Owners, entry_offset
+from asyncbackup.wire.messages import Bytes, Request, VdiReply
+
+UNFINISHED_TAG: Final = "unfinished restore"
+
+_CONCURRENT_REQUESTS: Final = 16
+"""Small requests in flight at a time, to write runs of entries or to remove objects: enough to hide the latency."""
+
+_ENTRIES_TO_CLEAR: Final = 1024
+"""Entries cleared in a request: a server of 1.0 answers only when it has counted down the references of each."""
+
+_LAST_OLD_VERSION: Final = 0x06
+"""The internal version of the last servers (0.5.0) that delete VDIs under the old opcode."""
+
+_FIRST_VERSION_OF_POLICIES: Final = 0x08
+"""The internal version of the first servers (0.8) that code objects instead of copying them."""
+
+_FIRST_VERSION_OF_SIZES: Final = 0x0A
+"""The internal version of the first servers (1.0) whose VDIs choose their object size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a new VDI is like. Sizes in bytes; zeros for copies and policy mean the cluster's defaults."""
+
+    size: int
+    object_size: int
+    copies: int = 0
+    copy_policy: int = 0
+
+    def __post_init__(self) -> None:
+        if -(-self.size // self.object_size) > MAX_DENSE_OBJECTS:
+            raise Incompatible(
+                f"a VDI of {self.size} bytes would need more than {MAX_DENSE_OBJECTS} objects of {self.object_size} "
+                "bytes; only a hyper volume takes more, and those cannot be restored to"
+            )
+
+
+class NewVdi:
+    """Made by ``create``. ``base_owners`` are the owners of what it inherits, all zeros if it is no clone."""
+
+    def __init__(self, cluster: Cluster, inode: Inode, base_owners: Owners) -> None:
+        self.inode = inode
+        self._cluster = cluster
+        self._base_owners = base_owners
+        self._written = np.zeros(inode.object_count, bool)
+
+    @classmethod
+    async def create(
+        cls, cluster: Cluster, name: str, shape: Shape, base: Inode | None = None, base_owners: Owners | None = None
+    ) -> NewVdi:
+        """Make VDI ``name``, fresh or as a clone of snapshot ``base``. Raises VdiExists, and Incompatible.
+
+        Cancelled: it may be made or not, so this should be shielded.
+        """
+        reply = await cluster.call(_request(cluster, name, shape, base))
+        if reply.result is Result.VDI_EXIST:
+            raise VdiExists(name)
+        if reply.result is not Result.SUCCESS:
+            raise RequestFailed(f"creating VDI {name!r}", reply.result, reply.result.meaning)
+        inode = await cluster.read_inode(VdiReply.unpack(reply.header.body).vdi_id)
+        return cls(cluster, inode, np.zeros(0, np.uint32) if base_owners is None else base_owners)
+
+    async def mark(self) -> None:
+        """Tag the VDI as unfinished."""
+        await self._tag(UNFINISHED_TAG)
+
+    async def _tag(self, tag: str) -> None:
+        await self._write_inode(TAG_OFFSET, messages.pack_name(tag))
+
+    async def _write_inode(self, offset: int, data: Bytes) -> None:
+        await self._cluster.write_object(
+            oid.inode_oid(self.inode.vdi_id),
+            data,
+            offset,
+            copies=self.inode.nr_copies,
+            policy=self.inode.copy_policy,
+        )
+
+    async def create_object(self, idx: int, data: Bytes, offset: int) -> None:
+        """Write the first bytes of an object; the others are the base's."""
+        owner = int(self._base_owners[idx]) if idx < len(self._base_owners) else 0
+        self._written[idx] = True
+        await self._cluster.create_object(
+            oid.data_oid(self.inode.vdi_id, idx),
+            data,
+            offset,
+            copies=self.inode.nr_copies,
+            policy=self.inode.copy_policy,
+            cow_oid=oid.data_oid(owner, idx) if owner else 0,
+        )
+
+    async def write_object(self, idx: int, data: Bytes, offset: int) -> None:
+        """Write more bytes of an object that was created."""
+        await self._cluster.write_object(
+            oid.data_oid(self.inode.vdi_id, idx),
+            data,
+            offset,
+            copies=self.inode.nr_copies,
+            policy=self.inode.copy_policy,
+        )
+
+    async def publish(self) -> None:
+        """Name the owner of all objects written, and take the mark off."""
+        await _each(self._runs(), self._write_run)
+        await self._tag("")
+
+    def _runs(self) -> Iterable[tuple[int, int]]:
+        """Give the ranges of entries to write: in a clone the changed ones alone, and otherwise one."""
+        changed = np.flatnonzero(self._written)
+        if not len(changed):
+            return ()
+        if not self._base_owners.any():
+            return ((int(changed[0]), int(changed[-1]) + 1),)
+        ends = np.flatnonzero(np.diff(changed) != 1)
+        starts = changed[np.concatenate(([0], ends + 1))]
+        stops = changed[np.concatenate((ends, [len(changed) - 1]))] + 1
+        return zip(starts.tolist(), stops.tolist(), strict=True)
+
+    async def _write_run(self, run: tuple[int, int]) -> None:
+        start, stop = run
+        entries = np.where(self._written[start:stop], self.inode.vdi_id, 0).astype("<u4")
+        await self._write_inode(entry_offset(start), entries.tobytes())
+
+    async def remove(self, cluster: Cluster) -> None:
+        """Delete the VDI and all that was written for it, through ``cluster``, whose connections must be good.
+
+        Raises RequestFailed if something stays, and ClusterError.
+        """
+        self._cluster = cluster
+        count = self.inode.object_count
+        owners = await cluster.read_owners(self.inode.vdi_id, count)
+        await _each(self._entries_in_use(owners), self._clear_entries)
+        await _each(np.flatnonzero(self._written).tolist(), self._remove_object)
+        # By name is the only way to delete; somebody else may have made another VDI of this name meanwhile.
+        if (await cluster.find_vdi(self.inode.name)).vdi_id != self.inode.vdi_id:
+            return
+        old = (cluster.internal_version or _LAST_OLD_VERSION + 1) <= _LAST_OLD_VERSION
+        await cluster.expect_success(messages.delete_vdi(self.inode.name, old=old), f"deleting VDI {self.inode.name!r}")
+
+    def _entries_in_use(self, owners: Owners) -> Iterable[tuple[int, int]]:
+        for start in range(0, len(owners), _ENTRIES_TO_CLEAR):
+            used = np.flatnonzero(owners[start : start + _ENTRIES_TO_CLEAR])
+            if len(used):
+                yield start + int(used[0]), start + int(used[-1]) + 1
+
+    async def _clear_entries(self, run: tuple[int, int]) -> None:
+        start, stop = run
+        await self._write_inode(entry_offset(start), bytes(4 * (stop - start)))
+
+    async def _remove_object(self, idx: int) -> None:
+        object_id = oid.data_oid(self.inode.vdi_id, idx)
+        reply = await self._cluster.call(messages.remove_object(object_id))
+        # Its creation may have failed, and the server removes what an entry that was cleared named.
+        if reply.result not in (Result.SUCCESS, Result.NO_OBJ):
+            raise RequestFailed(f"removing object {object_id:016x}", reply.result, reply.result.meaning)
+
+
+def _request(cluster: Cluster, name: str, shape: Shape, base: Inode | None) -> Request:
+    version = cluster.internal_version or INTERNAL_VERSIONS[0]
+    shift = shape.object_size.bit_length() - 1
+    if version < _FIRST_VERSION_OF_SIZES:
+        if shift != DEFAULT_BLOCK_SIZE_SHIFT:
+            raise Incompatible(f"this cluster knows only objects of {1 << DEFAULT_BLOCK_SIZE_SHIFT} bytes")
+        shift = 0
+    if version < _FIRST_VERSION_OF_POLICIES and shape.copy_policy:
+        raise Incompatible("this cluster knows no erasure coding: say with --copies how many copies to keep instead")
+    return messages.new_vdi(
+        name,
+        shape.size,
+        base_vdi_id=base.vdi_id if base else 0,
+        copies=shape.copies,
+        copy_policy=shape.copy_policy,
+        block_size_shift=shift,
+    )
+
+
+_Item = TypeVar("_Item")
+
+
+async def _each(items: Iterable[_Item], do: Callable[[_Item], Awaitable[None]]) -> None:
+    """Await ``do`` for all ``items``, a few at a time. Raises the first error."""
+    left: Iterator[_Item] = iter(items)
+
+    async def do_some() -> None:
+        for item in left:
+            await do(item)
+
+    with single_error():
+        async with anyio.create_task_group() as group:
+            for _ in range(_CONCURRENT_REQUESTS):
+                group.start_soon(do_some)
