@@ -61,30 +61,41 @@ class Shape:
             )
 
 
-class NewVdi:
-    """Made by ``create``. ``base_owners`` are the owners of what it inherits, all zeros if it is no clone."""
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The snapshot that a new VDI is a clone of. Only the first ``keep`` entries of its ``owners`` are to stay."""
 
-    def __init__(self, cluster: Cluster, inode: Inode, base_owners: Owners) -> None:
+    inode: Inode
+    owners: Owners
+    keep: int | None = None
+
+
+class NewVdi:
+    """Made by ``create``."""
+
+    def __init__(self, cluster: Cluster, inode: Inode, parent: Parent | None) -> None:
         self.inode = inode
         self._cluster = cluster
-        self._base_owners = base_owners
-        self._written = np.zeros(inode.object_count, bool)
+        inherited = parent.owners if parent else np.zeros(0, np.uint32)
+        self._inherited = np.zeros(max(inode.object_count, len(inherited)), np.uint32)
+        self._inherited[: len(inherited)] = inherited
+        self._owners = self._inherited.copy()
+        if parent and parent.keep is not None:
+            self._owners[parent.keep :] = 0
 
     @classmethod
-    async def create(
-        cls, cluster: Cluster, name: str, shape: Shape, base: Inode | None = None, base_owners: Owners | None = None
-    ) -> NewVdi:
-        """Make VDI ``name``, fresh or as a clone of snapshot ``base``. Raises VdiExists, and Incompatible.
+    async def create(cls, cluster: Cluster, name: str, shape: Shape, parent: Parent | None = None) -> NewVdi:
+        """Make VDI ``name``, fresh or as a clone of ``parent``. Raises VdiExists, and Incompatible.
 
         Cancelled: it may be made or not, so this should be shielded.
         """
-        reply = await cluster.call(_request(cluster, name, shape, base))
+        reply = await cluster.call(_request(cluster, name, shape, parent))
         if reply.result is Result.VDI_EXIST:
             raise VdiExists(name)
         if reply.result is not Result.SUCCESS:
             raise RequestFailed(f"creating VDI {name!r}", reply.result, reply.result.meaning)
         inode = await cluster.read_inode(VdiReply.unpack(reply.header.body).vdi_id)
-        return cls(cluster, inode, np.zeros(0, np.uint32) if base_owners is None else base_owners)
+        return cls(cluster, inode, parent)
 
     async def mark(self) -> None:
         """Tag the VDI as unfinished."""
@@ -104,8 +115,8 @@ class NewVdi:
 
     async def create_object(self, idx: int, data: Bytes, offset: int) -> None:
         """Write the first bytes of an object; the others are the base's."""
-        owner = int(self._base_owners[idx]) if idx < len(self._base_owners) else 0
-        self._written[idx] = True
+        owner = int(self._owners[idx])
+        self._owners[idx] = self.inode.vdi_id
         await self._cluster.create_object(
             oid.data_oid(self.inode.vdi_id, idx),
             data,
@@ -132,10 +143,10 @@ class NewVdi:
 
     def _runs(self) -> Iterable[tuple[int, int]]:
         """Give the ranges of entries to write: in a clone the changed ones alone, and otherwise one."""
-        changed = np.flatnonzero(self._written)
+        changed = np.flatnonzero(self._owners != self._inherited)
         if not len(changed):
             return ()
-        if not self._base_owners.any():
+        if not self._inherited.any():
             return ((int(changed[0]), int(changed[-1]) + 1),)
         ends = np.flatnonzero(np.diff(changed) != 1)
         starts = changed[np.concatenate(([0], ends + 1))]
@@ -144,8 +155,7 @@ class NewVdi:
 
     async def _write_run(self, run: tuple[int, int]) -> None:
         start, stop = run
-        entries = np.where(self._written[start:stop], self.inode.vdi_id, 0).astype("<u4")
-        await self._write_inode(entry_offset(start), entries.tobytes())
+        await self._write_inode(entry_offset(start), self._owners[start:stop].astype("<u4").tobytes())
 
     async def remove(self, cluster: Cluster) -> None:
         """Delete the VDI and all that was written for it, through ``cluster``, whose connections must be good.
@@ -153,10 +163,9 @@ class NewVdi:
         Raises RequestFailed if something stays, and ClusterError.
         """
         self._cluster = cluster
-        count = self.inode.object_count
-        owners = await cluster.read_owners(self.inode.vdi_id, count)
+        owners = await cluster.read_owners(self.inode.vdi_id, len(self._owners))
         await _each(self._entries_in_use(owners), self._clear_entries)
-        await _each(np.flatnonzero(self._written).tolist(), self._remove_object)
+        await _each(np.flatnonzero(self._owners == self.inode.vdi_id).tolist(), self._remove_object)
         # By name is the only way to delete; somebody else may have made another VDI of this name meanwhile.
         if (await cluster.find_vdi(self.inode.name)).vdi_id != self.inode.vdi_id:
             return
@@ -181,7 +190,7 @@ class NewVdi:
             raise RequestFailed(f"removing object {object_id:016x}", reply.result, reply.result.meaning)
 
 
-def _request(cluster: Cluster, name: str, shape: Shape, base: Inode | None) -> Request:
+def _request(cluster: Cluster, name: str, shape: Shape, parent: Parent | None) -> Request:
     version = cluster.internal_version or INTERNAL_VERSIONS[0]
     shift = shape.object_size.bit_length() - 1
     if version < _FIRST_VERSION_OF_SIZES:
@@ -193,7 +202,7 @@ def _request(cluster: Cluster, name: str, shape: Shape, base: Inode | None) -> R
     return messages.new_vdi(
         name,
         shape.size,
-        base_vdi_id=base.vdi_id if base else 0,
+        base_vdi_id=parent.inode.vdi_id if parent else 0,
         copies=shape.copies,
         copy_policy=shape.copy_policy,
         block_size_shift=shift,

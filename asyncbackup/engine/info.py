@@ -1,19 +1,17 @@
-"""Tells what a backup is, from its headers alone."""
+"""Tells what a backup is, from its headers alone; of a chain, what its objects come to."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, NamedTuple
 
+from asyncbackup.engine.chain import Chain
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
-
-_SCRATCH_SIZE: Final = 1 << 20
-"""Bytes read at a time from what can only be read through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +51,13 @@ async def info(
     """
     async with BackupReader(file, dialect=dialect, object_size=object_size) as reader:
         records = data_bytes = 0
-        async with aclosing(pass_through(reader)) as found:
+        async with aclosing(reader.records()) as found:
             async for record in found:
                 records += 1
                 data_bytes += record.header.length
                 if on_record is not None:
                     await on_record(record)
+                await reader.skip_data(record)
         assert reader.end is not None
         return Info(
             reader.name,
@@ -71,13 +70,17 @@ async def info(
         )
 
 
-async def pass_through(reader: BackupReader) -> AsyncGenerator[Record, None]:
-    """Give the records of ``reader`` to somebody who does not want their data."""
-    scratch = memoryview(bytearray(_SCRATCH_SIZE if reader.size is None else 0))
-    async with aclosing(reader.records()) as records:
-        async for record in records:
-            yield record
-            if reader.size is None:
-                length = record.header.length
-                for start in range(0, length, len(scratch)):
-                    await reader.read_data(record, start, scratch[: length - start])
+class Survey(NamedTuple):
+    """What a chain has: how many objects, and the index of the last one, -1 if there is none."""
+
+    objects: int
+    last_idx: int
+
+
+async def survey(chain: Chain) -> Survey:
+    """Go through all headers of a chain of files. Raises BackupDamaged."""
+    objects, last_idx = 0, -1
+    async with aclosing(chain.groups()) as groups:
+        async for group in groups:
+            objects, last_idx = objects + 1, group.idx
+    return Survey(objects, last_idx)

@@ -1,0 +1,279 @@
+"""Brings a chain of backups back into a cluster, as a new VDI."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import anyio
+
+from asyncbackup.client import Cluster, connect
+from asyncbackup.client.cluster import Snapshot
+from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape
+from asyncbackup.engine.chain import Chain, ChainOptions, describe, open_chain
+from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase
+from asyncbackup.engine.info import survey
+from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.replay import Content, Meter, OnReplay, Replay, ReplayProgress
+from asyncbackup.errors import AsyncBackupError, Incompatible, LeftUnfinished, VdiExists, single_error
+from asyncbackup.wire.inode import Inode
+
+_GRACE_S: Final = 3.0
+"""Seconds for writes under way to be answered once the restore has failed: what is unanswered may be done later."""
+
+_REMOVAL_S: Final = 60.0
+"""Seconds for taking back what a failed restore wrote, after which it is left: it delays a Ctrl-C."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSummary:
+    """What was restored. Sizes in bytes, times in seconds."""
+
+    vdi: str
+    vdi_id: str
+    size: int
+    object_size: int
+    copies: int
+    copy_policy: int
+    base: str | None
+    """The snapshot that the new VDI is a clone of; None if it is none."""
+    files: int
+    checked: bool
+    """Whether manifests proved all data."""
+    objects_done: int
+    bytes_written: int
+    elapsed_s: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Give the fields as plain values, for JSON."""
+        return asdict(self)
+
+
+async def restore(
+    cluster: Cluster,
+    backups: Sequence[str | os.PathLike[str]],
+    to: str,
+    *,
+    base: Snapshot | None = None,
+    base_vdi: str | None = None,
+    copies: int | None = None,
+    check_base: bool = True,
+    chain_options: ChainOptions | None = None,
+    options: BackupOptions | None = None,
+    on_progress: OnReplay | None = None,
+) -> RestoreSummary:
+    """Make VDI ``to`` of ``backups``, oldest first: a full one and increments, or increments on snapshot ``base``.
+
+    ``base`` is a snapshot, by id (int) or tag (str), of ``base_vdi``, by default of the VDI that the manifest names.
+    Unless ``check_base`` is false, it is compared with what the manifests say of it, each object before it is written.
+    Size, object size and redundancy are those of the manifest; ``chain_options`` and ``copies`` go before it. No other
+    VDI is changed. All headers are judged before anything is written, unless they come from a pipe.
+
+    Raises VdiExists, and the other errors of ``asyncbackup.errors``. After an error or a cancellation the new VDI is
+    gone, or LeftUnfinished says why it is not.
+    """
+    started = time.monotonic()
+    with single_error():
+        async with open_chain(backups, chain_options) as chain:
+            clone_of = await _find_base(cluster, chain, base, base_vdi)
+            shape = _shape(chain, clone_of.inode if clone_of else None, copies)
+            planned = await _judge(chain, shape)
+            if await cluster.has_vdi(to):
+                raise VdiExists(to)
+            meter = Meter(ReplayProgress(planned), on_progress)
+            job = _Job(cluster, chain, clone_of, shape, options or BackupOptions(), meter, check_base)
+            new = await job.run(to)
+            return RestoreSummary(
+                vdi=to,
+                vdi_id=f"{new.inode.vdi_id:x}",
+                size=new.inode.vdi_size,
+                object_size=new.inode.object_size,
+                copies=new.inode.nr_copies,
+                copy_policy=new.inode.copy_policy,
+                base=clone_of.name if clone_of else None,
+                files=len(backups),
+                checked=all(reader.subject is not None for reader in chain.readers),
+                objects_done=meter.progress.objects_done,
+                bytes_written=meter.progress.bytes_written,
+                elapsed_s=time.monotonic() - started,
+            )
+
+
+async def _find_base(
+    cluster: Cluster, chain: Chain, base: Snapshot | None, base_vdi: str | None
+) -> SnapshotBase | None:
+    if base is None:
+        if chain.base is not None:
+            assert chain.subject is not None
+            raise Incompatible(
+                f"{chain.readers[0].name} is the difference to snapshot {describe(chain.base)} of VDI "
+                f"{chain.subject.vdi!r}: restore the backups before it as well, or name that snapshot with -s"
+            )
+        return None
+    if chain.is_full:
+        raise Incompatible(f"{chain.readers[0].name} is a full backup, which goes on no snapshot: leave -s out")
+    name = base_vdi or (chain.subject.vdi if chain.subject else None)
+    if name is None:
+        raise Incompatible(f"no manifest says which VDI has snapshot {base}: name it with --base-vdi")
+    inode = await cluster.find_vdi(name, base)
+    if inode.is_hyper:
+        raise Incompatible(f"{name!r} is a hyper volume, which cannot be cloned")
+    return await SnapshotBase.open(cluster, inode)
+
+
+def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
+    """Decide what the new VDI is like. Raises Incompatible."""
+    object_size, subject = chain.object_size, chain.subject
+    if object_size.bit_count() != 1:
+        raise Incompatible(f"expected an object size that is a power of two, got {object_size} bytes")
+    if of_base and of_base.object_size != object_size:
+        raise Incompatible(
+            f"the backup has objects of {object_size} bytes, but {of_base.name!r} has objects of "
+            f"{of_base.object_size} bytes: it goes only on a snapshot with the same"
+        )
+    if copies is not None:
+        return Shape(chain.size, object_size, copies)
+    if subject is not None:
+        return Shape(chain.size, object_size, subject.copies, subject.copy_policy)
+    if of_base is not None:
+        return Shape(chain.size, object_size, of_base.nr_copies, of_base.copy_policy)
+    return Shape(chain.size, object_size)
+
+
+async def _judge(chain: Chain, shape: Shape) -> int | None:
+    """Read all headers, if they can be read twice: what is damaged is not begun. Raises Incompatible, BackupDamaged.
+
+    Gives the count of objects, if it is known.
+    """
+    if any(reader.size is None for reader in chain.readers):
+        return None
+    found = await survey(chain)
+    _check_fits(found.last_idx, shape)
+    return found.objects
+
+
+def _check_fits(idx: int, shape: Shape) -> None:
+    if idx * shape.object_size >= shape.size:
+        raise Incompatible(f"the backup has an object {idx}, which does not lie within {shape.size} bytes: see --size")
+
+
+@dataclass
+class _Job:
+    """One restore under way."""
+
+    cluster: Cluster
+    chain: Chain
+    clone_of: SnapshotBase | None
+    shape: Shape
+    options: BackupOptions
+    meter: Meter
+    check_base: bool
+
+    async def run(self, name: str) -> NewVdi:
+        """Make the VDI, whole or not at all."""
+        made: list[NewVdi] = []
+
+        async def make() -> None:
+            made.append(await self._create(name))
+            await made[0].mark()
+
+        try:
+            await _undisturbed(make)
+            await self._write_objects(made[0])
+            await made[0].publish()
+        except BaseException as failure:
+            if made:
+                await _remove(made[0], self.cluster, failure)
+            raise
+        return made[0]
+
+    async def _create(self, name: str) -> NewVdi:
+        if self.clone_of is None:
+            return await NewVdi.create(self.cluster, name, self.shape)
+        parent = Parent(self.clone_of.inode, self.clone_of.owners, self.chain.spans())
+        return await NewVdi.create(self.cluster, name, self.shape, parent)
+
+    def _base(self) -> Base:
+        if self.clone_of is None:
+            return ZeroBase()
+        return SnapshotBase(self.cluster, self.clone_of.inode, self.clone_of.owners[: self.chain.spans()])
+
+    async def _write_objects(self, new: NewVdi) -> None:
+        async def write(content: Content) -> None:
+            portion, idx = content.portion, content.portion.group.idx
+            _check_fits(idx, self.shape)
+            async with _finished_soon():
+                if portion.is_first:
+                    await new.create_object(idx, content.data, portion.offset)
+                else:
+                    await new.write_object(idx, content.data, portion.offset)
+
+        composer = Composer(self._base(), check_base=self.check_base)
+        await Replay(self.chain, composer, self.options, write, self._count).run()
+
+    async def _count(self, contents: list[Content]) -> None:
+        self.meter.progress.bytes_written += sum(len(content.data) for content in contents)
+        await self.meter.count(contents)
+
+
+@asynccontextmanager
+async def _finished_soon() -> AsyncIterator[None]:
+    """Let a cancellation wait for the block, but only a little.
+
+    A write that is given up may be done nevertheless, when what it wrote was removed already.
+    """
+
+    async def limit(block: anyio.CancelScope) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            block.deadline = anyio.current_time() + _GRACE_S
+
+    async with anyio.create_task_group() as group:
+        with anyio.CancelScope(shield=True) as block:
+            group.start_soon(limit, block)
+            yield
+        group.cancel_scope.cancel()
+
+
+async def _undisturbed(function: Callable[[], Awaitable[None]], timeout_s: float = math.inf) -> bool:
+    """Run ``function`` whatever is cancelled meanwhile; tell whether it came to its end within ``timeout_s``."""
+    scope = anyio.CancelScope(shield=True, deadline=anyio.current_time() + timeout_s)
+
+    async def run() -> None:
+        with scope:
+            await function()
+
+    # A task of its own: a shield does not stop the cancellation of a task by plain asyncio.
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+    return not scope.cancelled_caught
+
+
+async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException) -> None:
+    """Remove ``new`` because of ``failure``. Raises LeftUnfinished if that cannot be done."""
+
+    async def remove() -> None:
+        # A connection of its own: a write that was given up ended the one that it was on.
+        async with connect(cluster.host, cluster.port, cluster.options) as fresh:
+            await new.remove(fresh)
+
+    try:
+        with single_error():
+            if await _undisturbed(remove, _REMOVAL_S):
+                return
+        reason = f"it took longer than {_REMOVAL_S:g} s"
+    except AsyncBackupError as error:
+        reason = str(error)
+    raise LeftUnfinished(new.inode.name, UNFINISHED_TAG, _describe(failure), reason) from failure
+
+
+def _describe(failure: BaseException) -> str:
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return str(failure) or "the restore was stopped"
