@@ -40,6 +40,34 @@ class Content(NamedTuple):
     data: memoryview
 
 
+@dataclass(slots=True)
+class ReplayProgress:
+    """Where the way through a chain stands. The same object each time: copy it to keep it."""
+
+    objects_planned: int | None = None
+    """Objects to go through, once for each time; None where only the end will tell: of a pipe."""
+    objects_done: int = 0
+    bytes_written: int = 0
+
+
+OnReplay = Callable[[ReplayProgress], None]
+"""Called in the event loop whenever some objects are done; must return soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Counts what was delivered, and tells ``on_progress``."""
+
+    progress: ReplayProgress
+    on_progress: OnReplay | None
+
+    async def count(self, contents: list[Content]) -> None:
+        """Take note that ``contents`` are done."""
+        self.progress.objects_done += sum(content.portion.is_last for content in contents)
+        if self.on_progress is not None:
+            self.on_progress(self.progress)
+
+
 @dataclass(frozen=True, slots=True)
 class Replay:
     """Gives the objects of ``chain``, as ``composer`` makes them, to ``write`` and then to ``deliver``.
@@ -85,3 +113,7 @@ class Replay:
             await self.composer.compose(group, portion.offset, data)
             await self.write(Content(portion, data))
         return Content(portion, data)
+
+
+async def nothing(_content: Content) -> None:
+    """Write nothing: for those who only look, or who write in order."""
