@@ -1,7 +1,26 @@
 """The backup engine: plan what to read, fetch it in a bounded window, compact it in threads, write it in order."""
 
 from asyncbackup.engine.backup import backup
+from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.convert import RbdDiffSummary, convert, convert_to_rbd_diff
+from asyncbackup.engine.export import ExportSummary, export
+from asyncbackup.engine.merge import MergeSummary, merge
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import Progress, Summary
+from asyncbackup.engine.replay import ReplayProgress
 
-__all__ = ["BackupOptions", "Progress", "Summary", "backup"]
+__all__ = [
+    "BackupOptions",
+    "ChainOptions",
+    "ExportSummary",
+    "MergeSummary",
+    "Progress",
+    "RbdDiffSummary",
+    "ReplayProgress",
+    "Summary",
+    "backup",
+    "convert",
+    "convert_to_rbd_diff",
+    "export",
+    "merge",
+]

@@ -1,0 +1,150 @@
+"""Converts a backup: into the other dialect, or into a stream that Ceph imports."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+
+from anyio import to_thread
+
+from asyncbackup.engine.chain import ChainOptions, open_chain
+from asyncbackup.engine.compact import ZEROS, trim
+from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.info import survey
+from asyncbackup.engine.merge import MergeSummary, merge
+from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.replay import Content, Meter, OnReplay, Replay, ReplayProgress, nothing
+from asyncbackup.errors import Incompatible, single_error
+from asyncbackup.format import rbd_diff
+from asyncbackup.format.manifest import SnapshotInfo
+from asyncbackup.sinks import FileSink, Sink
+
+
+@dataclass(frozen=True, slots=True)
+class RbdDiffSummary:
+    """What an rbd-diff stream holds. Sizes in bytes, times in seconds."""
+
+    base: str | None
+    """The snapshot that Ceph has to have; None for a full image."""
+    snapshot: str | None
+    """The snapshot that importing makes; None if it makes none."""
+    size: int
+    """Of the image."""
+    ranges: int
+    bytes_written: int
+    elapsed_s: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Give the fields as plain values, for JSON."""
+        return asdict(self)
+
+
+async def convert(
+    backup: str | os.PathLike[str],
+    target: str | os.PathLike[str] | Sink,
+    *,
+    manifest: Sink | None = None,
+    chain_options: ChainOptions | None = None,
+    options: BackupOptions | None = None,
+    on_progress: OnReplay | None = None,
+) -> MergeSummary:
+    """Write ``backup`` in the dialect of ``options``; its manifest, if it has one, follows.
+
+    ``target`` and ``manifest`` are as ``merge`` takes them, and what is raised is what it raises.
+    """
+    return await merge(
+        [backup], target, manifest=manifest, chain_options=chain_options, options=options, on_progress=on_progress
+    )
+
+
+async def convert_to_rbd_diff(
+    backup: str | os.PathLike[str],
+    target: str | os.PathLike[str] | Sink,
+    *,
+    snapshot_name: str | None = None,
+    base_name: str | None = None,
+    chain_options: ChainOptions | None = None,
+    options: BackupOptions | None = None,
+    on_progress: OnReplay | None = None,
+) -> RbdDiffSummary:
+    """Write ``backup`` as what ``rbd import-diff`` reads. What lies beyond the VDI's size is left out.
+
+    ``target`` is the path of a file that must not exist, or an entered sink. The snapshots are called as
+    ``snapshot_name`` and ``base_name`` say, or by the tags or else the ids that the manifest has. Raises Incompatible
+    where neither says the VDI's size, and the errors of reading and writing.
+    """
+    if isinstance(target, str | os.PathLike):
+        async with FileSink(target) as sink:
+            return await convert_to_rbd_diff(
+                backup,
+                sink,
+                snapshot_name=snapshot_name,
+                base_name=base_name,
+                chain_options=chain_options,
+                options=options,
+                on_progress=on_progress,
+            )
+    started = time.monotonic()
+    with single_error():
+        async with open_chain([backup], chain_options) as chain:
+            if chain.is_full and base_name is not None:
+                raise Incompatible(f"{chain.readers[0].name} is a full backup: leave --base-name out")
+            of = chain.subject
+            snapshot = snapshot_name or _name(of.snapshot if of else None)
+            base = base_name or _name(of.base if of else None)
+            output = _Stream(target, chain.object_size, chain.size, Meter(ReplayProgress(), on_progress))
+            if chain.readers[0].size is not None:
+                output.meter.progress.objects_planned = (await survey(chain)).objects
+            await output.write([rbd_diff.opening(chain.size, snapshot, base)])
+            await Replay(chain, Composer(None), options or BackupOptions(), nothing, output.deliver).run()
+            await output.write([rbd_diff.ENDING])
+            await target.commit(b"")
+            return RbdDiffSummary(
+                base=base,
+                snapshot=snapshot,
+                size=chain.size,
+                ranges=output.ranges,
+                bytes_written=output.meter.progress.bytes_written,
+                elapsed_s=time.monotonic() - started,
+            )
+
+
+@dataclass(slots=True)
+class _Stream:
+    """The stream that is being written, of an image of ``size`` bytes."""
+
+    sink: Sink
+    object_size: int
+    size: int
+    meter: Meter
+    ranges: int = 0
+
+    async def deliver(self, contents: list[Content]) -> None:
+        """Write portions of objects, each as a range."""
+        zero = await to_thread.run_sync(_find_zeros, contents)
+        pieces: list[bytes | memoryview] = []
+        for content, is_zero in zip(contents, zero, strict=True):
+            start = content.portion.group.idx * self.object_size + content.portion.offset
+            data = content.data[: max(0, self.size - start)]
+            if data:
+                pieces += [rbd_diff.zeros(start, len(data))] if is_zero else [rbd_diff.data(start, len(data)), data]
+                self.ranges += 1
+        await self.write(pieces)
+        await self.meter.count(contents)
+
+    async def write(self, pieces: list[bytes | memoryview]) -> None:
+        if pieces:
+            await self.sink.append(pieces)
+            self.meter.progress.bytes_written += sum(map(len, pieces))
+
+
+def _find_zeros(contents: list[Content]) -> list[bool]:
+    return [trim(content.data, ZEROS[: len(content.data)]).length == 0 for content in contents]
+
+
+def _name(snapshot: SnapshotInfo | None) -> str | None:
+    """Name a snapshot to Ceph; a working VDI has none."""
+    if snapshot is None or snapshot.created is None:
+        return None
+    return snapshot.tag or str(snapshot.id)

@@ -1,0 +1,197 @@
+"""Merges a chain of backups into one that equals it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Final
+
+from anyio import to_thread
+
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
+from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
+from asyncbackup.engine.compose import Base, Composer, ImageBase, ZeroBase
+from asyncbackup.engine.info import survey
+from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.proof import ManifestWriter, open_target
+from asyncbackup.engine.reader import Digests
+from asyncbackup.engine.replay import Content, Meter, OnReplay, Replay, ReplayProgress, nothing
+from asyncbackup.errors import Incompatible, single_error
+from asyncbackup.format import Dialect, RecordHeader
+from asyncbackup.format.manifest import RecordDigests
+from asyncbackup.sinks import FileSource, Sink
+
+_ADVICE: Final = "take it from an image of the base with --base-image, or from the cluster with --base-vdi and -s"
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSummary:
+    """What was written. Sizes in bytes, times in seconds."""
+
+    files: int
+    dialect: Dialect
+    has_manifest: bool
+    records: int
+    bytes_written: int
+    elapsed_s: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Give the fields as plain values, for JSON."""
+        return asdict(self) | {"dialect": self.dialect.value}
+
+
+async def merge(
+    backups: Sequence[str | os.PathLike[str]],
+    target: str | os.PathLike[str] | Sink,
+    *,
+    base: str | os.PathLike[str] | Base | None = None,
+    manifest: Sink | None = None,
+    check_base: bool = True,
+    chain_options: ChainOptions | None = None,
+    options: BackupOptions | None = None,
+    on_progress: OnReplay | None = None,
+) -> MergeSummary:
+    """Write one backup that does what ``backups`` do one after the other; oldest first.
+
+    ``target`` is the path of a file that must not exist, which gets a manifest beside it; or an entered sink, whose
+    manifest goes to the entered sink ``manifest`` or nowhere. There is one only if all ``backups`` have one. What lies
+    between two ranges of an object, and what no file has, comes from ``base``: an image, or what else holds what the
+    first of the backups is the difference to. A full backup needs none.
+
+    Raises BaseNeeded where it needs one, BaseMismatch where it is another one, Incompatible, and the errors of reading
+    and writing. There is then, and after a cancellation, no new file.
+    """
+    if isinstance(target, str | os.PathLike):
+        async with open_target(target) as (data, proof):
+            return await merge(
+                backups,
+                data,
+                base=base,
+                manifest=proof,
+                check_base=check_base,
+                chain_options=chain_options,
+                options=options,
+                on_progress=on_progress,
+            )
+    started = time.monotonic()
+    options = options or BackupOptions()
+    if options.dialect.needs_seek and not target.can_seek:
+        raise Incompatible(f"a {options.dialect.value} backup is completed at its beginning, so it cannot be piped")
+    with single_error():
+        async with open_chain(backups, chain_options) as chain, _open_base(chain, base) as under:
+            provable = all(reader.subject is not None for reader in chain.readers)
+            writer = ManifestWriter(manifest) if manifest is not None and provable else None
+            output = _Output(target, options.dialect, under, writer)
+            meter = Meter(ReplayProgress(), on_progress)
+            await _run(chain, Composer(under, check_base, _ADVICE), output, options, meter)
+            return MergeSummary(
+                files=len(backups),
+                dialect=options.dialect,
+                has_manifest=writer is not None,
+                records=output.records,
+                bytes_written=output.bytes_written,
+                elapsed_s=time.monotonic() - started,
+            )
+
+
+@asynccontextmanager
+async def _open_base(chain: Chain, base: str | os.PathLike[str] | Base | None) -> AsyncIterator[Base | None]:
+    if base is not None and chain.is_full:
+        raise Incompatible(f"{chain.readers[0].name} is a full backup, which stands on no base: leave the base out")
+    if isinstance(base, str | os.PathLike):
+        async with FileSource(base) as source:
+            yield ImageBase(source, chain.object_size, chain.spans())
+    else:
+        yield ZeroBase() if chain.is_full else base
+
+
+async def _run(chain: Chain, composer: Composer, output: _Output, options: BackupOptions, meter: Meter) -> None:
+    async def deliver(contents: list[Content]) -> None:
+        await output.append(contents)
+        meter.progress.bytes_written = output.bytes_written
+        await meter.count(contents)
+
+    if all(reader.size is not None for reader in chain.readers):
+        meter.progress.objects_planned = (await survey(chain)).objects
+    await output.start(chain)
+    await Replay(chain, composer, options, nothing, deliver).run()
+    await output.finish()
+
+
+@dataclass(slots=True)
+class _Output:
+    """The backup that is being written, and what proves it."""
+
+    sink: Sink
+    dialect: Dialect
+    base: Base | None
+    proof: ManifestWriter | None
+    records: int = 0
+    bytes_written: int = 0
+    _digests: Digests = field(default_factory=Digests)
+    _buffer: memoryview | None = None
+
+    async def start(self, chain: Chain) -> None:
+        if self.proof is not None:
+            assert chain.subject is not None
+            self.proof.start(replace(chain.subject, dialect=self.dialect, base=chain.base))
+        await self._write([self.dialect.opening])
+
+    async def append(self, contents: list[Content]) -> None:
+        """Write portions of objects, in order: the first of each after the header of its record."""
+        pieces: list[bytes | memoryview] = []
+        for content in contents:
+            group = content.portion.group
+            if content.portion.is_first:
+                pieces.append(RecordHeader(group.idx, group.start, group.end - group.start).encode())
+                self.records += 1
+            pieces.append(content.data)
+            if self.proof is not None:
+                await self._prove(self.proof, content)
+        await self._write(pieces)
+
+    async def finish(self) -> None:
+        await self._write([self.dialect.ending])
+        beginning = self.dialect.patch(self.records)
+        if self.proof is None:
+            await self.sink.commit(beginning)
+        else:
+            await self.proof.finish(self.bytes_written)
+            await self.sink.commit(beginning, self.proof.sink)
+
+    async def _write(self, pieces: list[bytes | memoryview]) -> None:
+        filled = [piece for piece in pieces if piece]
+        if filled:
+            await self.sink.append(filled)
+            self.bytes_written += sum(map(len, filled))
+
+    async def _prove(self, proof: ManifestWriter, content: Content) -> None:
+        group = content.portion.group
+        if len(group.parts) == 1:
+            known = group.parts[0].record.digests
+            assert known is not None
+            if content.portion.is_last:
+                proof.add_known(known)
+            return
+        if content.portion.is_first:
+            self._digests = Digests()
+        await to_thread.run_sync(self._digests.data.update, content.data)
+        if self.base is not None:
+            await to_thread.run_sync(self._digests.base.update, await self._base_data(self.base, content))
+        if content.portion.is_last:
+            header = RecordHeader(group.idx, group.start, group.end - group.start)
+            base = None if self.base is None else self._digests.base.hexdigest()
+            proof.add_known(RecordDigests(header, self._digests.data.hexdigest(), base))
+
+    async def _base_data(self, base: Base, content: Content) -> memoryview:
+        length = content.portion.length
+        if isinstance(base, ZeroBase):
+            return ZEROS[:length]
+        if self._buffer is None:
+            self._buffer = memoryview(mmap.mmap(-1, MAX_LENGTH))
+        await base.read(content.portion.group.idx, content.portion.offset, self._buffer[:length])
+        return self._buffer[:length]
