@@ -14,16 +14,20 @@ from asyncbackup.engine import (
     BackupOptions,
     ChainOptions,
     ExportSummary,
+    Info,
     MergeSummary,
     Progress,
     RbdDiffSummary,
     ReplayProgress,
+    RestoreSummary,
     Summary,
     backup,
     convert,
     convert_to_rbd_diff,
     export,
+    info,
     merge,
+    restore,
 )
 from asyncbackup.errors import AsyncBackupError
 from asyncbackup.format import Dialect
@@ -38,12 +42,14 @@ __all__ = [
     "Dialect",
     "ExportSummary",
     "FileSink",
+    "Info",
     "MergeSummary",
     "NullSink",
     "PipeSink",
     "Progress",
     "RbdDiffSummary",
     "ReplayProgress",
+    "RestoreSummary",
     "Sink",
     "Summary",
     "Volume",
@@ -52,7 +58,9 @@ __all__ = [
     "convert",
     "convert_to_rbd_diff",
     "export",
+    "info",
     "merge",
+    "restore",
 ]
 
 __version__ = "0.1.0"

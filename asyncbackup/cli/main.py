@@ -18,6 +18,8 @@ from asyncbackup.errors import AsyncBackupError
 _VERBS: Final = {
     "backup": "Back up a snapshot of a VDI, or its difference to an older one.",
     "demo": "Show an incremental backup being made, against a cluster of its own.",
+    "info": "Tell what a backup file is.",
+    "restore": "Make a new VDI of a backup and its increments.",
     "sheep": "Run the embedded server: a cluster of one node.",
     "vdi": "Show the VDIs of a cluster and their snapshots.",
 }

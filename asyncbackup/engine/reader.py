@@ -163,7 +163,7 @@ class BackupReader:
             likeliest = max(possible, key=lambda dialect: ends[dialect])
             if list(ends.values()).count(ends[likeliest]) == 1:
                 return likeliest
-        raise BackupDamaged(self.name, 8, "this may be of either dialect; say which with --dialect")
+        raise BackupDamaged(self.name, 8, "this may be of either dialect; say which with --format")
 
     def _find_end(self, dialect: Dialect) -> int:
         """Give the size of the backup in a dialect that it may be of; 0 if it is not."""

@@ -1,0 +1,95 @@
+"""``asyncbackup info``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from asyncbackup.cli import text
+from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.options import file_options, json_option
+from asyncbackup.cli.running import run_async
+from asyncbackup.engine import Info, info
+from asyncbackup.engine.chain import describe
+from asyncbackup.engine.reader import Record
+from asyncbackup.format import Dialect
+from asyncbackup.format.manifest import Subject
+
+
+@click.command("info", context_settings=CONTEXT)
+@click.argument("file")
+@click.option("--records", "with_records", is_flag=True, help="List each record.")
+@file_options
+@json_option
+def command(*, file: str, with_records: bool, dialect: Dialect | None, object_size: int | None, as_json: bool) -> None:
+    """Tell what backup FILE is: its dialect, how much is in it, and what its manifest says.
+
+    FILE `-` is standard input.
+    """
+    listing = _JsonListing() if as_json else _TextListing()
+    found = run_async(
+        lambda: info(file, dialect=dialect, object_size=object_size, on_record=listing.add if with_records else None)
+    )
+    listing.end(found)
+
+
+class _TextListing:
+    def __init__(self) -> None:
+        self._empty = True
+
+    async def add(self, record: Record) -> None:
+        if self._empty:
+            click.echo(f"{'IDX':>10}  {'OFFSET':>10}  {'LENGTH':>10}  XXH3_128 OF DATA")
+            self._empty = False
+        header, digests = record.header, record.digests
+        digest = digests.data if digests else "-"
+        click.echo(f"{header.idx:>10}  {header.offset:>10}  {header.length:>10}  {digest}")
+
+    def end(self, found: Info) -> None:
+        click.echo(_report(found))
+
+
+class _JsonListing:
+    """Writes one object piece by piece: a backup may have a million records."""
+
+    def __init__(self) -> None:
+        self._empty = True
+
+    async def add(self, record: Record) -> None:
+        header, digests = record.header, record.digests
+        fields: dict[str, object] = {"idx": header.idx, "offset": header.offset, "length": header.length}
+        if digests:
+            fields |= {"data": digests.data, "base": digests.base}
+        click.echo(('{"record_list": [' if self._empty else ", ") + json.dumps(fields), nl=False)
+        self._empty = False
+
+    def end(self, found: Info) -> None:
+        whole = json.dumps(found.as_dict())
+        click.echo(whole if self._empty else "], " + whole.removeprefix("{"))
+
+
+def _report(found: Info) -> str:
+    lines = [
+        f"file      {found.file}",
+        f"dialect   {found.dialect.value}",
+        f"records   {found.records:,}",
+        f"data      {text.size(found.data_bytes)} ({found.data_bytes} bytes)",
+    ]
+    if found.trailing_bytes:
+        lines.append(f"trailing  {found.trailing_bytes} bytes that are not part of the backup follow it")
+    if found.manifest is None:
+        lines.append("manifest  none: nothing says what this is a backup of")
+    else:
+        lines += _of_manifest(found.manifest)
+    return "\n".join(lines)
+
+
+def _of_manifest(subject: Subject) -> list[str]:
+    redundancy = f"erasure code 0x{subject.copy_policy:02x}" if subject.copy_policy else f"copies {subject.copies}"
+    size, object_size = text.size(subject.size), text.size(subject.object_size)
+    return [
+        f"vdi       {subject.vdi}, {size} ({subject.size} bytes) in objects of {object_size}, {redundancy}",
+        f"snapshot  {describe(subject.snapshot)}",
+        f"base      {describe(subject.base) if subject.base else 'none: a full backup'}",
+    ]

@@ -1,0 +1,110 @@
+"""``asyncbackup restore``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from asyncbackup.cli import text
+from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.options import (
+    byte_count,
+    cluster_options,
+    connection_options,
+    file_options,
+    json_option,
+    quiet_option,
+    snapshot_name,
+    window_options,
+)
+from asyncbackup.cli.progress import progress_bar
+from asyncbackup.cli.running import run_async
+from asyncbackup.client import ClientOptions, connect
+from asyncbackup.engine import BackupOptions, RestoreSummary, restore
+from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.replay import OnReplay, ReplayProgress
+from asyncbackup.format import Dialect
+
+
+@click.command("restore", context_settings=CONTEXT)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--to", required=True, metavar="VDI", help="The new VDI; nothing of this name may exist.")
+@click.option("-s", "--snapshot", "base", callback=snapshot_name, help="What increments go on: a snapshot's id or tag.")
+@click.option("--base-vdi", metavar="VDI", help="What -s is a snapshot of.  [default: the VDI that was backed up]")
+@click.option("--size", callback=byte_count, help="Of the VDI.  [default: as the manifest says]")
+@click.option("--copies", type=click.IntRange(1, 31), help="Kept of each object.  [default: as the manifest says]")
+@click.option("--no-check-base", is_flag=True, help="Do not compare the base with what the manifests say of it.")
+@cluster_options
+@file_options
+@connection_options
+@window_options
+@quiet_option
+@json_option
+def command(
+    *,
+    files: tuple[str, ...],
+    to: str,
+    base: int | str | None,
+    base_vdi: str | None,
+    size: int | None,
+    copies: int | None,
+    no_check_base: bool,
+    address: str,
+    port: int,
+    dialect: Dialect | None,
+    object_size: int | None,
+    connections: int,
+    timeout: float,
+    in_flight: int,
+    memory: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Make the new VDI --to of FILEs, oldest first: a full backup and its increments, or increments on snapshot -s.
+
+    No VDI or snapshot that exists is changed. Until it is complete the new VDI has the tag `unfinished restore`.
+    FILE `-` is standard input.
+    """
+    if base_vdi is not None and base is None:
+        raise click.UsageError("--base-vdi says which VDI -s is a snapshot of: give -s as well")
+    if files.count("-") > 1:
+        raise click.UsageError("standard input can be read only once")
+
+    async def work(on_progress: OnReplay) -> RestoreSummary:
+        async with connect(address, port, ClientOptions(connections=connections, request_timeout_s=timeout)) as cluster:
+            return await restore(
+                cluster,
+                files,
+                to,
+                base=base,
+                base_vdi=base_vdi,
+                copies=copies,
+                check_base=not no_check_base,
+                chain_options=ChainOptions(dialect, object_size, size),
+                options=BackupOptions(in_flight=in_flight, memory=memory),
+                on_progress=on_progress,
+            )
+
+    with progress_bar("objects", wanted=not (quiet or as_json)) as show:
+
+        def tell(progress: ReplayProgress) -> None:
+            if show is not None:
+                show(progress.objects_done, progress.objects_planned or 0, progress.bytes_written)
+
+        summary = run_async(lambda: work(tell))
+    if as_json:
+        click.echo(json.dumps(summary.as_dict()))
+    elif not quiet:
+        click.echo(_report(summary))
+
+
+def _report(summary: RestoreSummary) -> str:
+    on = f", a clone of {summary.base}" if summary.base else ""
+    checked = "" if summary.checked else "; not every file has a manifest, so not all data could be checked"
+    rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
+    return (
+        f"{summary.vdi}: {text.size(summary.size)}{on}\n"
+        f"wrote {text.objects(summary.objects_done)}, {text.size(summary.bytes_written)}, "
+        f"in {summary.elapsed_s:.1f} s ({text.size(rate)}/s){checked}"
+    )
