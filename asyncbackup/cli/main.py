@@ -17,8 +17,11 @@ from asyncbackup.errors import AsyncBackupError
 
 _VERBS: Final = {
     "backup": "Back up a snapshot of a VDI, or its difference to an older one.",
+    "convert": "Write a backup in the other format, or for Ceph's rbd import-diff.",
     "demo": "Show an incremental backup being made, against a cluster of its own.",
+    "export": "Make a raw image of a backup and its increments, or roll one forward.",
     "info": "Tell what a backup file is.",
+    "merge": "Make one backup of a backup and its increments.",
     "restore": "Make a new VDI of a backup and its increments.",
     "sheep": "Run the embedded server: a cluster of one node.",
     "vdi": "Show the VDIs of a cluster and their snapshots.",

@@ -90,10 +90,9 @@ def _memory(ctx: click.Context, param: click.Parameter, value: str) -> int:
 
 
 def file_options(function: _Function) -> _Function:
-    """Add --format and --object-size, for backups without a manifest."""
+    """Add --dialect and --object-size, for backups without a manifest."""
     dialect = click.option(
-        "--format",
-        "dialect",
+        "--dialect",
         type=click.Choice([dialect.value for dialect in Dialect]),
         callback=_dialect,
         help="The dialect of the files.  [default: as they look]",

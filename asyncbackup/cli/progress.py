@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from asyncbackup.cli import text
+from asyncbackup.engine.replay import OnReplay, ReplayProgress
 
 Show = Callable[[int, int, int], None]
 """Shows where the work stands: units done, units in all, bytes moved so far."""
@@ -35,3 +36,16 @@ def progress_bar(unit: str, *, wanted: bool) -> Iterator[Show | None]:
             bar.update(task, total=total, completed=done, amounts=f"{text.size(moved)}, {text.size(rate)}/s")
 
         yield show
+
+
+@contextmanager
+def replay_bar(*, wanted: bool) -> Iterator[OnReplay]:
+    """Show a bar while a chain of backups is gone through; give what is to be told of it."""
+    with progress_bar("objects", wanted=wanted) as show:
+
+        def tell(progress: ReplayProgress) -> None:
+            if show is not None:
+                planned = progress.objects_done if progress.objects_planned is None else progress.objects_planned
+                show(progress.objects_done, planned, progress.bytes_written)
+
+        yield tell

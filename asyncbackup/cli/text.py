@@ -15,3 +15,8 @@ def size(count: float) -> str:
 def objects(count: int) -> str:
     """Write a number of objects."""
     return f"{count:,} object{'' if count == 1 else 's'}"
+
+
+def backups(count: int) -> str:
+    """Write a number of backups."""
+    return f"{count:,} backup{'' if count == 1 else 's'}"

@@ -14,7 +14,7 @@ from anyio import to_thread
 
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
-from asyncbackup.engine.compose import Base, Composer, ImageBase, ZeroBase
+from asyncbackup.engine.compose import Base, Composer, ImageBase, SnapshotBase, ZeroBase
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.proof import ManifestWriter, open_target
@@ -102,6 +102,10 @@ async def merge(
 async def _open_base(chain: Chain, base: str | os.PathLike[str] | Base | None) -> AsyncIterator[Base | None]:
     if base is not None and chain.is_full:
         raise Incompatible(f"{chain.readers[0].name} is a full backup, which stands on no base: leave the base out")
+    if isinstance(base, SnapshotBase) and base.inode.object_size != chain.object_size:
+        raise Incompatible(
+            f"the backups have objects of {chain.object_size} bytes, but {base.name} of {base.inode.object_size}"
+        )
     if isinstance(base, str | os.PathLike):
         async with FileSource(base) as source:
             yield ImageBase(source, chain.object_size, chain.spans())

@@ -1,0 +1,115 @@
+"""``asyncbackup convert``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Final
+
+import click
+
+from asyncbackup.cli import text
+from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.merge import check_output, report
+from asyncbackup.cli.options import byte_count, file_options, json_option, quiet_option, window_options
+from asyncbackup.cli.progress import replay_bar
+from asyncbackup.cli.running import run_async
+from asyncbackup.engine import (
+    BackupOptions,
+    ChainOptions,
+    MergeSummary,
+    RbdDiffSummary,
+    convert,
+    convert_to_rbd_diff,
+)
+from asyncbackup.engine.proof import open_standard_output, open_target
+from asyncbackup.engine.replay import OnReplay
+from asyncbackup.format import Dialect
+from asyncbackup.sinks import FileSink, PipeSink
+
+_RBD_DIFF: Final = "rbd-diff"
+
+
+@click.command("convert", context_settings=CONTEXT)
+@click.argument("file")
+@click.option("--to", "target", metavar="FILE", required=True, help="What to write; `-` is standard output.")
+@click.option(
+    "--format",
+    "to_format",
+    type=click.Choice([*(dialect.value for dialect in Dialect), _RBD_DIFF]),
+    required=True,
+    help="The dialect to write, or what `rbd import-diff` reads.",
+)
+@click.option("--snapshot-name", help="For rbd-diff: the snapshot to make.  [default: the manifest's tag or id]")
+@click.option("--base-name", help="For rbd-diff: the snapshot it goes on.  [default: the manifest's tag or id]")
+@click.option("--no-manifest", is_flag=True, help="Write no FILE.manifest.")
+@click.option("--force", is_flag=True, help="Replace the file, once the new one is complete.")
+@click.option("--size", callback=byte_count, help="Of the VDI.  [default: as the manifest says]")
+@file_options
+@window_options
+@quiet_option
+@json_option
+def command(
+    *,
+    file: str,
+    target: str,
+    to_format: str,
+    snapshot_name: str | None,
+    base_name: str | None,
+    no_manifest: bool,
+    force: bool,
+    size: int | None,
+    object_size: int | None,
+    dialect: Dialect | None,
+    in_flight: int,
+    memory: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Write the backup FILE in another format.
+
+    With rbd-diff, a VDI moves to Ceph while it is in use: convert and import its full backup, and then each increment.
+    """
+    to_stdout, to_rbd = target == "-", to_format == _RBD_DIFF
+    if not to_rbd and (snapshot_name or base_name):
+        raise click.UsageError("--snapshot-name and --base-name are for --format rbd-diff")
+    check_output(to_stdout=to_stdout, seeks=not to_rbd and Dialect(to_format).needs_seek)
+    options = BackupOptions(dialect=Dialect.DOG if to_rbd else Dialect(to_format), in_flight=in_flight, memory=memory)
+    chain_options = ChainOptions(dialect, object_size, size)
+
+    async def work(on_progress: OnReplay) -> MergeSummary | RbdDiffSummary:
+        if to_rbd:
+            async with PipeSink(sys.stdout.fileno()) if to_stdout else FileSink(target, replace=force) as sink:
+                return await convert_to_rbd_diff(
+                    file,
+                    sink,
+                    snapshot_name=snapshot_name,
+                    base_name=base_name,
+                    chain_options=chain_options,
+                    options=options,
+                    on_progress=on_progress,
+                )
+        opened = (
+            open_standard_output(None) if to_stdout else open_target(target, replace=force, manifest=not no_manifest)
+        )
+        async with opened as (data, proof):
+            return await convert(
+                file, data, manifest=proof, chain_options=chain_options, options=options, on_progress=on_progress
+            )
+
+    with replay_bar(wanted=not (quiet or as_json)) as tell:
+        summary = run_async(lambda: work(tell))
+    if as_json:
+        click.echo(json.dumps(summary.as_dict()), err=to_stdout)
+    elif not quiet:
+        told = _report(summary, target) if isinstance(summary, RbdDiffSummary) else report(summary, target)
+        click.echo(told, err=to_stdout)
+
+
+def _report(summary: RbdDiffSummary, target: str) -> str:
+    rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
+    return (
+        f"{'standard output' if target == '-' else target}: {summary.snapshot or 'no snapshot'} "
+        f"{f'against {summary.base}' if summary.base else 'in full'}, of an image of {text.size(summary.size)}\n"
+        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
+    )

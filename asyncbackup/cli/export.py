@@ -1,0 +1,111 @@
+"""``asyncbackup export``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+from asyncbackup.cli import text
+from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.options import byte_count, file_options, json_option, quiet_option, window_options
+from asyncbackup.cli.progress import replay_bar
+from asyncbackup.cli.running import Interrupted, run_async
+from asyncbackup.engine import BackupOptions, ChainOptions, ExportSummary, export
+from asyncbackup.engine.replay import OnReplay
+from asyncbackup.format import Dialect
+from asyncbackup.sinks import PipeSink
+from asyncbackup.sinks.image import marker_path
+
+
+@click.command("export", context_settings=CONTEXT)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--to", "image", metavar="IMAGE", required=True, help="The raw image to make; `-` is standard output.")
+@click.option("--base", metavar="IMAGE0", help="An image of what the first backup is the difference to.")
+@click.option("--force", is_flag=True, help="Replace IMAGE, once the new one is complete.")
+@click.option("--no-check-base", is_flag=True, help="Do not compare IMAGE0 with what the manifests say of it.")
+@click.option("--size", callback=byte_count, help="Of the VDI.  [default: as the manifest says]")
+@file_options
+@window_options
+@quiet_option
+@json_option
+def command(
+    *,
+    files: Sequence[str],
+    image: str,
+    base: str | None,
+    force: bool,
+    no_check_base: bool,
+    size: int | None,
+    object_size: int | None,
+    dialect: Dialect | None,
+    in_flight: int,
+    memory: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Make a raw image of a backup and its increments, FILE... from the oldest to the newest.
+
+    IMAGE is what `dog vdi read` of the newest snapshot gives, with holes where nothing was ever written. It appears
+    under its name only when it is complete and on disk. Increments alone go on an image of their base: into a new
+    IMAGE, or, if IMAGE0 is IMAGE, in place. Then all of it is checked before anything is written; what is interrupted
+    after that leaves IMAGE.rolling behind, and the same command finishes it.
+    """
+    to_stdout = image == "-"
+    _check_usage(files, to_stdout=to_stdout)
+    chain_options = ChainOptions(dialect, object_size, size)
+    options = BackupOptions(in_flight=in_flight, memory=memory)
+
+    async def work(on_progress: OnReplay) -> ExportSummary:
+        async def into(target: str | PipeSink) -> ExportSummary:
+            return await export(
+                files,
+                target,
+                base=base,
+                replace=force,
+                check_base=not no_check_base,
+                chain_options=chain_options,
+                options=options,
+                on_progress=on_progress,
+            )
+
+        if not to_stdout:
+            return await into(image)
+        async with PipeSink(sys.stdout.fileno()) as sink:
+            return await into(sink)
+
+    with replay_bar(wanted=not (quiet or as_json)) as tell:
+        try:
+            summary = run_async(lambda: work(tell))
+        except Interrupted as error:
+            raise _interrupted(error, image) from error
+    if as_json:
+        click.echo(json.dumps(summary.as_dict()), err=to_stdout)
+    elif not quiet:
+        click.echo(_report(summary, image), err=to_stdout)
+
+
+def _check_usage(files: Sequence[str], *, to_stdout: bool) -> None:
+    if to_stdout and sys.stdout.isatty():
+        raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
+    if files.count("-") > 1:
+        raise click.UsageError("standard input can be read only once")
+
+
+def _interrupted(error: Interrupted, image: str) -> Interrupted:
+    """Tell the truth about an image that was being rolled."""
+    if image == "-" or not marker_path(image).exists():
+        return error
+    return Interrupted(error.number, f"{image} is half rolled: the same command finishes it")
+
+
+def _report(summary: ExportSummary, image: str) -> str:
+    target = "standard output" if image == "-" else image
+    rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
+    return (
+        f"{target}: {text.size(summary.size)} from {text.backups(summary.files)}"
+        f"{', in place' if summary.in_place else ''}{'' if summary.checked else ', not checked: no manifest'}\n"
+        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
+    )

@@ -1,0 +1,141 @@
+"""``asyncbackup merge``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import click
+
+from asyncbackup.cli import text
+from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.options import (
+    cluster_options,
+    file_options,
+    json_option,
+    quiet_option,
+    snapshot_name,
+    window_options,
+)
+from asyncbackup.cli.progress import replay_bar
+from asyncbackup.cli.running import run_async
+from asyncbackup.client import connect
+from asyncbackup.engine import BackupOptions, ChainOptions, MergeSummary, merge
+from asyncbackup.engine.compose import Base, SnapshotBase
+from asyncbackup.engine.proof import open_standard_output, open_target
+from asyncbackup.engine.replay import OnReplay
+from asyncbackup.format import Dialect
+
+
+@click.command("merge", context_settings=CONTEXT)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--to", "target", metavar="FILE", required=True, help="The backup to make; `-` is standard output.")
+@click.option(
+    "--format",
+    "to_dialect",
+    type=click.Choice([dialect.value for dialect in Dialect]),
+    help="Its dialect.  [default: collie; dog to standard output]",
+)
+@click.option("--base-image", metavar="IMAGE", help="An image of what the first backup is the difference to.")
+@click.option("--base-vdi", metavar="VDI", help="The VDI that has it as snapshot -s.")
+@click.option("-s", "--snapshot", callback=snapshot_name, help="That snapshot: its id (all digits) or tag.")
+@cluster_options
+@click.option("--no-check-base", is_flag=True, help="Do not compare the base with what the manifests say of it.")
+@click.option("--no-manifest", is_flag=True, help="Write no FILE.manifest.")
+@click.option("--force", is_flag=True, help="Replace the file, once the new one is complete.")
+@file_options
+@window_options
+@quiet_option
+@json_option
+def command(
+    *,
+    files: Sequence[str],
+    target: str,
+    to_dialect: str | None,
+    base_image: str | None,
+    base_vdi: str | None,
+    snapshot: int | str | None,
+    address: str,
+    port: int,
+    no_check_base: bool,
+    no_manifest: bool,
+    force: bool,
+    object_size: int | None,
+    dialect: Dialect | None,
+    in_flight: int,
+    memory: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Make one backup that does what FILE... do, from the oldest to the newest.
+
+    A base is only needed where two increments changed an object in places apart from one another: a backup has one
+    range an object, so what lies between them has to come from somewhere.
+    """
+    to_stdout = target == "-"
+    format_ = Dialect(to_dialect) if to_dialect else Dialect.DOG if to_stdout else Dialect.COLLIE
+    _check_usage(files, base_image, base_vdi, snapshot)
+    check_output(to_stdout=to_stdout, seeks=format_.needs_seek)
+    options = BackupOptions(dialect=format_, in_flight=in_flight, memory=memory)
+
+    @asynccontextmanager
+    async def open_base() -> AsyncIterator[str | Base | None]:
+        if base_vdi is None:
+            yield base_image
+            return
+        async with connect(address, port) as cluster:
+            yield await SnapshotBase.open(cluster, await cluster.find_vdi(base_vdi, snapshot))
+
+    async def work(on_progress: OnReplay) -> MergeSummary:
+        opened = (
+            open_standard_output(None) if to_stdout else open_target(target, replace=force, manifest=not no_manifest)
+        )
+        async with opened as (data, proof), open_base() as base:
+            return await merge(
+                files,
+                data,
+                base=base,
+                manifest=proof,
+                check_base=not no_check_base,
+                chain_options=ChainOptions(dialect, object_size),
+                options=options,
+                on_progress=on_progress,
+            )
+
+    with replay_bar(wanted=not (quiet or as_json)) as tell:
+        summary = run_async(lambda: work(tell))
+    if as_json:
+        click.echo(json.dumps(summary.as_dict()), err=to_stdout)
+    elif not quiet:
+        click.echo(report(summary, target), err=to_stdout)
+
+
+def _check_usage(
+    files: Sequence[str], base_image: str | None, base_vdi: str | None, snapshot: int | str | None
+) -> None:
+    if files.count("-") > 1:
+        raise click.UsageError("standard input can be read only once")
+    if base_image is not None and base_vdi is not None:
+        raise click.UsageError("give either --base-image or --base-vdi, not both")
+    if (base_vdi is None) != (snapshot is None):
+        raise click.UsageError("--base-vdi and -s go together: they name one snapshot")
+
+
+def check_output(*, to_stdout: bool, seeks: bool) -> None:
+    """Raise UsageError if what is asked for cannot go to standard output."""
+    if to_stdout and seeks:
+        raise click.UsageError("a collie backup is completed at its beginning: it cannot go to `-`; use --format dog")
+    if to_stdout and sys.stdout.isatty():
+        raise click.UsageError("a backup is not for a terminal: redirect standard output, or name a file")
+
+
+def report(summary: MergeSummary, target: str) -> str:
+    """Tell people what was written."""
+    rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
+    return (
+        f"{'standard output' if target == '-' else target}: {text.objects(summary.records)} "
+        f"from {text.backups(summary.files)}{'' if summary.has_manifest else ', without a manifest'}\n"
+        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
+    )
