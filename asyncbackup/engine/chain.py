@@ -89,7 +89,7 @@ class Chain:
         self.known_object_size = sizes.pop() if sizes else None
         """Bytes of an object; None where neither a manifest nor the caller says it."""
         for older, newer in pairwise(readers):
-            _check_link(older, newer)
+            check_link(older, newer)
 
     @property
     def subject(self) -> Subject | None:
@@ -133,6 +133,15 @@ class Chain:
         subjects = [reader.subject for reader in self.readers[first:] if reader.subject]
         return min((-(-subject.size // subject.object_size) for subject in subjects), default=None)
 
+    @property
+    def loses_base(self) -> bool:
+        """Whether objects of the base are gone at the end although no record says so: the VDI was smaller in between."""
+        first, last = self.readers[0].subject, self.subject
+        spans = self.spans()
+        if first is None or first.base_size is None or last is None or spans is None:
+            return False
+        return min(first.base_size, last.size) > spans * last.object_size
+
     async def groups(self) -> AsyncGenerator[Group, None]:
         """Go through the objects in ascending order of idx, all files side by side, in constant memory."""
         spans = [self.spans(place) for place in range(len(self.readers))]
@@ -170,7 +179,8 @@ async def open_chain(
         yield Chain(readers, options)
 
 
-def _check_link(older: BackupReader, newer: BackupReader) -> None:
+def check_link(older: BackupReader, newer: BackupReader) -> None:
+    """Raise ChainBroken if what the manifests say rules out that ``newer`` follows ``older``."""
     if older.subject is None or newer.subject is None:
         return
     if newer.subject.vdi != older.subject.vdi:

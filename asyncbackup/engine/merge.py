@@ -22,7 +22,7 @@ from asyncbackup.engine.reader import Digests
 from asyncbackup.engine.replay import Content, Meter, OnReplay, Replay, ReplayProgress, nothing
 from asyncbackup.errors import Incompatible, single_error
 from asyncbackup.format import Dialect, RecordHeader
-from asyncbackup.format.manifest import RecordDigests
+from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.sinks import FileSource, Sink
 
 _ADVICE: Final = "take it from an image of the base with --base-image, or from the cluster with --base-vdi and -s"
@@ -98,8 +98,21 @@ async def merge(
             )
 
 
+def _subject(chain: Chain, dialect: Dialect) -> Subject:
+    """Say what the merged backup is of: the newest snapshot, and what the oldest file is the difference to."""
+    oldest, newest = chain.readers[0].subject, chain.readers[-1].subject
+    assert oldest is not None
+    assert newest is not None
+    return replace(newest, dialect=dialect, base=oldest.base, base_size=oldest.base_size)
+
+
 @asynccontextmanager
 async def _open_base(chain: Chain, base: str | os.PathLike[str] | Base | None) -> AsyncIterator[Base | None]:
+    if chain.loses_base:
+        raise Incompatible(
+            "the VDI was smaller in between, which cut off objects of the base, and no backup can say that of "
+            "another one: merge with the full backup, or keep the increments apart"
+        )
     if base is not None and chain.is_full:
         raise Incompatible(f"{chain.readers[0].name} is a full backup, which stands on no base: leave the base out")
     if isinstance(base, SnapshotBase) and base.inode.object_size != chain.object_size:
@@ -141,8 +154,7 @@ class _Output:
 
     async def start(self, chain: Chain) -> None:
         if self.proof is not None:
-            assert chain.subject is not None
-            self.proof.start(replace(chain.subject, dialect=self.dialect, base=chain.base))
+            self.proof.start(_subject(chain, self.dialect))
         await self._write([self.dialect.opening])
 
     async def append(self, contents: list[Content]) -> None:

@@ -84,6 +84,7 @@ def describe_backup(to_inode: Inode, base_inode: Inode | None, dialect: Dialect)
         dialect=dialect,
         snapshot=describe_snapshot(to_inode),
         base=None if base_inode is None else describe_snapshot(base_inode),
+        base_size=None if base_inode is None else base_inode.vdi_size,
     )
 
 

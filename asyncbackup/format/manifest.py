@@ -2,10 +2,10 @@ r"""Manifests, sans-IO: what proves that a backup is good, beside it as ``FILE.m
 
 Text, a JSON object a line, each line ended by ``\n``, without spaces outside of strings:
 
-1. ``{"manifest":1,"vdi":…,"size":…,"object_size":…,"copies":…,"copy_policy":…,"dialect":…,"snapshot":…,"base":…}``:
-   sizes in bytes; ``dialect`` is ``collie`` or ``dog``; ``snapshot`` and ``base`` are
-   ``{"id":…,"tag":…,"vdi_id":…,"created":…}`` with the vdi id in hex and the time in UTC (null for a working VDI);
-   ``base`` is null for a full backup.
+1. ``{"manifest":1,"vdi":…,"size":…,"object_size":…,"copies":…,"copy_policy":…,"dialect":…,"snapshot":…,"base":…,
+   "base_size":…}``: sizes in bytes, that of the VDI at the time of the snapshot, and at the time of the base;
+   ``dialect`` is ``collie`` or ``dog``; ``snapshot`` and ``base`` are ``{"id":…,"tag":…,"vdi_id":…,"created":…}`` with
+   the vdi id in hex and the time in UTC (null for a working VDI); ``base`` and its size are null for a full backup.
 2. For each record, in order: ``{"idx":…,"offset":…,"length":…,"data":…,"base":…}``: the record's header, and as 32 hex
    digits the xxh3_128 of its data and of what the base held in that range: zeros if there is no base, null where a
    merge could not know it.
@@ -58,6 +58,7 @@ class Subject:
     dialect: Dialect
     snapshot: SnapshotInfo
     base: SnapshotInfo | None
+    base_size: int | None
 
     def encode(self) -> bytes:
         fields = {"manifest": VERSION} | asdict(self) | {"dialect": self.dialect.value}
@@ -73,6 +74,10 @@ class Subject:
         for name in ("size", "object_size", "copies", "copy_policy"):
             _number(fields[name])
         snapshot, base = fields.pop("snapshot"), fields.pop("base")
+        if base is not None:
+            _number(fields["base_size"])
+        elif fields["base_size"] is not None:
+            raise ValueError(f"expected no size of a base that there is none of, got {fields['base_size']!r}")
         return cls(
             **fields | {"dialect": Dialect(fields["dialect"])},
             snapshot=_snapshot(snapshot),
