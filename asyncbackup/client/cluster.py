@@ -115,6 +115,8 @@ class Cluster:
     async def close(self) -> None:
         """Close all connections. Idempotent."""
         for connection in self._connections:
+            connection.abort()
+        for connection in self._connections:
             await connection.close()
 
     async def _send(self, request: Request, version: int, place: Place | None) -> Reply:

@@ -138,9 +138,13 @@ class Connection(asyncio.BufferedProtocol):
             # The transport may still hold the payload, which the caller is about to reuse.
             self._end(ConnectionLost(self.address, f"gave up a {exchange.request} that was partly sent"))
 
-    async def close(self) -> None:
-        """End the connection, and wait for that. Idempotent; requests under way raise ConnectionLost."""
+    def abort(self) -> None:
+        """End the connection. Idempotent; requests under way raise ConnectionLost."""
         self._end(ConnectionLost(self.address, "closed by us"))
+
+    async def close(self) -> None:
+        """End the connection, and wait for that. Idempotent, as ``abort`` is."""
+        self.abort()
         await self._ended.wait()
 
     def _lost(self) -> AsyncBackupError:

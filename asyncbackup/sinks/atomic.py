@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -73,11 +73,9 @@ class SerialFile:
         await self._close()
 
     async def _close(self) -> None:
-        # Handed over before anything can be cancelled, so that a second cancellation only ends the waiting.
         cleaned_up = self._thread.submit(self._clean_up)
         self._thread.shutdown(wait=False)
-        with anyio.CancelScope(shield=True):
-            await asyncio.shield(asyncio.wrap_future(cleaned_up))
+        await _finished(cleaned_up)
 
     def _clean_up(self) -> None:
         """Close the descriptor, if there is one. Called in the thread, last."""
@@ -145,9 +143,9 @@ class AtomicFile(SerialFile):
 
     async def commit(self, beginning: bytes, companion: Sink | None = None) -> None:
         if companion is None or isinstance(companion, AtomicFile):
-            await self._in_thread(self._commit, beginning, companion)
+            await _finished(self._thread.submit(self._commit, beginning, companion))
         else:
-            await self._in_thread(self._commit, beginning, None)
+            await _finished(self._thread.submit(self._commit, beginning, None))
             await companion.commit(b"")
 
     def _commit(self, beginning: bytes, companion: AtomicFile | None) -> None:
@@ -159,7 +157,12 @@ class AtomicFile(SerialFile):
                 path.unlink(missing_ok=True)
         self._publish()
         if companion is not None:
-            companion._publish()  # noqa: SLF001 - of the same class
+            try:
+                companion._publish()  # noqa: SLF001 - of the same class
+            except BaseException:
+                if not self._replace:
+                    self._final.unlink()
+                raise
 
     def _flush(self, beginning: bytes) -> None:
         with told(str(self.path)):
@@ -187,6 +190,23 @@ class AtomicFile(SerialFile):
             else:
                 return
         self._temporary.replace(self._final)
+
+
+async def _finished(in_thread: Future[None]) -> None:
+    """Wait until a thread has done what must not be left half; only then is a cancellation, of any kind, passed on."""
+    done = asyncio.wrap_future(in_thread)
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not done.done():
+            try:
+                await asyncio.wait([done])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    failure = done.exception()
+    if cancelled is not None:
+        raise cancelled
+    if failure is not None:
+        raise failure
 
 
 def flush_folder(folder: Path) -> None:

@@ -16,8 +16,7 @@ import anyio
 import pytest
 
 from asyncbackup.errors import TargetError, TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
-from asyncbackup.sinks import FileSink
-from tests.waiting import until
+from asyncbackup.sinks import FileSink, NullSink
 
 
 @pytest.fixture
@@ -436,7 +435,7 @@ async def test_a_cancellation_takes_back_after_the_write_under_way(
     await asyncio.wait([task])
 
     assert task.cancelled()
-    await until(lambda: names(folder) == [])
+    assert names(folder) == []
 
 
 async def test_a_cancel_scope_takes_back_after_the_write_under_way(
@@ -471,9 +470,9 @@ async def test_a_commit_that_is_cancelled_is_whole(
     gate.go_on.set()
     await asyncio.wait([task])
 
-    assert names(folder) in ([], ["file"])
-    if names(folder):
-        assert (folder / "file").read_bytes() == b"headrest"
+    assert task.cancelled()
+    assert names(folder) == ["file"]
+    assert (folder / "file").read_bytes() == b"headrest"
 
 
 async def test_a_cancelled_open_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -487,3 +486,76 @@ async def test_a_cancelled_open_leaves_nothing(folder: Path, monkeypatch: pytest
 
     assert task.cancelled()
     assert names(folder) == []
+
+
+async def write_both(
+    folder: Path, before_commit: Callable[[], object] = lambda: None, *, replace: bool = False
+) -> None:
+    async with FileSink(folder / "file", replace=replace) as data, FileSink(folder / "proof", replace=replace) as proof:
+        await data.append([b"data"])
+        await proof.append([b"proof"])
+        before_commit()
+        await data.commit(b"", proof)
+
+
+async def test_a_companion_appears_with_the_file(folder: Path) -> None:
+    await write_both(folder)
+
+    assert names(folder) == ["file", "proof"]
+    assert (folder / "proof").read_bytes() == b"proof"
+
+
+async def test_a_companion_that_cannot_appear_takes_the_file_with_it(folder: Path) -> None:
+    with pytest.raises(TargetExists, match="proof: exists already"):
+        await write_both(folder, before_commit=lambda: (folder / "proof").write_bytes(b"theirs"))
+
+    assert names(folder) == ["proof"]
+    assert (folder / "proof").read_bytes() == b"theirs"
+
+
+async def test_a_replaced_file_is_not_taken_back_for_its_companion(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "file").write_bytes(b"old")
+
+    def fail_for_proof() -> None:
+        replace = Path.replace
+
+        def fail(path: Path, target: Path) -> Path:
+            if target.name == "proof":
+                raise OSError(errno.EIO, "broken")
+            return replace(path, target)
+
+        monkeypatch.setattr(Path, "replace", fail)
+
+    with pytest.raises(TargetWriteFailed):
+        await write_both(folder, fail_for_proof, replace=True)
+
+    assert names(folder) == ["file"]
+    assert (folder / "file").read_bytes() == b"data"
+
+
+async def test_a_companion_of_another_kind_is_committed_after_the_file(folder: Path) -> None:
+    async with FileSink(folder / "file") as sink:
+        await sink.commit(b"", NullSink())
+
+    assert names(folder) == ["file"]
+
+
+async def test_what_is_attached_is_in_the_way_too(folder: Path) -> None:
+    (folder / "attached").touch()
+
+    with pytest.raises(TargetExists, match="attached: exists already"):
+        async with FileSink(folder / "file", attached=[folder / "attached"]):
+            pytest.fail("entered")
+
+
+async def test_what_is_attached_goes_with_the_file_it_belongs_to(folder: Path) -> None:
+    (folder / "file").touch()
+    (folder / "attached").touch()
+
+    async with FileSink(folder / "file", replace=True, attached=[folder / "attached"]) as sink:
+        assert names(folder)[1:] == ["attached", "file"]
+        await sink.commit(b"")
+
+    assert names(folder) == ["file"]
