@@ -13,7 +13,9 @@ from asyncbackup.client import ClientOptions, Cluster, Volume, connect
 from asyncbackup.engine import (
     BackupOptions,
     ChainOptions,
+    Comparison,
     ExportSummary,
+    FileReport,
     Info,
     MergeSummary,
     Progress,
@@ -21,13 +23,16 @@ from asyncbackup.engine import (
     ReplayProgress,
     RestoreSummary,
     Summary,
+    VerifyReport,
     backup,
+    compare,
     convert,
     convert_to_rbd_diff,
     export,
     info,
     merge,
     restore,
+    verify,
 )
 from asyncbackup.errors import AsyncBackupError
 from asyncbackup.format import Dialect
@@ -39,8 +44,10 @@ __all__ = [
     "ChainOptions",
     "ClientOptions",
     "Cluster",
+    "Comparison",
     "Dialect",
     "ExportSummary",
+    "FileReport",
     "FileSink",
     "Info",
     "MergeSummary",
@@ -52,8 +59,10 @@ __all__ = [
     "RestoreSummary",
     "Sink",
     "Summary",
+    "VerifyReport",
     "Volume",
     "backup",
+    "compare",
     "connect",
     "convert",
     "convert_to_rbd_diff",
@@ -61,6 +70,7 @@ __all__ = [
     "info",
     "merge",
     "restore",
+    "verify",
 ]
 
 __version__ = "0.1.0"

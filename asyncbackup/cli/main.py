@@ -24,6 +24,7 @@ _VERBS: Final = {
     "merge": "Make one backup of a backup and its increments.",
     "restore": "Make a new VDI of a backup and its increments.",
     "sheep": "Run the embedded server: a cluster of one node.",
+    "verify": "Prove that backups are good, and that a cluster has what they hold.",
     "vdi": "Show the VDIs of a cluster and their snapshots.",
 }
 
@@ -61,7 +62,7 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and give its exit code."""
     try:
-        program.main(list(arguments), prog_name="asyncbackup", standalone_mode=False)
+        outcome = program.main(list(arguments), prog_name="asyncbackup", standalone_mode=False)
         sys.stdout.flush()
     except click.UsageError as error:
         error.show()
@@ -76,7 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     except AsyncBackupError as error:
         _complain(str(error))
         return exit_code(error)
-    return ExitCode.OK
+    # What click.exceptions.Exit was raised with; a verb that returns has nothing to say.
+    return ExitCode(outcome or ExitCode.OK)
 
 
 def _complain(message: str) -> None:

@@ -20,3 +20,8 @@ def objects(count: int) -> str:
 def backups(count: int) -> str:
     """Write a number of backups."""
     return f"{count:,} backup{'' if count == 1 else 's'}"
+
+
+def records(count: int) -> str:
+    """Write a number of records."""
+    return f"{count:,} record{'' if count == 1 else 's'}"

@@ -57,6 +57,7 @@ class BackupReader:
         dialect: Dialect | None = None,
         object_size: int | None = None,
         manifest: str | os.PathLike[str] | None = None,
+        ignore_manifest: bool = False,
     ) -> None:
         self.name = str(path)
         self.subject: Subject | None = None
@@ -67,6 +68,8 @@ class BackupReader:
         self._dialect = dialect
         self._object_size = object_size
         self._manifest = _existing_manifest(self.name) if manifest is None else Path(manifest)
+        if ignore_manifest:
+            self._manifest = None
         self._trailer: Trailer | None = None
         self._stack = AsyncExitStack()
 
@@ -128,6 +131,16 @@ class BackupReader:
         if count < len(into):
             raise _cut_short(self.name, offset + count, len(into) - count)
 
+    def digest_now(self, record: Record, start: int, length: int, through: memoryview, into: xxhash.xxh3_128) -> None:
+        """Take part of a record's data of a file into a digest, through a buffer. For threads."""
+        assert isinstance(self._source, FileSource)
+        for offset in range(record.position + start, record.position + start + length, len(through)):
+            view = through[: record.position + start + length - offset]
+            count = self._source.read_now(offset, view)
+            if count < len(view):
+                raise _cut_short(self.name, offset + count, len(view) - count)
+            into.update(view)
+
     async def skip_data(self, record: Record) -> None:
         """Pass over data that nobody wants: a pipe has to be read nevertheless."""
         if self.size is None:
@@ -163,7 +176,7 @@ class BackupReader:
             likeliest = max(possible, key=lambda dialect: ends[dialect])
             if list(ends.values()).count(ends[likeliest]) == 1:
                 return likeliest
-        raise BackupDamaged(self.name, 8, "this may be of either dialect; say which with --format")
+        raise BackupDamaged(self.name, 8, "this may be of either dialect; say which with --dialect")
 
     def _find_end(self, dialect: Dialect) -> int:
         """Give the size of the backup in a dialect that it may be of; 0 if it is not."""

@@ -1,0 +1,190 @@
+"""``asyncbackup verify``."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from asyncbackup.cli import text
+from asyncbackup.cli.exits import ExitCode
+from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.options import (
+    cluster_options,
+    connection_options,
+    file_options,
+    json_option,
+    quiet_option,
+    snapshot_name,
+    window_options,
+)
+from asyncbackup.cli.progress import Show, progress_bar
+from asyncbackup.cli.running import run_async
+from asyncbackup.client import ClientOptions, connect
+from asyncbackup.engine import BackupOptions, ChainOptions, Comparison, FileReport, VerifyReport, compare, verify
+from asyncbackup.engine.against import OnCompared
+from asyncbackup.engine.verify import OnVerify, Problems
+from asyncbackup.format import Dialect
+
+_LISTED = 20
+"""Objects that differ, listed by their index; the others are only counted."""
+
+
+def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """Read ``5`` or ``5%``."""
+    if value is None:
+        return None
+    try:
+        percent = float(value.removesuffix("%"))
+    except ValueError:
+        percent = -1
+    if not 0 < percent <= 100:
+        raise click.BadParameter(f"expected a percentage such as 5 or 5%, got {value!r}")
+    return percent / 100
+
+
+@click.command("verify", context_settings=CONTEXT)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.option("--against", "vdi", metavar="VDI", help="Compare the records with what this VDI has.")
+@click.option("-s", "--snapshot", callback=snapshot_name, help="Of VDI, by id or tag.  [default: the working VDI]")
+@click.option("--sample", metavar="N%", callback=_share, help="Of what should be as in the base, audit so much, too.")
+@click.option("--seed", type=click.IntRange(0), help="Choose the sample as an earlier run did that reported this.")
+@cluster_options
+@file_options
+@connection_options
+@window_options
+@quiet_option
+@json_option
+def command(
+    *,
+    files: tuple[str, ...],
+    vdi: str | None,
+    snapshot: int | str | None,
+    sample: float | None,
+    seed: int | None,
+    address: str,
+    port: int,
+    dialect: Dialect | None,
+    object_size: int | None,
+    connections: int,
+    timeout: float,
+    in_flight: int,
+    memory: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Prove FILEs, oldest first: structure, data where a manifest is, and that they follow one another.
+
+    With --against, what they hold is then compared with the cluster. FILE `-` is standard input.
+    """
+    if vdi is None and (snapshot is not None or sample is not None):
+        raise click.UsageError("-s and --sample go with --against")
+    if files.count("-") > (vdi is None):
+        raise click.UsageError("standard input can be read only once")
+    chain_options = ChainOptions(dialect, object_size)
+    wanted = not (quiet or as_json)
+
+    async def work() -> tuple[VerifyReport, Comparison | None]:
+        with progress_bar("bytes", wanted=wanted) as show:
+            report = await verify(files, chain_options=chain_options, on_progress=_tell_verified(show))
+        if vdi is None or not report.is_good:
+            return report, None
+        client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
+        async with connect(address, port, client_options) as cluster:
+            with progress_bar("objects", wanted=wanted) as show:
+                return report, await compare(
+                    cluster,
+                    files,
+                    vdi,
+                    snapshot,
+                    sample=sample,
+                    seed=seed,
+                    chain_options=chain_options,
+                    options=BackupOptions(in_flight=in_flight, memory=memory),
+                    on_progress=_tell_compared(show),
+                )
+
+    report, comparison = run_async(work)
+    is_good = report.is_good and (comparison is None or comparison.is_good)
+    if as_json:
+        against = None if comparison is None else comparison.as_dict()
+        click.echo(json.dumps(report.as_dict() | {"good": is_good, "against": against}))
+    else:
+        _print(report, comparison, quiet=quiet)
+        if vdi is not None and comparison is None:
+            click.echo(f"not compared with {vdi}: what is damaged differs anyway")
+    if not is_good:
+        raise click.exceptions.Exit(ExitCode.FAILURE)
+
+
+def _tell_verified(show: Show | None) -> OnVerify | None:
+    if show is None:
+        return None
+    return lambda progress: show(progress.bytes_done, progress.bytes_total, progress.bytes_done)
+
+
+def _tell_compared(show: Show | None) -> OnCompared | None:
+    if show is None:
+        return None
+    return lambda found: show(found.objects_done, found.objects_planned, found.bytes_compared)
+
+
+def _print(report: VerifyReport, comparison: Comparison | None, *, quiet: bool) -> None:
+    for file in report.files:
+        _print_problems(file.problems)
+        if not quiet:
+            click.echo(_verdict(file))
+    _print_problems(report.links)
+    if not quiet and len(report.files) > 1:
+        click.echo(_links(report))
+    if comparison is not None:
+        if comparison.differing:
+            click.echo(_differences(comparison))
+        if not quiet:
+            click.echo(_compared(comparison))
+
+
+def _print_problems(problems: Problems) -> None:
+    for message in problems.messages:
+        click.echo(message)
+    if problems.count > len(problems.messages):
+        click.echo(f"… and {problems.count - len(problems.messages):,} more")
+
+
+def _verdict(file: FileReport) -> str:
+    trailing = f"; {file.trailing_bytes:,} bytes that are no part of it follow" if file.trailing_bytes else ""
+    if file.problems.count:
+        problems = f"{file.problems.count:,} problem{'' if file.problems.count == 1 else 's'}"
+        return f"{file.file}: BAD, {problems}{trailing}"
+    found = f"{text.records(file.records)}, {text.size(file.data_bytes)}"
+    if file.has_manifest:
+        return f"{file.file}: good, all data is as its manifest says: {found}{trailing}"
+    return f"{file.file}: its structure is good; without a manifest nothing proves its data: {found}{trailing}"
+
+
+def _links(report: VerifyReport) -> str:
+    if report.links.count:
+        return "chain: BROKEN"
+    if report.unproven_links:
+        return f"chain: {report.unproven_links} of {len(report.files) - 1} links cannot be proven without manifests"
+    return "chain: good, each file follows the one before it"
+
+
+def _differences(comparison: Comparison) -> str:
+    listed = ", ".join(map(str, comparison.differing_idx[:_LISTED]))
+    others = f" and {comparison.differing - _LISTED:,} more" if comparison.differing > _LISTED else ""
+    return f"{comparison.vdi} differs in {text.objects(comparison.differing)}: {listed}{others}"
+
+
+def _compared(comparison: Comparison) -> str:
+    where = f"{comparison.vdi} {comparison.snapshot or '(the working VDI)'}"
+    verdict = "the same" if comparison.is_good else "NOT THE SAME"
+    compared = f"{text.size(comparison.bytes_compared)} of {text.objects(comparison.objects_done)}"
+    lines = [f"{where}: {verdict}; compared {compared}"]
+    if comparison.seed is not None:
+        lines.append(
+            f"audited {comparison.unchanged_audited:,} of {text.objects(comparison.unchanged)} without a record, and "
+            f"what lies around {comparison.partly_changed_audited:,} of {text.records(comparison.partly_changed)}; "
+            f"{comparison.shared:,} shared with the base; seed {comparison.seed}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,259 @@
+"""Compares what a chain of backups has with what a cluster has."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+import anyio
+import numpy as np
+from anyio import to_thread
+from numpy.typing import NDArray
+
+from asyncbackup.client import Cluster
+from asyncbackup.client.cluster import Snapshot
+from asyncbackup.engine.chain import Chain, ChainOptions, Group, describe, open_chain
+from asyncbackup.engine.compact import trim
+from asyncbackup.engine.compose import Composer, SnapshotBase, ZeroBase
+from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.proof import describe_snapshot
+from asyncbackup.engine.window import Slot, Window
+from asyncbackup.errors import Incompatible, single_error
+from asyncbackup.wire.constants import MAX_DENSE_OBJECTS
+from asyncbackup.wire.inode import Inode, Owners
+
+NOTHING: Final[NDArray[np.uint32]] = np.zeros(0, np.uint32)
+
+MAX_DIFFERENCES: Final = 1000
+"""Objects that a comparison names; those beyond are only counted, so that memory is bounded."""
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What was compared, and what was not the same. Sizes in bytes; also where it stands meanwhile."""
+
+    vdi: str
+    snapshot: str | None
+    objects_planned: int = 0
+    """Objects that the backups have something of, and that are audited besides."""
+    objects_done: int = 0
+    bytes_compared: int = 0
+    differing: int = 0
+    """Objects that are not the same."""
+    differing_idx: list[int] = field(default_factory=list)
+    """The first of them."""
+    unchanged: int = 0
+    """With a sample: objects without a record whose owner is another than in the base."""
+    unchanged_audited: int = 0
+    partly_changed: int = 0
+    """With a sample: objects whose records leave something out."""
+    partly_changed_audited: int = 0
+    shared: int = 0
+    """With a sample: objects that are the base's, so that they are equal unread."""
+    seed: int | None = None
+    """Repeats the sample's choice."""
+
+    @property
+    def is_good(self) -> bool:
+        return not self.differing
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, for JSON."""
+        return {"good": self.is_good} | asdict(self)
+
+
+OnCompared = Callable[[Comparison], None]
+"""Called in the event loop whenever some objects are done; must return soon."""
+
+
+async def compare(
+    cluster: Cluster,
+    backups: Sequence[str | os.PathLike[str]],
+    vdi: str,
+    snapshot: Snapshot | None = None,
+    *,
+    sample: float | None = None,
+    seed: int | None = None,
+    chain_options: ChainOptions | None = None,
+    options: BackupOptions | None = None,
+    on_progress: OnCompared | None = None,
+) -> Comparison:
+    """Compare the records of ``backups``, oldest first, with ``snapshot`` of ``vdi``, by default the working VDI.
+
+    Only what the records cover is read. With a ``sample``, from 0 to 1, that part of the objects that should be as in
+    the base is audited as well, and as much of what lies around the records: chosen at random, by ``seed`` if it is
+    given, and at least one. An object that has the same owner in both needs no look.
+
+    Raises Incompatible, NotFound, and the errors of backups and cluster; differences are no errors. The digests of
+    manifests are the business of ``verify``.
+    """
+    with single_error():
+        async with open_chain(backups, chain_options) as chain:
+            if any(reader.size is None for reader in chain.readers):
+                raise Incompatible("what is compared has to be read twice, so it cannot come from a pipe")
+            here = await _open_snapshot(cluster, chain, await cluster.find_vdi(vdi, snapshot))
+            found = Comparison(vdi, None if snapshot is None else str(snapshot))
+            base = None if sample is None else await _open_base(cluster, chain, vdi)
+            layout = await _lay_out(chain)
+            chosen = NOTHING
+            if sample is not None:
+                found.seed = secrets.randbits(32) if seed is None else seed
+                chosen = _choose(
+                    layout, here.owners, base.owners if isinstance(base, SnapshotBase) else NOTHING, sample, found
+                )
+            found.objects_planned = int(np.count_nonzero(layout.recorded)) + found.unchanged_audited
+            await _Job(chain, here, Composer(base), chosen, options or BackupOptions(), found, on_progress).run()
+            return found
+
+
+async def _open_snapshot(cluster: Cluster, chain: Chain, inode: Inode) -> SnapshotBase:
+    if inode.is_hyper:
+        raise Incompatible(f"{inode.name!r} is a hyper volume, which cannot be compared")
+    if inode.object_size != chain.object_size:
+        raise Incompatible(
+            f"the backup has objects of {chain.object_size} bytes, but {inode.name!r} of {inode.object_size}"
+        )
+    return await SnapshotBase.open(cluster, inode)
+
+
+async def _open_base(cluster: Cluster, chain: Chain, vdi: str) -> SnapshotBase | ZeroBase:
+    """Find what the first file is the difference to. Raises SnapshotNotFound, Incompatible."""
+    if chain.is_full is None:
+        raise Incompatible("no manifest says what the backup is the difference to, so nothing can be audited")
+    if chain.base is None:
+        return ZeroBase()
+    inode = await cluster.find_vdi(vdi, chain.base.id)
+    if replace(describe_snapshot(inode), tag=chain.base.tag) != chain.base:
+        raise Incompatible(
+            f"snapshot {inode.snap_id} of VDI {vdi!r} is another one than the base, which was {describe(chain.base)}"
+        )
+    base = await _open_snapshot(cluster, chain, inode)
+    return SnapshotBase(cluster, inode, base.owners[: chain.spans()])
+
+
+class _Layout(NamedTuple):
+    """Which objects a chain has something of, and of which of them not everything: bool arrays by idx."""
+
+    recorded: NDArray[np.bool_]
+    partly: NDArray[np.bool_]
+
+
+async def _lay_out(chain: Chain) -> _Layout:
+    layout = _Layout(np.zeros(MAX_DENSE_OBJECTS, np.bool_), np.zeros(MAX_DENSE_OBJECTS, np.bool_))
+    async with aclosing(chain.groups()) as groups:
+        async for group in groups:
+            if group.idx >= MAX_DENSE_OBJECTS:
+                raise Incompatible(f"the backup has an object {group.idx}: it is of a hyper volume")
+            layout.recorded[group.idx] = True
+            layout.partly[group.idx] = group.first_gap(0, chain.object_size) is not None
+    return layout
+
+
+def _choose(
+    layout: _Layout, owners: Owners, base_owners: Owners, sample: float, found: Comparison
+) -> NDArray[np.uint32]:
+    """Choose what to audit: indices, ascending."""
+    count = len(owners)
+    under = np.zeros(count, np.uint32)
+    under[: len(base_owners)] = base_owners[:count]
+    recorded = layout.recorded[:count]
+    unchanged = np.flatnonzero((owners != under) & ~recorded)
+    partly = np.flatnonzero(layout.partly[:count])
+    generator = np.random.default_rng(found.seed)
+    chosen = [
+        generator.choice(population, math.ceil(sample * len(population)), replace=False)
+        for population in (unchanged, partly)
+    ]
+    found.unchanged, found.partly_changed = len(unchanged), len(partly)
+    found.unchanged_audited, found.partly_changed_audited = map(len, chosen)
+    found.shared = int(np.count_nonzero((owners == under) & (owners != 0) & ~recorded))
+    return np.sort(np.concatenate(chosen)).astype(np.uint32)
+
+
+class _Piece(NamedTuple):
+    """Part of an object to compare."""
+
+    group: Group
+    offset: int
+    length: int
+    is_last: bool
+
+
+class _Compared(NamedTuple):
+    """A piece, and whether it is the same on both sides."""
+
+    piece: _Piece
+    same: bool
+
+
+@dataclass(slots=True)
+class _Job:
+    """A comparison under way."""
+
+    chain: Chain
+    here: SnapshotBase
+    composer: Composer
+    chosen: NDArray[np.uint32]
+    options: BackupOptions
+    found: Comparison
+    on_progress: OnCompared | None
+    last_differing: int = -1
+    threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
+
+    async def run(self) -> None:
+        piece_size = self.options.piece_size(self.chain.object_size)
+        window = Window(self.options.slots(piece_size), piece_size, self._compare, self._deliver)
+        async with aclosing(self._pieces(piece_size)) as pieces:
+            await window.run(pieces)
+
+    async def _pieces(self, piece_size: int) -> AsyncGenerator[_Piece, None]:
+        whole = [(0, self.chain.object_size)]
+        async with aclosing(self._groups()) as groups:
+            async for group, audited in groups:
+                ranges = whole if audited else group.covered(0, self.chain.object_size)
+                for start, end in ranges:
+                    for offset in range(start, end, piece_size):
+                        length = min(piece_size, end - offset)
+                        yield _Piece(group, offset, length, offset + length == ranges[-1][1])
+
+    async def _groups(self) -> AsyncGenerator[tuple[Group, bool], None]:
+        """Go through what the chain has and what was chosen besides, by ascending idx; True: to be audited."""
+        chosen = iter(self.chosen.tolist())
+        next_chosen = next(chosen, None)
+        async with aclosing(self.chain.groups()) as groups:
+            async for group in groups:
+                while next_chosen is not None and next_chosen < group.idx:
+                    yield Group(next_chosen, ()), True
+                    next_chosen = next(chosen, None)
+                audited = next_chosen == group.idx
+                yield group, audited
+                if audited:
+                    next_chosen = next(chosen, None)
+        while next_chosen is not None:
+            yield Group(next_chosen, ()), True
+            next_chosen = next(chosen, None)
+
+    async def _compare(self, piece: _Piece, slot: Slot) -> _Compared:
+        ours, theirs = slot.to[: piece.length], slot.base[: piece.length]
+        await self.composer.compose(piece.group, piece.offset, ours)
+        await self.here.read(piece.group.idx, piece.offset, theirs)
+        difference = await to_thread.run_sync(trim, ours, theirs, limiter=self.threads)
+        return _Compared(piece, not difference.length)
+
+    async def _deliver(self, compared: list[_Compared]) -> None:
+        found = self.found
+        for piece, same in compared:
+            found.bytes_compared += piece.length
+            if not same and piece.group.idx != self.last_differing:
+                self.last_differing = piece.group.idx
+                found.differing += 1
+                if len(found.differing_idx) < MAX_DIFFERENCES:
+                    found.differing_idx.append(piece.group.idx)
+            found.objects_done += piece.is_last
+        if self.on_progress is not None:
+            self.on_progress(found)

@@ -1,0 +1,258 @@
+"""Proves backups: their structure and, where manifests are, their data and that they follow one another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import anyio
+import xxhash
+from anyio import to_thread
+
+from asyncbackup.engine.chain import ChainOptions, check_link
+from asyncbackup.engine.reader import BackupReader, Record, manifest_path
+from asyncbackup.engine.window import Slot, Window
+from asyncbackup.errors import AsyncBackupError, BackupDamaged, ChainBroken, DigestMismatch, single_error
+from asyncbackup.format import Dialect
+
+MAX_PROBLEMS: Final = 1000
+"""Problems that a report holds; those beyond are only counted, so that memory is bounded."""
+
+_THROUGH: Final = 256 << 10
+"""Bytes read and digested at a time: they are still in the core's cache when they are digested."""
+
+_BATCH_BYTES: Final = 16 << 20
+_BATCH_RECORDS: Final = 256
+"""Data and records digested in one go in a thread: few hops, and a cancellation waits only for so much."""
+
+
+@dataclass(slots=True)
+class VerifyProgress:
+    """Where a verification stands. The same object each time: copy it to keep it."""
+
+    bytes_total: int = 0
+    """Bytes of the files that have manifests."""
+    bytes_done: int = 0
+    records_done: int = 0
+
+
+OnVerify = Callable[[VerifyProgress], None]
+"""Called in the event loop whenever some records are done; must return soon."""
+
+
+@dataclass(slots=True)
+class Problems:
+    """What is wrong, in words: the first ones, and how many there are."""
+
+    messages: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, problem: AsyncBackupError | str) -> None:
+        self.count += 1
+        if len(self.messages) < MAX_PROBLEMS:
+            self.messages.append(str(problem))
+
+
+@dataclass(slots=True)
+class FileReport:
+    """What is known of one file. Sizes in bytes."""
+
+    file: str
+    dialect: Dialect | None = None
+    """None if it could not be found out."""
+    records: int = 0
+    data_bytes: int = 0
+    trailing_bytes: int = 0
+    """Bytes that follow the backup and are no part of it."""
+    has_manifest: bool = False
+    """Whether there is a good manifest, so that the data could be proven."""
+    problems: Problems = field(default_factory=Problems)
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was found. It is all good if there are no problems."""
+
+    files: list[FileReport]
+    links: Problems = field(default_factory=Problems)
+    """Files that do not follow one another."""
+    unproven_links: int = 0
+    """Neighbours of which not both have a manifest."""
+
+    @property
+    def is_good(self) -> bool:
+        return not self.links.count and not any(file.problems.count for file in self.files)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, for JSON."""
+        files = [asdict(file) | {"dialect": file.dialect and file.dialect.value} for file in self.files]
+        return {"good": self.is_good} | asdict(self) | {"files": files}
+
+
+async def verify(
+    backups: Sequence[str | os.PathLike[str]],
+    *,
+    chain_options: ChainOptions | None = None,
+    on_progress: OnVerify | None = None,
+) -> VerifyReport:
+    """Read ``backups`` through, oldest first, and tell all that is wrong with them.
+
+    Without a manifest only a file's structure can be proven. Raises SourceMissing and SourceUnreadable alone; a
+    damaged file is a problem in the report.
+    """
+    options = chain_options or ChainOptions()
+    progress = VerifyProgress()
+    readers: list[BackupReader | None] = []
+    report = VerifyReport([])
+    with single_error():
+        for path in backups:
+            found = FileReport(str(path))
+            report.files.append(found)
+            readers.append(await _verify_file(path, options, found, progress, on_progress))
+    for older, newer in pairwise(readers):
+        if older is None or newer is None or older.subject is None or newer.subject is None:
+            report.unproven_links += 1
+            continue
+        try:
+            check_link(older, newer)
+        except ChainBroken as broken:
+            report.links.add(broken)
+    return report
+
+
+async def _verify_file(
+    path: str | os.PathLike[str],
+    options: ChainOptions,
+    report: FileReport,
+    progress: VerifyProgress,
+    on_progress: OnVerify | None,
+) -> BackupReader | None:
+    """Verify one file. Gives its reader, closed, for what it knows; None if it is no backup."""
+    async with AsyncExitStack() as stack:
+        reader = await _enter(stack, path, options, report)
+        if reader is not None:
+            report.dialect, report.has_manifest = reader.dialect, reader.subject is not None
+            await _Job(reader, report, progress, on_progress).run()
+        return reader
+
+
+async def _enter(
+    stack: AsyncExitStack, path: str | os.PathLike[str], options: ChainOptions, report: FileReport
+) -> BackupReader | None:
+    """Open a backup; if its manifest is damaged, without it."""
+    for ignore_manifest in (False, True):
+        reader = BackupReader(
+            path, dialect=options.dialect, object_size=options.object_size, ignore_manifest=ignore_manifest
+        )
+        try:
+            return await stack.enter_async_context(reader)
+        except BackupDamaged as damage:
+            report.problems.add(damage)
+            if damage.source != str(manifest_path(path)):
+                break
+    return None
+
+
+class Judged(NamedTuple):
+    """A record, and what is wrong with its data."""
+
+    record: Record
+    problem: DigestMismatch | None = None
+
+
+@dataclass(slots=True)
+class _Job:
+    """One file under way."""
+
+    reader: BackupReader
+    report: FileReport
+    progress: VerifyProgress
+    on_progress: OnVerify | None
+    threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
+
+    async def run(self) -> None:
+        self.progress.bytes_total += self.reader.size or 0
+        window = Window(2 * int(self.threads.total_tokens), _THROUGH, self._digest, self._deliver)
+        async with aclosing(self._batches()) as batches:
+            await window.run(batches)
+        if self.reader.end is not None:
+            await self._judge_end()
+
+    async def _batches(self) -> AsyncGenerator[list[Record], None]:
+        """Go through the records, a few at a time. Damage ends it, and is a problem."""
+        batch: list[Record] = []
+        size = 0
+        try:
+            async with aclosing(self.reader.records()) as records:
+                async for record in records:
+                    batch.append(record)
+                    size += record.header.length
+                    await self.reader.skip_data(record)
+                    if size >= _BATCH_BYTES or len(batch) >= _BATCH_RECORDS:
+                        yield batch
+                        batch, size = [], 0
+        except BackupDamaged as damage:
+            # What stands before the damage is proven nevertheless.
+            self.report.problems.add(damage)
+        if batch:
+            yield batch
+
+    async def _digest(self, batch: list[Record], slot: Slot) -> list[Judged]:
+        """Compare the data of a batch with its manifest."""
+        if not self.report.has_manifest:
+            return [Judged(record) for record in batch]
+        large = [record for record in batch if record.header.length > _BATCH_BYTES]
+        if not large:
+            return await to_thread.run_sync(self._digest_now, batch, slot.to, limiter=self.threads)
+        judged: list[Judged] = []
+        for record in batch:
+            taken = xxhash.xxh3_128()
+            for start in range(0, record.header.length, _BATCH_BYTES):
+                length = min(_BATCH_BYTES, record.header.length - start)
+                await to_thread.run_sync(
+                    self.reader.digest_now, record, start, length, slot.to, taken, limiter=self.threads
+                )
+            judged.append(self._judge(record, taken))
+        return judged
+
+    def _digest_now(self, batch: list[Record], through: memoryview) -> list[Judged]:
+        judged: list[Judged] = []
+        for record in batch:
+            taken = xxhash.xxh3_128()
+            self.reader.digest_now(record, 0, record.header.length, through, taken)
+            judged.append(self._judge(record, taken))
+        return judged
+
+    def _judge(self, record: Record, taken: xxhash.xxh3_128) -> Judged:
+        assert record.digests is not None
+        expected, got = record.digests.data, taken.hexdigest()
+        if expected == got:
+            return Judged(record)
+        return Judged(record, DigestMismatch(self.reader.name, record.header.idx, expected, got))
+
+    async def _deliver(self, batches: list[list[Judged]]) -> None:
+        for record, problem in (judged for batch in batches for judged in batch):
+            self.report.records += 1
+            self.report.data_bytes += record.header.length
+            if problem is not None:
+                self.report.problems.add(problem)
+            self.progress.records_done += 1
+            self.progress.bytes_done += record.header.length
+        if self.on_progress is not None:
+            self.on_progress(self.progress)
+
+    async def _judge_end(self) -> None:
+        self.report.trailing_bytes = await self.reader.count_trailing()
+        if self.report.trailing_bytes and self.reader.dialect is Dialect.COLLIE and not self.report.has_manifest:
+            # A dog backup has a mark at its end, and a manifest knows the count.
+            self.report.problems.add(
+                BackupDamaged(
+                    self.reader.name,
+                    self.reader.end or 0,
+                    f"{self.report.trailing_bytes} bytes follow the last record: is the count in the header too low?",
+                )
+            )
