@@ -7,6 +7,7 @@ from typing import Protocol
 
 from asyncbackup.client import Cluster
 from asyncbackup.engine.chain import Group, Part
+from asyncbackup.engine.compact import ZEROS
 from asyncbackup.engine.reader import Digests
 from asyncbackup.errors import BaseMismatch, BaseNeeded, DigestMismatch, ObjectReadFailed, RequestFailed
 from asyncbackup.sinks import FileSource
@@ -31,7 +32,7 @@ class ZeroBase:
     name = "an empty VDI"
 
     async def read(self, idx: int, offset: int, into: memoryview) -> None:  # noqa: ARG002 - it is the same everywhere
-        into[:] = bytes(len(into))
+        into[:] = ZEROS[: len(into)]
 
 
 class SnapshotBase:
