@@ -135,7 +135,7 @@ class Chain:
 
     @property
     def loses_base(self) -> bool:
-        """Whether objects of the base are gone at the end although no record says so: the VDI was smaller in between."""
+        """Whether objects of the base are gone at the end and no record says so: the VDI was smaller in between."""
         first, last = self.readers[0].subject, self.subject
         spans = self.spans()
         if first is None or first.base_size is None or last is None or spans is None:

@@ -1,0 +1,237 @@
+"""Random lives of a disk, backed up along random ways through its snapshots: images equal the snapshots.
+
+A way may go back in time and forth again, and meet a time when the disk was smaller.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncbackup import (
+    BackupOptions,
+    ClientOptions,
+    Cluster,
+    Dialect,
+    Volume,
+    backup,
+    connect,
+    convert,
+    export,
+    merge,
+)
+from asyncbackup.engine.reader import BackupReader
+from asyncbackup.errors import BaseNeeded, Incompatible
+from asyncbackup.sheep import MemoryStore, Sheep
+from asyncbackup.wire.inode import ENTRY_SIZE, entry_offset
+from asyncbackup.wire.oid import inode_oid
+from tests.collecting import CollectingSink
+from tests.disks import OBJECT, SHIFT, content_of, noise
+
+OBJECTS = 4
+SECTORS = OBJECTS * OBJECT // 512
+SIZE_OFFSET = 536
+"""Where in an inode the VDI's size stands."""
+
+
+@dataclass(frozen=True)
+class Write:
+    sector: int
+    sectors: int
+    seed: int
+    """0 writes zeros."""
+
+
+@dataclass(frozen=True)
+class Discard:
+    idx: int
+
+
+@dataclass(frozen=True)
+class Resize:
+    size: int
+
+
+Step = Write | Discard | Resize
+
+WRITES = st.builds(
+    Write,
+    st.one_of(st.integers(0, SECTORS - 1), st.sampled_from([0, 2047, 2048, 4095])),
+    st.one_of(st.integers(1, 6), st.sampled_from([512, 2048, 2049])),
+    st.integers(0, 2),
+)
+SIZES = st.sampled_from([OBJECT, 2 * OBJECT - 512, 2 * OBJECT, 3 * OBJECT + 1536, OBJECTS * OBJECT])
+STEPS = st.one_of(WRITES, WRITES, WRITES, st.builds(Discard, st.integers(0, OBJECTS - 1)), st.builds(Resize, SIZES))
+HISTORIES = st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=3, max_size=4)
+OPTIONS = st.builds(
+    BackupOptions,
+    dialect=st.sampled_from(list(Dialect)),
+    in_flight=st.sampled_from([1, 3, 16]),
+    memory=st.sampled_from([1 << 20, 4 << 20, 128 << 20]),
+)
+
+
+async def live(cluster: Cluster, size: int, history: list[list[Step]]) -> list[str]:
+    """Let a disk have its life, and give the tags of its snapshots. Nobody writes beyond its end, as no guest can."""
+    await cluster.create_vdi("disk", size, block_size_shift=SHIFT)
+    tags = []
+    for number, steps in enumerate(history):
+        for step in steps:
+            await take(cluster, step)
+        tags.append(f"s{number}")
+        await cluster.create_snapshot("disk", tags[-1])
+    return tags
+
+
+async def take(cluster: Cluster, step: Step) -> None:
+    volume = await Volume.open(cluster, "disk")
+    inode = volume.inode
+    if isinstance(step, Write):
+        length = min(step.sectors * 512, inode.vdi_size - step.sector * 512)
+        if length > 0:
+            await volume.write(step.sector * 512, noise(step.seed, length) if step.seed else bytes(length))
+        return
+    if isinstance(step, Discard):
+        field, offset = bytes(ENTRY_SIZE), entry_offset(step.idx)
+    else:
+        field, offset = max(step.size, inode.vdi_size).to_bytes(8, "little"), SIZE_OFFSET
+    await cluster.write_object(inode_oid(inode.vdi_id), field, offset, copies=1)
+
+
+async def image_of(cluster: Cluster, tag: str) -> bytes:
+    size = (await cluster.find_vdi("disk", tag)).vdi_size
+    content = await content_of(cluster, "disk", tag)
+    return b"".join(content.get(idx, bytes(OBJECT)) for idx in range(OBJECTS))[:size]
+
+
+@dataclass
+class Way:
+    """A full backup of the first snapshot, and increments from one to the next."""
+
+    files: list[Path]
+    images: list[bytes]
+    """What each snapshot holds."""
+
+
+async def go(cluster: Cluster, folder: Path, snapshots: list[str], options: BackupOptions) -> Way:
+    files = [folder / f"way{number}" for number in range(len(snapshots))]
+    for file, base, to in zip(files, [None, *snapshots], snapshots, strict=False):
+        await backup(cluster, "disk", file, snapshot=to, base=base, options=options)
+    return Way(files, [await image_of(cluster, tag) for tag in snapshots])
+
+
+async def check_exports(way: Way, folder: Path, options: BackupOptions) -> None:
+    """Export the way at once, to a pipe, and step by step: in place, and onto the image before."""
+    standing = folder / "standing"
+    await export(way.files[:1], standing, options=options)
+    assert standing.read_bytes() == way.images[0]
+    for number in range(1, len(way.files)):
+        whole, onto, piped, piped_onto = folder / f"whole{number}", folder / f"onto{number}", *sinks(2)
+        step, image = [way.files[number]], way.images[number]
+
+        await export(way.files[: number + 1], whole, options=options)
+        await export(way.files[: number + 1], piped, options=options)
+        await export(step, onto, base=standing, options=options)
+        await export(step, piped_onto, base=standing, options=options)
+        await export(step, standing, base=standing, options=options)
+
+        assert whole.read_bytes() == image
+        assert onto.read_bytes() == image
+        assert standing.read_bytes() == image
+        assert piped.data == piped_onto.data == image
+        assert piped.committed
+        for done in (whole, onto):
+            done.unlink()
+
+
+def sinks(count: int) -> list[CollectingSink]:
+    return [CollectingSink() for _ in range(count)]
+
+
+async def merge_parts(way: Way, cuts: list[int], folder: Path, options: BackupOptions) -> list[Path]:
+    """Merge what lies between ``cuts``; increments without a base where none is needed. Checks each part's manifest."""
+    parts = []
+    for start, end in pairwise(cuts):
+        files, part = way.files[start:end], folder / f"part{start}"
+        base = folder / f"base{start}"
+        if start:
+            base.write_bytes(way.images[start - 1])
+        try:
+            await merge(files, part, options=options)
+        except BaseNeeded:
+            assert start, "a full backup needs no base"
+            await merge(files, part, base=base, options=options)
+        except Incompatible as error:
+            assert start, "a full backup can be merged with anything"
+            assert "smaller in between" in str(error)  # noqa: PT017 - only where it is raised
+            parts += files
+            continue
+        parts.append(part)
+    return parts
+
+
+@settings(max_examples=15)
+@given(st.data(), SIZES, HISTORIES, OPTIONS)
+async def test_exports_along_any_way_equal_the_snapshots(
+    data: st.DataObject, size: int, history: list[list[Step]], options: BackupOptions
+) -> None:
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
+        tags = await live(cluster, size, history)
+        snapshots = data.draw(st.lists(st.sampled_from(tags), min_size=2, max_size=4), label="way")
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            await check_exports(await go(cluster, folder, snapshots, options), folder, options)
+
+
+@settings(max_examples=15)
+@given(st.data(), SIZES, HISTORIES, OPTIONS)
+async def test_a_merged_way_exports_to_the_same_image(
+    data: st.DataObject, size: int, history: list[list[Step]], options: BackupOptions
+) -> None:
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
+        tags = await live(cluster, size, history)
+        snapshots = data.draw(st.lists(st.sampled_from(tags), min_size=2, max_size=5), label="way")
+        inner = data.draw(st.sets(st.integers(1, len(snapshots) - 1)), label="cuts")
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            way = await go(cluster, folder, snapshots, options)
+            parts = await merge_parts(way, [0, *sorted(inner), len(snapshots)], folder, options)
+            merged, converted, exported = folder / "merged", folder / "converted", CollectingSink()
+
+            await merge(parts, merged, options=options)
+            await convert(merged, converted, options=BackupOptions(dialect=Dialect.DOG))
+            await export(parts, folder / "image", options=options)
+            await export([merged], folder / "merged image", options=options)
+            await export([converted], exported, options=options)
+
+            assert (folder / "image").read_bytes() == way.images[-1]
+            assert (folder / "merged image").read_bytes() == way.images[-1]
+            assert exported.data == way.images[-1]
+            async with BackupReader(converted) as reader:
+                assert reader.subject is not None
+                assert reader.subject.snapshot.tag == snapshots[-1]
+                assert reader.subject.base is None
+
+
+@settings(max_examples=10)
+@given(SIZES, HISTORIES, OPTIONS)
+async def test_a_merged_full_backup_proves_what_a_backup_of_the_newest_snapshot_proves(
+    size: int, history: list[list[Step]], options: BackupOptions
+) -> None:
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
+        tags = await live(cluster, size, history)
+        with tempfile.TemporaryDirectory() as made:
+            folder = Path(made)
+            way = await go(cluster, folder, tags, options)
+
+            await merge(way.files, folder / "merged", options=options)
+
+            async with BackupReader(folder / "merged") as reader:
+                found = [record async for record in reader.records()]
+                assert all(record.digests and record.digests.base for record in found)
+            assert (await export([folder / "merged"], folder / "image")).checked
