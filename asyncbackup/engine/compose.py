@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import zip_longest
 from typing import Protocol
+
+import xxhash
 
 from asyncbackup.client import Cluster
 from asyncbackup.engine.chain import Group, Part
@@ -94,44 +99,57 @@ class Composer:
     check_base: bool = True
     advice: str = "name the base"
 
-    async def compose(self, group: Group, start: int, into: memoryview, digests: list[Digests] | None = None) -> None:
+    async def compose(self, group: Group, start: int, into: memoryview, digests: Sequence[Digests | None] = ()) -> None:
         """Fill ``into`` with object ``group.idx`` from byte ``start``; take what is read into ``digests``, one a part.
 
         Raises BaseNeeded, and what reading the base and the backups raises.
         """
         end = start + len(into)
         gap = group.first_gap(start, end)
-        if self.base is not None and (gap or (digests is not None and self.check_base)):
+        if self.base is not None and (gap or any(taken and taken.with_base for taken in digests)):
             await self.base.read(group.idx, start, into)
         elif gap:
             raise BaseNeeded(group.parts[0].reader.name, group.idx, gap[0], gap[1] - gap[0], self.advice)
-        for place, part in enumerate(group.parts):
+        for part, taken in zip_longest(group.parts, digests):
             first, last = max(start, part.start), min(end, part.end)
             if first < last:
                 view = into[first - start : last - start]
-                taken = None if digests is None else digests[place]
                 await part.reader.read_data(part.record, first - part.start, view, taken)
 
     async def compose_checked(self, group: Group, into: memoryview) -> None:
         """Fill ``into`` with all that the chain has of an object, and check it. Raises DigestMismatch, BaseMismatch."""
-        digests = [Digests() for _ in group.parts]
+        digests = self._digests(group)
         await self.compose(group, group.start, into, digests)
         self._judge(group, digests)
 
     async def check(self, group: Group, through: memoryview) -> None:
         """Check an object that is larger than the buffer ``through``; what remains there is of no use."""
-        digests = [Digests() for _ in group.parts]
+        digests = self._digests(group)
         for start in range(group.start, group.end, len(through)):
             await self.compose(group, start, through[: group.end - start], digests)
         self._judge(group, digests)
 
-    def _judge(self, group: Group, digests: list[Digests]) -> None:
+    def _digests(self, group: Group) -> list[Digests | None]:
+        """Make what takes the digests that the manifests let us check; the base's only if it has to be read for it."""
+        alone_on_zeros = len(group.parts) == 1 and isinstance(self.base, ZeroBase)
+        return [
+            None if part.record.digests is None else Digests(with_base=self._checks_base(part) and not alone_on_zeros)
+            for part in group.parts
+        ]
+
+    def _checks_base(self, part: Part) -> bool:
+        digests = part.record.digests
+        return self.check_base and self.base is not None and digests is not None and digests.base is not None
+
+    def _judge(self, group: Group, digests: list[Digests | None]) -> None:
         for part, taken in zip(group.parts, digests, strict=True):
             expected = part.record.digests
-            if expected is None:
+            if taken is None or expected is None:
                 continue
-            if self.check_base and self.base is not None and expected.base not in (None, taken.base.hexdigest()):
-                raise BaseMismatch(part.reader.name, group.idx, self._under(group, part))
+            if self._checks_base(part):
+                base = taken.base.hexdigest() if taken.with_base else _digest_of_zeros(part.record.header.length)
+                if base != expected.base:
+                    raise BaseMismatch(part.reader.name, group.idx, self._under(group, part))
             if expected.data != taken.data.hexdigest():
                 raise DigestMismatch(part.reader.name, group.idx, expected.data, taken.data.hexdigest())
 
@@ -139,3 +157,11 @@ class Composer:
         assert self.base is not None
         older = group.parts[: group.parts.index(part)]
         return " with ".join([self.base.name, *(below.reader.name for below in older)])
+
+
+@lru_cache
+def _digest_of_zeros(length: int) -> str:
+    digest = xxhash.xxh3_128()
+    for start in range(0, length, len(ZEROS)):
+        digest.update(ZEROS[: length - start])
+    return digest.hexdigest()

@@ -256,9 +256,10 @@ class BackupReader:
 
 
 class Digests:
-    """The running digests of a record: of what it is laid over, and of its own data, both in order."""
+    """The running digests of a record: of what it is laid over, if that is wanted, and of its own data, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_base: bool = True) -> None:
+        self.with_base = with_base
         self.base = xxhash.xxh3_128()
         self.data = xxhash.xxh3_128()
 
@@ -266,7 +267,8 @@ class Digests:
 def _overlay(source: FileSource, offset: int, into: memoryview, digests: Digests | None) -> int:
     if digests is None:
         return source.read_now(offset, into)
-    digests.base.update(into)
+    if digests.with_base:
+        digests.base.update(into)
     count = source.read_now(offset, into)
     digests.data.update(into)
     return count
