@@ -1,0 +1,106 @@
+"""Runs the command line: in this process where that shows the same, else in one of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from anyio.from_thread import start_blocking_portal
+
+from asyncbackup import ClientOptions, connect
+from asyncbackup.cli.main import run
+from asyncbackup.sheep import Fault, MemoryStore, Sheep
+from asyncbackup.wire.constants import Opcode
+from asyncbackup.wire.messages import RequestHeader
+from tests.disks import make_disk
+from tests.faults.proxy import Handler, serve
+
+PROGRAM = [sys.executable, "-W", "error", "-m", "asyncbackup"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: bytes
+    err: str
+
+
+@dataclass
+class Served:
+    """An embedded server in a thread, and how far its clients have come."""
+
+    sheep: Sheep
+    object_reads: list[RequestHeader] = field(default_factory=list)
+    is_reading: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def port(self) -> str:
+        return str(self.sheep.port)
+
+
+METADATA_READS = 4
+
+
+@contextmanager
+def serving(store: MemoryStore, *faults: str) -> Iterator[Served]:
+    """Serve ``store`` in a thread. ``is_reading`` is set with the first read of a data object."""
+
+    def note(header: RequestHeader) -> None:
+        if header.opcode == Opcode.READ_OBJ:
+            served.object_reads.append(header)
+            if len(served.object_reads) > METADATA_READS:
+                served.is_reading.set()
+
+    sheep = Sheep(store, faults=[Fault.parse(fault) for fault in faults], on_request=note)
+    served = Served(sheep)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sheep):
+        yield served
+
+
+@contextmanager
+def playing(handler: Handler) -> Iterator[str]:
+    """Let ``handler`` answer at a port, which this gives, in a thread."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(serve(handler)) as port:
+        yield str(port)
+
+
+def disk_store() -> MemoryStore:
+    """Make a store that holds the disk of tests.disks."""
+    store = MemoryStore()
+
+    async def fill() -> None:
+        async with connect(sheep.host, sheep.port, ClientOptions(connections=1)) as cluster:
+            await make_disk(cluster)
+
+    sheep = Sheep(store)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sheep):
+        portal.call(fill)
+    return store
+
+
+class Command:
+    """Calls the command line in this process; what it prints is captured by ``capture``, pytest's fixture."""
+
+    def __init__(self, capture: Any) -> None:
+        self._capture = capture
+
+    def __call__(self, *arguments: str | Path) -> Outcome:
+        self._capture.readouterr()
+        code = run([str(argument) for argument in arguments])
+        out, err = self._capture.readouterr()
+        return Outcome(int(code), out, err.decode())
+
+
+def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
+    """Start the command line as a process."""
+    return subprocess.Popen([*PROGRAM, *map(str, arguments)], **options)
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asyncbackup import __version__
+from asyncbackup.sheep import MemoryStore
+from tests.cli.command import Command, Served, disk_store, left_in, serving, start
+from tests.disks import OBJECT
+from tests.property import reference
+
+
+@pytest.fixture(scope="module")
+def store() -> MemoryStore:
+    return disk_store()
+
+
+@pytest.fixture(scope="module")
+def served(store: MemoryStore) -> Iterator[Served]:
+    with serving(store) as running:
+        yield running
+
+
+@pytest.fixture
+def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
+    return Command(capfdbinary)
+
+
+def read_terminal(descriptor: int) -> bytes:
+    """Read what was written to a terminal until its other end is closed."""
+    received = b""
+    try:
+        while data := os.read(descriptor, 1 << 16):
+            received += data
+    except OSError:  # how Linux says that nobody has the terminal open any more
+        pass
+    return received
+
+
+def test_a_file_is_collie_and_has_a_manifest(command: Command, served: Served, tmp_path: Path) -> None:
+    outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-F", "a", "-p", served.port)
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.decode().startswith("disk b against a: 5 objects in ")
+    assert len(reference.parse((tmp_path / "file").read_bytes(), "collie", OBJECT)) == 5
+    assert left_in(tmp_path) == ["file", "file.manifest"]
+
+
+def test_a_manifest_can_be_done_without(command: Command, served: Served, tmp_path: Path) -> None:
+    command("backup", "disk", tmp_path / "file", "-s", "b", "--no-manifest", "-p", served.port)
+
+    assert left_in(tmp_path) == ["file"]
+
+
+def test_the_other_dialect_can_be_asked_for(command: Command, served: Served, tmp_path: Path) -> None:
+    command("backup", "disk", tmp_path / "file", "-s", "b", "--format", "dog", "-p", served.port)
+
+    assert len(reference.parse((tmp_path / "file").read_bytes(), "dog", OBJECT)) == 7
+
+
+def test_standard_output_gets_dog_and_nothing_else(command: Command, served: Served, tmp_path: Path) -> None:
+    outcome = command("backup", "disk", "-", "-s", "b", "-F", "a", "-p", served.port)
+
+    assert outcome.code == 0
+    assert len(reference.parse(outcome.out, "dog", OBJECT)) == 5
+    assert outcome.err.startswith("disk b against a: 5 objects in ")
+
+
+def test_a_pipe_gets_the_same_as_a_file(served: Served, tmp_path: Path) -> None:
+    arguments = ("-s", "b", "-p", served.port, "-q")
+    process = start("backup", "disk", "-", *arguments, stdout=subprocess.PIPE)
+    piped, _ = process.communicate(timeout=30)
+    file = tmp_path / "file"
+
+    assert start("backup", "disk", file, "--format", "dog", *arguments).wait(30) == process.returncode == 0
+    assert piped == file.read_bytes()
+
+
+def test_quiet_prints_nothing(command: Command, served: Served, tmp_path: Path) -> None:
+    outcome = command("backup", "disk", tmp_path / "file", "-q", "--live", "-p", served.port)
+
+    assert (outcome.code, outcome.out, outcome.err) == (0, b"", "")
+
+
+def test_json_tells_what_was_done(command: Command, served: Served, tmp_path: Path) -> None:
+    outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-F", "a", "--json", "-p", served.port)
+
+    told = json.loads(outcome.out)
+    assert told.pop("elapsed_s") > 0
+    assert told == {
+        "vdi": "disk",
+        "snapshot": "b",
+        "base": "a",
+        "dialect": "collie",
+        "objects_planned": 6,
+        "objects_shared": 1,
+        "objects_done": 6,
+        "objects_read": 10,
+        "bytes_read": 10 * OBJECT,
+        "records": 5,
+        "bytes_written": (tmp_path / "file").stat().st_size,
+        "requests": 16,
+        "retries": 0,
+    }
+
+
+def test_json_goes_to_standard_error_when_data_goes_to_standard_output(command: Command, served: Served) -> None:
+    outcome = command("backup", "disk", "-", "-s", "b", "--json", "-p", served.port)
+
+    assert json.loads(outcome.err)["dialect"] == "dog"
+    assert len(reference.parse(outcome.out, "dog", OBJECT)) == 7
+
+
+def test_all_digits_are_an_id(command: Command, served: Served, tmp_path: Path) -> None:
+    outcome = command("backup", "disk", tmp_path / "file", "-s", "2", "-F", "1", "--json", "-p", served.port)
+
+    told = json.loads(outcome.out)
+    assert (told["snapshot"], told["base"], told["records"]) == ("2", "1", 5)
+
+
+def test_a_live_backup_comes_with_a_warning(command: Command, served: Served, tmp_path: Path) -> None:
+    outcome = command("backup", "disk", tmp_path / "file", "--live", "-F", "a", "-p", served.port)
+
+    assert outcome.code == 0
+    assert outcome.err == "warning: backing up disk while it may be written: this is no point in time\n"
+    assert outcome.out.decode().startswith("disk (live) against a: 5 objects in ")
+
+
+def test_force_replaces_a_file(command: Command, served: Served, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "--force", "-p", served.port)
+
+    assert outcome.code == 0
+    assert len(reference.parse((tmp_path / "file").read_bytes(), "collie", OBJECT)) == 7
+
+
+def test_little_memory_is_enough(command: Command, served: Served, tmp_path: Path) -> None:
+    for memory in ("1M", "128MiB", "1g"):
+        command("backup", "disk", tmp_path / memory, "-s", "b", "-F", "a", "--memory", memory, "-p", served.port)
+
+    assert len({(tmp_path / memory).read_bytes() for memory in ("1M", "128MiB", "1g")}) == 1
+
+
+def test_progress_is_shown_on_a_terminal(served: Served, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = start(
+        "backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, stdout=subprocess.PIPE, stderr=theirs
+    )
+    os.close(theirs)
+    shown = read_terminal(ours)
+    os.close(ours)
+
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert b"objects" in shown
+    assert out.startswith(b"disk b: 7 objects in ")
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--json"])
+def test_no_progress_is_shown_where_it_is_not_wanted(served: Served, tmp_path: Path, option: str) -> None:
+    ours, theirs = pty.openpty()
+    process = start(
+        "backup", "disk", tmp_path / "file", "-s", "b", option, "-p", served.port, stdout=subprocess.PIPE, stderr=theirs
+    )
+    os.close(theirs)
+    shown = read_terminal(ours)
+    os.close(ours)
+
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert shown == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["backup"], "Missing argument 'VDI'"),
+        (["backup", "disk"], "Missing argument 'FILE'"),
+        (["backup", "disk", "file"], "name the snapshot to back up with -s, or use --live"),
+        (["backup", "disk", "file", "-s", "a", "--live"], "give either -s or --live, not both"),
+        (["backup", "disk", "file", "-s", "0"], "snapshot ids start at 1"),
+        (["backup", "disk", "file", "-s", "a", "--memory", "1K"], "--memory must be at least 1.0 MiB"),
+        (["backup", "disk", "file", "-s", "a", "--memory", "lots"], "expected a size such as 64M or 1G, got 'lots'"),
+        (["backup", "disk", "file", "-s", "a", "--format", "tar"], "'tar' is not one of 'collie', 'dog'"),
+        (["backup", "disk", "file", "-s", "a", "--timeout", "0"], "0.0 is not in the range"),
+        (["backup", "disk", "file", "-s", "a", "-p", "70000"], "70000 is not in the range"),
+        (["backup", "disk", "file", "-s", "a", "--manifest", "m"], "--manifest is for `-`"),
+        (["backup", "disk", "-", "-s", "a", "--format", "collie"], "cannot go to `-`; use --format dog"),
+        (["backup", "--colour"], "No such option"),
+        (["back-up"], "No such command 'back-up'"),
+        ([], "Missing command"),
+    ],
+)
+def test_a_wrong_use_is_told_with_the_usage(command: Command, arguments: list[str], message: str) -> None:
+    outcome = command(*arguments)
+
+    assert (outcome.code, outcome.out) == (64, b"")
+    assert outcome.err.startswith("Usage: asyncbackup ")
+    assert message in " ".join(outcome.err.split())
+
+
+def test_a_terminal_gets_no_backup() -> None:
+    ours, theirs = pty.openpty()
+    process = start("backup", "disk", "-", "-s", "a", stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+
+    _, err = process.communicate(timeout=30)
+    os.close(ours)
+    assert process.returncode == 64
+    assert b"Usage: asyncbackup backup" in err
+    assert b"a backup is not for a terminal" in err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["backup", "--help"], ["vdi", "-h"], ["vdi", "list", "-h"]])
+def test_help_is_there_for_the_asking(command: Command, arguments: list[str]) -> None:
+    outcome = command(*arguments)
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(b"Usage: asyncbackup")
+
+
+def test_the_version_is_told(command: Command) -> None:
+    assert command("--version").out.decode() == f"asyncbackup, version {__version__}\n"
