@@ -1,0 +1,344 @@
+"""Every way to fail has its exit code and one message, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from asyncbackup import ClientOptions, connect
+from asyncbackup.sheep import MemoryStore
+from tests.cli.command import Command, Outcome, disk_store, left_in, playing, serving, start
+from tests.disks import rewrite_inode
+from tests.faults.proxy import Handler
+
+
+@pytest.fixture(scope="module")
+def store() -> MemoryStore:
+    return disk_store()
+
+
+@pytest.fixture
+def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
+    return Command(capfdbinary)
+
+
+@pytest.fixture
+def nobody() -> str:
+    """A port where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return str(listener.getsockname()[1])
+
+
+def assert_one_message(outcome: Outcome, code: int, *parts: str) -> None:
+    assert outcome.code == code, outcome.err
+    assert outcome.out == b""
+    assert outcome.err.startswith("asyncbackup: ")
+    assert outcome.err.count("\n") == 1
+    for part in parts:
+        assert part in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["disc", "-s", "a"], "no VDI named 'disc'; VDIs are disk"),
+        (["disk", "-s", "z"], "VDI 'disk' has no snapshot 'z'; snapshots are 1 (a), 2 (b)"),
+        (["disk", "-s", "7"], "VDI 'disk' has no snapshot 7; snapshots are 1 (a), 2 (b)"),
+        (["disk", "-s", "a", "-F", "z"], "VDI 'disk' has no snapshot 'z'; snapshots are 1 (a), 2 (b)"),
+        (["disk", "-s", ""], "VDI 'disk' has no snapshot ''; snapshots are 1 (a), 2 (b)"),
+        (["disk", "-s", "99999999999"], "VDI 'disk' has no snapshot 99999999999; snapshots are"),
+        (["x" * 300, "-s", "a"], "VDIs are disk"),
+    ],
+)
+def test_what_is_unknown(
+    command: Command, store: MemoryStore, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    with serving(store) as served:
+        vdi, *rest = arguments
+        outcome = command("backup", vdi, tmp_path / "file", *rest, "-p", served.port)
+
+    assert_one_message(outcome, 5, message)
+    assert left_in(tmp_path) == []
+
+
+def test_nothing_listens(command: Command, tmp_path: Path, nobody: str) -> None:
+    outcome = command("backup", "disk", tmp_path / "file", "-s", "a", "-p", nobody)
+
+    assert_one_message(outcome, 2, f"cannot reach a sheep at localhost:{nobody}", "check address, port")
+    assert left_in(tmp_path) == []
+
+
+async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html; charset=utf-8\r\n\r\n")
+
+
+async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+
+
+async def closing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("handler", "message"),
+    [
+        (http, "does not speak the sheep protocol"),
+        (silent, "did not answer GET_NODE_LIST within 0.2 s"),
+        (echo, "did not answer GET_NODE_LIST within 0.2 s"),
+        (closing, "lost the connection"),
+    ],
+)
+def test_something_that_is_no_sheep(command: Command, tmp_path: Path, handler: Handler, message: str) -> None:
+    with playing(handler) as port:
+        outcome = command("backup", "disk", tmp_path / "file", "-s", "a", "-p", port, "--timeout", "0.2")
+
+    assert_one_message(outcome, 2, message)
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("result", "word"),
+    [
+        ("WAIT_FOR_FORMAT", "waiting for format"),
+        ("STARTUP", "starting up"),
+        ("SHUTDOWN", "shutting down"),
+        ("HALT", "halted"),
+    ],
+)
+def test_a_cluster_that_does_not_serve(
+    command: Command, store: MemoryStore, tmp_path: Path, result: str, word: str
+) -> None:
+    with serving(store, f"any@1+:error={result}") as served:
+        outcome = command("backup", "disk", tmp_path / "file", "-s", "a", "-p", served.port)
+
+    assert_one_message(outcome, 2, f"is not serving: {word}")
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("existing", ["file", "file.manifest"])
+def test_a_file_that_exists_even_if_there_is_no_cluster(
+    command: Command, tmp_path: Path, nobody: str, existing: str
+) -> None:
+    (tmp_path / existing).write_bytes(b"old")
+
+    outcome = command("backup", "disk", tmp_path / "file", "-s", "a", "-p", nobody)
+
+    assert_one_message(outcome, 3, f"{existing}: exists already; use another name, or --force to replace it")
+    assert left_in(tmp_path) == [existing]
+    assert (tmp_path / existing).read_bytes() == b"old"
+
+
+def test_a_file_that_was_to_be_replaced(command: Command, store: MemoryStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "file.manifest").write_bytes(b"old manifest")
+
+    with serving(store, "read_obj@9:error=EIO") as served:
+        outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "--force", "-p", served.port)
+
+    assert_one_message(outcome, 1)
+    assert left_in(tmp_path) == ["file", "file.manifest"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert (tmp_path / "file.manifest").read_bytes() == b"old manifest"
+
+
+def test_a_missing_folder_even_if_there_is_no_cluster(command: Command, tmp_path: Path, nobody: str) -> None:
+    outcome = command("backup", "disk", tmp_path / "missing" / "file", "-s", "a", "-p", nobody)
+
+    assert_one_message(outcome, 2, "No such file or directory")
+
+
+def test_a_folder_that_is_not_ours_even_if_there_is_no_cluster(command: Command, nobody: str) -> None:
+    command("backup", "--help")  # Loads the modules, which nobody else may read here.
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)  # noqa: PTH101 - a name is all there is
+        with unprivileged():
+            outcome = command("backup", "disk", Path(folder) / "file", "-s", "a", "-p", nobody)
+
+    assert_one_message(outcome, 2, "Permission denied")
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
+
+
+def test_different_object_sizes(command: Command, tmp_path: Path) -> None:
+    store = disk_store()
+    with serving(store) as served:
+
+        async def rewrite() -> None:
+            async with connect("127.0.0.1", served.sheep.port, ClientOptions(connections=1)) as cluster:
+                rewrite_inode(store, replace(await cluster.find_vdi("disk", "a"), block_size_shift=22))
+
+        anyio.run(rewrite)
+        outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-F", "a", "-p", served.port)
+
+    assert_one_message(outcome, 1, "the two snapshots have different object sizes")
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_that_gets_too_large(command: Command, store: MemoryStore, tmp_path: Path, *, force: bool) -> None:
+    if force:
+        (tmp_path / "file").write_bytes(b"old")
+    before = left_in(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with serving(store) as served:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, hard))
+        try:
+            options = ["--force"] if force else []
+            outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, *options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert_one_message(outcome, 4, "file: File too large")
+    assert left_in(tmp_path) == before
+    assert all((tmp_path / name).read_bytes() == b"old" for name in before)
+
+
+def test_a_device_that_is_full(store: MemoryStore) -> None:
+    with serving(store) as served, Path("/dev/full").open("wb") as full:
+        process = start("backup", "disk", "-", "-s", "b", "-p", served.port, stdout=full, stderr=subprocess.PIPE)
+        _, err = process.communicate(timeout=30)
+
+    assert process.returncode == 4
+    assert err == b"asyncbackup: standard output: No space left on device\n"
+
+
+def test_a_reader_that_goes_away(store: MemoryStore) -> None:
+    reader, writer = os.pipe()
+    with serving(store) as served:
+        process = start("backup", "disk", "-", "-s", "b", "-p", served.port, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        os.read(reader, 8)
+        os.close(reader)
+        _, err = process.communicate(timeout=30)
+
+    assert process.returncode == 2
+    assert err == b"asyncbackup: standard output: Broken pipe\n"
+
+
+def test_an_object_that_cannot_be_read(command: Command, store: MemoryStore, tmp_path: Path) -> None:
+    with serving(store, "read_obj@5:error=EIO") as served:
+        outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-F", "a", "-p", served.port)
+
+    assert_one_message(outcome, 1, "reading object ", " (oid 00", "failed: I/O error (result 0x03)")
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("short=20", "expected 1048576 bytes, got 20 bytes"),
+        ("long=8", "expected at most 1048576 bytes for READ_OBJ, got 1048584 bytes"),
+        ("wrong-id", "expected an answer to one of our requests, got one to request"),
+        ("garbage=64", "expected an answer to one of our requests, got one to request"),
+        ("reset", "lost the connection"),
+        ("cut=1000", "lost the connection"),
+        ("stall", "did not answer READ_OBJ within 0.5 s; is the node stalled?"),
+    ],
+)
+def test_a_broken_answer(command: Command, store: MemoryStore, tmp_path: Path, fault: str, message: str) -> None:
+    with serving(store, f"read_obj@8:{fault}") as served:
+        outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, "--timeout", "0.5")
+
+    assert_one_message(outcome, 2, message)
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("target", ["file", "-"])
+def test_a_signal(store: MemoryStore, tmp_path: Path, target: str, number: signal.Signals) -> None:
+    file = target if target == "-" else tmp_path / target
+    with serving(store, "read_obj@9+:stall") as served:
+        process = start(
+            "backup", "disk", file, "-s", "b", "-p", served.port, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert served.is_reading.wait(20)
+        process.send_signal(number)
+        started = time.monotonic()
+        _, err = process.communicate(timeout=30)
+        elapsed_s = time.monotonic() - started
+
+    assert process.returncode == 128 + number
+    assert err.decode() == f"asyncbackup: stopped by {number.name}; nothing was left behind\n"
+    assert left_in(tmp_path) == []
+    assert elapsed_s < 1
+
+
+def test_a_signal_while_nobody_reads(store: MemoryStore) -> None:
+    reader, writer = os.pipe()
+    with serving(store) as served:
+        process = start("backup", "disk", "-", "-s", "b", "-p", served.port, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        os.read(reader, 8)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    os.close(reader)
+
+    assert process.returncode == 130
+    assert b"stopped by SIGINT" in err
+
+
+def test_a_signal_while_connecting(tmp_path: Path) -> None:
+    connected = threading.Event()
+
+    async def handle(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        connected.set()
+        await reader.read()
+
+    with playing(handle) as port:
+        process = start("backup", "disk", tmp_path / "file", "-s", "b", "-p", port, stderr=subprocess.PIPE)
+        assert connected.wait(20)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert b"stopped by SIGINT" in err
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [["vdi", "list"], ["vdi", "tree"]])
+def test_every_verb_tells_what_is_wrong_the_same_way(command: Command, nobody: str, arguments: list[str]) -> None:
+    assert_one_message(command(*arguments, "-p", nobody), 2, "cannot reach a sheep")
+
+
+def test_output_that_nobody_reads_is_no_traceback(store: MemoryStore) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with serving(store) as served:
+        process = start("vdi", "list", "-p", served.port, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        _, err = process.communicate(timeout=30)
+
+    assert process.returncode != 0
+    assert err == b""
