@@ -31,11 +31,10 @@ def main() -> None:
         measure.run([*filling, str(arguments.objects)])
         target = server.folder / "backup"
         command = [sys.executable, "-m", "asyncbackup", "backup", "-a", BIND, "-p", str(server.port), "-q"]
-        command += ["-s", NEW, "-F", OLD, VDI, str(target)]
+        command += ["--force", "-s", NEW, "-F", OLD, VDI, str(target)]
         costs: dict[tuple[int, int], list[Cost]] = {combination: [] for combination in combinations}
         for round_ in range(arguments.rounds + 1):
             for connections, in_flight in combinations:
-                target.unlink(missing_ok=True)
                 options = ["--connections", str(connections), "--in-flight", str(in_flight)]
                 cost = measure.run([*command, *options])
                 if round_:  # The first one warms caches.
