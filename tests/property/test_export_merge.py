@@ -33,7 +33,7 @@ from asyncbackup.wire.oid import inode_oid
 from tests.collecting import CollectingSink
 from tests.disks import OBJECT, SHIFT, content_of, noise
 
-OBJECTS = 4
+OBJECTS = 3
 SECTORS = OBJECTS * OBJECT // 512
 SIZE_OFFSET = 536
 """Where in an inode the VDI's size stands."""
@@ -61,13 +61,13 @@ Step = Write | Discard | Resize
 
 WRITES = st.builds(
     Write,
-    st.one_of(st.integers(0, SECTORS - 1), st.sampled_from([0, 2047, 2048, 4095])),
-    st.one_of(st.integers(1, 6), st.sampled_from([512, 2048, 2049])),
-    st.integers(0, 2),
+    st.one_of(st.integers(0, SECTORS - 1), st.sampled_from([0, 100, 500, 1000, 2047, 2048, 2500, 4095])),
+    st.one_of(st.integers(1, 6), st.integers(1, 6), st.sampled_from([512, 2048, 2049])),
+    st.sampled_from([0, 1, 2, 3]),
 )
-SIZES = st.sampled_from([OBJECT, 2 * OBJECT - 512, 2 * OBJECT, 3 * OBJECT + 1536, OBJECTS * OBJECT])
+SIZES = st.sampled_from([OBJECT, 2 * OBJECT - 512, 2 * OBJECT, 2 * OBJECT + 1536, OBJECTS * OBJECT])
 STEPS = st.one_of(WRITES, WRITES, WRITES, st.builds(Discard, st.integers(0, OBJECTS - 1)), st.builds(Resize, SIZES))
-HISTORIES = st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=3, max_size=4)
+HISTORIES = st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=3, max_size=5)
 OPTIONS = st.builds(
     BackupOptions,
     dialect=st.sampled_from(list(Dialect)),
@@ -195,8 +195,8 @@ async def test_a_merged_way_exports_to_the_same_image(
 ) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
         tags = await live(cluster, size, history)
-        snapshots = data.draw(st.lists(st.sampled_from(tags), min_size=2, max_size=5), label="way")
-        inner = data.draw(st.sets(st.integers(1, len(snapshots) - 1)), label="cuts")
+        snapshots = data.draw(st.lists(st.sampled_from(tags), min_size=3, max_size=6), label="way")
+        inner = data.draw(st.sets(st.integers(1, len(snapshots) - 1), max_size=2), label="cuts")
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
             way = await go(cluster, folder, snapshots, options)

@@ -1,0 +1,80 @@
+"""A disk of three snapshots, a full backup of it and two increments, and what each snapshot holds."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from asyncbackup import Cluster, Volume, backup, connect
+from asyncbackup.engine.reader import manifest_path
+from asyncbackup.sheep import MemoryStore, Sheep
+from tests.disks import OBJECT, OBJECTS, content_of, make_disk, noise
+
+SIZE = OBJECTS * OBJECT
+
+
+@dataclass(frozen=True)
+class Files:
+    """Paths of the full backup ``a`` and of the increments ``ab`` and ``bc``; images of the snapshots.
+
+    Object 1 is changed by both increments, in places apart from one another; object 7 is only in the last.
+    """
+
+    folder: Path
+    a: Path
+    ab: Path
+    bc: Path
+    images: dict[str, bytes]
+
+    @property
+    def all(self) -> list[Path]:
+        return [self.a, self.ab, self.bc]
+
+    def image(self, snapshot: str, name: str | None = None) -> Path:
+        """Write what a snapshot holds into a file."""
+        path = self.folder / (name or f"image-{snapshot}")
+        path.write_bytes(self.images[snapshot])
+        return path
+
+    def without_manifests(self) -> Files:
+        for file in self.all:
+            manifest_path(file).unlink()
+        return self
+
+
+def copy_files(folder: Path) -> Files:
+    """Put the files into ``folder``; made once in a process, since nobody changes what they were made of."""
+    contents, images = _make_once()
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return Files(folder, folder / "a", folder / "ab", folder / "bc", images)
+
+
+@cache
+def _make_once() -> tuple[dict[str, bytes], dict[str, bytes]]:
+    with tempfile.TemporaryDirectory() as made:
+        images = asyncio.run(_make(Path(made)))
+        return {path.name: path.read_bytes() for path in Path(made).iterdir()}, images
+
+
+async def _make(folder: Path) -> dict[str, bytes]:
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
+        await make_snapshots(cluster)
+        images = {}
+        for file, base, to in (("a", None, "a"), ("ab", "a", "b"), ("bc", "b", "c")):
+            await backup(cluster, "disk", folder / file, snapshot=to, base=base)
+            content = await content_of(cluster, "disk", to)
+            images[to] = b"".join(content.get(idx, bytes(OBJECT)) for idx in range(OBJECTS))
+        return images
+
+
+async def make_snapshots(cluster: Cluster) -> None:
+    """Create VDI ``disk`` with snapshots a, b and c."""
+    await make_disk(cluster)
+    volume = await Volume.open(cluster, "disk")
+    await volume.write(OBJECT + 8192, noise(21, 512))
+    await volume.write(7 * OBJECT + 512, noise(22, 1024))
+    await cluster.create_snapshot("disk", "c")

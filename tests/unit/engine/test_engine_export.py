@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from asyncbackup import (
+    AsyncBackupError,
+    BackupOptions,
+    ChainOptions,
+    Cluster,
+    Dialect,
+    NullSink,
+    ReplayProgress,
+    Volume,
+    backup,
+    export,
+    merge,
+)
+from asyncbackup.engine.reader import manifest_path
+from asyncbackup.errors import (
+    BackupDamaged,
+    BaseMismatch,
+    ChainBroken,
+    DigestMismatch,
+    HalfRolled,
+    Incompatible,
+    SourceMissing,
+    TargetExists,
+    TargetUnusable,
+)
+from asyncbackup.wire.oid import inode_oid
+from tests.chains import SIZE, Files, copy_files
+from tests.collecting import CollectingSink
+from tests.disks import OBJECT, noise
+
+SIZE_OFFSET = 536
+"""Where in an inode the VDI's size stands."""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return copy_files(tmp_path)
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+# New images
+
+
+async def test_a_chain_exports_to_its_newest_snapshot(files: Files, tmp_path: Path) -> None:
+    summary = await export(files.all, tmp_path / "image")
+
+    assert (tmp_path / "image").read_bytes() == files.images["c"]
+    assert (summary.files, summary.size, summary.in_place, summary.checked) == (3, SIZE, False, True)
+    assert summary.objects_done == 8
+
+
+async def test_what_was_never_written_is_a_hole(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.create_vdi("sparse", 1 << 30, block_size_shift=20)
+    await (await Volume.open(cluster, "sparse")).write(600 * OBJECT, noise(1, 4096))
+    await cluster.create_snapshot("sparse", "a")
+    await backup(cluster, "sparse", tmp_path / "a", snapshot="a")
+
+    await export([tmp_path / "a"], tmp_path / "image")
+
+    status = (tmp_path / "image").stat()
+    assert status.st_size == 1 << 30
+    assert status.st_blocks * 512 <= 64 << 10
+
+
+async def test_the_image_ends_where_the_vdi_ends(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.create_vdi("odd", 2 * OBJECT - 1536, block_size_shift=20)
+    await (await Volume.open(cluster, "odd")).write(0, content := noise(1, 2 * OBJECT))
+    await cluster.create_snapshot("odd", "a")
+    await backup(cluster, "odd", tmp_path / "a", snapshot="a")
+
+    await export([tmp_path / "a"], tmp_path / "image")
+    await export([tmp_path / "a"], piped := CollectingSink())
+
+    assert (tmp_path / "image").read_bytes() == content[: 2 * OBJECT - 1536]
+    assert piped.data == content[: 2 * OBJECT - 1536]
+
+
+async def test_an_image_of_this_name_stays(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"mine")
+
+    with pytest.raises(TargetExists):
+        await export(files.all, tmp_path / "image")
+
+    assert (tmp_path / "image").read_bytes() == b"mine"
+
+
+async def test_replace_puts_the_new_image_in_its_place(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"mine")
+
+    await export(files.all, tmp_path / "image", replace=True)
+
+    assert (tmp_path / "image").read_bytes() == files.images["c"]
+
+
+async def test_progress_goes_from_nothing_to_all(files: Files, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    def note(progress: ReplayProgress) -> None:
+        seen.append((progress.objects_done, progress.objects_planned))
+
+    await export(files.all, tmp_path / "image", on_progress=note, options=BackupOptions(in_flight=1))
+
+    assert seen == sorted(seen)
+    assert seen[-1] == (8, 8)
+
+
+async def test_files_without_manifests_need_to_be_told_what_they_are(files: Files, tmp_path: Path) -> None:
+    files.without_manifests()
+
+    with pytest.raises(Incompatible, match=r"--(object-)?size"):
+        await export(files.all, tmp_path / "image")
+    summary = await export(files.all, tmp_path / "image", chain_options=ChainOptions(None, OBJECT, SIZE))
+
+    assert (tmp_path / "image").read_bytes() == files.images["c"]
+    assert not summary.checked
+
+
+async def test_a_size_that_objects_lie_beyond_is_refused(files: Files, tmp_path: Path) -> None:
+    files.without_manifests()
+
+    with pytest.raises(Incompatible, match="object 7, which does not lie within 1048576 bytes"):
+        await export(files.all, tmp_path / "image", chain_options=ChainOptions(None, OBJECT, OBJECT))
+
+    assert "image" not in names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (lambda file: flip(file, 5000), DigestMismatch),
+        (lambda file: os.truncate(file, file.stat().st_size - 1), BackupDamaged),
+        (lambda file: flip(file, 0), BackupDamaged),
+        (lambda file: flip(manifest_path(file), 200), BackupDamaged),
+        (lambda file: file.unlink(), SourceMissing),
+    ],
+    ids=["data", "end", "header", "manifest", "missing"],
+)
+async def test_nothing_is_left_of_an_export_of_what_is_damaged(
+    files: Files, tmp_path: Path, spoil: object, error: type[AsyncBackupError]
+) -> None:
+    assert callable(spoil)
+    spoil(files.a)
+    before = names(tmp_path)
+
+    with pytest.raises(error):
+        await export(files.all, tmp_path / "image")
+
+    assert names(tmp_path) == before
+
+
+async def test_increments_alone_need_an_image_of_their_base(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(Incompatible, match=r"is the difference to snapshot 1 'a'.*--base"):
+        await export([files.ab], tmp_path / "image")
+
+
+async def test_increments_go_on_an_image_of_their_base(files: Files, tmp_path: Path) -> None:
+    base = files.image("a")
+
+    await export([files.ab, files.bc], tmp_path / "image", base=base)
+
+    assert (tmp_path / "image").read_bytes() == files.images["c"]
+    assert base.read_bytes() == files.images["a"]
+
+
+async def test_holes_of_the_base_stay_holes(files: Files, tmp_path: Path) -> None:
+    await export([files.a], base := tmp_path / "base")
+
+    await export([files.ab], tmp_path / "image", base=base)
+
+    assert (tmp_path / "image").read_bytes() == files.images["b"]
+    assert (tmp_path / "image").stat().st_blocks * 512 <= 6 * OBJECT
+
+
+async def test_a_wrong_base_is_refused(files: Files, tmp_path: Path) -> None:
+    base = files.image("c")
+
+    with pytest.raises(BaseMismatch, match="image-c does not hold at object"):
+        await export([files.ab], tmp_path / "image", base=base)
+
+    assert "image" not in names(tmp_path)
+
+
+async def test_a_wrong_base_is_taken_where_nobody_checks(files: Files, tmp_path: Path) -> None:
+    base = files.image("c")
+
+    await export([files.ab], tmp_path / "image", base=base, check_base=False)
+
+    assert (tmp_path / "image").stat().st_size == SIZE
+
+
+async def test_a_full_backup_goes_on_no_base(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(Incompatible, match="full backup"):
+        await export(files.all, tmp_path / "image", base=files.image("a"))
+
+
+async def test_files_in_another_order_are_refused(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(ChainBroken):
+        await export([files.a, files.bc], tmp_path / "image")
+
+
+# Pipes
+
+
+async def test_a_pipe_gets_the_bytes_in_order(files: Files) -> None:
+    await export(files.all, sink := CollectingSink(), options=BackupOptions(memory=1 << 20))
+
+    assert sink.data == files.images["c"]
+    assert sink.committed
+
+
+async def test_a_pipe_gets_what_the_base_has_between(files: Files) -> None:
+    await export([files.bc], sink := CollectingSink(), base=files.image("b"))
+
+    assert sink.data == files.images["c"]
+
+
+async def test_an_empty_disk_of_a_terabyte_is_zeros_to_a_pipe_too(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.create_vdi("empty", 3 * (4 << 20) + 512)
+    await cluster.create_snapshot("empty", "a")
+    await backup(cluster, "empty", tmp_path / "a", snapshot="a")
+
+    summary = await export([tmp_path / "a"], sink := NullSink())
+
+    assert sink.bytes_written == summary.bytes_written == 3 * (4 << 20) + 512
+
+
+# In place
+
+
+async def test_an_image_is_rolled_forward_in_place(files: Files) -> None:
+    image = files.image("a", "standby")
+    inode = image.stat().st_ino
+
+    first = await export([files.ab], image, base=image)
+    second = await export([files.bc], image, base=image)
+
+    assert image.read_bytes() == files.images["c"]
+    assert image.stat().st_ino == inode
+    assert first.in_place
+    assert second.in_place
+    assert not image.with_name("standby.rolling").exists()
+
+
+async def test_only_what_the_backup_has_is_written(files: Files) -> None:
+    image = files.image("a", "standby")
+
+    summary = await export([files.ab, files.bc], image, base=image)
+
+    records = [512, 3 * 512, OBJECT, 512, 512]
+    assert summary.bytes_written == sum(records) + 512 + 1024
+
+
+async def test_an_image_reached_by_another_name_is_rolled_in_place(files: Files, tmp_path: Path) -> None:
+    image = files.image("a", "standby")
+    link = tmp_path / "link"
+    link.symlink_to(image)
+
+    assert (await export([files.ab], link, base=image)).in_place
+    assert link.is_symlink()
+    assert image.read_bytes() == files.images["b"]
+
+
+async def test_an_image_that_grew_in_between_grows(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.create_vdi("disk", OBJECT, block_size_shift=20)
+    await (await Volume.open(cluster, "disk")).write(0, old := noise(1, OBJECT))
+    await cluster.create_snapshot("disk", "a")
+    grown = (await cluster.find_vdi("disk")).vdi_id
+    await cluster.write_object(inode_oid(grown), (3 * OBJECT - 512).to_bytes(8, "little"), SIZE_OFFSET, copies=1)
+    await (await Volume.open(cluster, "disk")).write(2 * OBJECT, new := noise(2, 512))
+    await cluster.create_snapshot("disk", "b")
+    await backup(cluster, "disk", tmp_path / "a", snapshot="a")
+    await backup(cluster, "disk", tmp_path / "ab", snapshot="b", base="a")
+    image = tmp_path / "standby"
+    await export([tmp_path / "a"], image)
+
+    await export([tmp_path / "ab"], image, base=image)
+
+    assert image.read_bytes() == old + bytes(OBJECT) + new + bytes(OBJECT - 1024)
+
+
+async def test_nothing_is_written_into_a_wrong_image(files: Files) -> None:
+    image = files.image("a", "standby")
+    flip(image, 3 * OBJECT)
+    before = image.read_bytes()
+
+    with pytest.raises(BaseMismatch, match="object 3"):
+        await export([files.ab], image, base=image)
+
+    assert image.read_bytes() == before
+    assert not image.with_name("standby.rolling").exists()
+
+
+async def test_nothing_is_written_of_a_damaged_backup(files: Files) -> None:
+    image = files.image("a", "standby")
+    flip(files.ab, files.ab.stat().st_size - 1)
+
+    with pytest.raises(DigestMismatch):
+        await export([files.ab], image, base=image)
+
+    assert image.read_bytes() == files.images["a"]
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
+async def test_an_image_that_was_rolled_already_is_left_as_it_is(files: Files, memory: int) -> None:
+    image = files.image("b", "standby")
+
+    await export([files.ab], image, base=image, options=BackupOptions(memory=memory))
+
+    assert image.read_bytes() == files.images["b"]
+
+
+async def test_rolling_without_a_manifest_has_to_be_asked_for(files: Files) -> None:
+    image = files.image("a", "standby")
+    manifest_path(files.ab).unlink()
+    options = ChainOptions(None, OBJECT, SIZE)
+
+    with pytest.raises(Incompatible, match="--no-check-base"):
+        await export([files.ab], image, base=image, chain_options=options)
+    await export([files.ab], image, base=image, chain_options=options, check_base=False)
+
+    assert image.read_bytes() == files.images["b"]
+
+
+async def test_a_merged_increment_rolls_an_image(files: Files, tmp_path: Path) -> None:
+    image = files.image("a", "standby")
+    await merge([files.ab, files.bc], tmp_path / "merged", base=image)
+
+    await export([tmp_path / "merged"], image, base=image)
+
+    assert image.read_bytes() == files.images["c"]
+
+
+async def interrupt(files: Files, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Roll ``image`` half-way."""
+    writes = []
+    pwrite = os.pwrite
+
+    def fail_later(descriptor: int, data: bytes, offset: int) -> int:
+        writes.append(offset)
+        if len(writes) == 3:
+            pwrite(descriptor, b"torn", offset)
+            raise OSError(5, "Input/output error")
+        return pwrite(descriptor, data, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail_later)
+        with pytest.raises(AsyncBackupError, match="Input/output error"):
+            await export([files.ab, files.bc], image, base=image, options=BackupOptions(in_flight=1))
+
+
+async def test_an_interrupted_roll_is_finished_by_the_same_call(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = files.image("a", "standby")
+    await interrupt(files, image, monkeypatch)
+    assert image.read_bytes() not in files.images.values()
+
+    await export([files.ab, files.bc], image, base=image)
+
+    assert image.read_bytes() == files.images["c"]
+    assert not image.with_name("standby.rolling").exists()
+
+
+async def test_an_interrupted_roll_is_not_finished_by_another_chain(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = files.image("a", "standby")
+    await interrupt(files, image, monkeypatch)
+    before = image.read_bytes()
+
+    with pytest.raises(HalfRolled, match=r"standby: is half rolled.*standby\.rolling"):
+        await export([files.ab], image, base=image)
+
+    assert image.read_bytes() == before
+    assert image.with_name("standby.rolling").exists()
+
+
+async def test_a_half_rolled_image_is_no_base(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = files.image("a", "standby")
+    await interrupt(files, image, monkeypatch)
+
+    with pytest.raises(HalfRolled):
+        await export([files.bc], tmp_path / "other", base=image)
+    with pytest.raises(HalfRolled):
+        await export([files.bc], CollectingSink(), base=image)
+
+
+async def test_a_half_rolled_image_is_not_replaced(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = files.image("a", "standby")
+    await interrupt(files, image, monkeypatch)
+
+    with pytest.raises(HalfRolled):
+        await export(files.all, image, replace=True)
+
+
+async def test_two_do_not_roll_one_image_at_a_time(files: Files) -> None:
+    from asyncbackup.sinks import StandingImage
+
+    image = files.image("a", "standby")
+    async with StandingImage(image):
+        with pytest.raises(TargetUnusable, match="another process"):
+            await export([files.ab], image, base=image)
+
+
+async def test_a_pipe_is_not_rolled_into_an_image(files: Files) -> None:
+    image = files.image("a", "standby")
+    reader, writer = os.pipe()
+    saved = os.dup(0)
+    os.dup2(reader, 0)
+    try:
+        os.write(writer, files.ab.read_bytes()[:4096])
+        with pytest.raises(Incompatible, match="a pipe cannot be applied"):
+            await export(
+                ["-"], image, base=image, check_base=False, chain_options=ChainOptions(Dialect.COLLIE, OBJECT, SIZE)
+            )
+    finally:
+        os.dup2(saved, 0)
+        for descriptor in (reader, writer, saved):
+            os.close(descriptor)
