@@ -317,7 +317,7 @@ class Cluster:
             copies=working.nr_copies,
             copy_policy=working.copy_policy,
             store_policy=working.store_policy,
-            block_size_shift=working.block_size_shift,
+            block_size_shift=working.block_size_shift if policy.takes_object_sizes(self.internal_version) else 0,
         )
         await self.expect_success(request, f"taking snapshot {tag!r} of VDI {name!r}")
         return await self.read_inode(working.vdi_id)

@@ -19,10 +19,11 @@ from typing import Final, TypeVar
 import anyio
 import numpy as np
 
+from asyncbackup.client import policy
 from asyncbackup.client.cluster import Cluster
 from asyncbackup.errors import Incompatible, RequestFailed, VdiExists, single_error
 from asyncbackup.wire import messages, oid
-from asyncbackup.wire.constants import DEFAULT_BLOCK_SIZE_SHIFT, INTERNAL_VERSIONS, MAX_DENSE_OBJECTS, Result
+from asyncbackup.wire.constants import DEFAULT_BLOCK_SIZE_SHIFT, MAX_DENSE_OBJECTS, Result
 from asyncbackup.wire.inode import TAG_OFFSET, Inode, Owners, entry_offset
 from asyncbackup.wire.messages import Bytes, Request, VdiReply
 
@@ -33,15 +34,6 @@ _CONCURRENT_REQUESTS: Final = 16
 
 _ENTRIES_TO_CLEAR: Final = 1024
 """Entries cleared in a request: a server of 1.0 answers only when it has counted down the references of each."""
-
-_LAST_OLD_VERSION: Final = 0x06
-"""The internal version of the last servers (0.5.0) that delete VDIs under the old opcode."""
-
-_FIRST_VERSION_OF_POLICIES: Final = 0x08
-"""The internal version of the first servers (0.8) that code objects instead of copying them."""
-
-_FIRST_VERSION_OF_SIZES: Final = 0x0A
-"""The internal version of the first servers (1.0) whose VDIs choose their object size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +161,8 @@ class NewVdi:
         # By name is the only way to delete; somebody else may have made another VDI of this name meanwhile.
         if (await cluster.find_vdi(self.inode.name)).vdi_id != self.inode.vdi_id:
             return
-        old = (cluster.internal_version or _LAST_OLD_VERSION + 1) <= _LAST_OLD_VERSION
-        await cluster.expect_success(messages.delete_vdi(self.inode.name, old=old), f"deleting VDI {self.inode.name!r}")
+        request = messages.delete_vdi(self.inode.name, old=policy.deletes_as_of_old(cluster.internal_version))
+        await cluster.expect_success(request, f"deleting VDI {self.inode.name!r}")
 
     def _entries_in_use(self, owners: Owners) -> Iterable[tuple[int, int]]:
         for start in range(0, len(owners), _ENTRIES_TO_CLEAR):
@@ -191,13 +183,12 @@ class NewVdi:
 
 
 def _request(cluster: Cluster, name: str, shape: Shape, parent: Parent | None) -> Request:
-    version = cluster.internal_version or INTERNAL_VERSIONS[0]
     shift = shape.object_size.bit_length() - 1
-    if version < _FIRST_VERSION_OF_SIZES:
+    if not policy.takes_object_sizes(cluster.internal_version):
         if shift != DEFAULT_BLOCK_SIZE_SHIFT:
             raise Incompatible(f"this cluster knows only objects of {1 << DEFAULT_BLOCK_SIZE_SHIFT} bytes")
         shift = 0
-    if version < _FIRST_VERSION_OF_POLICIES and shape.copy_policy:
+    if shape.copy_policy and not policy.takes_copy_policies(cluster.internal_version):
         raise Incompatible("this cluster knows no erasure coding: say with --copies how many copies to keep instead")
     return messages.new_vdi(
         name,

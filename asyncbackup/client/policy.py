@@ -47,6 +47,10 @@ NOT_READY: Final = {
 }
 """Results that mean that the cluster serves nobody now, and what to do then."""
 
+_LAST_VERSION_OF_OLD_DELETION: Final = 0x06
+_FIRST_VERSION_OF_POLICIES: Final = 0x08
+_FIRST_VERSION_OF_SIZES: Final = 0x0A
+
 
 def retry_delay_s(options: ClientOptions, result: Result, attempt: int) -> float | None:
     """Give the seconds to wait before sending a request again after its ``attempt``-th (from 1) answer, or None."""
@@ -73,6 +77,21 @@ def least_loaded(connections: Iterable[_Connection]) -> _Connection:
 def may_trim(internal_version: int | None) -> bool:
     """Tell whether a server's READ_OBJ answers may lack zero sectors at their ends; an unknown server's may."""
     return internal_version is None or internal_version in TRIMMING_VERSIONS
+
+
+def takes_object_sizes(internal_version: int | None) -> bool:
+    """Tell whether a server's VDIs choose their object size (1.0): others want 0 in that place of a request."""
+    return internal_version is None or internal_version >= _FIRST_VERSION_OF_SIZES
+
+
+def takes_copy_policies(internal_version: int | None) -> bool:
+    """Tell whether a server can code objects instead of copying them (0.8): others want 0 in that place."""
+    return internal_version is None or internal_version >= _FIRST_VERSION_OF_POLICIES
+
+
+def deletes_as_of_old(internal_version: int | None) -> bool:
+    """Tell whether a server (to 0.5.0) deletes VDIs under the old opcode."""
+    return internal_version is not None and internal_version <= _LAST_VERSION_OF_OLD_DELETION
 
 
 def place_read(into: memoryview, offset: int, length: int, *, trimmed: bool) -> memoryview:

@@ -1,0 +1,66 @@
+"""Random lives of a disk, backed up along random ways through its snapshots: what is restored equals the snapshots."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncbackup import BackupOptions, ClientOptions, Cluster, compare, connect, restore, verify
+from asyncbackup.sheep import MemoryStore, Sheep
+from asyncbackup.wire.oid import data_oid
+from tests.disks import OBJECT
+from tests.property.test_export_merge import HISTORIES, OPTIONS, SIZES, Step, go, image_of, live
+
+
+async def working_image(cluster: Cluster, name: str) -> bytes:
+    """Read all that a working VDI holds."""
+    inode = await cluster.find_vdi(name)
+    image = bytearray(inode.object_count * OBJECT)
+    for idx, owner in enumerate((await cluster.read_owners(inode.vdi_id, inode.object_count)).tolist()):
+        if owner:
+            await cluster.read_object(data_oid(owner, idx), memoryview(image)[idx * OBJECT : (idx + 1) * OBJECT])
+    return bytes(image[: inode.vdi_size])
+
+
+@settings(max_examples=15)
+@given(st.data(), SIZES, HISTORIES, OPTIONS)
+async def test_a_restored_way_reads_as_its_last_snapshot(
+    data: st.DataObject, size: int, history: list[list[Step]], options: BackupOptions
+) -> None:
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
+        tags = await live(cluster, size, history)
+        snapshots = data.draw(st.lists(st.sampled_from(tags), min_size=2, max_size=4), label="way")
+        start = data.draw(st.integers(1, len(snapshots) - 1), label="start")
+        before = [await image_of(cluster, tag) for tag in tags]
+        with tempfile.TemporaryDirectory() as made:
+            way = await go(cluster, Path(made), snapshots, options)
+
+            await restore(cluster, way.files, "whole", options=options)
+            await restore(cluster, way.files[start:], "clone", base=snapshots[start - 1], options=options)
+
+        assert await working_image(cluster, "whole") == way.images[-1]
+        assert await working_image(cluster, "clone") == way.images[-1]
+        assert [await image_of(cluster, tag) for tag in tags] == before
+
+
+@settings(max_examples=15)
+@given(st.data(), SIZES, HISTORIES, OPTIONS)
+async def test_a_way_verifies_and_compares_with_its_last_snapshot(
+    data: st.DataObject, size: int, history: list[list[Step]], options: BackupOptions
+) -> None:
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
+        tags = await live(cluster, size, history)
+        snapshots = data.draw(st.lists(st.sampled_from(tags), min_size=2, max_size=4), label="way")
+        start = data.draw(st.integers(0, len(snapshots) - 1), label="start")
+        with tempfile.TemporaryDirectory() as made:
+            files = (await go(cluster, Path(made), snapshots, options)).files[start:]
+
+            assert (await verify(files)).is_good
+            found = await compare(cluster, files, "disk", snapshots[-1], sample=1, options=options)
+
+        assert found.is_good
+        assert found.objects_done == found.objects_planned
+        assert found.unchanged_audited == found.unchanged

@@ -1,0 +1,289 @@
+"""What a restore makes, and what it refuses before it writes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from asyncbackup import BackupOptions, ChainOptions, Cluster, Volume, backup, connect, restore
+from asyncbackup.engine.reader import manifest_path
+from asyncbackup.errors import (
+    BackupDamaged,
+    BaseMismatch,
+    DigestMismatch,
+    Incompatible,
+    SnapshotNotFound,
+    VdiExists,
+)
+from asyncbackup.sheep import MemoryStore, Release, Sheep
+from asyncbackup.wire import messages
+from asyncbackup.wire.constants import Opcode
+from asyncbackup.wire.inode import TABLE_OFFSET, TAG_OFFSET
+from asyncbackup.wire.messages import ObjectBody, RequestHeader, VdiBody
+from asyncbackup.wire.oid import INODE_BIT, inode_oid, vdi_of
+from tests.disks import OBJECT, OBJECTS, make_disk, noise
+from tests.property.test_export_merge import image_of
+from tests.property.test_restore import working_image
+
+
+@dataclass
+class Backed:
+    """A disk, its full backup of snapshot a, and its increment from a to b."""
+
+    cluster: Cluster
+    sheep: Sheep
+    requests: list[RequestHeader]
+    full: Path
+    increment: Path
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.full, self.increment]
+
+    def offsets_written(self, vdi_id: int) -> list[int]:
+        """Give the offsets in an inode that were written to."""
+        bodies = [ObjectBody.unpack(each.body) for each in self.requests if each.opcode == Opcode.WRITE_OBJ]
+        return [body.offset for body in bodies if body.oid & INODE_BIT and vdi_of(body.oid) == vdi_id]
+
+
+@pytest.fixture
+async def backed(tmp_path: Path) -> AsyncIterator[Backed]:
+    requests: list[RequestHeader] = []
+    async with Sheep(MemoryStore(), on_request=requests.append) as sheep, connect(sheep.host, sheep.port) as cluster:
+        await make_disk(cluster)
+        full, increment = tmp_path / "full", tmp_path / "increment"
+        await backup(cluster, "disk", full, snapshot="a")
+        await backup(cluster, "disk", increment, snapshot="b", base="a")
+        requests.clear()
+        sheep.requests.clear()
+        yield Backed(cluster, sheep, requests, full, increment)
+
+
+def without_manifest(*files: Path) -> None:
+    for file in files:
+        manifest_path(file).unlink()
+
+
+async def test_a_full_backup_becomes_a_vdi_of_the_same_size(backed: Backed) -> None:
+    summary = await restore(backed.cluster, [backed.full], "new")
+
+    inode = await backed.cluster.find_vdi("new")
+    assert (inode.vdi_size, inode.object_size, inode.tag) == (OBJECTS * OBJECT, OBJECT, "")
+    assert (summary.base, summary.checked, summary.objects_done) == (None, True, 5)
+    assert summary.vdi_id == f"{inode.vdi_id:x}"
+
+
+async def test_the_owner_table_of_a_fresh_vdi_is_written_in_one_piece_behind_all_objects(backed: Backed) -> None:
+    summary = await restore(backed.cluster, backed.files, "new")
+
+    offsets = backed.offsets_written(int(summary.vdi_id, 16))
+    assert offsets == [TAG_OFFSET, TABLE_OFFSET, TAG_OFFSET]
+    kinds = [each.opcode for each in backed.requests if each.opcode in {Opcode.CREATE_AND_WRITE_OBJ, Opcode.WRITE_OBJ}]
+    created = kinds.count(Opcode.CREATE_AND_WRITE_OBJ)
+    assert kinds == [Opcode.WRITE_OBJ, *[Opcode.CREATE_AND_WRITE_OBJ] * created, Opcode.WRITE_OBJ, Opcode.WRITE_OBJ]
+
+
+async def test_of_a_clone_only_changed_entries_are_written(backed: Backed) -> None:
+    summary = await restore(backed.cluster, [backed.increment], "clone", base="a")
+
+    entries = [offset for offset in backed.offsets_written(int(summary.vdi_id, 16)) if offset >= TABLE_OFFSET]
+    # Objects 1 to 3 in one run, 5 and 6 in another: 0 and 4 stay the base's.
+    assert entries == [TABLE_OFFSET + 4 * 1, TABLE_OFFSET + 4 * 5]
+    inode = await backed.cluster.find_vdi("clone")
+    base = await backed.cluster.find_vdi("disk", "a")
+    owners = (await backed.cluster.read_owners(inode.vdi_id, OBJECTS)).tolist()
+    own, inherited = inode.vdi_id, base.vdi_id
+    assert owners == [inherited, own, own, own, inherited, own, own, 0]
+    assert inode.parent_vdi_id == base.vdi_id
+
+
+async def test_the_vdi_is_marked_before_its_first_object(backed: Backed) -> None:
+    await restore(backed.cluster, [backed.full], "new")
+
+    kinds = [(each.opcode, ObjectBody.unpack(each.body).offset) for each in backed.requests]
+    assert kinds.index((Opcode.WRITE_OBJ, TAG_OFFSET)) < min(
+        place for place, (opcode, _) in enumerate(kinds) if opcode == Opcode.CREATE_AND_WRITE_OBJ
+    )
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20])
+async def test_pieces_of_objects_make_the_same_vdi(backed: Backed, memory: int) -> None:
+    await restore(backed.cluster, backed.files, "new", options=BackupOptions(memory=memory))
+    await restore(backed.cluster, [backed.increment], "clone", base="a", options=BackupOptions(memory=memory))
+
+    expected = await working_image(backed.cluster, "disk")
+    assert await working_image(backed.cluster, "new") == expected
+    assert await working_image(backed.cluster, "clone") == expected
+
+
+async def test_a_taken_name_is_refused_before_anything_is_written(backed: Backed) -> None:
+    with pytest.raises(VdiExists, match="'disk' exists already"):
+        await restore(backed.cluster, backed.files, "disk")
+
+    assert not {Opcode.NEW_VDI, Opcode.CREATE_AND_WRITE_OBJ, Opcode.WRITE_OBJ} & backed.sheep.requests.keys()
+
+
+async def test_an_increment_alone_says_which_snapshot_it_goes_on(backed: Backed) -> None:
+    with pytest.raises(Incompatible, match=r"difference to snapshot 1 'a' .* of VDI 'disk'.*with -s"):
+        await restore(backed.cluster, [backed.increment], "new")
+
+
+async def test_a_full_backup_goes_on_no_snapshot(backed: Backed) -> None:
+    with pytest.raises(Incompatible, match="full backup"):
+        await restore(backed.cluster, [backed.full], "new", base="a")
+
+
+async def test_a_missing_base_is_told_with_what_exists(backed: Backed) -> None:
+    with pytest.raises(SnapshotNotFound, match=r"1 \(a\), 2 \(b\)"):
+        await restore(backed.cluster, [backed.increment], "new", base="c")
+
+
+async def test_a_wrong_base_is_refused_before_the_first_write_of_an_object(backed: Backed) -> None:
+    with pytest.raises(BaseMismatch, match="snapshot 2 does not hold at object 1"):
+        await restore(
+            backed.cluster, [backed.increment], "new", base="b", options=BackupOptions(in_flight=1, memory=4 << 20)
+        )
+
+    assert not backed.sheep.requests[Opcode.CREATE_AND_WRITE_OBJ]
+    assert not await backed.cluster.has_vdi("new")
+
+
+async def test_a_base_that_nobody_checks_is_written_over(backed: Backed) -> None:
+    await restore(backed.cluster, [backed.increment], "new", base="b", check_base=False)
+
+    assert await working_image(backed.cluster, "new") == await working_image(backed.cluster, "disk")
+
+
+async def test_changed_data_is_refused(backed: Backed) -> None:
+    data = bytearray(backed.full.read_bytes())
+    data[-1] ^= 1
+    backed.full.write_bytes(data)
+
+    with pytest.raises(DigestMismatch):
+        await restore(backed.cluster, [backed.full], "new")
+
+    assert not await backed.cluster.has_vdi("new")
+
+
+async def test_a_truncated_file_is_not_begun(backed: Backed) -> None:
+    backed.increment.write_bytes(backed.increment.read_bytes()[:-1])
+
+    with pytest.raises(BackupDamaged, match="ends here"):
+        await restore(backed.cluster, backed.files, "new")
+
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+
+
+async def test_without_a_manifest_sizes_have_to_be_named(backed: Backed) -> None:
+    without_manifest(backed.full)
+
+    with pytest.raises(Incompatible, match="--object-size"):
+        await restore(backed.cluster, [backed.full], "new")
+    with pytest.raises(Incompatible, match="--size"):
+        await restore(backed.cluster, [backed.full], "new", chain_options=ChainOptions(object_size=OBJECT))
+
+
+async def test_without_a_manifest_a_backup_is_taken_for_a_full_one(backed: Backed) -> None:
+    without_manifest(*backed.files)
+    options = ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT)
+
+    summary = await restore(backed.cluster, backed.files, "new", chain_options=options)
+
+    assert not summary.checked
+    assert await working_image(backed.cluster, "new") == await working_image(backed.cluster, "disk")
+
+
+async def test_without_a_manifest_the_base_s_vdi_has_to_be_named(backed: Backed) -> None:
+    without_manifest(backed.increment)
+    options = ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT)
+
+    with pytest.raises(Incompatible, match="--base-vdi"):
+        await restore(backed.cluster, [backed.increment], "new", base="a", chain_options=options)
+    await restore(backed.cluster, [backed.increment], "new", base="a", base_vdi="disk", chain_options=options)
+
+    assert await working_image(backed.cluster, "new") == await working_image(backed.cluster, "disk")
+
+
+async def test_a_size_too_small_for_the_records_is_refused(backed: Backed) -> None:
+    with pytest.raises(Incompatible, match="object 4, which does not lie within"):
+        await restore(backed.cluster, [backed.full], "new", chain_options=ChainOptions(size=4 * OBJECT))
+
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+
+
+async def test_a_larger_size_and_other_copies_can_be_asked_for(backed: Backed) -> None:
+    await restore(backed.cluster, [backed.full], "new", copies=3, chain_options=ChainOptions(size=20 * OBJECT))
+
+    inode = await backed.cluster.find_vdi("new")
+    assert (inode.vdi_size, inode.nr_copies) == (20 * OBJECT, 3)
+
+
+async def test_a_size_that_only_a_hyper_volume_has_is_refused(backed: Backed) -> None:
+    with pytest.raises(Incompatible, match="hyper volume"):
+        await restore(backed.cluster, [backed.full], "new", chain_options=ChainOptions(size=(1 << 20) * OBJECT + 1))
+
+
+async def test_objects_of_another_size_than_the_base_s_are_refused(backed: Backed) -> None:
+    await backed.cluster.create_vdi("other", 8 << 22)
+    await backed.cluster.create_snapshot("other", "a")
+
+    with pytest.raises(Incompatible, match="same"):
+        await restore(backed.cluster, [backed.increment], "new", base="a", base_vdi="other")
+
+
+async def test_the_name_of_a_deleted_vdi_is_free_though_it_has_snapshots(backed: Backed) -> None:
+    working = await backed.cluster.find_vdi("disk")
+    table = inode_oid(working.vdi_id)
+    await backed.cluster.write_object(table, bytes(4 * OBJECTS), TABLE_OFFSET, copies=1)
+    await backed.cluster.expect_success(messages.delete_vdi("disk"), "deleting it")
+
+    await restore(backed.cluster, [backed.increment], "disk", base="a")
+
+    assert await working_image(backed.cluster, "disk") == await image_of(backed.cluster, "b")
+
+
+@pytest.mark.parametrize("release", [Release.V0_4, Release.V0_6])
+async def test_older_releases_get_requests_of_their_own_kind(tmp_path: Path, release: Release) -> None:
+    requests: list[RequestHeader] = []
+    async with (
+        Sheep(MemoryStore(), release=release, on_request=requests.append) as sheep,
+        connect(sheep.host, sheep.port) as cluster,
+    ):
+        await cluster.create_vdi("disk", 3 << 22)
+        await (await Volume.open(cluster, "disk")).write(0, noise(1, OBJECT))
+        await cluster.create_snapshot("disk", "a")
+        await backup(cluster, "disk", tmp_path / "full", snapshot="a")
+        requests.clear()
+
+        await restore(cluster, [tmp_path / "full"], "new")
+
+        assert await working_image_of_any(cluster, "new") == await working_image_of_any(cluster, "disk")
+    (new,) = [VdiBody.unpack(each.body) for each in requests if each.opcode == Opcode.NEW_VDI]
+    assert (new.copy_policy, new.store_policy, new.block_size_shift) == (0, 0, 0)
+
+
+async def working_image_of_any(cluster: Cluster, name: str) -> dict[int, bytes]:
+    inode = await cluster.find_vdi(name)
+    content = {}
+    for idx, owner in enumerate((await cluster.read_owners(inode.vdi_id, inode.object_count)).tolist()):
+        if owner:
+            buffer = bytearray(inode.object_size)
+            await cluster.read_object(owner << 32 | idx, memoryview(buffer))
+            content[idx] = bytes(buffer)
+    return content
+
+
+async def test_progress_comes_to_what_was_planned(backed: Backed) -> None:
+    seen: list[tuple[int | None, int]] = []
+
+    await restore(
+        backed.cluster,
+        backed.files,
+        "new",
+        on_progress=lambda progress: seen.append((progress.objects_planned, progress.objects_done)),
+    )
+
+    assert seen[-1] == (7, 7)
