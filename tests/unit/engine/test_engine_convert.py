@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,10 @@ DOG = BackupOptions(dialect=Dialect.DOG)
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return copy_files(tmp_path)
+
+
+def names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
 
 
 @pytest.mark.parametrize("base", [None, "a"])
@@ -153,4 +156,4 @@ async def test_nothing_is_left_of_a_diff_of_changed_data(files: Files, tmp_path:
     with pytest.raises(DigestMismatch):
         await convert_to_rbd_diff(files.ab, tmp_path / "diff")
 
-    assert not [name for name in os.listdir(tmp_path) if "diff" in name]
+    assert not any("diff" in name for name in names(tmp_path))

@@ -1,0 +1,122 @@
+"""A Ceph cluster of one node, in memory, for the tests that bring images to it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.clusters import free_ports
+
+TOOLS = ("ceph-mon", "ceph-osd", "ceph", "rbd", "monmaptool", "ceph-authtool")
+MISSING = ", ".join(f"no {tool} on PATH" for tool in TOOLS if shutil.which(tool) is None)
+"""Why there can be no Ceph cluster here; empty if there can."""
+
+_CONFIGURATION = """
+[global]
+fsid = {fsid}
+mon host = v1:127.0.0.1:{port}
+ms bind msgr2 = false
+auth cluster required = none
+auth service required = none
+auth client required = none
+run dir = {folder}
+log file = {folder}/$name.log
+mon cluster log file = {folder}/cluster.log
+admin socket = {folder}/$name.$pid.asok
+crash dir = {folder}
+keyring = {folder}/keyring
+mon data = {folder}/mon
+mon data avail crit = 0
+mon allow pool size one = true
+osd data = {folder}/osd
+osd objectstore = memstore
+memstore device bytes = 1073741824
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 8
+osd crush chooseleaf type = 0
+rbd default features = 1
+"""
+
+
+class CephCluster:
+    """A monitor and an OSD with pool ``rbd``; they die with the context."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._configuration = folder / "ceph.conf"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._kill_all()
+            raise
+        return self
+
+    def _start(self) -> None:
+        (port,) = free_ports(1)
+        fsid = str(uuid.uuid4())
+        self._configuration.write_text(_CONFIGURATION.format(fsid=fsid, port=port, folder=self._folder))
+        for name in ("mon", "osd"):
+            (self._folder / name).mkdir()
+        keyring, monmap = self._folder / "keyring", self._folder / "monmap"
+        self._run("ceph-authtool", "--create-keyring", str(keyring), "--gen-key", "-n", "mon.")
+        self._run("monmaptool", "--create", "--addv", "a", f"[v1:127.0.0.1:{port}]", "--fsid", fsid, str(monmap))
+        mkfs = ("--mkfs", "-i", "a", "--monmap", str(monmap), "--keyring", str(keyring))
+        self._run("ceph-mon", "-c", str(self._configuration), *mkfs)
+        self._spawn("ceph-mon", "-i", "a")
+        self._wait_for("ceph", "mon", "stat")
+        osd = str(uuid.uuid4())
+        self.ceph("osd", "new", osd, "0")
+        self._run("ceph-osd", "-c", str(self._configuration), "-i", "0", "--mkfs", "--osd-uuid", osd)
+        self._spawn("ceph-osd", "-i", "0")
+        self.ceph("osd", "pool", "create", "rbd", "8")
+        self.rbd("pool", "init", "rbd")
+
+    def _spawn(self, program: str, *arguments: str) -> None:
+        command = [program, "-f", "-c", str(self._configuration), *arguments]
+        self._processes.append(
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        )
+
+    def _run(self, *command: str) -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+
+    def _wait_for(self, program: str, *arguments: str) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            command = [program, "-c", str(self._configuration), "--connect-timeout", "5", *arguments]
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+                return
+            time.sleep(0.1)  # The daemons have no other way to say that they serve.
+        raise TimeoutError(f"{program} {' '.join(arguments)} did not succeed")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._kill_all()
+
+    def _kill_all(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.wait()
+
+    def ceph(self, *arguments: str) -> bytes:
+        """Run ``ceph``; give its standard output. Raises if it fails."""
+        return self._talk("ceph", *arguments)
+
+    def rbd(self, *arguments: str) -> bytes:
+        """Run ``rbd``; give its standard output. Raises if it fails."""
+        return self._talk("rbd", *arguments)
+
+    def _talk(self, program: str, *arguments: str) -> bytes:
+        command = [program, "-c", str(self._configuration), *arguments]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60).stdout
