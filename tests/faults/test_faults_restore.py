@@ -1,0 +1,200 @@
+"""Restores that fail: nothing is left of them, or what is left says so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from asyncbackup import BackupOptions, ClientOptions, Volume, backup, connect, restore
+from asyncbackup.client.construction import UNFINISHED_TAG
+from asyncbackup.errors import ClusterError, ConnectionLost, LeftUnfinished, RequestFailed
+from asyncbackup.sheep import Fault, MemoryStore, Sheep
+from asyncbackup.sheep.faults import Error, Reset, Stall
+from asyncbackup.wire.constants import Opcode, Result
+from asyncbackup.wire.messages import ObjectBody, RequestHeader
+from asyncbackup.wire.oid import is_data
+from tests.disks import OBJECT, SHIFT, noise
+from tests.faults.test_faults_cancellation import WAYS, Cancel, run_cancelled
+from tests.waiting import until
+
+OPTIONS = ClientOptions(connections=2, request_timeout_s=10)
+
+
+@dataclass
+class Backed:
+    store: MemoryStore
+    full: Path
+    increment: Path
+
+    def data_objects(self) -> set[int]:
+        return {oid for oid in self.store.oids() if is_data(oid)}
+
+
+@pytest.fixture
+async def backed(tmp_path: Path) -> Backed:
+    """A disk of three objects, its full backup of snapshot a, and an increment to b."""
+    made = Backed(MemoryStore(), tmp_path / "full", tmp_path / "increment")
+    async with Sheep(made.store) as sheep, connect(sheep.host, sheep.port, OPTIONS) as cluster:
+        await cluster.create_vdi("disk", 3 * OBJECT, block_size_shift=SHIFT)
+        await (await Volume.open(cluster, "disk")).write(0, noise(1, 2 * OBJECT))
+        await cluster.create_snapshot("disk", "a")
+        await (await Volume.open(cluster, "disk")).write(2 * OBJECT - 512, noise(2, 1024))
+        await cluster.create_snapshot("disk", "b")
+        await backup(cluster, "disk", made.full, snapshot="a")
+        await backup(cluster, "disk", made.increment, snapshot="b", base="a")
+    return made
+
+
+@pytest.fixture(params=["fresh", "clone"])
+def wanted(request: pytest.FixtureRequest, backed: Backed) -> dict[str, object]:
+    """What to restore: a chain from nothing, or an increment on its base."""
+    if request.param == "fresh":
+        return {"backups": [backed.full, backed.increment]}
+    return {"backups": [backed.increment], "base": "a"}
+
+
+FAULTS = {
+    "an object cannot be created": Fault(Error(Result.EIO), Opcode.CREATE_AND_WRITE_OBJ, nth=2),
+    "the connection ends under an object": Fault(Reset(), Opcode.CREATE_AND_WRITE_OBJ, nth=2),
+    "the mark cannot be set": Fault(Error(Result.EIO), Opcode.WRITE_OBJ, nth=1),
+    "the owner table cannot be written": Fault(Error(Result.EIO), Opcode.WRITE_OBJ, nth=2),
+    "the connection ends under the owner table": Fault(Reset(), Opcode.WRITE_OBJ, nth=2),
+    "the mark cannot be taken off": Fault(Error(Result.EIO), Opcode.WRITE_OBJ, nth=3),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+async def test_a_failed_restore_is_removed(backed: Backed, wanted: dict[str, object], fault: Fault) -> None:
+    before = backed.data_objects()
+    async with Sheep(backed.store, faults=[fault]) as sheep, connect(sheep.host, sheep.port, OPTIONS) as cluster:
+        with pytest.raises((RequestFailed, ConnectionLost)):
+            await restore(cluster, to="new", **wanted)  # type: ignore[arg-type]
+
+        async with connect(sheep.host, sheep.port) as other:
+            assert [inode.name for inode in await other.list_vdis() if not inode.is_snapshot] == ["disk"]
+    assert backed.data_objects() == before
+
+
+@pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
+async def test_a_restore_cancelled_at_any_step_leaves_nothing(
+    backed: Backed, wanted: dict[str, object], cancel: Cancel
+) -> None:
+    before = backed.data_objects()
+    async with Sheep(backed.store) as sheep:
+
+        async def work() -> None:
+            async with connect(sheep.host, sheep.port, OPTIONS) as cluster:
+                await restore(cluster, to="new", options=BackupOptions(memory=1 << 20), **wanted)  # type: ignore[arg-type]
+
+        at = 0
+        while await run_cancelled(cancel, work, at) and not await has_new(sheep):
+            assert backed.data_objects() == before, at
+            # Every step of the beginning, and then every third: there are hundreds, and each is a whole restore.
+            at += 1 if at < 40 else 3
+        async with connect(sheep.host, sheep.port) as cluster:
+            assert (await cluster.find_vdi("new")).tag == ""
+
+
+async def has_new(sheep: Sheep) -> bool:
+    async with connect(sheep.host, sheep.port) as cluster:
+        return await cluster.has_vdi("new")
+
+
+REMOVAL_FAULTS = {
+    "the VDI cannot be deleted": Fault(Error(Result.EIO), Opcode.DEL_VDI),
+    "the removal of an object hangs": Fault(Stall(), Opcode.REMOVE_OBJ),
+}
+
+
+@pytest.mark.parametrize("fault", REMOVAL_FAULTS.values(), ids=REMOVAL_FAULTS.keys())
+async def test_what_cannot_be_removed_is_told_and_stays_marked(backed: Backed, fault: Fault) -> None:
+    faults = [Fault(Error(Result.EIO), Opcode.CREATE_AND_WRITE_OBJ, nth=2), fault]
+    options = ClientOptions(connections=2, request_timeout_s=0.5)
+    async with Sheep(backed.store, faults=faults) as sheep, connect(sheep.host, sheep.port, options) as cluster:
+        with pytest.raises(LeftUnfinished, match=r"creating object .* 'new'.* left behind") as raised:
+            await restore(cluster, [backed.full], "new")
+
+        assert isinstance(raised.value, ClusterError)
+        assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG
+
+
+async def test_a_lost_cluster_leaves_the_mark(backed: Backed) -> None:
+    created = asyncio.Event()
+
+    def watch(request: RequestHeader) -> None:
+        if request.opcode == Opcode.CREATE_AND_WRITE_OBJ:
+            created.set()
+
+    faults = [Fault(Stall(), Opcode.CREATE_AND_WRITE_OBJ, onwards=True)]
+    async with (
+        Sheep(backed.store, faults=faults, on_request=watch) as sheep,
+        connect(sheep.host, sheep.port, OPTIONS) as cluster,
+    ):
+        work = asyncio.create_task(restore(cluster, [backed.full], "new"))
+        await created.wait()
+        await sheep.__aexit__(None, None, None)
+        with pytest.raises(LeftUnfinished, match="lost the connection"):
+            await work
+    async with Sheep(backed.store) as sheep, connect(sheep.host, sheep.port) as cluster:
+        assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG
+
+
+@pytest.fixture
+async def stalling(backed: Backed) -> AsyncIterator[tuple[Sheep, asyncio.Event]]:
+    """A server that never answers to the second object, and the event of its coming."""
+    came = asyncio.Event()
+
+    def watch(request: RequestHeader) -> None:
+        if request.opcode == Opcode.CREATE_AND_WRITE_OBJ and ObjectBody.unpack(request.body).oid & 0xFFFFFFFF == 1:
+            came.set()
+
+    faults = [Fault(Stall(), Opcode.CREATE_AND_WRITE_OBJ, nth=2)]
+    async with Sheep(backed.store, faults=faults, on_request=watch) as sheep:
+        yield sheep, came
+
+
+def start(sheep: Sheep, backed: Backed) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "asyncbackup", "restore", "-p", str(sheep.port), "--to", "new", str(backed.full)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
+
+
+async def test_kill_9_leaves_a_vdi_that_is_plainly_unfinished(
+    backed: Backed, stalling: tuple[Sheep, asyncio.Event]
+) -> None:
+    sheep, came = stalling
+    process = start(sheep, backed)
+    async with asyncio.timeout(20):
+        await came.wait()
+
+    process.kill()
+    await asyncio.to_thread(process.communicate)
+
+    await until(lambda: sheep.connections == 0)
+    async with connect(sheep.host, sheep.port) as cluster:
+        inode = await cluster.find_vdi("new")
+        assert inode.tag == UNFINISHED_TAG
+        assert not (await cluster.read_owners(inode.vdi_id, 3)).any()
+
+
+async def test_ctrl_c_takes_the_vdi_back(backed: Backed, stalling: tuple[Sheep, asyncio.Event]) -> None:
+    sheep, came = stalling
+    before = backed.data_objects()
+    process = start(sheep, backed)
+    async with asyncio.timeout(20):
+        await came.wait()
+
+    process.send_signal(signal.SIGINT)
+    _, errors = await asyncio.to_thread(process.communicate)
+
+    assert (process.returncode, b"nothing was left behind" in errors) == (130, True)
+    async with connect(sheep.host, sheep.port) as cluster:
+        assert not await cluster.has_vdi("new")
+    assert backed.data_objects() == before
