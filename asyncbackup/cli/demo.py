@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import subprocess
 import tempfile
@@ -13,20 +12,14 @@ from pathlib import Path
 import anyio
 import click
 
-from asyncbackup.cli import text
+from asyncbackup.cli import guest, text
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.running import run_async
-from asyncbackup.client import Cluster, Volume, connect
+from asyncbackup.client import Cluster, connect
 from asyncbackup.engine import BackupOptions, Summary, backup
 from asyncbackup.errors import TargetUnusable
 from asyncbackup.format import Dialect
 from asyncbackup.sheep import MemoryStore, Sheep
-
-_MIB = 1 << 20
-_SIZE = 512 * _MIB
-_DATABASE = 64 * _MIB
-"""Where in the volume the guest keeps its database, of 64 MiB; the logs follow it, and then the files."""
-_PAGE = 8192
 
 
 @click.command("demo", context_settings=CONTEXT)
@@ -49,37 +42,14 @@ def command(folder: Path | None) -> None:
 
 async def _demonstrate(folder: Path) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
-        click.echo(f"An embedded sheep serves at {sheep.address}; on it a guest's volume `vm` of {text.size(_SIZE)}.\n")
-        await cluster.create_vdi("vm", _SIZE)
-        click.echo("Monday: the guest installs itself, loads a database, and writes logs and files.")
-        await _monday(await Volume.open(cluster, "vm"))
-        await cluster.create_snapshot("vm", "monday")
-        click.echo("Tuesday: logs grow, twelve database pages are rewritten, a file of 8 MiB is wiped.\n")
-        await _tuesday(await Volume.open(cluster, "vm"))
-        await cluster.create_snapshot("vm", "tuesday")
-
+        size = text.size(guest.SIZE)
+        click.echo(f"An embedded sheep serves at {sheep.address}; on it a guest's volume `{guest.VDI}` of {size}.\n")
+        await guest.live(cluster, guest.DAYS[:2], say=click.echo)
+        click.echo()
         await _show(cluster, folder / "vm.monday", "monday", None)
         summary = await _show(cluster, folder / "vm.tuesday", "tuesday", "monday")
         click.echo(f"Only where the two snapshots own different objects was anything read: {_skipped(summary)}.")
         await _compare_with_dog(cluster, folder)
-
-
-async def _monday(volume: Volume) -> None:
-    guest = random.Random(1)  # noqa: S311 - content to back up, no secret
-    await volume.write(0, guest.randbytes(24 * _MIB))
-    await volume.write(_DATABASE, guest.randbytes(64 * _MIB))
-    await volume.write(2 * _DATABASE, guest.randbytes(10 * _MIB))
-    for number in range(8):
-        await volume.write(3 * _DATABASE + number * 24 * _MIB, guest.randbytes(8 * _MIB))
-
-
-async def _tuesday(volume: Volume) -> None:
-    guest = random.Random(2)  # noqa: S311 - content to back up, no secret
-    await volume.write(2 * _DATABASE + 10 * _MIB, guest.randbytes(3 * _MIB))
-    for _ in range(12):
-        page = guest.randrange(64 * _MIB // _PAGE)
-        await volume.write(_DATABASE + page * _PAGE, guest.randbytes(_PAGE))
-    await volume.write(3 * _DATABASE, bytes(8 * _MIB))
 
 
 async def _show(cluster: Cluster, file: Path, snapshot: str, base: str | None) -> Summary:

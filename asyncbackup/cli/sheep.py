@@ -7,8 +7,10 @@ from pathlib import Path
 import anyio
 import click
 
+from asyncbackup.cli import guest
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.running import Interrupted, run_async
+from asyncbackup.client import connect
 from asyncbackup.errors import TargetUnusable
 from asyncbackup.sheep import Fault, FolderStore, MemoryStore, Sheep
 from asyncbackup.wire.constants import DEFAULT_PORT
@@ -25,6 +27,7 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 @click.option("--store", type=click.Path(path_type=Path), help="A folder to keep the objects in.  [default: in memory]")
 @click.option("--bind", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("-p", "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any.")
+@click.option("--demo", is_flag=True, help="Begin with a volume `vm` and its snapshots of three days.")
 @click.option(
     "--fault",
     "faults",
@@ -32,7 +35,7 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     multiple=True,
     help="Misbehave, such as `read_obj@3:error=EIO` or `any@10:reset`; may be given several times.",
 )
-def command(store: Path | None, bind: str, port: int, faults: tuple[Fault, ...]) -> None:
+def command(*, store: Path | None, bind: str, port: int, demo: bool, faults: tuple[Fault, ...]) -> None:
     """Run the embedded server, a cluster of one node, until it is interrupted.
 
     For tests, demonstrations and benchmarks: it replicates nothing. `dog` and QEMU can use it like any sheep.
@@ -43,6 +46,9 @@ def command(store: Path | None, bind: str, port: int, faults: tuple[Fault, ...])
             async with Sheep(
                 MemoryStore() if store is None else FolderStore(store), bind, port, faults=faults
             ) as sheep:
+                if demo:
+                    async with connect(sheep.host, sheep.port) as cluster:
+                        await guest.live(cluster, guest.DAYS, say=click.echo)
                 click.echo(f"serving {store or 'from memory'} at {sheep.address}")
                 await anyio.sleep_forever()
         except OSError as error:
