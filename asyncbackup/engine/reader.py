@@ -115,10 +115,12 @@ class BackupReader:
 
     async def records(self) -> AsyncGenerator[Record, None]:
         """Find the records in order; their data is left to ``read_data``. At the end all is known to be there."""
-        walk = _Walk(Decoder(self.dialect, self.object_size), self._manifest_records())
+        walk = _Walk(Decoder(self.dialect, self.object_size), self._manifest_records(), [])
         while walk.decoder.next_size:
             for record in await self._find_some(walk):
                 yield record
+            if walk.damage:
+                raise walk.damage[0]
         self._check_end(walk)
 
     async def read_data(self, record: Record, start: int, into: memoryview, digests: Digests | None = None) -> None:
@@ -180,13 +182,10 @@ class BackupReader:
 
     def _find_end(self, dialect: Dialect) -> int:
         """Give the size of the backup in a dialect that it may be of; 0 if it is not."""
-        walk = _Walk(Decoder(dialect, self.object_size), iter(()))
-        try:
-            while walk.decoder.next_size:
-                self._find_now(walk)
-        except BackupDamaged:
-            return 0
-        return walk.decoder.offset
+        walk = _Walk(Decoder(dialect, self.object_size), iter(()), [])
+        while walk.decoder.next_size and not walk.damage:
+            self._find_now(walk)
+        return 0 if walk.damage else walk.decoder.offset
 
     async def _find_some(self, walk: _Walk) -> list[Record]:
         if isinstance(self._source, FileSource):
@@ -199,11 +198,15 @@ class BackupReader:
         assert isinstance(self._source, FileSource)
         found: list[Record] = []
         header = memoryview(bytearray(LOOK_AHEAD))
-        while walk.decoder.next_size and len(found) < _BATCH:
-            count = self._source.read_now(walk.decoder.offset, header[: walk.decoder.next_size])
-            found += self._feed(walk, header[:count])
-            if walk.decoder.offset > self._source.size:
-                raise _cut_short(self.name, self._source.size, walk.decoder.offset - self._source.size)
+        try:
+            while walk.decoder.next_size and len(found) < _BATCH:
+                count = self._source.read_now(walk.decoder.offset, header[: walk.decoder.next_size])
+                records = self._feed(walk, header[:count])
+                if walk.decoder.offset > self._source.size:
+                    raise _cut_short(self.name, self._source.size, walk.decoder.offset - self._source.size)
+                found += records
+        except BackupDamaged as damage:
+            walk.damage.append(damage)
         return found
 
     def _feed(self, walk: _Walk, header: bytes | bytearray | memoryview) -> list[Record]:
@@ -279,6 +282,8 @@ class _Walk(NamedTuple):
 
     decoder: Decoder
     manifest_records: Iterator[RecordDigests]
+    damage: list[BackupDamaged]
+    """What the way ends at, behind the records that were found last."""
 
 
 def _existing_manifest(backup: str) -> Path | None:

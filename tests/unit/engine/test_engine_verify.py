@@ -1,0 +1,266 @@
+"""What verify finds, and what it admits not to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from asyncbackup import BackupOptions, ClientOptions, Cluster, Dialect, Volume, backup, compare, connect, info, verify
+from asyncbackup.engine.reader import manifest_path
+from asyncbackup.engine.verify import MAX_PROBLEMS, Problems, VerifyProgress
+from asyncbackup.errors import BackupDamaged, Incompatible, SourceMissing
+from asyncbackup.sheep import MemoryStore, Sheep
+from tests.disks import OBJECT, OBJECTS, SHIFT, make_disk, noise
+
+
+@pytest.fixture
+async def files(cluster: Cluster, tmp_path: Path) -> list[Path]:
+    """A full backup and its increment."""
+    await make_disk(cluster)
+    made = [tmp_path / "full", tmp_path / "increment"]
+    await backup(cluster, "disk", made[0], snapshot="a")
+    await backup(cluster, "disk", made[1], snapshot="b", base="a")
+    return made
+
+
+def flip(file: Path, position: int, bits: int = 1) -> None:
+    data = bytearray(file.read_bytes())
+    data[position] ^= bits
+    file.write_bytes(data)
+
+
+async def test_a_good_chain_is_proven(files: list[Path]) -> None:
+    report = await verify(files)
+
+    assert report.is_good
+    assert [(file.records, file.has_manifest, file.trailing_bytes) for file in report.files] == [
+        (5, True, 0),
+        (5, True, 0),
+    ]
+    assert report.unproven_links == 0
+
+
+async def test_all_changed_objects_are_named(files: list[Path]) -> None:
+    for record in range(3):
+        flip(files[0], 16 + record * (16 + OBJECT) + 16 + 1000)
+
+    report = await verify(files)
+
+    assert not report.is_good
+    (damaged, good) = report.files
+    assert damaged.problems.count == 3
+    assert [f"the data of object {idx} was changed" in damaged.problems.messages[idx] for idx in range(3)] == [True] * 3
+    assert not good.problems.count
+
+
+async def test_what_stands_before_damage_is_proven_nevertheless(files: list[Path]) -> None:
+    flip(files[0], 16 + 16 + 7)
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+
+    (report, _) = (await verify(files)).files
+
+    assert report.records == 4
+    assert sorted("ends here" in message for message in report.problems.messages) == [False, True]
+
+
+async def test_without_a_manifest_only_the_structure_is_proven(files: list[Path]) -> None:
+    manifest_path(files[0]).unlink()
+    flip(files[0], 100)
+
+    report = await verify(files)
+
+    assert report.is_good
+    assert [file.has_manifest for file in report.files] == [False, True]
+    assert report.unproven_links == 1
+
+
+async def test_a_damaged_manifest_is_a_problem_and_the_file_is_read_on(files: list[Path]) -> None:
+    flip(manifest_path(files[0]), 200)
+
+    (report, _) = (await verify(files)).files
+
+    assert report.problems.count == 1
+    assert "full.manifest: at offset" in report.problems.messages[0]
+    assert (report.records, report.has_manifest) == (5, False)
+
+
+async def test_files_in_the_wrong_order_break_the_chain(files: list[Path]) -> None:
+    report = await verify(files[::-1])
+
+    assert not report.is_good
+    assert report.links.count == 1
+    assert not any(file.problems.count for file in report.files)
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+async def test_trailing_bytes_are_told(cluster: Cluster, tmp_path: Path, dialect: Dialect) -> None:
+    await make_disk(cluster)
+    file = tmp_path / "file"
+    await backup(cluster, "disk", file, snapshot="a", options=BackupOptions(dialect=dialect))
+    with file.open("ab") as more:
+        more.write(b"something")
+
+    (report,) = (await verify([file])).files
+
+    assert (report.trailing_bytes, report.problems.count) == (9, 0)
+
+
+async def test_a_count_that_may_be_too_low_is_a_problem_where_no_manifest_says_otherwise(files: list[Path]) -> None:
+    flip(files[0], 8, 5 ^ 4)
+    assert (await verify(files[:1])).files[0].problems.count == 1
+    manifest_path(files[0]).unlink()
+
+    (report,) = (await verify(files[:1])).files
+
+    assert "is the count in the header too low" in report.problems.messages[0]
+
+
+async def test_a_missing_file_is_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissing):
+        await verify([tmp_path / "none"])
+
+
+async def test_what_is_no_backup_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"something else altogether")
+
+    (report,) = (await verify([tmp_path / "file"])).files
+
+    assert (report.dialect, report.problems.count) == (None, 1)
+
+
+async def test_progress_comes_to_the_end(files: list[Path]) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def note(progress: VerifyProgress) -> None:
+        seen.append((progress.records_done, progress.bytes_total - progress.bytes_done))
+
+    await verify(files, on_progress=note)
+
+    assert seen[-1] == (10, 2 * 16 + 10 * 16)
+
+
+def test_problems_beyond_many_are_only_counted() -> None:
+    problems = Problems()
+    for number in range(MAX_PROBLEMS + 5):
+        problems.add(str(number))
+
+    assert (problems.count, len(problems.messages)) == (MAX_PROBLEMS + 5, MAX_PROBLEMS)
+
+
+async def make_small(folder: Path, dialect: Dialect) -> Path:
+    """Make a backup of two records of a sector."""
+    file = folder / "small"
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=1)) as cluster:
+        await cluster.create_vdi("disk", OBJECTS * OBJECT, block_size_shift=SHIFT)
+        volume = await Volume.open(cluster, "disk")
+        await volume.write(512, noise(1, 512))
+        await volume.write(3 * OBJECT, noise(2, 512))
+        await cluster.create_snapshot("disk", "a")
+        await backup(cluster, "disk", file, snapshot="a", options=BackupOptions(dialect=dialect))
+    return file
+
+
+def damaged(data: bytes) -> Iterator[bytes]:
+    """Cut bytes short at every place, and change each of them."""
+    for position in range(len(data)):
+        yield data[:position]
+        yield data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :]
+
+
+@pytest.mark.parametrize("part", ["file", "manifest"])
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_every_truncation_and_every_changed_byte_is_found(tmp_path: Path, dialect: Dialect, part: str) -> None:
+    async def work() -> None:
+        file = await make_small(tmp_path, dialect)
+        assert (await verify([file])).is_good
+        victim = file if part == "file" else manifest_path(file)
+        for place, data in enumerate(damaged(victim.read_bytes())):
+            victim.write_bytes(data)
+            assert not (await verify([file])).is_good, place
+
+    anyio.run(work)
+
+
+async def test_info_counts_what_there_is(files: list[Path]) -> None:
+    found = await info(files[1])
+
+    assert (found.dialect, found.records, found.trailing_bytes) == (Dialect.COLLIE, 5, 0)
+    assert found.size == files[1].stat().st_size == 16 + 5 * 16 + found.data_bytes
+    assert found.manifest is not None
+    assert (found.manifest.snapshot.tag, found.manifest.base and found.manifest.base.tag) == ("b", "a")
+
+
+async def test_info_raises_where_the_file_is_damaged(files: list[Path]) -> None:
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+
+    with pytest.raises(BackupDamaged):
+        await info(files[1])
+
+
+async def test_a_snapshot_compares_with_its_backups(cluster: Cluster, files: list[Path]) -> None:
+    found = await compare(cluster, files, "disk", "b")
+
+    assert found.is_good
+    assert (found.objects_done, found.objects_planned, found.seed) == (7, 7, None)
+
+
+async def test_only_what_the_records_cover_is_compared(cluster: Cluster, files: list[Path]) -> None:
+    found = await compare(cluster, files[1:], "disk", "b")
+
+    assert found.bytes_compared == (await info(files[1])).data_bytes
+
+
+async def test_objects_that_differ_are_named(cluster: Cluster, files: list[Path]) -> None:
+    volume = await Volume.open(cluster, "disk")
+    await volume.write(3 * OBJECT + 512, noise(9, 512))
+    await volume.write(6 * OBJECT, noise(9, 512))
+
+    found = await compare(cluster, files, "disk")
+
+    assert (found.is_good, found.differing, found.differing_idx) == (False, 2, [3, 6])
+
+
+async def test_a_full_sample_finds_what_a_backup_left_out(cluster: Cluster, files: list[Path]) -> None:
+    volume = await Volume.open(cluster, "disk")
+    await volume.write(7 * OBJECT, noise(9, 512))  # has no record, and differs from the base
+    await volume.write(5 * OBJECT, noise(9, 512))  # lies before the object's record
+    assert (await compare(cluster, files, "disk")).is_good
+
+    found = await compare(cluster, files, "disk", sample=1)
+
+    assert found.differing_idx == [5, 7]
+
+
+async def test_an_increment_is_audited_against_its_base(cluster: Cluster, files: list[Path]) -> None:
+    found = await compare(cluster, files[1:], "disk", "b", sample=1)
+
+    assert found.is_good
+    # Object 4 was written with what it held before; object 0 is still the base's.
+    assert (found.unchanged, found.unchanged_audited, found.shared) == (1, 1, 1)
+    assert found.partly_changed_audited == found.partly_changed == 4
+
+
+async def test_a_sample_is_the_same_for_the_same_seed(cluster: Cluster, files: list[Path]) -> None:
+    first = await compare(cluster, files, "disk", "b", sample=0.3)
+    second = await compare(cluster, files, "disk", "b", sample=0.3, seed=first.seed)
+
+    assert first == second
+
+
+async def test_a_sample_needs_the_very_base(cluster: Cluster, files: list[Path]) -> None:
+    await cluster.create_vdi("other", OBJECTS * OBJECT, block_size_shift=SHIFT)
+    await cluster.create_snapshot("other", "a")
+    await cluster.create_snapshot("other", "b")
+
+    with pytest.raises(Incompatible, match="another one than the base"):
+        await compare(cluster, files[1:], "other", "b", sample=1)
+
+
+async def test_a_sample_needs_a_manifest(cluster: Cluster, files: list[Path]) -> None:
+    manifest_path(files[0]).unlink()
+
+    with pytest.raises(Incompatible, match="nothing can be audited"):
+        await compare(cluster, files, "disk", "b", sample=1)
