@@ -6,8 +6,8 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
-from typing import TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Final, TypeVar
 
 import anyio
 import numpy as np
@@ -26,6 +26,9 @@ from asyncbackup.sinks import Sink
 from asyncbackup.wire.inode import Inode, Owners
 
 _Item = TypeVar("_Item")
+
+_GATHERED_SIZE: Final = 64 << 10
+"""Bytes of short records to copy together before they go to the sink: a hop to its thread costs more."""
 
 
 async def backup(
@@ -136,6 +139,8 @@ class _Job:
     on_progress: OnProgress | None
     progress: Progress
     proof: ManifestWriter | None = None
+    _waiting: list[bytes | memoryview] = field(default_factory=list)
+    _waiting_size: int = 0
 
     async def run(self) -> None:
         """Write the whole backup, and commit it."""
@@ -143,6 +148,7 @@ class _Job:
         await self._write([dialect.opening])
         await self._write_records()
         await self._write([dialect.ending])
+        await self._flush()
         beginning = dialect.patch(self.progress.records)
         if self.proof is None:
             await self.sink.commit(beginning)
@@ -192,12 +198,21 @@ class _Job:
         await self._write(buffers)
 
     async def _write(self, buffers: list[bytes | memoryview]) -> None:
-        filled = [buffer for buffer in buffers if buffer]
+        size = sum(map(len, buffers))
+        # Few bytes are copied: where they lie is used again when this returns.
+        self._waiting += buffers if size >= _GATHERED_SIZE else [b"".join(buffers)]
+        self._waiting_size += size
+        if self._waiting_size >= _GATHERED_SIZE:
+            await self._flush()
+        if self.on_progress is not None:
+            self.on_progress(self.progress)
+
+    async def _flush(self) -> None:
+        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
+        filled = [buffer for buffer in waiting if buffer]
         if filled:
             await self.sink.append(filled)
             self.progress.bytes_written += sum(map(len, filled))
-        if self.on_progress is not None:
-            self.on_progress(self.progress)
 
 
 async def _each(items: Iterable[_Item]) -> AsyncIterator[_Item]:

@@ -23,9 +23,15 @@ _FIRST_STEP: Final = 64 << 10
 _LARGEST_STEP: Final = 1 << 20
 """Bytes compared at a time, doubling: short contents of a difference cost little, long ones few calls."""
 
+_BRIEF: Final = 64 << 10
+"""Bytes up to which comparing takes less time than handing the interpreter's lock over and getting it back."""
+
 _memcmp: Final = ctypes.CDLL(None).memcmp
-_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-_memcmp.restype = ctypes.c_int
+_brief_memcmp: Final = ctypes.PyDLL(None).memcmp
+"""Keeps the interpreter's lock."""
+for _function in (_memcmp, _brief_memcmp):
+    _function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    _function.restype = ctypes.c_int
 
 
 class Extent(NamedTuple):
@@ -54,12 +60,19 @@ def _address(content: memoryview) -> int:
     return int(np.frombuffer(content, dtype=np.uint8).ctypes.data)
 
 
+def _differ(a: int, b: int, size: int) -> bool:
+    """Compare bytes at two addresses."""
+    compare = _brief_memcmp if size <= _BRIEF else _memcmp
+    difference: int = compare(a, b, size)
+    return difference != 0
+
+
 def _equal_head(a: int, b: int, size: int) -> int:
     """Count the bytes in whole sectors that are equal from the start."""
     position, step = 0, _FIRST_STEP
     while position < size:
         length = min(step, size - position)
-        if _memcmp(a + position, b + position, length):
+        if _differ(a + position, b + position, length):
             return position + _first_difference(a + position, b + position, length)
         position += length
         step = min(step * 2, _LARGEST_STEP)
@@ -71,7 +84,7 @@ def _first_difference(a: int, b: int, size: int) -> int:
     low, high = 0, size
     while high - low > SECTOR_SIZE:
         middle = low + (high - low) // SECTOR_SIZE // 2 * SECTOR_SIZE
-        if _memcmp(a + low, b + low, middle - low):
+        if _differ(a + low, b + low, middle - low):
             high = middle
         else:
             low = middle
@@ -83,7 +96,7 @@ def _equal_tail(a: int, b: int, size: int) -> int:
     end, step = size, _FIRST_STEP
     while end > SECTOR_SIZE:
         length = min(step, end - SECTOR_SIZE)
-        if _memcmp(a + end - length, b + end - length, length):
+        if _differ(a + end - length, b + end - length, length):
             return size - end + _last_equal(a + end - length, b + end - length, length)
         end -= length
         step = min(step * 2, _LARGEST_STEP)
@@ -95,7 +108,7 @@ def _last_equal(a: int, b: int, size: int) -> int:
     low, high = 0, size
     while high - low > SECTOR_SIZE:
         middle = low + (high - low) // SECTOR_SIZE // 2 * SECTOR_SIZE
-        if _memcmp(a + middle, b + middle, high - middle):
+        if _differ(a + middle, b + middle, high - middle):
             low = middle
         else:
             high = middle

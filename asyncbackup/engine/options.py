@@ -16,8 +16,11 @@ class BackupOptions:
     """How to make a backup."""
 
     dialect: Dialect = Dialect.COLLIE
-    in_flight: int = 16
-    """Data objects (pieces of large ones) being fetched, compared or written at a time."""
+    in_flight: int = 8
+    """Data objects (pieces of large ones) being fetched, compared or written at a time.
+
+    More keep no server busier, and their buffers fall out of the processor's cache before they are compared.
+    """
     memory: int = 128 << 20
     """Bytes of buffers for them, at most."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, NamedTuple
 
@@ -17,6 +17,10 @@ from asyncbackup.wire.inode import Inode
 
 _BUFFER_SIZE: Final = 64 << 10
 """Bytes of lines to gather before they are written."""
+
+
+_BRIEF: Final = 64 << 10
+"""Bytes up to which digesting takes less time than a hop to a thread."""
 
 
 class Written(NamedTuple):
@@ -42,9 +46,12 @@ class ManifestWriter:
         """Say what the backup is of."""
         self._lines.append(self._encoder.opening(subject))
 
-    async def add(self, parts: Iterable[Written]) -> None:
+    async def add(self, parts: Sequence[Written]) -> None:
         """Take what was or will be written next, in order. The buffers are not used any more when this returns."""
-        await to_thread.run_sync(self._digest, parts)
+        if sum(len(data) + len(base) for _, data, base, _ in parts) <= _BRIEF:
+            self._digest(parts)
+        else:
+            await to_thread.run_sync(self._digest, parts)
         if sum(map(len, self._lines)) >= _BUFFER_SIZE:
             await self._write()
 
