@@ -1,0 +1,334 @@
+"""What can interrupt an export, a merge, a roll: nothing is left, or what is left says what it is."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncbackup import BackupOptions, convert_to_rbd_diff, export, merge
+from asyncbackup.errors import HalfRolled, TargetFull, TargetWriteFailed
+from tests.chains import Files, copy_files
+from tests.faults.steps import Steps
+
+Work = Callable[[Files, Path], Awaitable[object]]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    made = tmp_path / "backups"
+    made.mkdir()
+    return copy_files(made)
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    made = tmp_path / "target"
+    made.mkdir()
+    return made / "made"
+
+
+def content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def failing(code: int) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+async def export_new(files: Files, target: Path) -> object:
+    return await export(files.all, target)
+
+
+async def export_onto(files: Files, target: Path) -> object:
+    return await export([files.ab, files.bc], target, base=files.image("a"))
+
+
+async def merge_all(files: Files, target: Path) -> object:
+    return await merge(files.all, target)
+
+
+async def convert_first(files: Files, target: Path) -> object:
+    return await convert_to_rbd_diff(files.a, target)
+
+
+NEW = pytest.mark.parametrize("work", [export_new, export_onto, merge_all, convert_first], ids=lambda it: it.__name__)
+"""What makes a new file."""
+
+
+# The disk
+
+
+@NEW
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=["full", "quota", "broken"])
+async def test_a_disk_that_takes_no_more(
+    files: Files, target: Path, monkeypatch: pytest.MonkeyPatch, work: Work, code: int
+) -> None:
+    for call in ("pwrite", "writev"):
+        monkeypatch.setattr(os, call, failing(code))
+
+    with pytest.raises(TargetWriteFailed if code == errno.EIO else TargetFull):
+        await work(files, target)
+
+    assert left_in(target.parent) == []
+
+
+@NEW
+@pytest.mark.parametrize("call", ["fsync", "link"])
+async def test_a_disk_that_fails_at_the_end(
+    files: Files, target: Path, monkeypatch: pytest.MonkeyPatch, work: Work, call: str
+) -> None:
+    monkeypatch.setattr(os, call, failing(errno.EIO))
+
+    with pytest.raises(TargetWriteFailed):
+        await work(files, target)
+
+    assert left_in(target.parent) == []
+
+
+async def test_a_file_system_without_large_files(files: Files, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "ftruncate", failing(errno.EFBIG))
+
+    with pytest.raises(TargetFull):
+        await export(files.all, target)
+
+    assert left_in(target.parent) == []
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.EOPNOTSUPP])
+async def test_a_base_that_the_kernel_cannot_copy_is_copied_all_the_same(
+    files: Files, target: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "copy_file_range", failing(code))
+
+    await export([files.ab, files.bc], target, base=files.image("a"))
+
+    assert content(target) == files.images["c"]
+
+
+async def test_a_base_on_a_file_system_that_knows_no_holes(
+    files: Files, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "lseek", failing(errno.EINVAL))
+
+    await export([files.ab, files.bc], target, base=files.image("a"))
+
+    assert content(target) == files.images["c"]
+
+
+# An image in place
+
+
+@pytest.mark.parametrize("call", ["pwrite", "ftruncate"])
+async def test_an_image_that_cannot_be_rolled_to_the_end_says_so_and_can_later(
+    files: Files, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    image = files.image("a", "standby")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, failing(errno.ENOSPC))
+        with pytest.raises(TargetFull):
+            await export([files.ab], image, base=image)
+
+    with pytest.raises(HalfRolled):
+        await export([files.bc], image, base=image)
+    await export([files.ab], image, base=image)
+
+    assert image.read_bytes() == files.images["b"]
+
+
+async def test_an_image_without_a_marker_was_not_touched(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = files.image("a", "standby")
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))  # the marker's
+
+    with pytest.raises(TargetWriteFailed):
+        await export([files.ab], image, base=image)
+
+    assert image.read_bytes() == files.images["a"]
+    assert not image.with_name("standby.rolling").exists()
+
+
+# Cancellation
+
+
+@NEW
+@pytest.mark.parametrize("at", [0, 5, 12, 25, 40, 60, 90])
+async def test_a_cancellation_leaves_nothing(files: Files, target: Path, work: Work, at: int) -> None:
+    await cancel(lambda: work(files, target), at)
+
+    assert left_in(target.parent) in ([], ["made"], ["made", "made.manifest"])
+
+
+async def cancel(work: Callable[[], Awaitable[object]], at: int) -> None:
+    """Run ``work`` as a task that is cancelled at step ``at``."""
+
+    async def run() -> None:
+        await work()
+
+    with Steps(at, lambda: task.cancel()):  # noqa: PLW0108 - there is no task yet
+        task = asyncio.create_task(run())
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("at", [10, 20, 30, 40, 50, 60, 80, 100, 130])
+async def test_a_cancelled_roll_is_whole_or_finished_by_the_same_call(files: Files, at: int) -> None:
+    image = files.image("a", "standby")
+
+    async def roll() -> object:
+        return await export([files.ab, files.bc], image, base=image, options=BackupOptions(in_flight=2))
+
+    await cancel(roll, at)
+
+    if image.read_bytes() not in (files.images["a"], files.images["c"]):
+        assert image.with_name("standby.rolling").exists()
+    await roll()
+    assert image.read_bytes() == files.images["c"]
+    assert sorted(name for name in left_in(image.parent) if "standby" in name) == ["standby"]
+
+
+# Processes that die
+
+HELD = """
+import anyio, os, sys, threading
+from contextlib import contextmanager
+
+receive, cancelled, calls = anyio.open_signal_receiver, threading.Event(), 0
+
+@contextmanager
+def watch(*numbers):
+    with receive(*numbers) as signals:
+        async def each():
+            async for number in signals:
+                yield number
+                cancelled.set()
+        yield each()
+
+name, at = sys.argv[1], int(sys.argv[2])
+call = getattr(os, name)
+
+def hold(*args):
+    global calls
+    calls += 1
+    if calls == at:
+        print("held", flush=True)
+        cancelled.wait()
+    return call(*args)
+
+anyio.open_signal_receiver = watch
+setattr(os, name, hold)
+from asyncbackup.cli.main import run
+sys.exit(run(sys.argv[3:]))
+"""
+"""Runs the command line, and holds the n-th call of a function until a signal cancelled the work."""
+
+
+class Held:
+    """A process of ours that stands still inside of a system call."""
+
+    def __init__(self, call: str, at: int, *arguments: object) -> None:
+        command = [sys.executable, "-c", HELD, call, str(at), *map(str, arguments)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self.process.stdout is not None
+        if self.process.stdout.readline() != b"held\n":
+            raise AssertionError(self.process.communicate()[1].decode())
+
+    def end(self, number: signal.Signals) -> tuple[int, str]:
+        """Send a signal, and give the exit code and what was said."""
+        self.process.send_signal(number)
+        _, said = self.process.communicate(timeout=60)
+        return self.process.returncode, said.decode()
+
+
+COMMANDS = pytest.mark.parametrize(
+    ("verb", "call"), [("export", "pwrite"), ("merge", "writev")], ids=["export", "merge"]
+)
+
+
+@COMMANDS
+def test_a_killed_process_leaves_no_file_of_that_name(files: Files, target: Path, verb: str, call: str) -> None:
+    held = Held(call, 3, verb, *files.all, "--to", target)
+
+    assert held.end(signal.SIGKILL)[0] == -signal.SIGKILL
+
+    assert not target.exists()
+    assert not target.with_name("made.manifest").exists()
+    assert all(name.endswith(".partial") for name in left_in(target.parent))
+    again = [sys.executable, "-m", "asyncbackup", verb, *map(str, files.all), "--to", str(target)]
+    subprocess.run(again, check=True, stdout=subprocess.DEVNULL)
+
+
+@COMMANDS
+def test_an_interrupted_process_leaves_nothing(files: Files, target: Path, verb: str, call: str) -> None:
+    held = Held(call, 3, verb, *files.all, "--to", target)
+
+    code, said = held.end(signal.SIGINT)
+
+    assert code == 130
+    assert "nothing was left behind" in said
+    assert left_in(target.parent) == []
+
+
+def roll(files: Files, image: Path) -> list[object]:
+    return ["export", files.ab, files.bc, "--to", image, "--base", image, "--in-flight", 1]
+
+
+@pytest.mark.parametrize("at", [1, 2, 4])
+def test_a_roll_that_was_killed_is_finished_by_the_same_command(files: Files, at: int) -> None:
+    image = files.image("a", "standby")
+    held = Held("pwrite", at, *roll(files, image))
+
+    assert held.end(signal.SIGKILL)[0] == -signal.SIGKILL
+
+    assert image.with_name("standby.rolling").exists()
+    again = [sys.executable, "-m", "asyncbackup", *map(str, roll(files, image))]
+    subprocess.run(again, check=True, stdout=subprocess.DEVNULL)
+    assert image.read_bytes() == files.images["c"]
+    assert not image.with_name("standby.rolling").exists()
+
+
+def test_a_roll_that_was_killed_is_not_taken_for_an_image(files: Files, target: Path) -> None:
+    image = files.image("a", "standby")
+    Held("pwrite", 2, *roll(files, image)).end(signal.SIGKILL)
+
+    with pytest.raises(HalfRolled):
+        asyncio.run(export_from(files, image, target))
+
+
+async def export_from(files: Files, image: Path, target: Path) -> None:
+    await export([files.bc], target, base=image)
+
+
+def test_an_interrupted_roll_says_what_is_left(files: Files) -> None:
+    image = files.image("a", "standby")
+    held = Held("pwrite", 2, *roll(files, image))
+
+    code, said = held.end(signal.SIGINT)
+
+    assert code == 130
+    assert "standby is half rolled: the same command finishes it" in said
+    assert image.with_name("standby.rolling").exists()
+
+
+def test_a_roll_interrupted_before_it_wrote_leaves_the_image_as_it_was(files: Files) -> None:
+    image = files.image("a", "standby")
+    held = Held("preadv", 12, *roll(files, image))
+
+    code, said = held.end(signal.SIGINT)
+
+    assert code == 130
+    assert "nothing was left behind" in said
+    assert image.read_bytes() == files.images["a"]
