@@ -32,7 +32,7 @@ def main() -> None:
         shape = WORKLOADS[name]
         with servers.serve(arguments.folder) as server:
             measure.run([sys.executable, "-m", "benchmarks.fill", str(server.port), name, str(arguments.objects)])
-            costs = _compare(_contestants(server), arguments.rounds)
+            costs = measure.compare(_contestants(server), arguments.rounds)
         print(f"\n{shape.title}\n{_report(costs, shape, arguments.objects)}", flush=True)
 
 
@@ -72,18 +72,6 @@ def _contestants(server: Server) -> dict[str, Callable[[], Cost]]:
     if server.has_dog:
         contestants[DOG] = lambda: run(dog, target)
     return contestants
-
-
-def _compare(contestants: dict[str, Callable[[], Cost]], rounds: int) -> dict[str, list[Cost]]:
-    names = list(contestants)
-    costs: dict[str, list[Cost]] = {name: [] for name in names}
-    for round_ in range(rounds + 1):
-        first = round_ % len(names)
-        for name in names[first:] + names[:first]:
-            cost = contestants[name]()
-            if round_:  # The first one warms caches.
-                costs[name].append(cost)
-    return costs
 
 
 def _report(costs: dict[str, list[Cost]], shape: Workload, objects: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,3 +34,16 @@ def run(command: Sequence[str], output: Path | None = None) -> Cost:
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
     return Cost(wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10)
+
+
+def compare(contestants: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str, list[Cost]]:
+    """Run each of them once a round, in an order that rotates; give what each took, round by round."""
+    names = list(contestants)
+    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    for round_ in range(rounds + 1):
+        first = round_ % len(names)
+        for name in names[first:] + names[:first]:
+            cost = contestants[name]()
+            if round_:  # The first one warms caches.
+                costs[name].append(cost)
+    return costs
