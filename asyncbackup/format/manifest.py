@@ -152,7 +152,7 @@ class ManifestDecoder:
         """Judge the next line; b"" is the end of the file, which must come after the trailer only."""
         try:
             decoded = self._decode(line)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise Damage(self._offset, str(error)) from error
         self._offset += len(line)
         return decoded

@@ -104,14 +104,14 @@ async def closing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) 
     ("handler", "message"),
     [
         (http, "does not speak the sheep protocol"),
-        (silent, "did not answer GET_NODE_LIST within 0.2 s"),
-        (echo, "did not answer GET_NODE_LIST within 0.2 s"),
+        (silent, "did not answer GET_NODE_LIST within 1 s"),
+        (echo, "did not answer GET_NODE_LIST within 1 s"),
         (closing, "lost the connection"),
     ],
 )
 def test_something_that_is_no_sheep(command: Command, tmp_path: Path, handler: Handler, message: str) -> None:
     with playing(handler) as port:
-        outcome = command("backup", "disk", tmp_path / "file", "-s", "a", "-p", port, "--timeout", "0.2")
+        outcome = command("backup", "disk", tmp_path / "file", "-s", "a", "-p", port, "--timeout", "1")
 
     assert_one_message(outcome, 2, message)
     assert left_in(tmp_path) == []
@@ -263,12 +263,12 @@ def test_an_object_that_cannot_be_read(command: Command, store: MemoryStore, tmp
         ("garbage=64", "expected an answer to one of our requests, got one to request"),
         ("reset", "lost the connection"),
         ("cut=1000", "lost the connection"),
-        ("stall", "did not answer READ_OBJ within 0.5 s; is the node stalled?"),
+        ("stall", "did not answer READ_OBJ within 1 s; is the node stalled?"),
     ],
 )
 def test_a_broken_answer(command: Command, store: MemoryStore, tmp_path: Path, fault: str, message: str) -> None:
     with serving(store, f"read_obj@8:{fault}") as served:
-        outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, "--timeout", "0.5")
+        outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, "--timeout", "1")
 
     assert_one_message(outcome, 2, message)
     assert left_in(tmp_path) == []
@@ -291,7 +291,7 @@ def test_a_signal(store: MemoryStore, tmp_path: Path, target: str, number: signa
     assert process.returncode == 128 + number
     assert err.decode() == f"asyncbackup: stopped by {number.name}; nothing was left behind\n"
     assert left_in(tmp_path) == []
-    assert elapsed_s < 1
+    assert elapsed_s < 2, "a second, and another one for a busy machine"
 
 
 def test_a_signal_while_nobody_reads(store: MemoryStore) -> None:

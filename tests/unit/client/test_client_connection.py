@@ -362,8 +362,14 @@ async def test_a_closed_connection_takes_no_request() -> None:
 
 
 async def test_a_connection_that_was_never_made_takes_no_request() -> None:
+    connection = Connection("nowhere:1")
     with pytest.raises(ConnectionLost, match="not open"):
-        await call(Connection("nowhere:1"))
+        await call(connection)
+
+    connection.abort()
+
+    with pytest.raises(ConnectionLost, match="closed by us"):
+        await call(connection)
 
 
 async def test_a_refused_connection_is_told_with_its_address() -> None:

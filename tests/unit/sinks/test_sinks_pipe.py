@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asyncbackup.errors import TargetFull, TargetWriteFailed
-from asyncbackup.sinks import PipeSink
+from asyncbackup.sinks import FileSink, NullSink, PipeSink, Sink
 from tests.waiting import turn, until
 
 PIPE_SIZE = 1 << 20
@@ -161,3 +161,13 @@ async def test_it_waits_for_room_only_when_there_is_none(pipe: Pipe) -> None:
         pipe.read(PIPE_SIZE)
 
         await until(task.done)
+
+
+@pytest.mark.parametrize("kind", [PipeSink, NullSink])
+async def test_a_companion_is_committed_with_it(pipe: Pipe, tmp_path: Path, kind: type[PipeSink | NullSink]) -> None:
+    sink: Sink = PipeSink(pipe.writer) if kind is PipeSink else NullSink()
+    async with sink, FileSink(tmp_path / "proof") as proof:
+        await proof.append([b"proof"])
+        await sink.commit(b"", proof)
+
+    assert (tmp_path / "proof").read_bytes() == b"proof"

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asyncbackup.errors import SourceMissing, SourceUnreadable
+from asyncbackup.sinks.source import FileSource, PipeSource
+from tests.waiting import turn
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    return tmp_path / "file"
+
+
+async def test_a_file_is_read_anywhere(file: Path) -> None:
+    buffer = bytearray(4)
+    async with FileSource(file) as source:
+        assert source.size == 10
+        assert await source.peek(3) == b"012"
+        assert await source.read_into(5, memoryview(buffer)) == 4
+        assert buffer == b"5678"
+
+
+async def test_a_file_gives_less_only_at_its_end(file: Path) -> None:
+    buffer = bytearray(4)
+    async with FileSource(file) as source:
+        assert await source.read_into(8, memoryview(buffer)) == 2
+        assert await source.peek(100) == b"0123456789"
+
+
+async def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissing, match="missing"):
+        async with FileSource(tmp_path / "missing"):
+            pytest.fail("entered")
+
+
+async def test_a_file_below_a_file_is_told(file: Path) -> None:
+    with pytest.raises(SourceUnreadable, match="Not a directory"):
+        async with FileSource(file / "file"):
+            pytest.fail("entered")
+
+
+async def test_a_folder_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnreadable, match="is no regular file; `-` reads from a pipe"):
+        async with FileSource(tmp_path):
+            pytest.fail("entered")
+
+
+async def test_a_disk_that_fails_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    async with FileSource(file) as source:
+        monkeypatch.setattr(os, "preadv", fail)
+        with pytest.raises(SourceUnreadable, match="Input/output error"):
+            await source.read_into(0, memoryview(bytearray(1)))
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    os.close(reader)
+    if writer >= 0:
+        os.close(writer)
+
+
+def piped(data: bytes) -> int:
+    """Make a pipe that holds ``data`` and ends; give the end to read from."""
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    return reader
+
+
+async def test_a_pipe_is_read_in_order() -> None:
+    reader = piped(b"0123456789")
+    buffer = bytearray(4)
+    async with PipeSource(reader) as source:
+        assert source.size is None
+        assert await source.peek(6) == b"012345"
+        assert [await source.read_into(at, memoryview(buffer)) for at in (0, 4)] == [4, 4]
+        assert buffer == b"4567"
+        assert await source.read_into(8, memoryview(buffer)) == 2
+    os.close(reader)
+
+
+async def test_a_pipe_is_waited_for(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    buffer = bytearray(4)
+    async with PipeSource(reader) as source:
+        task = asyncio.create_task(source.read_into(0, memoryview(buffer)))
+        await turn()
+        os.write(writer, b"01")
+        await turn()
+        assert not task.done()
+        os.write(writer, b"23")
+        assert await task == 4
+    assert buffer == b"0123"
+
+
+async def test_a_reader_of_later_bytes_waits_for_the_earlier_ones(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    first, second = bytearray(2), bytearray(2)
+    async with PipeSource(reader) as source:
+        later = asyncio.create_task(source.read_into(2, memoryview(second)))
+        os.write(writer, b"0123")
+        await turn()
+        assert not later.done()
+        await source.read_into(0, memoryview(first))
+        await later
+    assert first + second == b"0123"
+
+
+async def test_waiting_for_a_pipe_can_be_cancelled(pipe: tuple[int, int]) -> None:
+    reader, _ = pipe
+    async with PipeSource(reader) as source:
+        task = asyncio.create_task(source.read_into(0, memoryview(bytearray(1))))
+        await turn()
+        task.cancel()
+        await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert os.get_blocking(reader)
+
+
+async def test_a_pipe_that_fails_is_told(pipe: tuple[int, int]) -> None:
+    _, writer = pipe
+    async with PipeSource(writer) as source:
+        with pytest.raises(SourceUnreadable, match="standard input: Bad file descriptor"):
+            await source.read_into(0, memoryview(bytearray(1)))
