@@ -109,13 +109,15 @@ class NewVdi:
         """Write the first bytes of an object; the others are the base's."""
         owner = int(self._owners[idx])
         self._owners[idx] = self.inode.vdi_id
+        # Where nothing of the base is left, a server of 1.0 is spared a copy of the object in memory.
+        is_partial = len(data) < self.inode.object_size
         await self._cluster.create_object(
             oid.data_oid(self.inode.vdi_id, idx),
             data,
             offset,
             copies=self.inode.nr_copies,
             policy=self.inode.copy_policy,
-            cow_oid=oid.data_oid(owner, idx) if owner else 0,
+            cow_oid=oid.data_oid(owner, idx) if owner and is_partial else 0,
         )
 
     async def write_object(self, idx: int, data: Bytes, offset: int) -> None:
