@@ -73,6 +73,9 @@ class Subject:
             raise ValueError(f"expected a manifest of version {VERSION}, got {version!r}")
         for name in ("size", "object_size", "copies", "copy_policy"):
             _number(fields[name])
+        if not fields["object_size"]:
+            raise ValueError("expected objects of some size, got 0 bytes")
+        _text(fields["vdi"])
         snapshot, base = fields.pop("snapshot"), fields.pop("base")
         if base is not None:
             _number(fields["base_size"])
@@ -211,7 +214,18 @@ def _object(line: bytes, names: tuple[str, ...]) -> dict[str, Any]:
 def _snapshot(fields: Any) -> SnapshotInfo:
     if not isinstance(fields, dict):
         raise TypeError(f"expected a snapshot, got {fields!r}")
-    return SnapshotInfo(**fields)
+    snapshot = SnapshotInfo(**fields)
+    _number(snapshot.id)
+    _text(snapshot.tag)
+    _text(snapshot.vdi_id)
+    if snapshot.created is not None:
+        _text(snapshot.created)
+    return snapshot
+
+
+def _text(value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r}")
 
 
 def _number(value: Any) -> int:
