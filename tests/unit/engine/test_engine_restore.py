@@ -141,10 +141,8 @@ async def test_a_missing_base_is_told_with_what_exists(backed: Backed) -> None:
 
 
 async def test_a_wrong_base_is_refused_before_the_first_write_of_an_object(backed: Backed) -> None:
-    with pytest.raises(BaseMismatch, match="snapshot 2 does not hold at object 1"):
-        await restore(
-            backed.cluster, [backed.increment], "new", base="b", options=BackupOptions(in_flight=1, memory=4 << 20)
-        )
+    with pytest.raises(BaseMismatch, match=r"snapshot 2 does not hold at object \d "):
+        await restore(backed.cluster, [backed.increment], "new", base="b")
 
     assert not backed.sheep.requests[Opcode.CREATE_AND_WRITE_OBJ]
     assert not await backed.cluster.has_vdi("new")
