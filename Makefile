@@ -4,7 +4,7 @@
 demo test lint bench:
 	./dev $@
 
-# Fuzzes the readers for a minute; it wants atheris in .venv (`.venv/bin/pip install --group fuzz`).
+# Fuzzes the readers for a minute; it wants atheris in .venv (`.venv/bin/pip install atheris`).
 fuzz:
 	./dev fuzz -max_total_time=60
 
