@@ -78,13 +78,13 @@ async def export(
                 size=chain.size,
                 in_place=in_place,
                 checked=all(reader.subject is not None for reader in chain.readers),
-                objects_done=progress.objects_done,
+                objects_done=progress.objects_done if job.objects is None else job.objects,
                 bytes_written=progress.bytes_written,
                 elapsed_s=time.monotonic() - started,
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Export:
     """An export under way."""
 
@@ -93,6 +93,8 @@ class _Export:
     options: BackupOptions
     meter: Meter
     check_base: bool
+    objects: int | None = None
+    """Objects that the backups have something of, where that can be told before."""
 
     async def run(self, target: str | os.PathLike[str] | Sink, *, replace: bool) -> bool:
         """Do it all. Tells whether it was done in place."""
@@ -124,7 +126,7 @@ class _Export:
         if any(reader.size is None for reader in self.chain.readers):
             return
         found = await survey(self.chain)
-        self.meter.progress.objects_planned = found.objects
+        self.objects = self.meter.progress.objects_planned = found.objects
         if found.last_idx * object_size >= size:
             raise Incompatible(
                 f"the backup has an object {found.last_idx}, which does not lie within {size} bytes: see --size"

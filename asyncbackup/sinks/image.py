@@ -115,11 +115,14 @@ class StandingImage(SerialFile):
         with told(str(self.marker)):
             # Under another name first: a marker that a crash left empty would belong to no backups at all.
             made = self.marker.with_name(self.marker.name + ".new")
-            with made.open("wb") as file:
-                file.write(names.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            made.replace(self.marker)
+            try:
+                with made.open("wb") as file:
+                    file.write(names.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+                made.replace(self.marker)
+            finally:
+                made.unlink(missing_ok=True)
             flush_folder(self.marker.parent)
 
     async def resize(self, size: int) -> None:

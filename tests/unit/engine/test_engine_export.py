@@ -254,6 +254,7 @@ async def test_an_image_is_rolled_forward_in_place(files: Files) -> None:
     assert image.stat().st_ino == inode
     assert first.in_place
     assert second.in_place
+    assert (first.objects_done, second.objects_done) == (5, 2)
     assert not image.with_name("standby.rolling").exists()
 
 
