@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Final, TypeVar
@@ -159,12 +160,13 @@ class _Job:
     async def _write_records(self) -> None:
         piece_size = self.options.piece_size(self.object_size)
         slots = self.options.slots(piece_size)
-        compactors = anyio.CapacityLimiter(os.cpu_count() or 1)
-        fetcher = Fetcher(self.cluster, self.object_size, piece_size, compactors, self.progress, self.proof is not None)
-        if piece_size == self.object_size:
-            await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
-        else:
-            await self._write_large_records(fetcher, slots // 2)
+        reads_base = self.proof is not None
+        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compactor") as compactors:
+            fetcher = Fetcher(self.cluster, self.object_size, piece_size, compactors, self.progress, reads_base)
+            if piece_size == self.object_size:
+                await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
+            else:
+                await self._write_large_records(fetcher, slots // 2)
 
     async def _write_large_records(self, fetcher: Fetcher, slots: int) -> None:
         """Find extents in one window, and read what lies in them in another, behind it."""

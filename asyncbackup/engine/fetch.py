@@ -7,12 +7,11 @@ record needs. So a record's length is known before its first byte is written, wh
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
-
-import anyio
-from anyio import to_thread
 
 from asyncbackup.client import Cluster
 from asyncbackup.engine.compact import ZEROS, Extent, trim
@@ -55,7 +54,7 @@ class Fetcher:
     cluster: Cluster
     object_size: int
     piece_size: int
-    compactors: anyio.CapacityLimiter
+    compactors: Executor
     progress: Progress
     reads_base: bool = False
 
@@ -109,13 +108,14 @@ class Fetcher:
 
     async def _compare(self, pair: Pair, slot: Slot, offset: int, length: int) -> tuple[memoryview, memoryview, Extent]:
         to, base = await self._both(pair, slot, offset, length)
-        return to, base, await to_thread.run_sync(trim, to, base, limiter=self.compactors)
+        loop = asyncio.get_running_loop()
+        return to, base, await loop.run_in_executor(self.compactors, trim, to, base)
 
     async def _both(self, pair: Pair, slot: Slot, offset: int, length: int) -> tuple[memoryview, memoryview]:
         to_buffer, base_buffer = slot.to[:length], slot.base[:length]
         if pair.to_owner and pair.base_owner:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._side, pair.idx, pair.base_owner, base_buffer, offset)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._side(pair.idx, pair.base_owner, base_buffer, offset))
                 to = await self._side(pair.idx, pair.to_owner, to_buffer, offset)
             return to, base_buffer
         to = await self._side(pair.idx, pair.to_owner, to_buffer, offset)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, cast
 
@@ -28,8 +28,8 @@ class Slot:
 
 @dataclass(slots=True)
 class _Entry(Generic[Result]):
-    slot: Slot
     done: anyio.Event = field(default_factory=anyio.Event)
+    delivered: anyio.Event = field(default_factory=anyio.Event)
     result: Result | None = None
 
 
@@ -46,12 +46,12 @@ class Window(Generic[Job, Result]):
         work: Callable[[Job, Slot], Awaitable[Result]],
         deliver: Callable[[list[Result]], Awaitable[None]],
     ) -> None:
+        self._slots = slots
+        self._slot_size = slot_size
         self._work = work
         self._deliver = deliver
-        self._slot_size = slot_size
-        self._unmade = slots
-        self._free: deque[Slot] = deque()
         self._entries: deque[_Entry[Result]] = deque()
+        self._taking = anyio.Lock(fast_acquire=True)
         self._changed = anyio.Event()
         self._no_more_jobs = False
 
@@ -65,44 +65,46 @@ class Window(Generic[Job, Result]):
 
         Errors arrive in an exception group.
         """
+        source = aiter(jobs)
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._deliver_in_order)
-                async for job in jobs:
-                    entry: _Entry[Result] = _Entry(await self._acquire())
-                    self._entries.append(entry)
-                    self._notify()
-                    group.start_soon(self._do, job, entry)
-                self._no_more_jobs = True
-                self._notify()
+                for _ in range(self._slots):
+                    group.start_soon(self._do_jobs, source)
         finally:
             self._entries.clear()
 
-    async def _do(self, job: Job, entry: _Entry[Result]) -> None:
-        entry.result = await self._work(job, entry.slot)
-        entry.done.set()
-
-    async def _acquire(self) -> Slot:
-        while not self._free:
-            if self._unmade:
-                self._unmade -= 1
-                return Slot(self._slot_size)
-            await self._change()
-        return self._free.popleft()
+    async def _do_jobs(self, source: AsyncIterator[Job]) -> None:
+        """Do one job after the other, in a slot of its own."""
+        slot: Slot | None = None
+        while True:
+            async with self._taking:
+                try:
+                    job = await anext(source)
+                except StopAsyncIteration:
+                    break
+                entry: _Entry[Result] = _Entry()
+                self._entries.append(entry)
+                self._notify()
+            slot = slot or Slot(self._slot_size)
+            entry.result = await self._work(job, slot)
+            entry.done.set()
+            await entry.delivered.wait()
+        self._no_more_jobs = True
+        self._notify()
 
     async def _deliver_in_order(self) -> None:
         while True:
             while not self._entries:
                 if self._no_more_jobs:
                     return
-                await self._change()
+                await self._changed.wait()
             await self._entries[0].done.wait()
             ready = self._ready()
             await self._deliver([cast("Result", entry.result) for entry in ready])
             for entry in ready:
                 self._entries.popleft()
-                self._free.append(entry.slot)
-            self._notify()
+                entry.delivered.set()
 
     def _ready(self) -> list[_Entry[Result]]:
         ready = []
@@ -115,6 +117,3 @@ class Window(Generic[Job, Result]):
     def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
-
-    async def _change(self) -> None:
-        await self._changed.wait()

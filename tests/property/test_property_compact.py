@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
-import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,8 +63,9 @@ async def test_an_extent_found_in_pieces_is_the_one_of_the_whole(
     to, base = (content if owner else bytes(len(content)) for content, owner in zip(pair, owners, strict=True))
     cluster = ObjectsInMemory({data_oid(5, 0): to, data_oid(6, 0): base})
     piece_size = piece_sectors * SECTOR
-    fetcher = Fetcher(cluster, len(to), piece_size, anyio.CapacityLimiter(1), Progress())
+    with ThreadPoolExecutor(1) as compactors:
+        fetcher = Fetcher(cluster, len(to), piece_size, compactors, Progress())
 
-    _, extent = await fetcher.find_extent(Pair(0, *owners), Slot(piece_size))
+        _, extent = await fetcher.find_extent(Pair(0, *owners), Slot(piece_size))
 
     assert extent == reference.trim(to, base)
