@@ -59,7 +59,7 @@ async def live(cluster: Cluster, history: list[list[Write]]) -> list[str]:
     return tags
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(HISTORIES, OPTIONS)
 async def test_a_backup_applied_to_its_base_is_its_snapshot(history: list[list[Write]], options: BackupOptions) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
