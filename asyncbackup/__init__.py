@@ -9,34 +9,28 @@ Three lines make one::
 Everything that can go wrong on purpose is an ``asyncbackup.errors.AsyncBackupError``.
 """
 
-from asyncbackup.client import ClientOptions, Cluster, Volume, connect
-from asyncbackup.engine import (
-    BackupOptions,
-    ChainOptions,
-    Comparison,
-    ExportSummary,
-    FileReport,
-    Info,
-    MergeSummary,
-    Progress,
-    RbdDiffSummary,
-    ReplayProgress,
-    RestoreSummary,
-    Summary,
-    VerifyReport,
-    backup,
-    compare,
-    convert,
-    convert_to_rbd_diff,
-    export,
-    info,
-    merge,
-    restore,
-    verify,
-)
-from asyncbackup.errors import AsyncBackupError
-from asyncbackup.format import Dialect
-from asyncbackup.sinks import FileSink, NullSink, PipeSink, Sink
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from asyncbackup.client import ClientOptions, Cluster, Volume, connect
+    from asyncbackup.engine.against import Comparison, compare
+    from asyncbackup.engine.backup import backup
+    from asyncbackup.engine.chain import ChainOptions
+    from asyncbackup.engine.convert import RbdDiffSummary, convert, convert_to_rbd_diff
+    from asyncbackup.engine.export import ExportSummary, export
+    from asyncbackup.engine.info import Info, info
+    from asyncbackup.engine.merge import MergeSummary, merge
+    from asyncbackup.engine.options import BackupOptions
+    from asyncbackup.engine.progress import Progress, Summary
+    from asyncbackup.engine.replay import ReplayProgress
+    from asyncbackup.engine.restore import RestoreSummary, restore
+    from asyncbackup.engine.verify import FileReport, VerifyReport, verify
+    from asyncbackup.errors import AsyncBackupError
+    from asyncbackup.format import Dialect
+    from asyncbackup.sinks import FileSink, NullSink, PipeSink, Sink
 
 __all__ = [
     "AsyncBackupError",
@@ -74,3 +68,45 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOMES: Final = {
+    "AsyncBackupError": "asyncbackup.errors",
+    "BackupOptions": "asyncbackup.engine.options",
+    "ChainOptions": "asyncbackup.engine.chain",
+    "ClientOptions": "asyncbackup.client",
+    "Cluster": "asyncbackup.client",
+    "Comparison": "asyncbackup.engine.against",
+    "Dialect": "asyncbackup.format",
+    "ExportSummary": "asyncbackup.engine.export",
+    "FileReport": "asyncbackup.engine.verify",
+    "FileSink": "asyncbackup.sinks",
+    "Info": "asyncbackup.engine.info",
+    "MergeSummary": "asyncbackup.engine.merge",
+    "NullSink": "asyncbackup.sinks",
+    "PipeSink": "asyncbackup.sinks",
+    "Progress": "asyncbackup.engine.progress",
+    "RbdDiffSummary": "asyncbackup.engine.convert",
+    "ReplayProgress": "asyncbackup.engine.replay",
+    "RestoreSummary": "asyncbackup.engine.restore",
+    "Sink": "asyncbackup.sinks",
+    "Summary": "asyncbackup.engine.progress",
+    "VerifyReport": "asyncbackup.engine.verify",
+    "Volume": "asyncbackup.client",
+    "backup": "asyncbackup.engine.backup",
+    "compare": "asyncbackup.engine.against",
+    "connect": "asyncbackup.client",
+    "convert": "asyncbackup.engine.convert",
+    "convert_to_rbd_diff": "asyncbackup.engine.convert",
+    "export": "asyncbackup.engine.export",
+    "info": "asyncbackup.engine.info",
+    "merge": "asyncbackup.engine.merge",
+    "restore": "asyncbackup.engine.restore",
+    "verify": "asyncbackup.engine.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: a command that needs a tenth of the package should not wait for all of it.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -14,9 +14,9 @@ from asyncbackup.cli.options import byte_count, cluster_options, json_option, sn
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
-from asyncbackup.engine import BackupOptions, Summary, backup
-from asyncbackup.engine.options import MIN_MEMORY
-from asyncbackup.engine.progress import OnProgress, Progress
+from asyncbackup.engine.backup import backup
+from asyncbackup.engine.options import MIN_MEMORY, BackupOptions
+from asyncbackup.engine.progress import OnProgress, Progress, Summary
 from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.format import Dialect
 from asyncbackup.sinks import Sink

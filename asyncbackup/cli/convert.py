@@ -14,14 +14,10 @@ from asyncbackup.cli.merge import check_output, report
 from asyncbackup.cli.options import byte_count, file_options, json_option, quiet_option, window_options
 from asyncbackup.cli.progress import replay_bar
 from asyncbackup.cli.running import run_async
-from asyncbackup.engine import (
-    BackupOptions,
-    ChainOptions,
-    MergeSummary,
-    RbdDiffSummary,
-    convert,
-    convert_to_rbd_diff,
-)
+from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.convert import RbdDiffSummary, convert, convert_to_rbd_diff
+from asyncbackup.engine.merge import MergeSummary
+from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.engine.replay import OnReplay
 from asyncbackup.format import Dialect

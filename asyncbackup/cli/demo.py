@@ -16,7 +16,9 @@ from asyncbackup.cli import guest, text
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Cluster, connect
-from asyncbackup.engine import BackupOptions, Summary, backup
+from asyncbackup.engine.backup import backup
+from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.progress import Summary
 from asyncbackup.errors import TargetUnusable
 from asyncbackup.format import Dialect
 from asyncbackup.sheep import MemoryStore, Sheep

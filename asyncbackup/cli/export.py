@@ -13,7 +13,9 @@ from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import byte_count, file_options, json_option, quiet_option, window_options
 from asyncbackup.cli.progress import replay_bar
 from asyncbackup.cli.running import Interrupted, run_async
-from asyncbackup.engine import BackupOptions, ChainOptions, ExportSummary, export
+from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.export import ExportSummary, export
+from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.replay import OnReplay
 from asyncbackup.format import Dialect
 from asyncbackup.sinks import PipeSink

@@ -10,8 +10,8 @@ from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import file_options, json_option
 from asyncbackup.cli.running import run_async
-from asyncbackup.engine import Info, info
 from asyncbackup.engine.chain import describe
+from asyncbackup.engine.info import Info, info
 from asyncbackup.engine.reader import Record
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject

@@ -56,6 +56,8 @@ def program() -> None:
 
 def main() -> NoReturn:
     """Run the command line of this process, and exit."""
+    # numpy brings threads for linear algebra, which we have none of, and which spin for a while after its import.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -22,8 +22,10 @@ from asyncbackup.cli.options import (
 from asyncbackup.cli.progress import replay_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import connect
-from asyncbackup.engine import BackupOptions, ChainOptions, MergeSummary, merge
+from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.compose import Base, SnapshotBase
+from asyncbackup.engine.merge import MergeSummary, merge
+from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.engine.replay import OnReplay
 from asyncbackup.format import Dialect

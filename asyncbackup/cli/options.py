@@ -10,8 +10,7 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.client import ClientOptions
-from asyncbackup.engine import BackupOptions
-from asyncbackup.engine.options import MIN_MEMORY
+from asyncbackup.engine.options import MIN_MEMORY, BackupOptions
 from asyncbackup.format import Dialect
 from asyncbackup.wire.constants import DEFAULT_PORT
 

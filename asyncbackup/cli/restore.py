@@ -21,9 +21,10 @@ from asyncbackup.cli.options import (
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
-from asyncbackup.engine import BackupOptions, RestoreSummary, restore
 from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.replay import OnReplay, ReplayProgress
+from asyncbackup.engine.restore import RestoreSummary, restore
 from asyncbackup.format import Dialect
 
 

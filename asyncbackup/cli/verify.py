@@ -21,9 +21,10 @@ from asyncbackup.cli.options import (
 from asyncbackup.cli.progress import Show, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
-from asyncbackup.engine import BackupOptions, ChainOptions, Comparison, FileReport, VerifyReport, compare, verify
-from asyncbackup.engine.against import OnCompared
-from asyncbackup.engine.verify import OnVerify, Problems
+from asyncbackup.engine.against import Comparison, OnCompared, compare
+from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.verify import FileReport, OnVerify, Problems, VerifyReport, verify
 from asyncbackup.format import Dialect
 
 _LISTED = 20

@@ -23,7 +23,7 @@ _FIRST_STEP: Final = 64 << 10
 _LARGEST_STEP: Final = 1 << 20
 """Bytes compared at a time, doubling: short contents of a difference cost little, long ones few calls."""
 
-_BRIEF: Final = 64 << 10
+_BRIEF: Final = 256 << 10
 """Bytes up to which comparing takes less time than handing the interpreter's lock over and getting it back."""
 
 _memcmp: Final = ctypes.CDLL(None).memcmp
