@@ -10,20 +10,23 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT
-from asyncbackup.cli.options import byte_count, cluster_options, json_option, snapshot_name
+from asyncbackup.cli.options import (
+    cluster_options,
+    connection_options,
+    json_option,
+    quiet_option,
+    snapshot_name,
+    window_options,
+)
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.backup import backup
-from asyncbackup.engine.options import MIN_MEMORY, BackupOptions
+from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, Progress, Summary
 from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.format import Dialect
 from asyncbackup.sinks import Sink
-
-_DEFAULTS = BackupOptions()
-_CLIENT_DEFAULTS = ClientOptions()
-_MEMORY = f"{_DEFAULTS.memory >> 20}M"
 
 
 @click.command("backup", context_settings=CONTEXT)
@@ -39,26 +42,12 @@ _MEMORY = f"{_DEFAULTS.memory >> 20}M"
     type=click.Choice([dialect.value for dialect in Dialect]),
     help="The file's dialect.  [default: collie; dog to standard output]",
 )
-@click.option("--in-flight", type=click.IntRange(1), default=_DEFAULTS.in_flight, show_default=True, help="Objects.")
-@click.option(
-    "--connections",
-    type=click.IntRange(1),
-    default=_CLIENT_DEFAULTS.connections,
-    show_default=True,
-    help="To the node.",
-)
-@click.option("--memory", callback=byte_count, default=_MEMORY, show_default=True, help="For objects in flight.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=_CLIENT_DEFAULTS.request_timeout_s,
-    show_default=True,
-    help="Seconds for the node to answer a request.",
-)
+@connection_options
+@window_options
 @click.option("--manifest", type=click.Path(), help="Where the manifest goes if FILE is `-`.  [default: nowhere]")
 @click.option("--no-manifest", is_flag=True, help="Write no FILE.manifest.")
 @click.option("--force", is_flag=True, help="Replace FILE, once the new backup is complete.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@quiet_option
 @json_option
 def command(
     *,
@@ -87,7 +76,7 @@ def command(
     """
     to_stdout = file == "-"
     format_ = Dialect(dialect) if dialect else Dialect.DOG if to_stdout else Dialect.COLLIE
-    _check_usage(snapshot, live=live, to_stdout=to_stdout, dialect=format_, memory=memory)
+    _check_usage(snapshot, live=live, to_stdout=to_stdout, dialect=format_)
     if manifest is not None and not to_stdout:
         raise click.UsageError("--manifest is for `-`: a file's manifest stands beside it")
     target: AbstractAsyncContextManager[tuple[Sink, Sink | None]] = (
@@ -128,7 +117,7 @@ def command(
         click.echo(_report(summary, file), err=to_stdout)
 
 
-def _check_usage(snapshot: int | str | None, *, live: bool, to_stdout: bool, dialect: Dialect, memory: int) -> None:
+def _check_usage(snapshot: int | str | None, *, live: bool, to_stdout: bool, dialect: Dialect) -> None:
     if live and snapshot is not None:
         raise click.UsageError("give either -s or --live, not both")
     if snapshot is None and not live:
@@ -137,8 +126,6 @@ def _check_usage(snapshot: int | str | None, *, live: bool, to_stdout: bool, dia
         raise click.UsageError("a collie backup is completed at its beginning: it cannot go to `-`; use --format dog")
     if to_stdout and sys.stdout.isatty():
         raise click.UsageError("a backup is not for a terminal: redirect standard output, or name a file")
-    if memory < MIN_MEMORY:
-        raise click.UsageError(f"--memory must be at least {text.size(MIN_MEMORY)}")
 
 
 def _report(summary: Summary, file: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -62,11 +63,18 @@ def connection_options(function: _Function) -> _Function:
     timeout = click.option(
         "--timeout",
         type=click.FloatRange(0, min_open=True),
+        callback=_seconds,
         default=_CLIENT_DEFAULTS.request_timeout_s,
         show_default=True,
         help="Seconds for the node to answer a request.",
     )
     return connections(timeout(function))
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"expected a number of seconds, got {value}")
+    return value
 
 
 def window_options(function: _Function) -> _Function:

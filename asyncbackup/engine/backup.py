@@ -23,6 +23,7 @@ from asyncbackup.engine.progress import OnProgress, Progress, Summary
 from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup, open_target
 from asyncbackup.engine.window import Window
 from asyncbackup.errors import Incompatible, single_error
+from asyncbackup.format.record import END_IDX
 from asyncbackup.sinks import Sink
 from asyncbackup.wire.inode import Inode, Owners
 
@@ -113,6 +114,8 @@ async def _find(
 async def make_plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> Plan:
     """Read the part of the owner tables that the size of ``to_inode`` spans, and compare them."""
     count = to_inode.object_count
+    if count > END_IDX:
+        raise Incompatible(f"{to_inode.name!r} has {count} objects, more than a backup can number")
     if to_inode.is_hyper:
         return plan_full(*await cluster.read_btree(to_inode.vdi_id), count)
     if base_inode is None:
@@ -166,7 +169,7 @@ class _Job:
             if piece_size == self.object_size:
                 await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
             else:
-                await self._write_large_records(fetcher, slots // 2)
+                await self._write_large_records(fetcher, max(1, slots // 2))
 
     async def _write_large_records(self, fetcher: Fetcher, slots: int) -> None:
         """Find extents in one window, and read what lies in them in another, behind it."""

@@ -36,5 +36,5 @@ class BackupOptions:
         return min(object_size, MAX_LENGTH, fitting)
 
     def slots(self, piece_size: int) -> int:
-        """Give how many pairs of pieces are in the window: at least 2."""
-        return max(2, min(self.in_flight, self.memory // (2 * piece_size)))
+        """Give how many pairs of pieces are in the window."""
+        return min(self.in_flight, self.memory // (2 * piece_size))

@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -39,7 +40,7 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
-class SerialFile:
+class SerialFile(ABC):
     """A file at ``path`` whose system calls all run in one thread, in order. Use it as a context."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -63,9 +64,9 @@ class SerialFile:
             raise
         return self
 
+    @abstractmethod
     def _open(self) -> None:
         """Set the descriptor. Called in the thread."""
-        raise NotImplementedError
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -254,6 +254,13 @@ async def test_a_hyper_volume_has_no_difference(cluster: Cluster) -> None:
         await backup(cluster, "hyper", NullSink(), snapshot=1, base=1)
 
 
+async def test_a_volume_of_more_objects_than_a_backup_can_number_is_refused(cluster: Cluster) -> None:
+    await cluster.create_vdi("huge", OBJECT << 32, block_size_shift=20, store_policy=1)
+
+    with pytest.raises(Incompatible, match="'huge' has 4294967296 objects, more than a backup can number"):
+        await backup(cluster, "huge", NullSink(), live=True)
+
+
 async def hyper_volume(cluster: Cluster) -> int:
     vdi_id = await cluster.create_vdi("hyper", OBJECTS * OBJECT, block_size_shift=20, store_policy=1)
     root = btree.pack_node_header(btree.LEAF, 2) + struct.pack("<4I", 3, vdi_id, OBJECTS, vdi_id)

@@ -37,7 +37,7 @@ def test_objects_are_read_in_pieces_of_which_memory_holds_two_pairs(
     [
         (BackupOptions(in_flight=16, memory=128 * MIB), 16),
         (BackupOptions(in_flight=16, memory=64 * MIB), 8),
-        (BackupOptions(in_flight=1), 2),
+        (BackupOptions(in_flight=1), 1),
     ],
 )
 def test_the_window_is_bounded_by_count_and_by_memory(options: BackupOptions, slots: int) -> None:
