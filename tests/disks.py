@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from asyncbackup import Cluster, Volume
+from asyncbackup.client.cluster import READ_SIZE
 from asyncbackup.sheep import Store
 from asyncbackup.wire.constants import SECTOR_SIZE
 from asyncbackup.wire.inode import Inode
@@ -13,6 +14,8 @@ from asyncbackup.wire.oid import inode_oid
 SHIFT = 20
 OBJECT = 1 << SHIFT
 OBJECTS = 8
+PARTS = -(-OBJECT // READ_SIZE)
+"""Requests it takes to read an object."""
 
 
 def noise(seed: int, length: int) -> bytes:

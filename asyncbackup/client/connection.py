@@ -6,15 +6,17 @@ The law of this module:
 - A payload lands in the buffer that the request named for it, with no copy in between.
 - A request that is cancelled or out of time leaves a tombstone: its late answer is received and dropped, and its
   buffer is not touched again once the caller has it back.
+- At most ``depth`` requests are with the server; the others wait here, first come, first served.
 - When the connection ends, each waiter gets an exception of its own, chained to the cause.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import cast
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
 
 from asyncbackup.errors import AsyncBackupError, ConnectionLost, ProtocolViolation, RequestTimeout, Unreachable
 from asyncbackup.wire.constants import Result
@@ -28,54 +30,73 @@ Raises ValueError, in the words "expected …, got …", if no such answer can b
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer; ``payload`` is the view that it was received into, empty if the result is an error."""
+_NO_PAYLOAD: Final = memoryview(b"")
 
-    header: ResponseHeader
-    payload: memoryview
 
-    @property
-    def result(self) -> Result:
-        return self.header.result
+def allocate(header: ResponseHeader) -> memoryview:
+    """Give a payload a buffer of its own."""
+    return memoryview(bytearray(header.data_length))
 
 
 @dataclass(slots=True, eq=False)
-class _Exchange:
-    """A request on its way. ``answer`` is None once nobody waits: a tombstone."""
+class _Waiter:
+    """Whoever waits for ``unanswered`` answers more."""
+
+    unanswered: int
+    answered: asyncio.Future[None]
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """A request and, from its answer on, that.
+
+    ``place`` says where the answer's payload goes; ``payload`` is that view then, empty if the result is an error.
+    """
 
     request: Request
-    place: Place
-    answer: asyncio.Future[Reply] | None
-    header: ResponseHeader | None = None
-    payload: memoryview = field(default_factory=lambda: memoryview(b""))
+    place: Place = allocate
+    payload: memoryview = _NO_PAYLOAD
+    answer: ResponseHeader | None = None
+    waiter: _Waiter | None = None
+    """None once nobody waits any more: a tombstone."""
+
+    @property
+    def header(self) -> ResponseHeader:
+        """The answer's header; to be asked for only once there is one."""
+        assert self.answer is not None
+        return self.answer
+
+    @property
+    def result(self) -> Result:
+        """What the answer says."""
+        return self.header.result
 
 
 class Connection(asyncio.BufferedProtocol):
     """Made by ``Connection.open``; not safe to share between event loops."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, depth: int) -> None:
         self.address = address
+        self._depth = depth
         self._reader = MessageReader(self._on_header, self._on_message)
-        self._exchanges: dict[int, _Exchange] = {}
-        self._receiving: tuple[int, _Exchange] | None = None
+        self._unsent: deque[tuple[int, Exchange]] = deque()
+        self._exchanges: dict[int, Exchange] = {}
+        self._receiving: tuple[int, Exchange] | None = None
         self._last_id = 0
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._queued = 0
+        self._is_writable = True
         self._ended = asyncio.Event()
         self._cause: AsyncBackupError | None = None
 
     @classmethod
-    async def open(cls, host: str, port: int, timeout_s: float) -> Connection:
+    async def open(cls, host: str, port: int, timeout_s: float, depth: int) -> Connection:
         """Connect. Raises Unreachable if nothing accepts within ``timeout_s`` seconds."""
         address = f"{host}:{port}"
         try:
             async with asyncio.timeout(timeout_s):
                 loop = asyncio.get_running_loop()
-                _transport, connection = await loop.create_connection(lambda: cls(address), host, port)
+                _transport, connection = await loop.create_connection(lambda: cls(address, depth), host, port)
         except TimeoutError as error:
             raise Unreachable(address, f"no connection within {timeout_s:g} s") from error
         except OSError as error:
@@ -85,53 +106,53 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def in_flight(self) -> int:
         """Requests that wait to be sent, or that the server still owes an answer for, tombstones included."""
-        return self._queued + len(self._exchanges)
+        return len(self._unsent) + len(self._exchanges)
 
     @property
     def is_open(self) -> bool:
         return self._cause is None
 
-    async def call(self, request: Request, proto_ver: int, timeout_s: float, place: Place | None = None) -> Reply:
-        """Send ``request`` and wait at most ``timeout_s`` seconds for the whole answer.
+    async def call(self, exchanges: Sequence[Exchange], proto_ver: int, timeout_s: float) -> None:
+        """Send requests, at least one, and wait at most ``timeout_s`` seconds for all of their answers.
 
-        Without ``place`` a payload gets a buffer of its own, of at most ``request.capacity`` bytes. Raises
-        RequestTimeout, ConnectionLost, ProtocolViolation. After a cancellation the buffers of this call are free for
-        other use.
+        A payload has at most its request's ``capacity`` bytes. Raises RequestTimeout, ConnectionLost,
+        ProtocolViolation; after that, or a cancellation, the buffers are free for other use, the exchanges are not.
         """
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._wait_for_turn()
-                return await self._exchange(request, proto_ver, place or _allocate)
-        except TimeoutError as error:
-            raise RequestTimeout(self.address, str(request), timeout_s) from error
-
-    async def _wait_for_turn(self) -> None:
-        self._queued += 1
-        try:
-            # Whoever goes first may fill the transport again: all at once would pile up in it.
-            while not self._writable.is_set():
-                await self._writable.wait()
-        finally:
-            self._queued -= 1
-
-    async def _exchange(self, request: Request, proto_ver: int, place: Place) -> Reply:
         if self._transport is None or self._cause is not None:
             raise self._lost()
-        request_id = self._last_id = self._last_id % 0xFFFFFFFF + 1
-        answer: asyncio.Future[Reply] = self._loop.create_future()
-        self._exchanges[request_id] = _Exchange(request, place, answer)
-        self._transport.write(request.header(request_id, proto_ver))
-        if request.payload:
-            self._transport.write(request.payload)
+        waiter = _Waiter(len(exchanges), self._loop.create_future())
+        for exchange in exchanges:
+            exchange.waiter = waiter
+            self._unsent.append((proto_ver, exchange))
+        self._send()
         try:
-            return await answer
+            async with asyncio.timeout(timeout_s):
+                await waiter.answered
+        except TimeoutError as error:
+            raise RequestTimeout(self.address, str(exchanges[0].request), timeout_s) from error
         finally:
-            if request_id in self._exchanges:
-                self._bury(request_id)
+            if waiter.unanswered:
+                self._give_up(waiter)
 
-    def _bury(self, request_id: int) -> None:
-        exchange = self._exchanges[request_id]
-        exchange.answer = None
+    def _send(self) -> None:
+        """Send what the depth and the socket allow."""
+        while self._unsent and self._is_writable and len(self._exchanges) < self._depth:
+            proto_ver, exchange = self._unsent.popleft()
+            request_id = self._last_id = self._last_id % 0xFFFFFFFF + 1
+            self._exchanges[request_id] = exchange
+            transport = cast("asyncio.Transport", self._transport)
+            transport.write(exchange.request.header(request_id, proto_ver))
+            if exchange.request.payload:
+                transport.write(exchange.request.payload)
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        self._unsent = deque(unsent for unsent in self._unsent if unsent[1].waiter is not waiter)
+        for request_id, exchange in list(self._exchanges.items()):
+            if exchange.waiter is waiter:
+                self._bury(request_id, exchange)
+
+    def _bury(self, request_id: int, exchange: Exchange) -> None:
+        exchange.waiter = None
         if self._receiving is not None and self._receiving[0] == request_id:
             self._reader.drop_payload()
         if exchange.request.payload and self._transport is not None and self._transport.get_write_buffer_size():
@@ -161,13 +182,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._cause is not None:
             return
         self._cause = cause
-        for exchange in self._exchanges.values():
-            if exchange.answer is not None and not exchange.answer.done():
-                exchange.answer.set_exception(self._lost())
+        for exchange in (*self._exchanges.values(), *(exchange for _, exchange in self._unsent)):
+            if exchange.waiter is not None and not exchange.waiter.answered.done():
+                exchange.waiter.answered.set_exception(self._lost())
         self._exchanges.clear()
+        self._unsent.clear()
         self._receiving = None
         self._reader.drop_payload()
-        self._writable.set()
         if self._transport is not None:
             self._transport.abort()
 
@@ -188,8 +209,8 @@ class Connection(asyncio.BufferedProtocol):
                 self.address, f"at most {request.capacity} bytes for {request}", f"{header.data_length} bytes"
             )
         self._receiving = (header.id, exchange)
-        exchange.header = header
-        if exchange.answer is None or header.result is not Result.SUCCESS:
+        exchange.answer = header
+        if exchange.waiter is None or header.result is not Result.SUCCESS:
             return header.data_length, None
         try:
             exchange.payload = exchange.place(header)
@@ -203,9 +224,12 @@ class Connection(asyncio.BufferedProtocol):
         request_id, exchange = self._receiving
         self._receiving = None
         del self._exchanges[request_id]
-        if exchange.answer is not None and not exchange.answer.done():
-            assert exchange.header is not None
-            exchange.answer.set_result(Reply(exchange.header, exchange.payload))
+        self._send()
+        waiter = exchange.waiter
+        if waiter is not None:
+            waiter.unanswered -= 1
+            if not waiter.unanswered and not waiter.answered.done():
+                waiter.answered.set_result(None)
 
     # What asyncio calls.
 
@@ -222,19 +246,19 @@ class Connection(asyncio.BufferedProtocol):
             self._end(violation)
 
     def eof_received(self) -> None:
-        midway = f" after {self._reader.progress}" if self._reader.is_mid_message else ""
-        self._end(ConnectionLost(self.address, f"closed by the server{midway}"))
+        self._end_unasked("closed by the server")
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._end(ConnectionLost(self.address, str(error) if error else "closed by the server"))
+        self._end_unasked(str(error) if error else "closed by the server")
         self._ended.set()
 
+    def _end_unasked(self, reason: str) -> None:
+        midway = f" after {self._reader.progress}" if self._reader.is_mid_message else ""
+        self._end(ConnectionLost(self.address, reason + midway))
+
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._is_writable = False
 
     def resume_writing(self) -> None:
-        self._writable.set()
-
-
-def _allocate(header: ResponseHeader) -> memoryview:
-    return memoryview(bytearray(header.data_length))
+        self._is_writable = True
+        self._send()

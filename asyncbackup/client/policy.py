@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -15,6 +16,11 @@ class ClientOptions:
 
     connections: int = 4
     """Connections to the gateway node; one alone leaves a core of it idle."""
+    depth: int = 2
+    """Requests that a connection has with the server at a time: one being sent back, and one being read meanwhile.
+
+    More of them only make the server's buffers fall out of its processor's cache.
+    """
     connect_timeout_s: float = 5.0
     """Seconds until a sheep must have accepted a connection and answered a first request."""
     request_timeout_s: float = 30.0
@@ -25,8 +31,8 @@ class ClientOptions:
     """Seconds before the second attempt; doubled for each one after it."""
 
     def __post_init__(self) -> None:
-        if self.connections < 1 or self.attempts < 1:
-            raise ValueError("connections and attempts must be at least 1")
+        if min(self.connections, self.depth, self.attempts) < 1:
+            raise ValueError("connections, depth and attempts must be at least 1")
         if min(self.connect_timeout_s, self.request_timeout_s) <= 0:
             raise ValueError("timeouts must be positive")
 
@@ -52,9 +58,9 @@ _FIRST_VERSION_OF_POLICIES: Final = 0x08
 _FIRST_VERSION_OF_SIZES: Final = 0x0A
 
 
-def retry_delay_s(options: ClientOptions, result: Result, attempt: int) -> float | None:
-    """Give the seconds to wait before sending a request again after its ``attempt``-th (from 1) answer, or None."""
-    if result not in TRANSIENT or attempt >= options.attempts:
+def retry_delay_s(options: ClientOptions, results: AbstractSet[Result], attempt: int) -> float | None:
+    """Give the seconds to wait before sending requests again after their ``attempt``-th (from 1) answers, or None."""
+    if results.isdisjoint(TRANSIENT) or attempt >= options.attempts:
         return None
     return options.retry_delay_s * float(2 ** (attempt - 1))
 
@@ -94,16 +100,14 @@ def deletes_as_of_old(internal_version: int | None) -> bool:
     return internal_version is not None and internal_version <= _LAST_VERSION_OF_OLD_DELETION
 
 
-def place_read(into: memoryview, offset: int, length: int, *, trimmed: bool) -> memoryview:
+def place_trimmed(into: memoryview, offset: int, length: int, *, trims: bool) -> memoryview:
     """Say which part of ``into`` the ``length`` bytes of a READ_OBJ answer are, and zero the parts they are not.
 
-    ``offset`` is what the answer says of its place in ``into``; only a server that trims says it. Raises ValueError
+    ``offset`` is what the answer says of its place in ``into``; only a server that ``trims`` says it. Raises ValueError
     ("expected …, got …") for an answer that is neither whole nor trimmed by sectors.
     """
     asked = len(into)
-    if length == asked:
-        return into
-    if not trimmed or offset % SECTOR_SIZE or offset + length > asked:
+    if not trims or offset % SECTOR_SIZE or offset + length > asked:
         at = f" at offset {offset}" if offset else ""
         raise ValueError(f"expected {asked} bytes, got {length} bytes{at}")
     into[:offset] = bytes(offset)

@@ -14,7 +14,7 @@ from asyncbackup.client import Cluster
 from asyncbackup.engine.chain import Group, Part
 from asyncbackup.engine.compact import ZEROS
 from asyncbackup.engine.reader import Digests
-from asyncbackup.errors import BaseMismatch, BaseNeeded, DigestMismatch, ObjectReadFailed, RequestFailed
+from asyncbackup.errors import BaseMismatch, BaseNeeded, DigestMismatch
 from asyncbackup.sinks import FileSource
 from asyncbackup.wire.inode import Inode, Owners
 from asyncbackup.wire.oid import data_oid
@@ -64,11 +64,7 @@ class SnapshotBase:
         if not owner:
             into[:] = bytes(len(into))
             return
-        oid = data_oid(owner, idx)
-        try:
-            await self._cluster.read_object(oid, into, offset)
-        except RequestFailed as error:
-            raise ObjectReadFailed(idx, oid, error.result, error.meaning) from error
+        await self._cluster.read_object(data_oid(owner, idx), into, offset)
 
 
 class ImageBase:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from asyncbackup.client import Cluster
+from asyncbackup.client.cluster import ObjectRead
 from asyncbackup.engine.compact import ZEROS, Extent, trim
 from asyncbackup.engine.plan import Pair
 from asyncbackup.engine.progress import Progress
 from asyncbackup.engine.window import Slot
-from asyncbackup.errors import ObjectReadFailed, RequestFailed
 from asyncbackup.format import RecordHeader
 from asyncbackup.wire.oid import data_oid
 
@@ -47,8 +47,8 @@ class Chunk(NamedTuple):
 class Fetcher:
     """Reads from ``cluster`` in pieces of at most ``piece_size`` bytes, and counts what it read in ``progress``.
 
-    All reads raise ObjectReadFailed, and the cluster's errors; an error from two reads at once comes in an exception
-    group. After a cancellation nothing more is received into the slot.
+    All reads raise ObjectReadFailed, and the cluster's errors. After a cancellation nothing more is received into the
+    slot.
     """
 
     cluster: Cluster
@@ -102,7 +102,7 @@ class Fetcher:
         if self.reads_base:
             to, base = await self._both(pair, slot, piece.offset, length)
         else:
-            to = await self._side(pair.idx, pair.to_owner, slot.to[:length], piece.offset)
+            (to,) = await self._read(pair.idx, piece.offset, [(pair.to_owner, slot.to[:length])])
             base = slot.base[:0]
         return Chunk(piece.header, to, base, piece.is_last)
 
@@ -112,26 +112,16 @@ class Fetcher:
         return to, base, await loop.run_in_executor(self.compactors, trim, to, base)
 
     async def _both(self, pair: Pair, slot: Slot, offset: int, length: int) -> tuple[memoryview, memoryview]:
-        to_buffer, base_buffer = slot.to[:length], slot.base[:length]
-        if pair.to_owner and pair.base_owner:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._side(pair.idx, pair.base_owner, base_buffer, offset))
-                to = await self._side(pair.idx, pair.to_owner, to_buffer, offset)
-            return to, base_buffer
-        to = await self._side(pair.idx, pair.to_owner, to_buffer, offset)
-        return to, await self._side(pair.idx, pair.base_owner, base_buffer, offset)
+        sides = [(pair.to_owner, slot.to[:length]), (pair.base_owner, slot.base[:length])]
+        to, base = await self._read(pair.idx, offset, sides)
+        return to, base
 
-    async def _side(self, idx: int, owner: int, buffer: memoryview, offset: int) -> memoryview:
-        """Read one side, into ``buffer`` if anybody owns it; give where its bytes are."""
-        if not owner:
-            return ZEROS[: len(buffer)]
-        oid = data_oid(owner, idx)
-        try:
-            await self.cluster.read_object(oid, buffer, offset)
-        except RequestFailed as error:
-            raise ObjectReadFailed(idx, oid, error.result, error.meaning) from error
-        self.progress.bytes_read += len(buffer)
-        return buffer
+    async def _read(self, idx: int, offset: int, sides: list[tuple[int, memoryview]]) -> list[memoryview]:
+        """Read each side, an owner and a buffer, into the buffer if anybody owns it; give where its bytes are."""
+        reads = [ObjectRead(data_oid(owner, idx), buffer, offset) for owner, buffer in sides if owner]
+        await self.cluster.read_objects(reads)
+        self.progress.bytes_read += sum(len(read.into) for read in reads)
+        return [buffer if owner else ZEROS[: len(buffer)] for owner, buffer in sides]
 
     def _count(self, pair: Pair) -> None:
         self.progress.objects_read += (pair.to_owner != 0) + (pair.base_owner != 0)

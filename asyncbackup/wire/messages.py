@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from asyncbackup.wire.constants import (
     FIRST_INTERNAL_OPCODE,
@@ -26,8 +26,7 @@ _VDI_REPLY: Final = struct.Struct("<4xIIBB14x")
 _NODE_REPLY: Final = struct.Struct("<I8xQQ")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHeader:
+class RequestHeader(NamedTuple):
     """The 48 bytes before a request's payload; ``body`` are the 32 bytes that the opcode gives a meaning to."""
 
     proto_ver: int
@@ -39,7 +38,7 @@ class RequestHeader:
     body: bytes
 
     def pack(self) -> bytes:
-        return _REQUEST.pack(self.proto_ver, self.opcode, self.flags, self.epoch, self.id, self.data_length, self.body)
+        return _REQUEST.pack(*self)
 
     @classmethod
     def unpack(cls, header: Bytes) -> RequestHeader:
@@ -51,8 +50,7 @@ class RequestHeader:
         return self.data_length if self.flags & Flag.WRITE else 0
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHeader:
+class ResponseHeader(NamedTuple):
     """The 48 bytes before a response's payload of ``data_length`` bytes; ``body`` depends on the opcode."""
 
     proto_ver: int
@@ -65,16 +63,7 @@ class ResponseHeader:
     body: bytes
 
     def pack(self) -> bytes:
-        return _RESPONSE.pack(
-            self.proto_ver,
-            self.opcode,
-            self.flags,
-            self.epoch,
-            self.id,
-            self.data_length,
-            self.result,
-            self.body,
-        )
+        return _RESPONSE.pack(*self)
 
     @classmethod
     def unpack(cls, header: Bytes) -> ResponseHeader:
@@ -82,8 +71,7 @@ class ResponseHeader:
         return cls(proto_ver, opcode, flags, epoch, request_id, data_length, Result(result), body)
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectBody:
+class ObjectBody(NamedTuple):
     """Opcode-specific bytes of an object request; ``offset`` in bytes from the object's start."""
 
     oid: int
@@ -95,9 +83,7 @@ class ObjectBody:
     offset: int = 0
 
     def pack(self) -> bytes:
-        return _OBJECT.pack(
-            self.oid, self.cow_oid, self.copies, self.copy_policy, self.ec_index, self.tgt_epoch, self.offset
-        )
+        return _OBJECT.pack(*self)
 
     @classmethod
     def unpack(cls, body: Bytes) -> ObjectBody:
@@ -134,15 +120,14 @@ class VdiBody:
         return cls(*_VDI.unpack(body))
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectReply:
+class ObjectReply(NamedTuple):
     """Opcode-specific bytes of an object response; ``offset``: where in the asked range a trimmed payload belongs."""
 
     copies: int = 0
     offset: int = 0
 
     def pack(self) -> bytes:
-        return _OBJECT_REPLY.pack(self.copies, self.offset)
+        return _OBJECT_REPLY.pack(*self)
 
     @classmethod
     def unpack(cls, body: Bytes) -> ObjectReply:
@@ -182,8 +167,7 @@ class NodeReply:
         return cls(*_NODE_REPLY.unpack(body))
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a client asks, before a connection gives it an id and a protocol version.
 
     ``capacity`` is how many bytes of answer the client can take; a request with a ``payload`` (flag WRITE) takes none.
@@ -202,7 +186,7 @@ class Request:
 
     def header(self, request_id: int, proto_ver: int) -> bytes:
         """Pack the header under ``request_id``; the payload goes after it as it is."""
-        data_length = len(self.payload) if self.flags & Flag.WRITE else self.capacity
+        data_length = len(self.payload) or self.capacity
         return RequestHeader(proto_ver, self.opcode, self.flags, 0, request_id, data_length, self.body).pack()
 
     def __str__(self) -> str:

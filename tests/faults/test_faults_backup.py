@@ -30,12 +30,12 @@ from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.messages import RequestHeader
-from tests.disks import OBJECT, content_of, make_disk, rewrite_inode
+from tests.disks import OBJECT, PARTS, content_of, make_disk, rewrite_inode
 from tests.faults.proxy import Proxy, proxy
 from tests.property import reference
 from tests.waiting import until
 
-ONE = ClientOptions(connections=1, connect_timeout_s=5, request_timeout_s=10, attempts=3, retry_delay_s=0)
+ONE = ClientOptions(connections=1, depth=8, connect_timeout_s=5, request_timeout_s=10, attempts=3, retry_delay_s=0)
 DOG = BackupOptions(dialect=Dialect.DOG)
 
 
@@ -107,7 +107,7 @@ def left_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-CUT = "closed by the server after [0-9]+ of [0-9]+ bytes of a payload|(?i:connection reset)"
+CUT = "closed by the server after [0-9]+ of [0-9]+ bytes of a payload|(?i:connection reset|broken pipe)"
 """Requests on their way to a server that closes the connection make it a reset, which overtakes what was sent."""
 
 FAULTS: Sequence[tuple[str, type[AsyncBackupError], str]] = [
@@ -166,7 +166,6 @@ async def test_an_object_that_cannot_be_read_is_named(store: MemoryStore, tmp_pa
     error = caught.value
     assert str(error) == f"reading object {error.idx} (oid {error.oid:016x}) failed: I/O error (result 0x03)"
     assert error.oid & 0xFFFFFFFF == error.idx
-    assert isinstance(error.__cause__, RequestFailed)
     assert left_in(tmp_path) == []
 
 
@@ -286,7 +285,7 @@ async def test_transient_results_are_tried_again_and_counted(store: MemoryStore,
         summary = await difference(cluster, tmp_path)
 
     assert summary.retries == 3
-    assert summary.requests == 16 + 3
+    assert summary.requests == 6 + 10 * PARTS + 3
     assert (tmp_path / "file").read_bytes() == expected
 
 

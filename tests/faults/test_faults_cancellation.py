@@ -95,9 +95,9 @@ async def run_cancelled(cancel: Cancel, work: Callable[[], Awaitable[object]], a
 def waiters(cluster: Cluster) -> int:
     """Count the requests that somebody still waits for."""
     return sum(
-        exchange.answer is not None
+        exchange.waiter is not None
         for connection in cluster._connections
-        for exchange in connection._exchanges.values()
+        for exchange in (*connection._exchanges.values(), *(unsent for _, unsent in connection._unsent))
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbackup import Cluster
+from asyncbackup.client.cluster import ObjectRead
 from asyncbackup.engine.compact import trim
 from asyncbackup.engine.fetch import Fetcher
 from asyncbackup.engine.plan import Pair
@@ -45,10 +47,11 @@ class ObjectsInMemory(Cluster):
     def __init__(self, objects: dict[int, bytes]) -> None:
         self._objects = objects
 
-    async def read_object(self, object_id: int, into: memoryview, offset: int = 0) -> None:
-        data = self._objects[object_id][offset : offset + len(into)]
-        assert len(data) == len(into), "reads stay within the object"
-        into[:] = data
+    async def read_objects(self, reads: Sequence[ObjectRead]) -> None:
+        for oid, into, offset in reads:
+            data = self._objects[oid][offset : offset + len(into)]
+            assert len(data) == len(into), "reads stay within the object"
+            into[:] = data
 
 
 POWERS = st.sampled_from([4, 8, 32])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
 from dataclasses import replace
 
@@ -8,9 +9,11 @@ import anyio
 import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
+from asyncbackup.client.cluster import READ_SIZE, ObjectRead
 from asyncbackup.errors import (
     ClusterNotReady,
     InodeCorrupt,
+    ObjectReadFailed,
     ProtocolViolation,
     RequestFailed,
     SnapshotNotFound,
@@ -128,8 +131,53 @@ async def test_reading_fills_the_buffer_from_the_offset(cluster: Cluster) -> Non
     assert buffer == b"\x000123456789\x00"
 
 
+async def test_a_large_read_arrives_in_parts(cluster: Cluster) -> None:
+    vdi_id = await cluster.create_vdi("disk", 1 << 20, block_size_shift=20)
+    content = random.Random(1).randbytes(1 << 20)
+    await cluster.create_object(data_oid(vdi_id, 0), content, copies=1)
+    buffer = bytearray((1 << 20) - 512)
+    requests = cluster.requests
+
+    await cluster.read_object(data_oid(vdi_id, 0), memoryview(buffer), 512)
+
+    assert buffer == content[512:]
+    assert cluster.requests - requests == -(-len(buffer) // READ_SIZE)
+
+
+async def test_only_the_parts_that_failed_are_read_again() -> None:
+    faults = [Fault.parse("read_obj@2:error=AGAIN"), Fault.parse("read_obj@4:error=AGAIN")]
+    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        vdi_id = await cluster.create_vdi("disk", 1 << 20, block_size_shift=20)
+        content = random.Random(2).randbytes(1 << 20)
+        await cluster.create_object(data_oid(vdi_id, 0), content, copies=1)
+        buffer = bytearray(len(content))
+        requests = cluster.requests
+
+        await cluster.read_object(data_oid(vdi_id, 0), memoryview(buffer))
+
+    assert buffer == content
+    assert (cluster.requests - requests, cluster.retries) == (3 + 1 + 1, 2)
+
+
+async def test_a_read_of_several_objects_names_the_one_that_failed(cluster: Cluster) -> None:
+    vdi_id = await cluster.create_vdi("disk", 2 * OBJECT, block_size_shift=SHIFT)
+    await cluster.create_object(data_oid(vdi_id, 0), b"here", copies=1)
+    reads = [ObjectRead(data_oid(vdi_id, idx), memoryview(bytearray(512))) for idx in (0, 1)]
+
+    with pytest.raises(ObjectReadFailed, match=r"reading object 1 .* no such object"):
+        await cluster.read_objects(reads)
+
+
+async def test_reading_nothing_asks_nothing(cluster: Cluster) -> None:
+    requests = cluster.requests
+
+    await cluster.read_objects([])
+
+    assert cluster.requests == requests
+
+
 async def test_a_missing_object_is_told_with_its_id(cluster: Cluster) -> None:
-    with pytest.raises(RequestFailed, match="reading object 00000005000000ff failed: no such object"):
+    with pytest.raises(RequestFailed, match=r"reading object 255 \(oid 00000005000000ff\) failed: no such object"):
         await cluster.read_object(data_oid(5, 255), memoryview(bytearray(512)))
 
 

@@ -8,23 +8,30 @@ import socket
 import anyio
 import pytest
 
-from asyncbackup.client.connection import Connection
+from asyncbackup.client.connection import Connection, Exchange, Place, allocate
 from asyncbackup.errors import ConnectionLost, ProtocolViolation, RequestTimeout, Unreachable
 from asyncbackup.wire.constants import Flag, Opcode, Result
-from asyncbackup.wire.messages import Request, ResponseHeader, read_object, write_object
+from asyncbackup.wire.messages import Request, RequestHeader, ResponseHeader, read_object, write_object
 from tests.faults.proxy import Handler, answer, receive, serve
 from tests.waiting import until
 
 READ = read_object(7, 0, 4)
 
 
-async def opened(port: int) -> Connection:
-    return await Connection.open("127.0.0.1", port, 5)
+async def opened(port: int, depth: int = 4) -> Connection:
+    return await Connection.open("127.0.0.1", port, 5, depth)
+
+
+async def exchange(
+    connection: Connection, request: Request = READ, timeout_s: float = 5, place: Place = allocate
+) -> Exchange:
+    exchanged = Exchange(request, place)
+    await connection.call([exchanged], 2, timeout_s)
+    return exchanged
 
 
 async def call(connection: Connection, request: Request = READ, timeout_s: float = 5) -> bytes:
-    reply = await connection.call(request, 2, timeout_s)
-    return bytes(reply.payload)
+    return bytes((await exchange(connection, request, timeout_s)).payload)
 
 
 async def start(connection: Connection, count: int) -> list[asyncio.Task[bytes]]:
@@ -73,9 +80,89 @@ async def test_a_payload_lands_in_the_buffer_named_for_it() -> None:
         connection = await opened(port)
         buffer = bytearray(4)
 
-        await connection.call(READ, 2, 5, lambda _: memoryview(buffer))
+        await exchange(connection, place=lambda _: memoryview(buffer))
 
         assert buffer == b"data"
+        await connection.close()
+
+
+async def test_requests_sent_together_are_answered_together() -> None:
+    async def backwards(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests = [await receive(reader) for _ in range(3)]
+        for request in reversed(requests):
+            writer.write(answer(request, request.id.to_bytes(4, "big")))
+        await reader.read()
+
+    async with serve(backwards) as port:
+        connection = await opened(port)
+        exchanges = [Exchange(READ) for _ in range(3)]
+
+        await connection.call(exchanges, 2, 5)
+
+        assert [int.from_bytes(exchange.payload, "big") for exchange in exchanges] == [1, 2, 3]
+        await connection.close()
+
+
+class RecordingTransport(asyncio.Transport):
+    """Takes whatever is written, and keeps the requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[RequestHeader] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.requests.append(RequestHeader.unpack(data))
+
+
+async def test_the_server_never_has_more_requests_than_the_depth() -> None:
+    connection = Connection("fake", depth=2)
+    transport = RecordingTransport()
+    connection.connection_made(transport)
+    sent = []
+    async with asyncio.TaskGroup() as group:
+        group.create_task(connection.call([Exchange(READ) for _ in range(4)], 2, 5))
+        await until(lambda: connection.in_flight == 4)
+        for answered in range(4):
+            sent.append(len(transport.requests))
+            connection.get_buffer(48)[:] = answer(transport.requests[answered])
+            connection.buffer_updated(48)
+
+    assert sent == [2, 3, 4, 4]
+
+
+async def test_what_is_given_up_before_its_turn_is_never_sent() -> None:
+    asked: list[bytes] = []
+    given_up = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await receive(reader)
+        await given_up.wait()
+        writer.write(answer(first, b"late"))
+        last = await receive(reader)
+        asked.append(last.body)
+        writer.write(answer(last, b"data"))
+        await reader.read()
+
+    async with serve(handle) as port:
+        connection = await opened(port, depth=1)
+        with pytest.raises(RequestTimeout):
+            await connection.call([Exchange(READ), Exchange(read_object(8, 0, 4))], 2, 0.01)
+        assert connection.in_flight == 1
+        given_up.set()
+
+        assert await call(connection, read_object(9, 0, 4)) == b"data"
+
+        await connection.close()
+    assert asked == [read_object(9, 0, 4).body]
+
+
+async def test_the_end_reaches_those_who_wait_for_their_turn() -> None:
+    async with serve(replying(b"")) as port:
+        connection = await opened(port, depth=1)
+        errors = await asyncio.gather(call(connection), call(connection), return_exceptions=True)
+
+        assert [type(error) for error in errors] == [ConnectionLost, ConnectionLost]
+        assert connection.in_flight == 0
         await connection.close()
 
 
@@ -88,7 +175,7 @@ async def test_an_error_answer_has_no_payload_even_if_it_brings_one() -> None:
     async with serve(handle) as port:
         connection = await opened(port)
 
-        reply = await connection.call(READ, 2, 5)
+        reply = await exchange(connection)
 
         assert (reply.result, bytes(reply.payload)) == (Result.EIO, b"")
         assert await call(connection) == b"data"
@@ -107,7 +194,7 @@ async def test_a_payload_is_sent() -> None:
         connection = await opened(port)
         request = Request(Opcode.WRITE_OBJ, bytes(32), Flag.WRITE, b"bytes")
         with pytest.raises(ProtocolViolation, match="at most 0 bytes for WRITE_OBJ, got 5 bytes"):
-            await connection.call(request, 2, 5)
+            await exchange(connection, request)
         await connection.close()
 
     assert received == [b"bytes"]
@@ -168,7 +255,7 @@ async def test_an_answer_that_cannot_be_placed_is_fatal() -> None:
         connection = await opened(port)
 
         with pytest.raises(ProtocolViolation, match=r"protocol: expected 4 bytes, got 3 bytes$"):
-            await connection.call(READ, 2, 5, refuse)
+            await exchange(connection, place=refuse)
 
         await connection.close()
 
@@ -248,7 +335,7 @@ async def test_a_late_answer_is_dropped_and_the_connection_goes_on() -> None:
         connection = await opened(port)
         buffer = bytearray(4)
         with pytest.raises(RequestTimeout):
-            await connection.call(READ, 2, 0.01, lambda _: memoryview(buffer))
+            await exchange(connection, timeout_s=0.01, place=lambda _: memoryview(buffer))
         assert connection.in_flight == 1
         timed_out.set()
 
@@ -273,7 +360,7 @@ async def test_after_a_cancellation_mid_payload_the_buffer_is_ours() -> None:
     async with serve(handle) as port:
         connection = await opened(port)
         buffer = bytearray(4)
-        task = asyncio.create_task(connection.call(READ, 2, 5, lambda _: memoryview(buffer)))
+        task = asyncio.create_task(exchange(connection, place=lambda _: memoryview(buffer)))
         await until(lambda: buffer[:2] == b"la")
         task.cancel()
         await asyncio.wait([task])
@@ -293,7 +380,7 @@ async def test_giving_up_a_partly_sent_request_ends_the_connection(size: int) ->
         connection = await opened(port)
 
         with pytest.raises(RequestTimeout):
-            await connection.call(write_object(7, 0, bytes(size), copies=1), 2, 0.05)
+            await exchange(connection, write_object(7, 0, bytes(size), copies=1), 0.05)
 
         assert connection.is_open is (size < 1 << 20)
         await connection.close()
@@ -302,7 +389,7 @@ async def test_giving_up_a_partly_sent_request_ends_the_connection(size: int) ->
 async def test_a_request_waits_while_the_socket_takes_nothing() -> None:
     async with serve(hold) as port:
         connection = await opened(port)
-        first = asyncio.create_task(connection.call(write_object(7, 0, bytes(8 << 20), copies=1), 2, 5))
+        first = asyncio.create_task(exchange(connection, write_object(7, 0, bytes(8 << 20), copies=1)))
         await until(lambda: connection.in_flight == 1)
 
         with pytest.raises(RequestTimeout):
@@ -323,7 +410,7 @@ async def test_a_request_is_sent_once_the_socket_takes_it() -> None:
     async with serve(handle) as port:
         connection = await opened(port)
         async with anyio.create_task_group() as group:
-            group.start_soon(connection.call, write_object(7, 0, bytes(8 << 20), copies=1), 2, 5)
+            group.start_soon(exchange, connection, write_object(7, 0, bytes(8 << 20), copies=1))
             await until(lambda: connection.in_flight == 1)
 
             assert await call(connection) == b"data"
@@ -362,7 +449,7 @@ async def test_a_closed_connection_takes_no_request() -> None:
 
 
 async def test_a_connection_that_was_never_made_takes_no_request() -> None:
-    connection = Connection("nowhere:1")
+    connection = Connection("nowhere:1", 1)
     with pytest.raises(ConnectionLost, match="not open"):
         await call(connection)
 
@@ -382,7 +469,7 @@ async def test_a_refused_connection_is_told_with_its_address() -> None:
 
 async def test_a_name_that_is_no_host_is_told() -> None:
     with pytest.raises(Unreachable, match="cannot reach a sheep at no host:7000"):
-        await Connection.open("no host", 7000, 5)
+        await Connection.open("no host", 7000, 5, 1)
 
 
 async def test_connecting_has_a_deadline() -> None:
@@ -394,4 +481,4 @@ async def test_connecting_has_a_deadline() -> None:
             filler.connect_ex(listener.getsockname())
 
         with pytest.raises(Unreachable, match=r"no connection within 0\.05 s"):
-            await Connection.open("127.0.0.1", listener.getsockname()[1], 0.05)
+            await Connection.open("127.0.0.1", listener.getsockname()[1], 0.05, 1)

@@ -43,12 +43,17 @@ def test_a_closed_connection_is_chosen_if_there_is_no_other() -> None:
 def test_a_transient_result_is_tried_again_ever_later(result: Result) -> None:
     options = ClientOptions(attempts=4, retry_delay_s=0.5)
 
-    assert [policy.retry_delay_s(options, result, attempt) for attempt in (1, 2, 3, 4)] == [0.5, 1.0, 2.0, None]
+    assert [policy.retry_delay_s(options, {result, Result.SUCCESS}, attempt) for attempt in (1, 2, 3, 4)] == [
+        0.5,
+        1.0,
+        2.0,
+        None,
+    ]
 
 
 @pytest.mark.parametrize("result", [Result.SUCCESS, Result.EIO, Result.NO_OBJ, Result(0x77)])
 def test_any_other_result_is_final(result: Result) -> None:
-    assert policy.retry_delay_s(ClientOptions(), result, 1) is None
+    assert policy.retry_delay_s(ClientOptions(), {result}, 1) is None
 
 
 def test_no_result_is_both_transient_and_not_ready() -> None:
@@ -67,6 +72,7 @@ def test_which_releases_may_trim(version: int | None, *, trims: bool) -> None:
     "fields",
     [
         {"connections": 0},
+        {"depth": 0},
         {"attempts": 0},
         {"connect_timeout_s": 0},
         {"request_timeout_s": -1},
@@ -77,18 +83,9 @@ def test_options_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
         ClientOptions(**fields)
 
 
-def place(asked: int, offset: int, length: int, *, trimmed: bool = True) -> tuple[bytearray, memoryview]:
+def place(asked: int, offset: int, length: int, *, trims: bool = True) -> tuple[bytearray, memoryview]:
     into = bytearray(b"\xee" * asked)
-    return into, policy.place_read(memoryview(into), offset, length, trimmed=trimmed)
-
-
-@pytest.mark.parametrize("trimmed", [False, True])
-def test_a_whole_answer_fills_the_buffer(*, trimmed: bool) -> None:
-    into, view = place(2048, 0, 2048, trimmed=trimmed)
-
-    view[:] = b"x" * 2048
-
-    assert into == b"x" * 2048
+    return into, policy.place_trimmed(memoryview(into), offset, length, trims=trims)
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 512), (512, 512), (1536, 512), (0, 0), (2048, 0), (512, 1024)])
@@ -115,4 +112,4 @@ def test_a_trimmed_answer_that_does_not_fit_is_refused(offset: int, length: int,
 
 def test_a_short_answer_of_a_server_that_does_not_trim_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^expected 2048 bytes, got 512 bytes$"):
-        place(2048, 0, 512, trimmed=False)
+        place(2048, 0, 512, trims=False)
