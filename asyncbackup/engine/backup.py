@@ -29,6 +29,9 @@ from asyncbackup.wire.inode import Inode, Owners
 
 _Item = TypeVar("_Item")
 
+_COMPACTORS: Final = 1
+"""Worker threads. One compares several times what an event loop receives; more would contend for the interpreter."""
+
 _GATHERED_SIZE: Final = 64 << 10
 """Bytes of short records to copy together before they go to the sink: a hop to its thread costs more."""
 
@@ -164,7 +167,7 @@ class _Job:
         piece_size = self.options.piece_size(self.object_size)
         slots = self.options.slots(piece_size)
         reads_base = self.proof is not None
-        with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compactor") as compactors:
+        with ThreadPoolExecutor(_COMPACTORS, thread_name_prefix="compactor") as compactors:
             fetcher = Fetcher(self.cluster, self.object_size, piece_size, compactors, self.progress, reads_base)
             if piece_size == self.object_size:
                 await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
