@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from asyncbackup.engine.info import Info, info
     from asyncbackup.engine.merge import MergeSummary, merge
     from asyncbackup.engine.options import BackupOptions
-    from asyncbackup.engine.progress import Progress, Summary
-    from asyncbackup.engine.replay import ReplayProgress
+    from asyncbackup.engine.progress import Progress, ReplayProgress, Summary
     from asyncbackup.engine.restore import RestoreSummary, restore
     from asyncbackup.engine.verify import FileReport, VerifyReport, verify
     from asyncbackup.errors import AsyncBackupError
@@ -86,7 +85,7 @@ _HOMES: Final = {
     "PipeSink": "asyncbackup.sinks",
     "Progress": "asyncbackup.engine.progress",
     "RbdDiffSummary": "asyncbackup.engine.convert",
-    "ReplayProgress": "asyncbackup.engine.replay",
+    "ReplayProgress": "asyncbackup.engine.progress",
     "RestoreSummary": "asyncbackup.engine.restore",
     "Sink": "asyncbackup.sinks",
     "Summary": "asyncbackup.engine.progress",

@@ -12,6 +12,7 @@ from functools import partial
 import anyio
 
 from asyncbackup import BackupOptions, ClientOptions, connect
+from asyncbackup.cli.running import run_async
 from asyncbackup.engine.backup import make_plan
 from benchmarks.servers import BIND
 from benchmarks.workloads import NEW, OLD, VDI
@@ -45,4 +46,4 @@ if __name__ == "__main__":
     parser.add_argument("--in-flight", type=int, default=BackupOptions().in_flight)
     options = parser.parse_args()
     work = partial(drain, options.port, options.connections, options.in_flight)
-    print(anyio.run(work, backend_options={"use_uvloop": True}))
+    print(run_async(work))

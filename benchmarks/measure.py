@@ -25,6 +25,8 @@ def run(command: Sequence[str], output: Path | None = None) -> Cost:
     """Run ``command``, its standard output into ``output``. Raises RuntimeError if it fails."""
     # An installed program has its byte code beside it, so one in a checkout may write it, whatever the shell says.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # As the command line has it: what is compared with it should not pay for threads that nobody uses.
+    environment["OPENBLAS_NUM_THREADS"] = "1"
     with (output or Path(os.devnull)).open("wb") as stdout:
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=stdout, env=environment)

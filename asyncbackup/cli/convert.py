@@ -18,8 +18,8 @@ from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.convert import RbdDiffSummary, convert, convert_to_rbd_diff
 from asyncbackup.engine.merge import MergeSummary
 from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.progress import OnReplay
 from asyncbackup.engine.proof import open_standard_output, open_target
-from asyncbackup.engine.replay import OnReplay
 from asyncbackup.format import Dialect
 from asyncbackup.sinks import FileSink, PipeSink
 

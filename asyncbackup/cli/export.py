@@ -16,7 +16,7 @@ from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.export import ExportSummary, export
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.replay import OnReplay
+from asyncbackup.engine.progress import OnReplay
 from asyncbackup.format import Dialect
 from asyncbackup.sinks import PipeSink
 from asyncbackup.sinks.image import marker_path

@@ -26,8 +26,8 @@ from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.compose import Base, SnapshotBase
 from asyncbackup.engine.merge import MergeSummary, merge
 from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.progress import OnReplay
 from asyncbackup.engine.proof import open_standard_output, open_target
-from asyncbackup.engine.replay import OnReplay
 from asyncbackup.format import Dialect
 
 

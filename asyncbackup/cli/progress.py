@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from asyncbackup.cli import text
-from asyncbackup.engine.replay import OnReplay, ReplayProgress
+from asyncbackup.engine.progress import OnReplay, ReplayProgress
 
 Show = Callable[[int, int, int], None]
 """Shows where the work stands: units done, units in all, bytes moved so far."""

@@ -23,7 +23,7 @@ from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.replay import OnReplay, ReplayProgress
+from asyncbackup.engine.progress import OnReplay, ReplayProgress
 from asyncbackup.engine.restore import RestoreSummary, restore
 from asyncbackup.format import Dialect
 

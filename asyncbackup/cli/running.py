@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import signal
 from collections.abc import Awaitable, Callable
@@ -29,6 +30,8 @@ def run_async(function: Callable[[], Awaitable[_Result]]) -> _Result:
     Raises what it raises, or Interrupted.
     """
     uvloop = importlib.util.find_spec("uvloop") is not None
+    # What was imported stays: without this the garbage collector goes through all of it again and again.
+    gc.freeze()
     with single_error():
         return anyio.run(_until_signal, function, backend_options={"use_uvloop": uvloop})
 

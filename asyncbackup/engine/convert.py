@@ -14,7 +14,8 @@ from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.merge import MergeSummary, merge
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.replay import Content, Meter, OnReplay, Replay, ReplayProgress, nothing
+from asyncbackup.engine.progress import OnReplay, ReplayProgress
+from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.errors import Incompatible, single_error
 from asyncbackup.format import rbd_diff
 from asyncbackup.format.manifest import SnapshotInfo

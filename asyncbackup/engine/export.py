@@ -15,7 +15,8 @@ from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Base, Composer, ImageBase, ZeroBase
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.replay import Content, Meter, OnReplay, Replay, ReplayProgress, nothing
+from asyncbackup.engine.progress import OnReplay, ReplayProgress
+from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_covered
 from asyncbackup.errors import Incompatible, single_error
 from asyncbackup.sinks import FileSource, NewImage, Sink

@@ -27,6 +27,20 @@ OnProgress = Callable[[Progress], None]
 """Called in the event loop whenever some objects are done; must return soon."""
 
 
+@dataclass(slots=True)
+class ReplayProgress:
+    """Where the way through a chain stands. The same object each time: copy it to keep it."""
+
+    objects_planned: int | None = None
+    """Objects to go through, once for each time; None where only the end will tell: of a pipe."""
+    objects_done: int = 0
+    bytes_written: int = 0
+
+
+OnReplay = Callable[[ReplayProgress], None]
+"""Called in the event loop whenever some objects are done; must return soon."""
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What a backup was made of. Sizes in bytes, times in seconds."""

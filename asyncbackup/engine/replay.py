@@ -13,6 +13,7 @@ from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compact import MAX_LENGTH
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.progress import OnReplay, ReplayProgress
 from asyncbackup.engine.window import Slot, Window
 
 
@@ -38,20 +39,6 @@ class Content(NamedTuple):
 
     portion: Portion
     data: memoryview
-
-
-@dataclass(slots=True)
-class ReplayProgress:
-    """Where the way through a chain stands. The same object each time: copy it to keep it."""
-
-    objects_planned: int | None = None
-    """Objects to go through, once for each time; None where only the end will tell: of a pipe."""
-    objects_done: int = 0
-    bytes_written: int = 0
-
-
-OnReplay = Callable[[ReplayProgress], None]
-"""Called in the event loop whenever some objects are done; must return soon."""
 
 
 @dataclass(frozen=True, slots=True)

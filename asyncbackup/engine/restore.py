@@ -19,7 +19,8 @@ from asyncbackup.engine.chain import Chain, ChainOptions, describe, open_chain
 from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.replay import Content, Meter, OnReplay, Replay, ReplayProgress
+from asyncbackup.engine.progress import OnReplay, ReplayProgress
+from asyncbackup.engine.replay import Content, Meter, Replay
 from asyncbackup.errors import AsyncBackupError, Incompatible, LeftUnfinished, VdiExists, single_error
 from asyncbackup.wire.inode import Inode
 
