@@ -17,6 +17,7 @@ from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.decoder import LOOK_AHEAD, Damage, Decoder, candidates
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
 from asyncbackup.sinks import FileSource, PipeSource
+from asyncbackup.sinks.source import BRIEF
 
 _BATCH: Final = 256
 """Records found in one go in a worker thread: to go there costs as much as dozens of them."""
@@ -126,10 +127,14 @@ class BackupReader:
     async def read_data(self, record: Record, start: int, into: memoryview, digests: Digests | None = None) -> None:
         """Fill ``into`` with the record's data from byte ``start`` of it, and take both contents into ``digests``."""
         offset = record.position + start
-        if isinstance(self._source, FileSource):
+        if isinstance(self._source, FileSource) and len(into) > BRIEF:
             count = await to_thread.run_sync(_overlay, self._source, offset, into, digests)
         else:
+            if digests is not None:
+                digests.take_base(into)
             count = await self._source.read_into(offset, into)
+            if digests is not None:
+                digests.data.update(into)
         if count < len(into):
             raise _cut_short(self.name, offset + count, len(into) - count)
 
@@ -266,12 +271,16 @@ class Digests:
         self.base = xxhash.xxh3_128()
         self.data = xxhash.xxh3_128()
 
+    def take_base(self, content: memoryview) -> None:
+        """Take what data is about to be laid over."""
+        if self.with_base:
+            self.base.update(content)
+
 
 def _overlay(source: FileSource, offset: int, into: memoryview, digests: Digests | None) -> int:
     if digests is None:
         return source.read_now(offset, into)
-    if digests.with_base:
-        digests.base.update(into)
+    digests.take_base(into)
     count = source.read_now(offset, into)
     digests.data.update(into)
     return count

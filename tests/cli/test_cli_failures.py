@@ -20,6 +20,7 @@ import anyio
 import pytest
 
 from asyncbackup import ClientOptions, connect
+from asyncbackup.client.cluster import READ_SIZE
 from asyncbackup.sheep import MemoryStore
 from tests.cli.command import Command, Outcome, disk_store, left_in, playing, serving, start
 from tests.disks import rewrite_inode
@@ -257,8 +258,8 @@ def test_an_object_that_cannot_be_read(command: Command, store: MemoryStore, tmp
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("short=20", "expected 1048576 bytes, got 20 bytes"),
-        ("long=8", "expected at most 1048576 bytes for READ_OBJ, got 1048584 bytes"),
+        ("short=20", f"expected {READ_SIZE} bytes, got 20 bytes"),
+        ("long=8", f"expected at most {READ_SIZE} bytes for READ_OBJ, got {READ_SIZE + 8} bytes"),
         ("wrong-id", "expected an answer to one of our requests, got one to request"),
         ("garbage=64", "expected an answer to one of our requests, got one to request"),
         ("reset", "lost the connection"),
@@ -267,7 +268,7 @@ def test_an_object_that_cannot_be_read(command: Command, store: MemoryStore, tmp
     ],
 )
 def test_a_broken_answer(command: Command, store: MemoryStore, tmp_path: Path, fault: str, message: str) -> None:
-    with serving(store, f"read_obj@8:{fault}") as served:
+    with serving(store, f"read_obj@3:{fault}") as served:
         outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, "--timeout", "1")
 
     assert_one_message(outcome, 2, message)

@@ -73,11 +73,12 @@ async def test_a_tree_of_two_levels_is_backed_up(cluster: Cluster, tmp_path: Pat
 
 
 async def test_each_node_is_read_once(tmp_path: Path) -> None:
-    reads: Counter[int] = Counter()
+    reads: Counter[tuple[int, int]] = Counter()
 
     def count(header: RequestHeader) -> None:
         if header.opcode == Opcode.READ_OBJ:
-            reads[ObjectBody.unpack(header.body).oid] += 1
+            body = ObjectBody.unpack(header.body)
+            reads[body.oid, body.offset] += 1
 
     async with Sheep(MemoryStore(), on_request=count) as sheep, connect(sheep.host, sheep.port) as cluster:
         vdi_id = await create(cluster)
@@ -86,10 +87,10 @@ async def test_each_node_is_read_once(tmp_path: Path) -> None:
 
     nodes = {btree_oid(vdi_id, number) for number, _ in LEAVES}
     objects = {data_oid(vdi_id, idx) for idx in CONTENT}
-    assert {oid: reads[oid] for oid in nodes | objects} == dict.fromkeys(nodes | objects, 1)
-    assert set(reads) == nodes | objects | {inode_oid(vdi_id)}
+    assert {oid for oid, _ in reads} == nodes | objects | {inode_oid(vdi_id)}
+    assert set(reads.values()) == {1}
     # Name and size; how the root begins; the rest of it.
-    assert reads[inode_oid(vdi_id)] == 3
+    assert sum(oid == inode_oid(vdi_id) for oid, _ in reads) == 3
 
 
 async def test_a_root_that_is_a_leaf_is_backed_up(cluster: Cluster, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,42 @@ async def test_a_disk_that_fails_is_told(file: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(os, "preadv", fail)
         with pytest.raises(SourceUnreadable, match="Input/output error"):
             await source.read_into(0, memoryview(bytearray(1)))
+
+
+async def test_what_the_kernel_has_at_hand_is_read_without_a_thread(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preadv = os.preadv
+
+    def at_hand(descriptor: int, buffers: list[memoryview], offset: int, flags: int) -> int:
+        assert flags == os.RWF_NOWAIT
+        return preadv(descriptor, buffers, offset)
+
+    buffer = bytearray(4)
+    async with FileSource(file) as source:
+        monkeypatch.setattr(os, "preadv", at_hand)
+        assert await source.read_into(5, memoryview(buffer)) == 4
+
+    assert buffer == b"5678"
+
+
+async def test_what_the_kernel_has_to_fetch_is_read_in_a_thread(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preadv = os.preadv
+    threads = []
+
+    def far_away(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if flags:
+            raise BlockingIOError
+        threads.append(threading.current_thread())
+        return preadv(descriptor, buffers, offset)
+
+    buffer = bytearray(4)
+    async with FileSource(file) as source:
+        monkeypatch.setattr(os, "preadv", far_away)
+        assert await source.read_into(5, memoryview(buffer)) == 4
+
+    assert buffer == b"5678"
+    assert threading.main_thread() not in threads
 
 
 @pytest.fixture
