@@ -165,7 +165,7 @@ class Cluster:
             version = self._version_for(exchanges[0].request)
             await self._send(exchanges, version)
             results = {exchange.result for exchange in exchanges}
-            if Result.VER_MISMATCH in results and version == self._public_version != PUBLIC_VERSIONS[-1]:
+            if Result.VER_MISMATCH in results and version in PUBLIC_VERSIONS[:-1]:
                 self._public_version = PUBLIC_VERSIONS[-1]
                 continue
             for result in results & policy.NOT_READY.keys():

@@ -92,6 +92,16 @@ async def test_an_old_server_is_asked_in_version_1_for_good() -> None:
     assert set(public[1:]) == {1}
 
 
+async def test_requests_under_way_together_all_fall_back() -> None:
+    async with (
+        Sheep(MemoryStore(), release=Release.V0_4) as sheep,
+        connect(sheep.host, sheep.port, QUICK) as cluster,
+    ):
+        answers = await asyncio.gather(*(cluster.call(vdi_info("disk")) for _ in range(2)))
+
+    assert [answer.result for answer in answers] == [Result.NO_VDI] * 2
+
+
 async def test_requests_and_repeats_are_counted() -> None:
     faults = [Fault.parse("get_vdi_info@1:error=AGAIN"), Fault.parse("get_vdi_info@1:error=AGAIN")]
     async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
