@@ -21,7 +21,7 @@ import numpy as np
 
 from asyncbackup.client import policy
 from asyncbackup.client.cluster import Cluster
-from asyncbackup.errors import Incompatible, RequestFailed, VdiExists, single_error
+from asyncbackup.errors import Incompatible, RequestFailed, VdiExists, VdiNotFound, single_error
 from asyncbackup.wire import messages, oid
 from asyncbackup.wire.constants import DEFAULT_BLOCK_SIZE_SHIFT, MAX_DENSE_OBJECTS, Result
 from asyncbackup.wire.inode import TAG_OFFSET, Inode, Owners, entry_offset
@@ -160,8 +160,11 @@ class NewVdi:
         owners = await cluster.read_owners(self.inode.vdi_id, len(self._owners))
         await _each(self._entries_in_use(owners), self._clear_entries)
         await _each(np.flatnonzero(self._owners == self.inode.vdi_id).tolist(), self._remove_object)
-        # By name is the only way to delete; somebody else may have made another VDI of this name meanwhile.
-        if (await cluster.find_vdi(self.inode.name)).vdi_id != self.inode.vdi_id:
+        # By name is the only way to delete; somebody else may have deleted it, or made another of this name, meanwhile.
+        try:
+            if (await cluster.find_vdi(self.inode.name)).vdi_id != self.inode.vdi_id:
+                return
+        except VdiNotFound:
             return
         request = messages.delete_vdi(self.inode.name, old=policy.deletes_as_of_old(cluster.internal_version))
         await cluster.expect_success(request, f"deleting VDI {self.inode.name!r}")

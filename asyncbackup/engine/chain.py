@@ -68,7 +68,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChainOptions:
-    """What manifests say, for files that have none; for files that have one it must agree."""
+    """What manifests say, for files that have none; a manifest must agree, but for the size, which goes before it."""
 
     dialect: Dialect | None = None
     object_size: int | None = None

@@ -192,7 +192,7 @@ class _Output:
             known = group.parts[0].record.digests
             assert known is not None
             if content.portion.is_last:
-                proof.add_known(known)
+                await proof.add_known(known)
             return
         if content.portion.is_first:
             self._digests = Digests()
@@ -202,7 +202,7 @@ class _Output:
         if content.portion.is_last:
             header = RecordHeader(group.idx, group.start, group.end - group.start)
             base = None if self.base is None else self._digests.base.hexdigest()
-            proof.add_known(RecordDigests(header, self._digests.data.hexdigest(), base))
+            await proof.add_known(RecordDigests(header, self._digests.data.hexdigest(), base))
 
     async def _base_data(self, base: Base, content: Content) -> memoryview:
         length = content.portion.length

@@ -39,12 +39,13 @@ class ManifestWriter:
         self.sink = sink
         self._encoder = ManifestEncoder()
         self._lines: list[bytes] = []
+        self._waiting_size = 0
         self._header: RecordHeader | None = None
         self._digests = Digests()
 
     def start(self, subject: Subject) -> None:
         """Say what the backup is of."""
-        self._lines.append(self._encoder.opening(subject))
+        self._keep(self._encoder.opening(subject))
 
     async def add(self, parts: Sequence[Written]) -> None:
         """Take what was or will be written next, in order. The buffers are not used any more when this returns."""
@@ -52,16 +53,16 @@ class ManifestWriter:
             self._digest(parts)
         else:
             await to_thread.run_sync(self._digest, parts)
-        if sum(map(len, self._lines)) >= _BUFFER_SIZE:
-            await self._write()
+        await self._write_if_enough()
 
-    def add_known(self, record: RecordDigests) -> None:
+    async def add_known(self, record: RecordDigests) -> None:
         """Take a record whose digests are known already."""
-        self._lines.append(self._encoder.record(record))
+        self._keep(self._encoder.record(record))
+        await self._write_if_enough()
 
     async def finish(self, data_length: int) -> None:
         """Write the rest; ``data_length`` is the size of the backup in bytes."""
-        self._lines.append(self._encoder.ending(data_length))
+        self._keep(self._encoder.ending(data_length))
         await self._write()
 
     def _digest(self, parts: Iterable[Written]) -> None:
@@ -73,10 +74,18 @@ class ManifestWriter:
             if is_last:
                 assert self._header is not None
                 known = RecordDigests(self._header, self._digests.data.hexdigest(), self._digests.base.hexdigest())
-                self.add_known(known)
+                self._keep(self._encoder.record(known))
+
+    def _keep(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._waiting_size += len(line)
+
+    async def _write_if_enough(self) -> None:
+        if self._waiting_size >= _BUFFER_SIZE:
+            await self._write()
 
     async def _write(self) -> None:
-        lines, self._lines = self._lines, []
+        lines, self._lines, self._waiting_size = self._lines, [], 0
         await self.sink.append([b"".join(lines)])
 
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Self
 import xxhash
 from anyio import to_thread
 
-from asyncbackup.errors import BackupDamaged, SourceMissing, SourceUnreadable
+from asyncbackup.errors import BackupDamaged, Incompatible, SourceMissing, SourceUnreadable
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.decoder import LOOK_AHEAD, Damage, Decoder, candidates
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
@@ -48,7 +48,8 @@ class BackupReader:
     """One backup: a file, or with path ``-`` standard input. Use it as a context.
 
     Entering checks the manifest as a whole, and finds out the dialect unless it is given. It uses ``manifest`` or, if
-    there is one, the file beside the backup. Everything here raises SourceMissing, SourceUnreadable, BackupDamaged.
+    there is one, the file beside the backup. Everything here raises SourceMissing, SourceUnreadable, BackupDamaged, and
+    entering Incompatible where the manifest contradicts what is given.
     """
 
     def __init__(
@@ -104,6 +105,8 @@ class BackupReader:
             await stack.enter_async_context(self._source)
             if self._manifest is not None:
                 await to_thread.run_sync(self._check_manifest)
+            if self.subject is not None:
+                self._check_subject(self.subject)
             if self._dialect is None:
                 self._dialect = await self._find_dialect()
             self._stack = stack.pop_all()
@@ -181,7 +184,7 @@ class BackupReader:
         if isinstance(self._source, FileSource):
             ends = {dialect: await to_thread.run_sync(self._find_end, dialect) for dialect in possible}
             likeliest = max(possible, key=lambda dialect: ends[dialect])
-            if list(ends.values()).count(ends[likeliest]) == 1:
+            if ends[likeliest]:
                 return likeliest
         raise BackupDamaged(self.name, 8, "this may be of either dialect; say which with --dialect")
 
@@ -241,6 +244,14 @@ class BackupReader:
                 self.subject = decoded
             elif isinstance(decoded, Trailer):
                 self._trailer = decoded
+
+    def _check_subject(self, subject: Subject) -> None:
+        for what, told, found in (
+            ("dialect", self._dialect and self._dialect.value, subject.dialect.value),
+            ("object size", self._object_size, subject.object_size),
+        ):
+            if told not in (None, found):
+                raise Incompatible(f"expected {what} {told} of {self.name}, but its manifest says {found}")
 
     def _manifest_records(self) -> Iterator[RecordDigests]:
         if self._manifest is not None:

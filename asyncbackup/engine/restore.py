@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import time
@@ -277,4 +278,4 @@ async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException) -> None
 def _describe(failure: BaseException) -> str:
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
-    return str(failure) or "the restore was stopped"
+    return "the restore was stopped" if isinstance(failure, asyncio.CancelledError) else str(failure)

@@ -56,8 +56,8 @@ async def roll(
             meter.progress.bytes_written += written
 
         if not await image.begin(names):
-            if meter.progress.objects_planned is not None:
-                meter.progress.objects_planned *= 2
+            assert meter.progress.objects_planned is not None
+            meter.progress.objects_planned *= 2
             applicable = _Applicable(base, check_base, size=size, object_size=object_size)
             await Replay(chain, applicable, options, nothing, meter.count).run()
             await image.mark(names)

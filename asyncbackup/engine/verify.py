@@ -141,20 +141,24 @@ async def _verify_file(
 
 
 async def _enter(
-    stack: AsyncExitStack, path: str | os.PathLike[str], options: ChainOptions, report: FileReport
+    stack: AsyncExitStack,
+    path: str | os.PathLike[str],
+    options: ChainOptions,
+    report: FileReport,
+    *,
+    ignore_manifest: bool = False,
 ) -> BackupReader | None:
     """Open a backup; if its manifest is damaged, without it."""
-    for ignore_manifest in (False, True):
-        reader = BackupReader(
-            path, dialect=options.dialect, object_size=options.object_size, ignore_manifest=ignore_manifest
-        )
-        try:
-            return await stack.enter_async_context(reader)
-        except BackupDamaged as damage:
-            report.problems.add(damage)
-            if damage.source != str(manifest_path(path)):
-                break
-    return None
+    reader = BackupReader(
+        path, dialect=options.dialect, object_size=options.object_size, ignore_manifest=ignore_manifest
+    )
+    try:
+        return await stack.enter_async_context(reader)
+    except BackupDamaged as damage:
+        report.problems.add(damage)
+        if damage.source != str(manifest_path(path)):
+            return None
+    return await _enter(stack, path, options, report, ignore_manifest=True)
 
 
 class Judged(NamedTuple):

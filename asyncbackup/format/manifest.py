@@ -18,6 +18,7 @@ Every byte is either covered by the digest or fixed, so that none can change unn
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Self
@@ -234,7 +235,10 @@ def _number(value: Any) -> int:
     return value
 
 
+_DIGEST: Final = re.compile("[0-9a-f]{32}")
+
+
 def _digest(value: Any) -> str:
-    if not isinstance(value, str) or len(value) != 32:
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
         raise ValueError(f"expected a digest of 32 hex digits, got {value!r}")
     return value
