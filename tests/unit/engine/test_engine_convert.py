@@ -102,6 +102,27 @@ async def test_what_lies_beyond_the_end_is_left_out(cluster: Cluster, tmp_path: 
     assert rbd_diffs.parse(bytes(sink.data)).apply(b"") == content[: OBJECT + 1536]
 
 
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
+async def test_of_a_record_beyond_the_end_there_is_no_range(cluster: Cluster, tmp_path: Path, memory: int) -> None:
+    await cluster.create_vdi("odd", OBJECT + 1536, block_size_shift=20)
+    await (await Volume.open(cluster, "odd")).write(2 * OBJECT - 512, noise(1, 512))
+    await cluster.create_snapshot("odd", "a")
+    await backup(cluster, "odd", tmp_path / "a", snapshot="a")
+
+    summary = await convert_to_rbd_diff(tmp_path / "a", sink := CollectingSink(), options=BackupOptions(memory=memory))
+
+    diff = rbd_diffs.parse(bytes(sink.data))
+    assert (diff.ranges, diff.size) == ([], OBJECT + 1536)
+    assert (summary.ranges, summary.bytes_written) == (0, len(sink.data))
+
+
+async def test_a_summary_becomes_plain_values(files: Files) -> None:
+    fields = (await convert_to_rbd_diff(files.ab, CollectingSink())).as_dict()
+
+    assert (fields["base"], fields["snapshot"], fields["size"]) == ("a", "b", SIZE)
+    assert set(fields) == {"base", "snapshot", "size", "ranges", "bytes_written", "elapsed_s"}
+
+
 async def test_a_snapshot_without_a_tag_goes_by_its_id(cluster: Cluster, tmp_path: Path) -> None:
     await cluster.create_vdi("disk", OBJECT, block_size_shift=20)
     await cluster.create_snapshot("disk", "")

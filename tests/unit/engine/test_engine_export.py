@@ -34,6 +34,7 @@ from asyncbackup.wire.oid import inode_oid
 from tests.chains import SIZE, Files, copy_files
 from tests.collecting import CollectingSink
 from tests.disks import OBJECT, noise
+from tests.streams import standard_input
 
 SIZE_OFFSET = 536
 """Where in an inode the VDI's size stands."""
@@ -89,6 +90,26 @@ async def test_the_image_ends_where_the_vdi_ends(cluster: Cluster, tmp_path: Pat
 
     assert (tmp_path / "image").read_bytes() == content[: 2 * OBJECT - 1536]
     assert piped.data == content[: 2 * OBJECT - 1536]
+
+
+async def test_a_record_beyond_the_end_of_the_vdi_is_left_out(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.create_vdi("odd", 2 * OBJECT - 1536, block_size_shift=20)
+    await (await Volume.open(cluster, "odd")).write(2 * OBJECT - 512, noise(1, 512))
+    await cluster.create_snapshot("odd", "a")
+    await backup(cluster, "odd", tmp_path / "a", snapshot="a")
+
+    written = await export([tmp_path / "a"], tmp_path / "image")
+    await export([tmp_path / "a"], piped := CollectingSink())
+
+    assert (written.objects_done, written.bytes_written) == (1, 0)
+    assert (tmp_path / "image").read_bytes() == bytes(2 * OBJECT - 1536)
+    assert piped.data == bytes(2 * OBJECT - 1536)
+
+
+async def test_a_summary_becomes_plain_values(files: Files, tmp_path: Path) -> None:
+    fields = (await export(files.all, tmp_path / "image")).as_dict()
+
+    assert (fields["files"], fields["size"], fields["in_place"], fields["checked"]) == (3, SIZE, False, True)
 
 
 async def test_an_image_of_this_name_stays(files: Files, tmp_path: Path) -> None:
@@ -214,6 +235,40 @@ async def test_files_in_another_order_are_refused(files: Files, tmp_path: Path) 
         await export([files.a, files.bc], tmp_path / "image")
 
 
+async def make_detour(cluster: Cluster, folder: Path) -> tuple[list[Path], bytes, bytes]:
+    """Make increments from snapshot b back to a, when the VDI had one object, and on to c; what b and c hold."""
+    await cluster.create_vdi("disk", OBJECT, block_size_shift=20)
+    await (await Volume.open(cluster, "disk")).write(0, first := noise(1, OBJECT))
+    await cluster.create_snapshot("disk", "a")
+    grown = (await cluster.find_vdi("disk")).vdi_id
+    await cluster.write_object(inode_oid(grown), (3 * OBJECT).to_bytes(8, "little"), SIZE_OFFSET, copies=1)
+    await (await Volume.open(cluster, "disk")).write(OBJECT, rest := noise(2, 2 * OBJECT))
+    await cluster.create_snapshot("disk", "b")
+    await (await Volume.open(cluster, "disk")).write(
+        OBJECT, changed := bytes(OBJECT) + noise(3, 512).rjust(OBJECT, b"\0")
+    )
+    await cluster.create_snapshot("disk", "c")
+    await backup(cluster, "disk", folder / "ba", snapshot="a", base="b")
+    await backup(cluster, "disk", folder / "ac", snapshot="c", base="a")
+    return [folder / "ba", folder / "ac"], first + rest, first + changed
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
+async def test_what_the_base_had_is_gone_where_the_vdi_was_smaller_in_between(
+    cluster: Cluster, tmp_path: Path, memory: int
+) -> None:
+    chain, before, after = await make_detour(cluster, tmp_path)
+    options = BackupOptions(memory=memory)
+    (tmp_path / "base").write_bytes(before)
+
+    await export(chain, tmp_path / "image", base=tmp_path / "base", options=options)
+    await export(chain, piped := CollectingSink(), base=tmp_path / "base", options=options)
+    await export(chain, tmp_path / "base", base=tmp_path / "base", options=options)
+
+    for made in ((tmp_path / "image").read_bytes(), piped.data, (tmp_path / "base").read_bytes()):
+        assert made == after
+
+
 # Pipes
 
 
@@ -295,13 +350,14 @@ async def test_an_image_that_grew_in_between_grows(cluster: Cluster, tmp_path: P
     assert image.read_bytes() == old + bytes(OBJECT) + new + bytes(OBJECT - 1024)
 
 
-async def test_nothing_is_written_into_a_wrong_image(files: Files) -> None:
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
+async def test_nothing_is_written_into_a_wrong_image(files: Files, memory: int) -> None:
     image = files.image("a", "standby")
     flip(image, 3 * OBJECT)
     before = image.read_bytes()
 
     with pytest.raises(BaseMismatch, match="object 3"):
-        await export([files.ab], image, base=image)
+        await export([files.ab], image, base=image, options=BackupOptions(memory=memory))
 
     assert image.read_bytes() == before
     assert not image.with_name("standby.rolling").exists()
@@ -419,16 +475,9 @@ async def test_two_do_not_roll_one_image_at_a_time(files: Files) -> None:
 
 async def test_a_pipe_is_not_rolled_into_an_image(files: Files) -> None:
     image = files.image("a", "standby")
-    reader, writer = os.pipe()
-    saved = os.dup(0)
-    os.dup2(reader, 0)
-    try:
-        os.write(writer, files.ab.read_bytes()[:4096])
-        with pytest.raises(Incompatible, match="a pipe cannot be applied"):
-            await export(
-                ["-"], image, base=image, check_base=False, chain_options=ChainOptions(Dialect.COLLIE, OBJECT, SIZE)
-            )
-    finally:
-        os.dup2(saved, 0)
-        for descriptor in (reader, writer, saved):
-            os.close(descriptor)
+    options = ChainOptions(Dialect.COLLIE, OBJECT, SIZE)
+    with (
+        standard_input(files.ab.read_bytes()[:4096]),
+        pytest.raises(Incompatible, match="a pipe cannot be applied"),
+    ):
+        await export(["-"], image, base=image, check_base=False, chain_options=options)

@@ -5,14 +5,18 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from asyncbackup import BackupOptions, ChainOptions, Cluster, Dialect, backup, merge
+from asyncbackup import BackupOptions, ChainOptions, Cluster, Dialect, Volume, backup, export, merge
 from asyncbackup.engine.compose import SnapshotBase
 from asyncbackup.engine.reader import BackupReader, manifest_path
 from asyncbackup.errors import BaseMismatch, BaseNeeded, ChainBroken, DigestMismatch, Incompatible, TargetExists
+from asyncbackup.wire.oid import inode_oid
 from tests.chains import SIZE, Files, copy_files, make_snapshots
 from tests.collecting import CollectingSink
 from tests.disks import OBJECT, make_disk, noise
 from tests.property import reference
+
+SIZE_OFFSET = 536
+"""Where in an inode the VDI's size stands."""
 
 
 @pytest.fixture
@@ -82,6 +86,42 @@ async def test_a_snapshot_in_the_cluster_fills_the_gap(cluster: Cluster, tmp_pat
 
     assert (tmp_path / "merged").read_bytes() == (tmp_path / "ac").read_bytes()
     assert manifest_path(tmp_path / "merged").read_bytes() == manifest_path(tmp_path / "ac").read_bytes()
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
+@pytest.mark.parametrize("base", ["image", "snapshot"])
+async def test_what_is_merged_in_pieces_is_proven_as_if_it_had_been_backed_up(
+    cluster: Cluster, tmp_path: Path, base: str, memory: int
+) -> None:
+    await make_snapshots(cluster)
+    volume = await Volume.open(cluster, "disk")
+    await volume.write(2 * OBJECT - 512, noise(31, 512))
+    await volume.write(2 * OBJECT, noise(32, 512))
+    await cluster.create_snapshot("disk", "d")
+    for file, older, newer in (("ab", "a", "b"), ("bd", "b", "d"), ("ad", "a", "d")):
+        await backup(cluster, "disk", tmp_path / file, snapshot=newer, base=older)
+    await backup(cluster, "disk", tmp_path / "a", snapshot="a")
+    await export([tmp_path / "a"], tmp_path / "image")
+    bases: dict[str, Path | SnapshotBase] = {
+        "image": tmp_path / "image",
+        "snapshot": await SnapshotBase.open(cluster, await cluster.find_vdi("disk", "a")),
+    }
+
+    await merge(
+        [tmp_path / "ab", tmp_path / "bd"],
+        tmp_path / "merged",
+        base=bases[base],
+        options=BackupOptions(memory=memory),
+    )
+
+    assert (tmp_path / "merged").read_bytes() == (tmp_path / "ad").read_bytes()
+    assert manifest_path(tmp_path / "merged").read_bytes() == manifest_path(tmp_path / "ad").read_bytes()
+
+
+async def test_a_summary_becomes_plain_values(files: Files, tmp_path: Path) -> None:
+    fields = (await merge(files.all, tmp_path / "merged")).as_dict()
+
+    assert (fields["files"], fields["dialect"], fields["has_manifest"]) == (3, "collie", True)
 
 
 async def test_a_wrong_base_is_refused(files: Files, tmp_path: Path) -> None:
@@ -179,6 +219,22 @@ async def test_a_pipe_gets_a_dog_backup(files: Files, tmp_path: Path) -> None:
 async def test_a_pipe_gets_no_collie_backup(files: Files) -> None:
     with pytest.raises(Incompatible, match="cannot be piped"):
         await merge(files.all, CollectingSink())
+
+
+async def test_increments_over_a_time_when_the_vdi_was_smaller_are_kept_apart(cluster: Cluster, tmp_path: Path) -> None:
+    await cluster.create_vdi("disk", OBJECT, block_size_shift=20)
+    await cluster.create_snapshot("disk", "a")
+    grown = (await cluster.find_vdi("disk")).vdi_id
+    await cluster.write_object(inode_oid(grown), (3 * OBJECT).to_bytes(8, "little"), SIZE_OFFSET, copies=1)
+    await (await Volume.open(cluster, "disk")).write(2 * OBJECT, noise(1, 512))
+    await cluster.create_snapshot("disk", "b")
+    await backup(cluster, "disk", tmp_path / "ba", snapshot="a", base="b")
+    await backup(cluster, "disk", tmp_path / "ab", snapshot="b", base="a")
+
+    with pytest.raises(Incompatible, match=r"the VDI was smaller in between.*keep the increments apart"):
+        await merge([tmp_path / "ba", tmp_path / "ab"], tmp_path / "merged")
+
+    assert not (tmp_path / "merged").exists()
 
 
 async def test_files_that_do_not_follow_one_another_are_refused(files: Files, tmp_path: Path) -> None:

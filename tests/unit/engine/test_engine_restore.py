@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import anyio
 import pytest
 
-from asyncbackup import BackupOptions, ChainOptions, Cluster, Volume, backup, connect, restore
+from asyncbackup import BackupOptions, ChainOptions, Cluster, Dialect, Volume, backup, connect, restore
+from asyncbackup.client.construction import UNFINISHED_TAG
+from asyncbackup.engine import restore as engine_restore
 from asyncbackup.engine.reader import manifest_path
 from asyncbackup.errors import (
     BackupDamaged,
     BaseMismatch,
     DigestMismatch,
     Incompatible,
+    LeftUnfinished,
+    RequestFailed,
     SnapshotNotFound,
     VdiExists,
 )
-from asyncbackup.sheep import MemoryStore, Release, Sheep
+from asyncbackup.format import RecordHeader
+from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
 from asyncbackup.wire import messages
-from asyncbackup.wire.constants import Opcode
+from asyncbackup.wire.constants import SECTOR_SIZE, Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, TAG_OFFSET
 from asyncbackup.wire.messages import ObjectBody, RequestHeader, VdiBody
 from asyncbackup.wire.oid import INODE_BIT, inode_oid, vdi_of
-from tests.disks import OBJECT, OBJECTS, make_disk, noise
+from tests.disks import OBJECT, OBJECTS, SHIFT, make_disk, noise
 from tests.property.test_restore import working_image
+from tests.streams import standard_input
 
 
 @dataclass
 class Backed:
     """A disk, its full backup of snapshot a, and its increment from a to b."""
 
+    store: MemoryStore
     cluster: Cluster
     sheep: Sheep
     requests: list[RequestHeader]
@@ -51,14 +62,34 @@ class Backed:
 @pytest.fixture
 async def backed(tmp_path: Path) -> AsyncIterator[Backed]:
     requests: list[RequestHeader] = []
-    async with Sheep(MemoryStore(), on_request=requests.append) as sheep, connect(sheep.host, sheep.port) as cluster:
+    store = MemoryStore()
+    async with Sheep(store, on_request=requests.append) as sheep, connect(sheep.host, sheep.port) as cluster:
         await make_disk(cluster)
         full, increment = tmp_path / "full", tmp_path / "increment"
         await backup(cluster, "disk", full, snapshot="a")
         await backup(cluster, "disk", increment, snapshot="b", base="a")
         requests.clear()
         sheep.requests.clear()
-        yield Backed(cluster, sheep, requests, full, increment)
+        yield Backed(store, cluster, sheep, requests, full, increment)
+
+
+@asynccontextmanager
+async def failing(
+    store: MemoryStore, *faults: str, on_request: Callable[[RequestHeader], None] | None = None
+) -> AsyncIterator[tuple[Sheep, Cluster]]:
+    """Serve what is there once more, with faults."""
+    script = [Fault.parse(fault) for fault in faults]
+    async with (
+        Sheep(store, faults=script, on_request=on_request) as sheep,
+        connect(sheep.host, sheep.port) as cluster,
+    ):
+        yield sheep, cluster
+
+
+def of_sectors(*indices: int) -> bytes:
+    """Make a backup that has the first sector of some objects."""
+    records = b"".join(RecordHeader(idx, 0, SECTOR_SIZE).encode() + noise(idx, SECTOR_SIZE) for idx in indices)
+    return Dialect.DOG.opening + records + Dialect.DOG.ending
 
 
 def without_manifest(*files: Path) -> None:
@@ -284,3 +315,121 @@ async def test_progress_comes_to_what_was_planned(backed: Backed) -> None:
     )
 
     assert seen[-1] == (7, 7)
+
+
+async def test_a_summary_is_plain_values(backed: Backed) -> None:
+    summary = await restore(backed.cluster, [backed.increment], "clone", base="a")
+
+    fields = json.loads(json.dumps(summary.as_dict()))
+    assert (fields["vdi"], fields["vdi_id"]) == ("clone", f"{(await backed.cluster.find_vdi('clone')).vdi_id:x}")
+    assert (fields["base"], fields["files"], fields["checked"]) == ("VDI 'disk' snapshot 1", 1, True)
+
+
+async def test_a_hyper_volume_is_no_base(backed: Backed) -> None:
+    vdi_id = await backed.cluster.create_vdi("hyper", OBJECTS * OBJECT, block_size_shift=SHIFT, store_policy=1)
+    snapshot = replace(await backed.cluster.find_vdi("hyper"), snap_ctime=1)
+    await backed.cluster.write_object(inode_oid(vdi_id), snapshot.pack(), copies=1)
+
+    with pytest.raises(Incompatible, match="'hyper' is a hyper volume, which cannot be cloned"):
+        await restore(backed.cluster, [backed.increment], "new", base=1, base_vdi="hyper")
+
+
+async def test_an_object_size_that_no_vdi_has_is_refused(backed: Backed) -> None:
+    without_manifest(backed.full)
+    options = ChainOptions(object_size=3 * OBJECT, size=OBJECTS * OBJECT)
+
+    with pytest.raises(Incompatible, match="expected an object size that is a power of two, got 3145728 bytes"):
+        await restore(backed.cluster, [backed.full], "new", chain_options=options)
+
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+
+
+async def test_a_pipe_is_restored_without_knowing_how_much_it_is(backed: Backed) -> None:
+    seen: list[tuple[int | None, int]] = []
+
+    with standard_input(of_sectors(0, 2)):
+        summary = await restore(
+            backed.cluster,
+            ["-"],
+            "new",
+            chain_options=ChainOptions(Dialect.DOG, OBJECT, 3 * OBJECT),
+            on_progress=lambda progress: seen.append((progress.objects_planned, progress.objects_done)),
+        )
+
+    assert (summary.checked, seen[-1]) == (False, (None, 2))
+    expected = [noise(0, SECTOR_SIZE).ljust(OBJECT, b"\0"), bytes(OBJECT), noise(2, SECTOR_SIZE).ljust(OBJECT, b"\0")]
+    assert await working_image(backed.cluster, "new") == b"".join(expected)
+
+
+async def test_a_pipe_that_turns_out_not_to_fit_leaves_nothing(backed: Backed) -> None:
+    with (
+        standard_input(of_sectors(0, 3)),
+        pytest.raises(Incompatible, match="object 3, which does not lie within 3145728 bytes"),
+    ):
+        await restore(backed.cluster, ["-"], "new", chain_options=ChainOptions(Dialect.DOG, OBJECT, 3 * OBJECT))
+
+    assert backed.sheep.requests[Opcode.NEW_VDI] == 1
+    assert not await backed.cluster.has_vdi("new")
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "message"),
+    [
+        (Result.FULL_VDI, RequestFailed, "creating VDI 'new' failed"),
+        (Result.VDI_EXIST, VdiExists, "'new' exists already"),
+    ],
+)
+async def test_a_vdi_that_was_never_made_is_not_removed(
+    backed: Backed, result: Result, error: type[Exception], message: str
+) -> None:
+    async with failing(backed.store, f"new_vdi@1:error={result.name}") as (sheep, cluster):
+        with pytest.raises(error, match=message):
+            await restore(cluster, [backed.full], "new")
+
+        assert not {Opcode.DEL_VDI, Opcode.REMOVE_OBJ, Opcode.WRITE_OBJ} & sheep.requests.keys()
+
+
+async def test_a_vdi_that_cannot_be_removed_is_told_with_what_failed_first(backed: Backed) -> None:
+    faults = "create_and_write_obj@2:error=EIO", "del_vdi@1:error=EIO"
+    async with failing(backed.store, *faults) as (_, cluster):
+        with pytest.raises(LeftUnfinished, match=f"VDI 'new', tagged '{UNFINISHED_TAG}', is left behind") as raised:
+            await restore(cluster, [backed.full], "new")
+
+        assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG
+    assert raised.value.cause.startswith("creating object")
+    assert raised.value.reason.startswith("deleting VDI 'new' failed")
+
+
+async def test_a_removal_that_takes_too_long_is_given_up(backed: Backed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_restore, "_REMOVAL_S", 0.25)
+    faults = "create_and_write_obj@2:error=EIO", "remove_obj@1:stall"
+    async with failing(backed.store, *faults) as (_, cluster):
+        with pytest.raises(LeftUnfinished, match=r"could not be removed \(it took longer than 0\.25 s\)"):
+            await restore(cluster, [backed.full], "new")
+
+        assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG
+
+
+async def test_a_restore_that_a_scope_cancels_says_that_it_was_stopped(backed: Backed) -> None:
+    scope = anyio.CancelScope()
+
+    def stop(request: RequestHeader) -> None:
+        if request.opcode == Opcode.CREATE_AND_WRITE_OBJ:
+            scope.cancel()
+
+    async with failing(backed.store, "del_vdi@1:error=EIO", on_request=stop) as (_, cluster):
+        with pytest.raises(LeftUnfinished, match=r"^the restore was stopped; VDI 'new', tagged "), scope:
+            await restore(cluster, [backed.full], "new")
+
+
+async def test_a_cancelled_restore_whose_vdi_stays_says_that_it_was_stopped(backed: Backed) -> None:
+    def stop(request: RequestHeader) -> None:
+        if request.opcode == Opcode.CREATE_AND_WRITE_OBJ and not work.cancelling():
+            work.cancel()
+
+    async with failing(backed.store, "del_vdi@1:error=EIO", on_request=stop) as (_, cluster):
+        work = asyncio.create_task(restore(cluster, [backed.full], "new"))
+        with pytest.raises(LeftUnfinished, match=r"^the restore was stopped; VDI 'new', tagged "):
+            await work
+
+        assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from asyncbackup import BackupOptions, ClientOptions, Cluster, Dialect, Volume, 
 from asyncbackup.engine.reader import manifest_path
 from asyncbackup.engine.verify import MAX_PROBLEMS, Problems, VerifyProgress
 from asyncbackup.errors import BackupDamaged, Incompatible, SourceMissing
+from asyncbackup.format import RecordHeader
 from asyncbackup.sheep import MemoryStore, Sheep
+from asyncbackup.wire.constants import SECTOR_SIZE
 from tests.disks import OBJECT, OBJECTS, SHIFT, make_disk, noise
 
 
@@ -140,6 +143,95 @@ async def test_progress_comes_to_the_end(files: list[Path]) -> None:
     await verify(files, on_progress=note)
 
     assert seen[-1] == (10, 2 * 16 + 10 * 16)
+
+
+async def test_a_report_is_plain_values_with_a_verdict(files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"something else altogether")
+    good, bad = await verify(files), await verify([*files, tmp_path / "other"])
+
+    assert good.as_dict()["good"] is True
+    fields = json.loads(json.dumps(bad.as_dict()))
+    assert (fields["good"], fields["unproven_links"], fields["links"]) == (False, 1, {"messages": [], "count": 0})
+    assert [(file["dialect"], file["problems"]["count"]) for file in fields["files"]] == [
+        ("collie", 0),
+        ("collie", 0),
+        (None, 1),
+    ]
+
+
+async def test_a_damaged_manifest_of_a_damaged_file_makes_two_problems(files: list[Path]) -> None:
+    flip(manifest_path(files[0]), 200)
+    files[0].write_bytes(b"something else altogether")
+
+    (report, _) = (await verify(files)).files
+
+    assert ["full.manifest: " in message for message in report.problems.messages] == [True, False]
+    assert (report.dialect, report.records, report.has_manifest) == (None, 0, False)
+
+
+async def test_objects_of_all_batches_are_proven(cluster: Cluster, tmp_path: Path) -> None:
+    file, count = tmp_path / "file", 18
+    await cluster.create_vdi("disk", count * OBJECT, block_size_shift=SHIFT)
+    await (await Volume.open(cluster, "disk")).write(0, noise(1, count * OBJECT))
+    await cluster.create_snapshot("disk", "a")
+    await backup(cluster, "disk", file, snapshot="a")
+    for record in (0, 15, 16, 17):
+        flip(file, 16 + record * (16 + OBJECT) + 16)
+
+    (report,) = (await verify([file])).files
+
+    assert (report.records, report.data_bytes) == (count, count * OBJECT)
+    assert [message.partition("the data of object ")[2].split()[0] for message in report.problems.messages] == [
+        "0",
+        "15",
+        "16",
+        "17",
+    ]
+
+
+@pytest.mark.parametrize("count", [512, 1000])
+async def test_progress_is_told_while_a_file_of_many_records_is_read(tmp_path: Path, count: int) -> None:
+    seen: list[int] = []
+    records = b"".join(RecordHeader(idx, 0, SECTOR_SIZE).encode() + bytes(SECTOR_SIZE) for idx in range(count))
+    (tmp_path / "file").write_bytes(Dialect.DOG.opening + records + Dialect.DOG.ending)
+
+    report = await verify([tmp_path / "file"], on_progress=lambda progress: seen.append(progress.records_done))
+
+    assert (report.is_good, report.files[0].records) == (True, count)
+    assert len(seen) > 1
+    assert (seen, seen[-1]) == (sorted(seen), count)
+
+
+@pytest.fixture
+async def large(cluster: Cluster, tmp_path: Path) -> Path:
+    """A backup of a record of 17 MiB and of one of a sector."""
+    await cluster.create_vdi("disk", 64 << 20, block_size_shift=25)
+    volume = await Volume.open(cluster, "disk")
+    await volume.write(0, noise(1, 17 << 20))
+    await volume.write(32 << 20, noise(2, SECTOR_SIZE))
+    await cluster.create_snapshot("disk", "a")
+    await backup(cluster, "disk", tmp_path / "large", snapshot="a")
+    return tmp_path / "large"
+
+
+async def test_a_record_larger_than_a_batch_is_proven(large: Path) -> None:
+    (report,) = (await verify([large])).files
+
+    assert (report.records, report.data_bytes) == (2, (17 << 20) + SECTOR_SIZE)
+    assert not report.problems.count
+
+
+@pytest.mark.parametrize(
+    ("position", "idx"),
+    [(32, 0), (32 + (16 << 20) - 1, 0), (32 + (16 << 20), 0), (32 + (17 << 20) - 1, 0), (48 + (17 << 20), 1)],
+)
+async def test_a_change_anywhere_about_a_large_record_is_found(large: Path, position: int, idx: int) -> None:
+    flip(large, position)
+
+    (report,) = (await verify([large])).files
+
+    assert report.problems.count == 1
+    assert f"the data of object {idx} was changed" in report.problems.messages[0]
 
 
 def test_problems_beyond_many_are_only_counted() -> None:

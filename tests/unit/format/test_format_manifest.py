@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -46,6 +47,10 @@ def decode(lines: list[bytes]) -> list[Subject | RecordDigests | Trailer]:
 
 def changed(**fields: Any) -> bytes:
     return json.dumps(json.loads(encoded()[0]) | fields, separators=(",", ":")).encode() + b"\n"
+
+
+def snapshot(**fields: Any) -> dict[str, Any]:
+    return asdict(SUBJECT.snapshot) | fields
 
 
 def test_a_manifest_says_what_was_put_in() -> None:
@@ -102,9 +107,16 @@ def test_damage_is_told_with_its_place() -> None:
         (changed(manifest=2), "expected a manifest of version 1, got 2"),
         (changed(size=-1), "expected a number from 0 on, got -1"),
         (changed(copies=True), "expected a number from 0 on, got True"),
+        (changed(object_size=0), "expected objects of some size, got 0 bytes"),
+        (changed(vdi=5), "expected text, got 5"),
         (changed(dialect="tar"), "'tar' is not a valid Dialect"),
         (changed(snapshot=None), "expected a snapshot, got None"),
         (changed(snapshot={"id": 1}), "missing 3 required positional arguments"),
+        (changed(snapshot=snapshot(id="1")), "expected a number from 0 on, got '1'"),
+        (changed(snapshot=snapshot(tag=None)), "expected text, got None"),
+        (changed(snapshot=snapshot(vdi_id=255)), "expected text, got 255"),
+        (changed(snapshot=snapshot(created=0)), "expected text, got 0"),
+        (changed(base=snapshot(tag=["a"])), r"expected text, got \['a'\]"),
         (changed(base=None), "expected no size of a base that there is none of, got 536870912"),
         (changed(base_size=None), "expected a number from 0 on, got None"),
     ],
@@ -114,7 +126,7 @@ def test_a_first_line_that_makes_no_sense_is_refused(line: bytes, message: str) 
         decode([line])
 
 
-@pytest.mark.parametrize("digest", ["0" * 31, 5, None])
+@pytest.mark.parametrize("digest", ["0" * 31, "z" * 32, 5, None])
 def test_a_digest_is_32_digits(digest: object) -> None:
     fields = {"idx": 1, "offset": 0, "length": 512, "data": digest, "base": None}
 

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncbackup import ChainOptions, Dialect
+from asyncbackup.engine.chain import Group, Part, describe, open_chain
+from asyncbackup.engine.reader import BackupReader, Record, manifest_path
+from asyncbackup.errors import ChainBroken, Incompatible
+from asyncbackup.format import RecordHeader
+from asyncbackup.format.manifest import ManifestDecoder, ManifestEncoder, RecordDigests, SnapshotInfo, Subject, Trailer
+from tests.chains import SIZE, Files, copy_files
+from tests.disks import OBJECT
+from tests.streams import standard_input
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return copy_files(tmp_path)
+
+
+def declare(file: Path, **changes: Any) -> None:
+    """Let the manifest of ``file`` say something else of what it is of, as if it had been made so."""
+    path, decoder, encoder, lines = manifest_path(file), ManifestDecoder(), ManifestEncoder(), []
+    for line in path.read_bytes().splitlines(keepends=True):
+        match decoder.feed(line):
+            case Subject() as subject:
+                lines.append(encoder.opening(replace(subject, **changes)))
+            case RecordDigests() as record:
+                lines.append(encoder.record(record))
+            case Trailer() as trailer:
+                lines.append(encoder.ending(trailer.data_length))
+    path.write_bytes(b"".join(lines))
+
+
+def group(*ranges: tuple[int, int]) -> Group:
+    """Make a group of parts from ``start`` to ``end`` each, oldest first."""
+    return Group(
+        0,
+        tuple(
+            Part(BackupReader(f"file-{place}"), Record(RecordHeader(0, start, end - start), 0, None))
+            for place, (start, end) in enumerate(ranges)
+        ),
+    )
+
+
+# What files have of an object
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        ([(1024, 2048)], [(1024, 2048)]),
+        ([(0, 9216)], [(1024, 4096)]),
+        ([(0, 1024)], []),
+        ([(4096, 5120)], []),
+        ([(0, 512), (1536, 2048)], [(1536, 2048)]),
+        ([(1024, 2048), (4608, 5120)], [(1024, 2048)]),
+        ([(3072, 4096), (1024, 1536)], [(1024, 1536), (3072, 4096)]),
+        ([(1024, 2048), (2048, 3072)], [(1024, 3072)]),
+        ([(1024, 3072), (1536, 2048)], [(1024, 3072)]),
+        ([(512, 2048), (1536, 9216)], [(1024, 4096)]),
+    ],
+)
+def test_what_parts_cover_of_a_range_is_told_in_order_and_apart(
+    ranges: list[tuple[int, int]], expected: list[tuple[int, int]]
+) -> None:
+    assert group(*ranges).covered(1024, 4096) == expected
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        ([(1024, 4096)], None),
+        ([(2048, 9216), (0, 2048)], None),
+        ([(2048, 4096)], (1024, 2048)),
+        ([(1024, 2048)], (2048, 4096)),
+        ([(1024, 2048), (3072, 4096)], (2048, 3072)),
+        ([(4608, 5120)], (1024, 4096)),
+        ([(0, 512)], (1024, 4096)),
+    ],
+)
+def test_the_first_gap_between_parts_is_found(ranges: list[tuple[int, int]], expected: tuple[int, int] | None) -> None:
+    assert group(*ranges).first_gap(1024, 4096) == expected
+
+
+async def test_objects_come_in_order_with_what_each_file_has_of_them(files: Files) -> None:
+    async with open_chain(files.all) as chain:
+        found = {group.idx: [Path(part.reader.name).name for part in group.parts] async for group in chain.groups()}
+
+    assert list(found) == sorted(found)
+    assert found == {
+        0: ["a"],
+        1: ["a", "ab", "bc"],
+        2: ["a", "ab"],
+        3: ["a", "ab"],
+        4: ["a"],
+        5: ["ab"],
+        6: ["ab"],
+        7: ["bc"],
+    }
+
+
+async def test_objects_that_were_cut_off_in_between_are_gone_until_they_are_written_anew(files: Files) -> None:
+    declare(files.ab, size=2 * OBJECT)
+
+    async with open_chain(files.all) as chain:
+        found = {group.idx: [Path(part.reader.name).name for part in group.parts] async for group in chain.groups()}
+
+    assert found == {0: ["a"], 1: ["a", "ab", "bc"], 7: ["bc"]}
+
+
+async def test_objects_of_a_pipe_that_were_cut_off_later_are_read_and_left_out(files: Files) -> None:
+    declare(files.ab, size=2 * OBJECT)
+
+    with standard_input(files.a):
+        async with open_chain(["-", files.ab]) as chain:
+            found = []
+            async for group in chain.groups():
+                found.append(group.idx)
+                await chain.readers[0].skip_data(group.parts[0].record)
+            trailing = await chain.readers[0].count_trailing()
+
+    assert found == [0, 1]
+    assert trailing == 0
+
+
+# What follows what
+
+
+async def test_files_of_two_object_sizes_are_no_chain(files: Files) -> None:
+    declare(files.ab, object_size=2 * OBJECT)
+
+    with pytest.raises(ChainBroken, match=r"expected backups of one object size, got \d+, \d+ bytes"):
+        async with open_chain([files.a, files.ab]):
+            pytest.fail("opened")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ChainOptions(object_size=2 * OBJECT),
+            f"expected object size {2 * OBJECT} of .*, but its manifest says {OBJECT}",
+        ),
+        (ChainOptions(dialect=Dialect.DOG), "expected dialect dog of .*, but its manifest says collie"),
+    ],
+)
+async def test_options_that_a_manifest_contradicts_are_refused(
+    files: Files, options: ChainOptions, message: str
+) -> None:
+    with pytest.raises(Incompatible, match=message):
+        async with open_chain([files.a], options):
+            pytest.fail("opened")
+
+
+async def test_backups_of_two_object_sizes_are_no_chain(files: Files) -> None:
+    declare(files.ab, object_size=2 * OBJECT)
+
+    with pytest.raises(ChainBroken, match=r"expected backups of one object size"):
+        async with open_chain([files.a, files.ab]):
+            pytest.fail("opened")
+
+
+async def test_files_of_two_vdis_do_not_follow_one_another(files: Files) -> None:
+    declare(files.ab, vdi="other")
+
+    with pytest.raises(ChainBroken, match=r"/ab is of VDI 'other', but .*/a of 'disk'"):
+        async with open_chain([files.a, files.ab]):
+            pytest.fail("opened")
+
+
+async def test_a_full_backup_follows_nothing(files: Files) -> None:
+    with pytest.raises(ChainBroken, match="/a is a full backup, so it follows nothing: leave out what stands before"):
+        async with open_chain([files.a, files.a]):
+            pytest.fail("opened")
+
+
+async def test_an_increment_follows_the_snapshot_that_it_is_the_difference_to(files: Files) -> None:
+    with pytest.raises(
+        ChainBroken, match=r"/bc is the difference to snapshot 2 'b' .* but .*/a before it is of snapshot 1 'a'"
+    ):
+        async with open_chain([files.a, files.bc]):
+            pytest.fail("opened")
+
+
+async def test_a_file_without_a_manifest_may_follow_anything(files: Files) -> None:
+    manifest_path(files.ab).unlink()
+
+    async with open_chain([files.a, files.ab, files.bc, files.ab]) as chain:
+        assert [reader.subject is None for reader in chain.readers] == [False, True, False, True]
+
+
+# What a chain knows
+
+
+async def test_the_newest_manifest_tells_what_a_chain_is_of(files: Files) -> None:
+    manifest_path(files.bc).unlink()
+
+    async with open_chain(files.all) as chain:
+        assert chain.subject is not None
+        assert chain.subject.snapshot.tag == "b"
+        assert (chain.is_full, chain.base, chain.object_size) == (True, None, OBJECT)
+
+
+async def test_without_manifests_nothing_is_known_but_what_is_told(files: Files) -> None:
+    files.without_manifests()
+
+    async with open_chain(files.all) as chain:
+        assert (chain.subject, chain.is_full, chain.base, chain.spans(), chain.loses_base) == (
+            None,
+            None,
+            None,
+            None,
+            False,
+        )
+        with pytest.raises(Incompatible, match="no manifest says how large the objects are: give --object-size"):
+            _ = chain.object_size
+        with pytest.raises(Incompatible, match="no manifest says how large the VDI is: give --size"):
+            _ = chain.size
+    async with open_chain(files.all, ChainOptions(None, OBJECT, SIZE)) as chain:
+        assert (chain.object_size, chain.size) == (OBJECT, SIZE)
+
+
+async def test_a_chain_spans_what_the_vdi_had_at_all_times(files: Files) -> None:
+    declare(files.ab, size=2 * OBJECT + 512)
+
+    async with open_chain(files.all) as chain:
+        assert [chain.spans(first) for first in range(4)] == [3, 3, 8, None]
+
+
+@pytest.mark.parametrize(("size", "loses"), [(SIZE - OBJECT, True), (SIZE - OBJECT + 512, False), (SIZE, False)])
+async def test_a_vdi_that_was_smaller_in_between_loses_objects_of_the_base(
+    files: Files, size: int, *, loses: bool
+) -> None:
+    declare(files.ab, size=size)
+
+    async with open_chain([files.ab, files.bc]) as chain:
+        assert chain.loses_base is loses
+
+
+def test_snapshots_are_described_with_what_tells_them_apart() -> None:
+    assert describe(SnapshotInfo(2, "b", "abcdef", "2026-11-22T20:00:00Z")) == (
+        "2 'b' (vdi id abcdef, 2026-11-22T20:00:00Z)"
+    )
+    assert describe(SnapshotInfo(3, "", "abcdef", None)) == "3 (vdi id abcdef, not a snapshot)"
