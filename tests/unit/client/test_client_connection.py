@@ -55,14 +55,15 @@ def replying(*pieces: bytes) -> Handler:
     return handle
 
 
-async def test_answers_may_come_in_any_order() -> None:
-    async def backwards(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        requests = [await receive(reader) for _ in range(3)]
-        for request in reversed(requests):
-            writer.write(answer(request, request.id.to_bytes(4, "big")))
-        await reader.read()
+async def answer_three_backwards(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    requests = [await receive(reader) for _ in range(3)]
+    for request in reversed(requests):
+        writer.write(answer(request, request.id.to_bytes(4, "big")))
+    await reader.read()
 
-    async with serve(backwards) as port:
+
+async def test_answers_may_come_in_any_order() -> None:
+    async with serve(answer_three_backwards) as port:
         connection = await opened(port)
         tasks = await start(connection, 3)
 
@@ -87,13 +88,7 @@ async def test_a_payload_lands_in_the_buffer_named_for_it() -> None:
 
 
 async def test_requests_sent_together_are_answered_together() -> None:
-    async def backwards(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        requests = [await receive(reader) for _ in range(3)]
-        for request in reversed(requests):
-            writer.write(answer(request, request.id.to_bytes(4, "big")))
-        await reader.read()
-
-    async with serve(backwards) as port:
+    async with serve(answer_three_backwards) as port:
         connection = await opened(port)
         exchanges = [Exchange(READ) for _ in range(3)]
 
