@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import anyio
@@ -189,6 +190,14 @@ async def test_reading_nothing_asks_nothing(cluster: Cluster) -> None:
 async def test_a_missing_object_is_told_with_its_id(cluster: Cluster) -> None:
     with pytest.raises(RequestFailed, match=r"reading object 255 \(oid 00000005000000ff\) failed: no such object"):
         await cluster.read_object(data_oid(5, 255), memoryview(bytearray(512)))
+
+
+@pytest.mark.parametrize("look_up", [Cluster.find_vdi, Cluster.has_vdi])
+async def test_a_lookup_that_fails_is_told(look_up: Callable[[Cluster, str], Awaitable[object]]) -> None:
+    faults = [Fault.parse("get_vdi_info@1:error=EIO")]
+    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        with pytest.raises(RequestFailed, match=r"looking up VDI 'disk' failed: I/O error \(result 0x03\)"):
+            await look_up(cluster, "disk")
 
 
 async def test_a_working_vdi_is_found(cluster: Cluster) -> None:
