@@ -251,7 +251,9 @@ class BackupReader:
             ("object size", self._object_size, subject.object_size),
         ):
             if told not in (None, found):
-                raise Incompatible(f"expected {what} {told} of {self.name}, but its manifest says {found}")
+                raise Incompatible(
+                    f"expected {what} {told} of {self.name}, but its manifest says {found}: say that, or nothing"
+                )
 
     def _manifest_records(self) -> Iterator[RecordDigests]:
         if self._manifest is not None:
