@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from asyncbackup import Cluster, Volume
-from asyncbackup.client.cluster import READ_SIZE
+from asyncbackup.client.objects import READ_SIZE
 from asyncbackup.sheep import Store
 from asyncbackup.wire.constants import SECTOR_SIZE
 from asyncbackup.wire.inode import Inode

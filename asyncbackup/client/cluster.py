@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import anyio
 import numpy as np
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 
 from asyncbackup.client import policy
 from asyncbackup.client.connection import Connection, Exchange
+from asyncbackup.client.objects import ObjectRead, cut
 from asyncbackup.client.policy import ClientOptions
 from asyncbackup.errors import (
     ClusterNotReady,
-    ObjectReadFailed,
     ProtocolViolation,
     RequestFailed,
     SnapshotNotFound,
@@ -28,34 +27,14 @@ from asyncbackup.errors import (
 from asyncbackup.wire import btree, messages, oid
 from asyncbackup.wire.constants import DEFAULT_PORT, INTERNAL_VERSIONS, PUBLIC_VERSIONS, Result
 from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, unpack_owners
-from asyncbackup.wire.messages import Bytes, Request, ResponseHeader, VdiReply
+from asyncbackup.wire.messages import Bytes, Request, VdiReply
 from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE
 
 Snapshot = int | str
 """Names a snapshot: its id, or its tag."""
 
-READ_SIZE: Final = 456 << 10
-"""Bytes of an object to ask for at a time, a ninth of 4 MiB.
-
-sheep 1.0 keeps buffers below 512 KiB at hand; one of more it maps anew for each request, which costs it half as much
-CPU again. Fewer bytes mean more requests.
-"""
-
 _CONCURRENT_LOOKUPS: Final = 16
 """Inodes or B-tree nodes read at a time: enough to hide the latency, at most 64 MiB of nodes."""
-
-
-class ObjectRead(NamedTuple):
-    """Fills ``into`` with the bytes of object ``oid`` from ``offset``."""
-
-    oid: int
-    into: memoryview
-    offset: int = 0
-
-    def split(self) -> Iterator[ObjectRead]:
-        """Cut it into reads of at most READ_SIZE bytes."""
-        for start in range(0, len(self.into), READ_SIZE):
-            yield ObjectRead(self.oid, self.into[start : start + READ_SIZE], self.offset + start)
 
 
 @asynccontextmanager
@@ -164,7 +143,9 @@ class Cluster:
         while True:
             version = self._version_for(exchanges[0].request)
             await self._send(exchanges, version)
-            results = {exchange.result for exchange in exchanges}
+            results = {exchange.result for exchange in exchanges if exchange.result is not Result.SUCCESS}
+            if not results:
+                return
             if Result.VER_MISMATCH in results and version in PUBLIC_VERSIONS[:-1]:
                 self._public_version = PUBLIC_VERSIONS[-1]
                 continue
@@ -199,24 +180,11 @@ class Cluster:
 
         Raises ObjectReadFailed for a data object, RequestFailed for another.
         """
-        parts = [part for read in reads for part in read.split()]
-        if not parts:
-            return
-        exchanges = [
-            Exchange(messages.read_object(object_id, offset, len(into)), partial(self._place_read, into))
-            for object_id, into, offset in parts
-        ]
-        await self.call_all(exchanges)
-        for part, exchange in zip(parts, exchanges, strict=True):
-            if exchange.result is not Result.SUCCESS:
-                raise _read_failed(part.oid, exchange.result)
-
-    def _place_read(self, into: memoryview, header: ResponseHeader) -> memoryview:
-        if header.data_length == len(into):
-            return into
-        offset = messages.ObjectReply.unpack(header.body).offset
-        trims = policy.may_trim(self.internal_version)
-        return policy.place_trimmed(into, offset, header.data_length, trims=trims)
+        parts = cut(reads, trims=policy.may_trim(self.internal_version))
+        if parts:
+            await self.call_all(parts)
+        for part in parts:
+            part.check()
 
     async def _read(self, object_id: int, offset: int, length: int) -> memoryview:
         buffer = memoryview(bytearray(length))
@@ -370,12 +338,6 @@ class Cluster:
         )
         await self.expect_success(request, f"taking snapshot {tag!r} of VDI {name!r}")
         return await self.read_inode(working.vdi_id)
-
-
-def _read_failed(object_id: int, result: Result) -> RequestFailed:
-    if oid.is_data(object_id):
-        return ObjectReadFailed(oid.index_of(object_id), object_id, result, result.meaning)
-    return RequestFailed(f"reading object {object_id:016x}", result, result.meaning)
 
 
 def _look_up(name: str, snapshot: Snapshot | None) -> Request | None:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from asyncbackup.errors import AsyncBackupError, ConnectionLost, ProtocolViolation, RequestTimeout, Unreachable
@@ -23,19 +23,7 @@ from asyncbackup.wire.constants import Result
 from asyncbackup.wire.framing import MessageReader, Placement
 from asyncbackup.wire.messages import Request, ResponseHeader
 
-Place = Callable[[ResponseHeader], memoryview]
-"""Says where the payload of a successful answer goes: a writable view of ``data_length`` bytes.
-
-Raises ValueError, in the words "expected …, got …", if no such answer can be meant.
-"""
-
-
 _NO_PAYLOAD: Final = memoryview(b"")
-
-
-def allocate(header: ResponseHeader) -> memoryview:
-    """Give a payload a buffer of its own."""
-    return memoryview(bytearray(header.data_length))
 
 
 @dataclass(slots=True, eq=False)
@@ -45,20 +33,27 @@ class _Waiter:
     unanswered: int
     answered: asyncio.Future[None]
 
+    def fail(self, error: AsyncBackupError) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(error)
+
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """A request and, from its answer on, that.
-
-    ``place`` says where the answer's payload goes; ``payload`` is that view then, empty if the result is an error.
-    """
+    """A request and, from its answer on, that; ``payload`` is empty if the result is an error."""
 
     request: Request
-    place: Place = allocate
-    payload: memoryview = _NO_PAYLOAD
-    answer: ResponseHeader | None = None
-    waiter: _Waiter | None = None
+    payload: memoryview = field(default=_NO_PAYLOAD, init=False)
+    answer: ResponseHeader | None = field(default=None, init=False)
+    waiter: _Waiter | None = field(default=None, init=False)
     """None once nobody waits any more: a tombstone."""
+
+    def place(self, header: ResponseHeader) -> memoryview:
+        """Say where the payload of a successful answer goes: a writable view of ``data_length`` bytes.
+
+        Raises ValueError, in the words "expected …, got …", if no such answer can be meant.
+        """
+        return memoryview(bytearray(header.data_length))
 
     @property
     def header(self) -> ResponseHeader:
@@ -69,7 +64,8 @@ class Exchange:
     @property
     def result(self) -> Result:
         """What the answer says."""
-        return self.header.result
+        assert self.answer is not None
+        return self.answer.result
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -125,12 +121,11 @@ class Connection(asyncio.BufferedProtocol):
             exchange.waiter = waiter
             self._unsent.append((proto_ver, exchange))
         self._send()
+        timer = self._loop.call_later(timeout_s, self._expire, waiter, exchanges[0].request, timeout_s)
         try:
-            async with asyncio.timeout(timeout_s):
-                await waiter.answered
-        except TimeoutError as error:
-            raise RequestTimeout(self.address, str(exchanges[0].request), timeout_s) from error
+            await waiter.answered
         finally:
+            timer.cancel()
             if waiter.unanswered:
                 self._give_up(waiter)
 
@@ -144,6 +139,9 @@ class Connection(asyncio.BufferedProtocol):
             transport.write(exchange.request.header(request_id, proto_ver))
             if exchange.request.payload:
                 transport.write(exchange.request.payload)
+
+    def _expire(self, waiter: _Waiter, request: Request, timeout_s: float) -> None:
+        waiter.fail(RequestTimeout(self.address, str(request), timeout_s))
 
     def _give_up(self, waiter: _Waiter) -> None:
         self._unsent = deque(unsent for unsent in self._unsent if unsent[1].waiter is not waiter)
@@ -183,8 +181,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._cause = cause
         for exchange in (*self._exchanges.values(), *(exchange for _, exchange in self._unsent)):
-            if exchange.waiter is not None and not exchange.waiter.answered.done():
-                exchange.waiter.answered.set_exception(self._lost())
+            if exchange.waiter is not None:
+                exchange.waiter.fail(self._lost())
         self._exchanges.clear()
         self._unsent.clear()
         self._receiving = None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from asyncbackup.client import Cluster
-from asyncbackup.client.cluster import ObjectRead
+from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.compact import ZEROS, Extent, trim
 from asyncbackup.engine.plan import Pair
 from asyncbackup.engine.progress import Progress

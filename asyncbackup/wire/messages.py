@@ -68,7 +68,9 @@ class ResponseHeader(NamedTuple):
     @classmethod
     def unpack(cls, header: Bytes) -> ResponseHeader:
         proto_ver, opcode, flags, epoch, request_id, data_length, result, body = _RESPONSE.unpack(header)
-        return cls(proto_ver, opcode, flags, epoch, request_id, data_length, Result(result), body)
+        # Looking a member up costs more than all the rest.
+        known = Result(result) if result else Result.SUCCESS
+        return cls(proto_ver, opcode, flags, epoch, request_id, data_length, known, body)
 
 
 class ObjectBody(NamedTuple):
@@ -187,7 +189,7 @@ class Request(NamedTuple):
     def header(self, request_id: int, proto_ver: int) -> bytes:
         """Pack the header under ``request_id``; the payload goes after it as it is."""
         data_length = len(self.payload) or self.capacity
-        return RequestHeader(proto_ver, self.opcode, self.flags, 0, request_id, data_length, self.body).pack()
+        return _REQUEST.pack(proto_ver, self.opcode, self.flags, 0, request_id, data_length, self.body)
 
     def __str__(self) -> str:
         return self.opcode.name
@@ -195,7 +197,7 @@ class Request(NamedTuple):
 
 def read_object(oid: int, offset: int, length: int) -> Request:
     """Ask for ``length`` bytes at ``offset`` of an object, past any object cache."""
-    return Request(Opcode.READ_OBJ, ObjectBody(oid, offset=offset).pack(), Flag.DIRECT, capacity=length)
+    return Request(Opcode.READ_OBJ, _OBJECT.pack(oid, 0, 0, 0, 0, 0, offset), Flag.DIRECT, b"", length)
 
 
 def write_object(oid: int, offset: int, data: Bytes, *, copies: int, copy_policy: int = 0) -> Request:

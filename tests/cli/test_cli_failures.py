@@ -20,7 +20,7 @@ import anyio
 import pytest
 
 from asyncbackup import ClientOptions, connect
-from asyncbackup.client.cluster import READ_SIZE
+from asyncbackup.client.objects import READ_SIZE
 from asyncbackup.sheep import MemoryStore
 from tests.cli.command import Command, Outcome, disk_store, left_in, playing, serving, start
 from tests.disks import rewrite_inode

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncbackup import Cluster
-from asyncbackup.client.cluster import ObjectRead
+from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.compact import trim
 from asyncbackup.engine.fetch import Fetcher
 from asyncbackup.engine.plan import Pair

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
-from asyncbackup.client.cluster import READ_SIZE, ObjectRead
+from asyncbackup.client.objects import READ_SIZE, ObjectRead
 from asyncbackup.errors import (
     ClusterNotReady,
     InodeCorrupt,

@@ -8,10 +8,11 @@ import socket
 import anyio
 import pytest
 
-from asyncbackup.client.connection import Connection, Exchange, Place, allocate
+from asyncbackup.client.connection import Connection, Exchange
+from asyncbackup.client.objects import PartRead
 from asyncbackup.errors import ConnectionLost, ProtocolViolation, RequestTimeout, Unreachable
 from asyncbackup.wire.constants import Flag, Opcode, Result
-from asyncbackup.wire.messages import Request, RequestHeader, ResponseHeader, read_object, write_object
+from asyncbackup.wire.messages import Request, RequestHeader, read_object, write_object
 from tests.faults.proxy import Handler, answer, receive, serve
 from tests.waiting import until
 
@@ -22,16 +23,18 @@ async def opened(port: int, depth: int = 4) -> Connection:
     return await Connection.open("127.0.0.1", port, 5, depth)
 
 
-async def exchange(
-    connection: Connection, request: Request = READ, timeout_s: float = 5, place: Place = allocate
-) -> Exchange:
-    exchanged = Exchange(request, place)
+async def exchange(connection: Connection, request: Request = READ, timeout_s: float = 5) -> Exchange:
+    exchanged = Exchange(request)
     await connection.call([exchanged], 2, timeout_s)
     return exchanged
 
 
 async def call(connection: Connection, request: Request = READ, timeout_s: float = 5) -> bytes:
     return bytes((await exchange(connection, request, timeout_s)).payload)
+
+
+async def read_into(buffer: bytearray, connection: Connection, timeout_s: float = 5) -> None:
+    await connection.call([PartRead(READ, 7, memoryview(buffer), trims=False)], 2, timeout_s)
 
 
 async def start(connection: Connection, count: int) -> list[asyncio.Task[bytes]]:
@@ -81,7 +84,7 @@ async def test_a_payload_lands_in_the_buffer_named_for_it() -> None:
         connection = await opened(port)
         buffer = bytearray(4)
 
-        await exchange(connection, place=lambda _: memoryview(buffer))
+        await read_into(buffer, connection)
 
         assert buffer == b"data"
         await connection.close()
@@ -243,14 +246,11 @@ async def test_an_answer_that_cannot_be_placed_is_fatal() -> None:
         writer.write(answer(await receive(reader), b"123"))
         await reader.read()
 
-    def refuse(header: ResponseHeader) -> memoryview:
-        raise ValueError(f"expected 4 bytes, got {header.data_length} bytes")
-
     async with serve(handle) as port:
         connection = await opened(port)
 
         with pytest.raises(ProtocolViolation, match=r"protocol: expected 4 bytes, got 3 bytes$"):
-            await exchange(connection, place=refuse)
+            await read_into(bytearray(4), connection)
 
         await connection.close()
 
@@ -330,7 +330,7 @@ async def test_a_late_answer_is_dropped_and_the_connection_goes_on() -> None:
         connection = await opened(port)
         buffer = bytearray(4)
         with pytest.raises(RequestTimeout):
-            await exchange(connection, timeout_s=0.01, place=lambda _: memoryview(buffer))
+            await read_into(buffer, connection, timeout_s=0.01)
         assert connection.in_flight == 1
         timed_out.set()
 
@@ -355,7 +355,7 @@ async def test_after_a_cancellation_mid_payload_the_buffer_is_ours() -> None:
     async with serve(handle) as port:
         connection = await opened(port)
         buffer = bytearray(4)
-        task = asyncio.create_task(exchange(connection, place=lambda _: memoryview(buffer)))
+        task = asyncio.create_task(read_into(buffer, connection))
         await until(lambda: buffer[:2] == b"la")
         task.cancel()
         await asyncio.wait([task])
