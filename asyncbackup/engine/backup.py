@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Final, TypeVar
@@ -28,9 +27,6 @@ from asyncbackup.sinks import Sink
 from asyncbackup.wire.inode import Inode, Owners
 
 _Item = TypeVar("_Item")
-
-_COMPACTORS: Final = 1
-"""Worker threads. One compares several times what an event loop receives; more would contend for the interpreter."""
 
 _GATHERED_SIZE: Final = 64 << 10
 """Bytes of short records to copy together before they go to the sink: a hop to its thread costs more."""
@@ -167,12 +163,11 @@ class _Job:
         piece_size = self.options.piece_size(self.object_size)
         slots = self.options.slots(piece_size)
         reads_base = self.proof is not None
-        with ThreadPoolExecutor(_COMPACTORS, thread_name_prefix="compactor") as compactors:
-            fetcher = Fetcher(self.cluster, self.object_size, piece_size, compactors, self.progress, reads_base)
-            if piece_size == self.object_size:
-                await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
-            else:
-                await self._write_large_records(fetcher, max(1, slots // 2))
+        fetcher = Fetcher(self.cluster, self.object_size, piece_size, self.progress, reads_base)
+        if piece_size == self.object_size:
+            await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
+        else:
+            await self._write_large_records(fetcher, max(1, slots // 2))
 
     async def _write_large_records(self, fetcher: Fetcher, slots: int) -> None:
         """Find extents in one window, and read what lies in them in another, behind it."""
@@ -199,7 +194,7 @@ class _Job:
             if chunk.header is not None:
                 buffers.append(chunk.header.encode())
                 self.progress.records += 1
-            buffers.append(chunk.payload)
+            buffers += chunk.payload
             self.progress.objects_done += chunk.completes_object
         if self.proof is not None:
             await self.proof.add([Written(*chunk) for chunk in chunks if chunk.payload])

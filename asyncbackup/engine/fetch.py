@@ -1,26 +1,33 @@
 """Reads pairs of objects from the cluster and turns them into the bytes of records.
 
-An object that fits into a slot is read whole, both sides at once. A larger one goes twice: first its extent is found
-from both ends inwards, one piece after the other, then only what lies inside is read, from the one side that the
-record needs. So a record's length is known before its first byte is written, whatever the object size.
+An object is compared part by part, from both ends inwards until something differs, each part as soon as it is there.
+What is equal makes room for the next part: so a comparison works in few bytes, which stay in the processor's cache.
+What lies between the two ends is read last, from the one side that the record needs.
+
+An object that does not fit into a slot goes twice: first its extent is found, then what lies inside is read, in pieces.
+So a record's length is known before its first byte is written, whatever the object size.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
-from concurrent.futures import Executor
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from asyncbackup.client import Cluster
-from asyncbackup.client.objects import ObjectRead
+from asyncbackup.client.objects import READ_SIZE, ObjectRead
 from asyncbackup.engine.compact import ZEROS, Extent, trim
 from asyncbackup.engine.plan import Pair
 from asyncbackup.engine.progress import Progress
 from asyncbackup.engine.window import Slot
 from asyncbackup.format import RecordHeader
 from asyncbackup.wire.oid import data_oid
+
+PART_SIZE: Final = 2 * READ_SIZE
+"""Bytes of an object to compare at a time, a fifth of 4 MiB.
+
+With both sides, and a few objects at a time, that is what a processor's cache holds. Fewer bytes mean more work.
+"""
 
 
 class Piece(NamedTuple):
@@ -37,54 +44,72 @@ class Chunk(NamedTuple):
     """Bytes to append: a record, a part of one, or nothing. ``payload`` lies in a slot, or is zeros."""
 
     header: RecordHeader | None
-    payload: memoryview
-    base: memoryview
-    """What the base has there; of a large object only if the fetcher ``reads_base``, and else empty."""
+    payload: Sequence[memoryview]
+    base: Sequence[memoryview]
+    """What the base has there, if the fetcher ``reads_base``."""
     completes_object: bool
+
+
+class _Both(NamedTuple):
+    """Bytes of an object from ``offset``: what it has there, and its base."""
+
+    offset: int
+    to: memoryview
+    base: memoryview
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.to)
+
+    def cut(self, start: int, end: int) -> _Both:
+        """Give what lies between two offsets in the object."""
+        inside = slice(start - self.offset, end - self.offset)
+        return _Both(start, self.to[inside], self.base[inside])
+
+
+class _Ends(NamedTuple):
+    """The first and the last part of an object that differ, and the object's extent."""
+
+    first: _Both
+    last: _Both
+    start: int
+    end: int
 
 
 @dataclass(slots=True)
 class Fetcher:
-    """Reads from ``cluster`` in pieces of at most ``piece_size`` bytes, and counts what it read in ``progress``.
+    """Reads from ``cluster``, and counts what it read in ``progress``; sizes in bytes.
 
-    All reads raise ObjectReadFailed, and the cluster's errors. After a cancellation nothing more is received into the
-    slot.
+    It compares in parts of at most ``part_size``, and reads what a record holds in pieces of ``piece_size``. All reads
+    raise ObjectReadFailed, and the cluster's errors. After a cancellation nothing more is received into the slot.
     """
 
     cluster: Cluster
     object_size: int
     piece_size: int
-    compactors: Executor
     progress: Progress
     reads_base: bool = False
+    part_size: int = PART_SIZE
 
     async def fetch_record(self, pair: Pair, slot: Slot) -> Chunk:
-        """Read both sides of an object that fits into a slot, and compact them."""
-        to, base, (offset, length) = await self._compare(pair, slot, 0, self.object_size)
-        self._count(pair)
-        header = RecordHeader(pair.idx, offset, length) if length else None
-        inside = slice(offset, offset + length)
-        return Chunk(header, to[inside], base[inside], completes_object=True)
+        """Read what is needed of an object that fits into a slot."""
+        ends = await self._find_ends(pair, slot)
+        if ends is None:
+            return Chunk(None, (), (), completes_object=True)
+        first, last, start, end = ends
+        if first is last:
+            found = [first.cut(start, end)]
+        else:
+            inside = slice(first.end, last.offset)
+            between = await self._read_for_record(pair, first.end, slot.to[inside], slot.base[inside])
+            found = [first.cut(start, first.end), between, last.cut(last.offset, end)]
+        header = RecordHeader(pair.idx, start, end - start)
+        return Chunk(header, [both.to for both in found], [both.base for both in found], completes_object=True)
 
     async def find_extent(self, pair: Pair, slot: Slot) -> tuple[Pair, Extent]:
         """Find what differs in a large object."""
-        self._count(pair)
-        starts = list(range(0, self.object_size, self.piece_size))
-        head = await self._first_extent(pair, slot, starts)
-        if not head.length:
-            return pair, head
-        behind = [start for start in reversed(starts) if start >= head.offset + head.length]
-        tail = await self._first_extent(pair, slot, behind)
-        end = max(head.offset + head.length, tail.offset + tail.length)
-        return pair, Extent(head.offset, end - head.offset)
-
-    async def _first_extent(self, pair: Pair, slot: Slot, starts: list[int]) -> Extent:
-        """Look into the pieces at ``starts`` until one differs; offset from the object's start."""
-        for start in starts:
-            _, _, (offset, length) = await self._compare(pair, slot, start, self.piece_size)
-            if length:
-                return Extent(start + offset, length)
-        return Extent(0, 0)
+        ends = await self._find_ends(pair, slot)
+        return pair, Extent(ends.start, ends.end - ends.start) if ends else Extent(0, 0)
 
     async def pieces(self, extents: AsyncIterable[tuple[Pair, Extent]]) -> AsyncGenerator[Piece, None]:
         """Cut what differs into pieces."""
@@ -98,23 +123,41 @@ class Fetcher:
 
     async def fetch_piece(self, piece: Piece, slot: Slot) -> Chunk:
         """Read a part of what a record holds."""
-        pair, length = piece.pair, piece.length
-        if self.reads_base:
-            to, base = await self._both(pair, slot, piece.offset, length)
+        inside = slice(piece.length)
+        both = await self._read_for_record(piece.pair, piece.offset, slot.to[inside], slot.base[inside])
+        return Chunk(piece.header, [both.to], [both.base], piece.is_last)
+
+    async def _find_ends(self, pair: Pair, slot: Slot) -> _Ends | None:
+        """Compare from both ends inwards. The parts that are found lie at the two ends of the slot."""
+        self.progress.objects_read += (pair.to_owner != 0) + (pair.base_owner != 0)
+        size = min(self.part_size, self.piece_size)
+        parts = [(start, min(size, self.object_size - start)) for start in range(0, self.object_size, size)]
+        for offset, length in parts:
+            first = await self._read_both(pair, offset, slot.to[:length], slot.base[:length])
+            extent = trim(first.to, first.base)
+            if extent.length:
+                break
         else:
-            (to,) = await self._read(pair.idx, piece.offset, [(pair.to_owner, slot.to[:length])])
-            base = slot.base[:0]
-        return Chunk(piece.header, to, base, piece.is_last)
+            return None
+        start, end = offset + extent.offset, offset + extent.offset + extent.length
+        for offset, length in reversed(parts):
+            if offset < first.end:
+                break
+            last = await self._read_both(pair, offset, slot.to[-length:], slot.base[-length:])
+            extent = trim(last.to, last.base)
+            if extent.length:
+                return _Ends(first, last, start, offset + extent.offset + extent.length)
+        return _Ends(first, first, start, end)
 
-    async def _compare(self, pair: Pair, slot: Slot, offset: int, length: int) -> tuple[memoryview, memoryview, Extent]:
-        to, base = await self._both(pair, slot, offset, length)
-        loop = asyncio.get_running_loop()
-        return to, base, await loop.run_in_executor(self.compactors, trim, to, base)
+    async def _read_for_record(self, pair: Pair, offset: int, to: memoryview, base: memoryview) -> _Both:
+        if self.reads_base:
+            return await self._read_both(pair, offset, to, base)
+        (to,) = await self._read(pair.idx, offset, [(pair.to_owner, to)])
+        return _Both(offset, to, base[:0])
 
-    async def _both(self, pair: Pair, slot: Slot, offset: int, length: int) -> tuple[memoryview, memoryview]:
-        sides = [(pair.to_owner, slot.to[:length]), (pair.base_owner, slot.base[:length])]
-        to, base = await self._read(pair.idx, offset, sides)
-        return to, base
+    async def _read_both(self, pair: Pair, offset: int, to: memoryview, base: memoryview) -> _Both:
+        to, base = await self._read(pair.idx, offset, [(pair.to_owner, to), (pair.base_owner, base)])
+        return _Both(offset, to, base)
 
     async def _read(self, idx: int, offset: int, sides: list[tuple[int, memoryview]]) -> list[memoryview]:
         """Read each side, an owner and a buffer, into the buffer if anybody owns it; give where its bytes are."""
@@ -122,6 +165,3 @@ class Fetcher:
         await self.cluster.read_objects(reads)
         self.progress.bytes_read += sum(len(read.into) for read in reads)
         return [buffer if owner else ZEROS[: len(buffer)] for owner, buffer in sides]
-
-    def _count(self, pair: Pair) -> None:
-        self.progress.objects_read += (pair.to_owner != 0) + (pair.base_owner != 0)

@@ -27,9 +27,14 @@ class Written(NamedTuple):
     """Part of a record as it was written: ``header`` if it is the first, its data, and what the base has there."""
 
     header: RecordHeader | None
-    data: memoryview
-    base: memoryview
+    data: Sequence[memoryview]
+    base: Sequence[memoryview]
     is_last: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes to digest."""
+        return sum(map(len, (*self.data, *self.base)))
 
 
 class ManifestWriter:
@@ -49,7 +54,7 @@ class ManifestWriter:
 
     async def add(self, parts: Sequence[Written]) -> None:
         """Take what was or will be written next, in order. The buffers are not used any more when this returns."""
-        if sum(len(data) + len(base) for _, data, base, _ in parts) <= _BRIEF:
+        if sum(part.size for part in parts) <= _BRIEF:
             self._digest(parts)
         else:
             await to_thread.run_sync(self._digest, parts)
@@ -69,8 +74,10 @@ class ManifestWriter:
         for header, data, base, is_last in parts:
             if header is not None:
                 self._header, self._digests = header, Digests()
-            self._digests.data.update(data)
-            self._digests.base.update(base)
+            for buffer in data:
+                self._digests.data.update(buffer)
+            for buffer in base:
+                self._digests.base.update(buffer)
             if is_last:
                 assert self._header is not None
                 known = RecordDigests(self._header, self._digests.data.hexdigest(), self._digests.base.hexdigest())

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -15,11 +14,12 @@ from asyncbackup.engine.fetch import Fetcher
 from asyncbackup.engine.plan import Pair
 from asyncbackup.engine.progress import Progress
 from asyncbackup.engine.window import Slot
+from asyncbackup.format import RecordHeader
 from asyncbackup.wire.oid import data_oid
 from tests.property import reference
 
 SECTOR = 512
-SIZES = st.sampled_from([1, 2, 3, 7, 64, 127, 128, 129, 300, 513, 1000])
+SIZES = st.sampled_from([1, 2, 3, 7, 64, 127, 129, 300, 1000, 2047, 2049, 5000])
 """Sectors; around the steps in which contents are compared."""
 
 
@@ -42,14 +42,18 @@ def test_trimming_agrees_with_the_obvious_way(pair: tuple[bytes, bytes]) -> None
 
 
 class ObjectsInMemory(Cluster):
-    """Answers reads from a dict, without any server."""
+    """Answers reads from a dict, without any server, and each byte only once."""
 
     def __init__(self, objects: dict[int, bytes]) -> None:
         self._objects = objects
+        self._unread = {oid: bytearray(b"\1" * len(data)) for oid, data in objects.items()}
 
     async def read_objects(self, reads: Sequence[ObjectRead]) -> None:
         for oid, into, offset in reads:
-            data = self._objects[oid][offset : offset + len(into)]
+            inside = slice(offset, offset + len(into))
+            assert all(self._unread[oid][inside]), "nothing is read twice"
+            self._unread[oid][inside] = bytes(len(into))
+            data = self._objects[oid][inside]
             assert len(data) == len(into), "reads stay within the object"
             into[:] = data
 
@@ -66,9 +70,27 @@ async def test_an_extent_found_in_pieces_is_the_one_of_the_whole(
     to, base = (content if owner else bytes(len(content)) for content, owner in zip(pair, owners, strict=True))
     cluster = ObjectsInMemory({data_oid(5, 0): to, data_oid(6, 0): base})
     piece_size = piece_sectors * SECTOR
-    with ThreadPoolExecutor(1) as compactors:
-        fetcher = Fetcher(cluster, len(to), piece_size, compactors, Progress())
+    fetcher = Fetcher(cluster, len(to), piece_size, Progress())
 
-        _, extent = await fetcher.find_extent(Pair(0, *owners), Slot(piece_size))
+    _, extent = await fetcher.find_extent(Pair(0, *owners), Slot(piece_size))
 
     assert extent == reference.trim(to, base)
+
+
+@pytest.mark.parametrize("reads_base", [False, True])
+@pytest.mark.parametrize("part_sectors", [1, 3, 4])
+@given(pair=contents(st.sampled_from([1, 4, 8])), owners=OWNERS)
+async def test_a_record_fetched_in_parts_is_the_one_of_the_whole(
+    *, part_sectors: int, reads_base: bool, pair: tuple[bytes, bytes], owners: tuple[int, int]
+) -> None:
+    to, base = (content if owner else bytes(len(content)) for content, owner in zip(pair, owners, strict=True))
+    cluster = ObjectsInMemory({data_oid(5, 7): to, data_oid(6, 7): base})
+    size, offset, length = len(to), *reference.trim(to, base)
+    fetcher = Fetcher(cluster, size, size, Progress(), reads_base, part_sectors * SECTOR)
+
+    chunk = await fetcher.fetch_record(Pair(7, *owners), Slot(size))
+
+    assert chunk.header == (RecordHeader(7, offset, length) if length else None)
+    assert b"".join(chunk.payload) == to[offset : offset + length]
+    if reads_base:
+        assert b"".join(chunk.base) == base[offset : offset + length]

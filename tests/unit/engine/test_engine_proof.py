@@ -59,7 +59,7 @@ async def test_lines_do_not_wait_for_the_end() -> None:
 
     written = []
     for idx in range(2000):
-        await writer.add([Written(RecordHeader(idx, 0, SECTOR), sector, ZEROS[:SECTOR], is_last=True)])
+        await writer.add([Written(RecordHeader(idx, 0, SECTOR), [sector], [ZEROS[:SECTOR]], is_last=True)])
         written.append(len(sink.data))
     await writer.finish(8)
 
@@ -77,8 +77,8 @@ async def test_a_record_is_digested_over_all_its_parts(length: int) -> None:
     half = length // 2
     writer = ManifestWriter(sink := CollectingSink())
     writer.start(SUBJECT)
-    first = Written(RecordHeader(3, 512, length), memoryview(data)[:half], memoryview(base)[:half], is_last=False)
-    last = Written(None, memoryview(data)[half:], memoryview(base)[half:], is_last=True)
+    first = Written(RecordHeader(3, 512, length), [memoryview(data)[:half]], [memoryview(base)[:half]], is_last=False)
+    last = Written(None, [memoryview(data)[half:]], [memoryview(base)[half:]], is_last=True)
 
     await writer.add([first])
     await writer.add([last])
