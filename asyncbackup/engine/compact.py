@@ -20,12 +20,11 @@ MAX_LENGTH: Final = 4 << 20
 ZEROS: Final = memoryview(mmap.mmap(-1, MAX_LENGTH, prot=mmap.PROT_READ))
 """The content of an object that nobody owns. Never written, so all of it is the kernel's one page of zeros."""
 
-BRIEF: Final = 1 << 20
+_BRIEF: Final = 1 << 20
 """Bytes up to which comparing takes less time than handing work over to a thread: at most 0.1 ms."""
 
-_FIRST_STEP: Final = BRIEF
 _STEP: Final = 2 << 20
-"""Bytes compared at a time: a difference near the end is found soon, one far from it with few calls."""
+"""Bytes compared at a time after those: a difference near the end is found soon, one far from it with few calls."""
 
 _memcmp: Final = ctypes.CDLL(None).memcmp
 _brief_memcmp: Final = ctypes.PyDLL(None).memcmp
@@ -65,14 +64,14 @@ def _address(content: memoryview) -> int:
 
 def _differ(a: int, b: int, size: int) -> bool:
     """Compare bytes at two addresses."""
-    compare = _brief_memcmp if size <= BRIEF else _memcmp
+    compare = _brief_memcmp if size <= _BRIEF else _memcmp
     difference: int = compare(a, b, size)
     return difference != 0
 
 
 def _equal_head(a: int, b: int, size: int) -> int:
     """Count the bytes in whole sectors that are equal from the start."""
-    position, step = 0, _FIRST_STEP
+    position, step = 0, _BRIEF
     while position < size:
         length = min(step, size - position)
         if _differ(a + position, b + position, length):
@@ -96,7 +95,7 @@ def _first_difference(a: int, b: int, size: int) -> int:
 
 def _equal_tail(a: int, b: int, size: int) -> int:
     """Count the bytes in whole sectors that are equal from the end; the first sector is known to differ."""
-    end, step = size, _FIRST_STEP
+    end, step = size, _BRIEF
     while end > SECTOR_SIZE:
         length = min(step, end - SECTOR_SIZE)
         if _differ(a + end - length, b + end - length, length):

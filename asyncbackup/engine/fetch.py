@@ -140,9 +140,8 @@ class Fetcher:
         else:
             return None
         start, end = offset + extent.offset, offset + extent.offset + extent.length
-        for offset, length in reversed(parts):
-            if offset < first.end:
-                break
+        behind = [part for part in reversed(parts) if part[0] >= first.end]
+        for offset, length in behind:
             last = await self._read_both(pair, offset, slot.to[-length:], slot.base[-length:])
             extent = trim(last.to, last.base)
             if extent.length:
