@@ -14,8 +14,8 @@ from asyncbackup.wire.constants import SECTOR_SIZE, TRIMMING_VERSIONS, Result
 class ClientOptions:
     """How to talk to a cluster."""
 
-    connections: int = 4
-    """Connections to the gateway node; one alone leaves a core of it idle."""
+    connections: int = 3
+    """Connections to the gateway node: one alone leaves a core of it idle, and many need more of its cache."""
     depth: int = 2
     """Requests that a connection has with the server at a time: one being sent back, and one being read meanwhile.
 
