@@ -1,19 +1,22 @@
 """Reads what a backup reads, and does nothing with it: ``python -m benchmarks.drain PORT``.
 
-The floor under a backup: the same requests on as many connections, as many at a time, into buffers of as many bytes.
+The floor under a backup that finds little changed: the same requests on as many connections, as many at a time, into
+buffers of as many bytes.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from functools import partial
 
 import anyio
 
 from asyncbackup import BackupOptions, ClientOptions, connect
 from asyncbackup.cli.running import run_async
+from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.backup import make_plan
+from asyncbackup.engine.fetch import PART_SIZE
+from asyncbackup.wire.oid import data_oid
 from benchmarks.servers import BIND
 from benchmarks.workloads import NEW, OLD, VDI
 
@@ -23,18 +26,22 @@ async def drain(port: int, connections: int, in_flight: int) -> int:
     async with connect(BIND, port, ClientOptions(connections=connections)) as cluster:
         new, old = await cluster.find_vdi(VDI, NEW), await cluster.find_vdi(VDI, OLD)
         plan = await make_plan(cluster, new, old)
-        oids: Iterator[int] = (oid for pair in plan for oid in (pair.to_oid, pair.base_oid))
+        pairs = iter(plan)
         done = 0
 
         async def read_some() -> None:
             nonlocal done
-            buffer = memoryview(bytearray(new.object_size))
-            for oid in oids:
-                await cluster.read_object(oid, buffer)
-                done += len(buffer)
+            to, base = memoryview(bytearray(PART_SIZE)), memoryview(bytearray(PART_SIZE))
+            for pair in pairs:
+                for start in range(0, new.object_size, PART_SIZE):
+                    part = slice(min(PART_SIZE, new.object_size - start))
+                    sides = (pair.to_owner, to[part]), (pair.base_owner, base[part])
+                    reads = [ObjectRead(data_oid(owner, pair.idx), into, start) for owner, into in sides]
+                    await cluster.read_objects(reads)
+                    done += sum(len(read.into) for read in reads)
 
         async with anyio.create_task_group() as group:
-            for _ in range(2 * in_flight):
+            for _ in range(in_flight):
                 group.start_soon(read_some)
         return done
 

@@ -66,7 +66,7 @@ def connection_options(function: _Function) -> _Function:
         callback=_seconds,
         default=_CLIENT_DEFAULTS.request_timeout_s,
         show_default=True,
-        help="Seconds for the node to answer a request.",
+        help="Seconds for the node to answer what is asked at a time.",
     )
     return connections(timeout(function))
 

@@ -64,8 +64,7 @@ class Exchange:
     @property
     def result(self) -> Result:
         """What the answer says."""
-        assert self.answer is not None
-        return self.answer.result
+        return self.header.result
 
 
 class Connection(asyncio.BufferedProtocol):

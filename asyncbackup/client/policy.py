@@ -24,7 +24,7 @@ class ClientOptions:
     connect_timeout_s: float = 5.0
     """Seconds until a sheep must have accepted a connection and answered a first request."""
     request_timeout_s: float = 30.0
-    """Seconds until a request must be answered completely."""
+    """Seconds until requests that are sent together must be answered completely."""
     attempts: int = 5
     """How often to send a request that the cluster asks to send again."""
     retry_delay_s: float = 0.1

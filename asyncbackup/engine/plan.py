@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asyncbackup.wire.inode import Owners
-from asyncbackup.wire.oid import data_oid
 
 
 class Pair(NamedTuple):
@@ -19,14 +18,6 @@ class Pair(NamedTuple):
     idx: int
     to_owner: int
     base_owner: int
-
-    @property
-    def to_oid(self) -> int:
-        return data_oid(self.to_owner, self.idx)
-
-    @property
-    def base_oid(self) -> int:
-        return data_oid(self.base_owner, self.idx)
 
 
 @dataclass(frozen=True)

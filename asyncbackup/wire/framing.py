@@ -55,7 +55,7 @@ class MessageReader:
         """Give the view that the next bytes of the stream have to be put into."""
         if self._target is None:
             return self._scratch[: self._expected - self._received]
-        return self._target[self._received :] if self._received else self._target
+        return self._target[self._received :]
 
     def advance(self, count: int) -> None:
         """Take note that ``count`` bytes, at least 1, were put into the view of the last ``get_buffer``."""

@@ -189,7 +189,7 @@ class Request(NamedTuple):
     def header(self, request_id: int, proto_ver: int) -> bytes:
         """Pack the header under ``request_id``; the payload goes after it as it is."""
         data_length = len(self.payload) or self.capacity
-        return _REQUEST.pack(proto_ver, self.opcode, self.flags, 0, request_id, data_length, self.body)
+        return RequestHeader(proto_ver, self.opcode, self.flags, 0, request_id, data_length, self.body).pack()
 
     def __str__(self) -> str:
         return self.opcode.name
@@ -197,7 +197,7 @@ class Request(NamedTuple):
 
 def read_object(oid: int, offset: int, length: int) -> Request:
     """Ask for ``length`` bytes at ``offset`` of an object, past any object cache."""
-    return Request(Opcode.READ_OBJ, _OBJECT.pack(oid, 0, 0, 0, 0, 0, offset), Flag.DIRECT, b"", length)
+    return Request(Opcode.READ_OBJ, ObjectBody(oid, offset=offset).pack(), Flag.DIRECT, capacity=length)
 
 
 def write_object(oid: int, offset: int, data: Bytes, *, copies: int, copy_policy: int = 0) -> Request:

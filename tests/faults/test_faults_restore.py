@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ async def backed(tmp_path: Path) -> Backed:
 
 
 @pytest.fixture(params=["fresh", "clone"])
-def wanted(request: pytest.FixtureRequest, backed: Backed) -> dict[str, object]:
+def wanted(request: pytest.FixtureRequest, backed: Backed) -> dict[str, Any]:
     """What to restore: a chain from nothing, or an increment on its base."""
     if request.param == "fresh":
         return {"backups": [backed.full, backed.increment]}
@@ -72,11 +73,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-async def test_a_failed_restore_is_removed(backed: Backed, wanted: dict[str, object], fault: Fault) -> None:
+async def test_a_failed_restore_is_removed(backed: Backed, wanted: dict[str, Any], fault: Fault) -> None:
     before = backed.data_objects()
     async with Sheep(backed.store, faults=[fault]) as sheep, connect(sheep.host, sheep.port, OPTIONS) as cluster:
         with pytest.raises((RequestFailed, ConnectionLost)):
-            await restore(cluster, to="new", **wanted)  # type: ignore[arg-type]
+            await restore(cluster, to="new", **wanted)
 
         async with connect(sheep.host, sheep.port) as other:
             assert [inode.name for inode in await other.list_vdis() if not inode.is_snapshot] == ["disk"]
@@ -85,14 +86,14 @@ async def test_a_failed_restore_is_removed(backed: Backed, wanted: dict[str, obj
 
 @pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
 async def test_a_restore_cancelled_at_any_step_leaves_nothing(
-    backed: Backed, wanted: dict[str, object], cancel: Cancel
+    backed: Backed, wanted: dict[str, Any], cancel: Cancel
 ) -> None:
     before = backed.data_objects()
     async with Sheep(backed.store) as sheep:
 
         async def work() -> None:
             async with connect(sheep.host, sheep.port, OPTIONS) as cluster:
-                await restore(cluster, to="new", options=BackupOptions(memory=1 << 20), **wanted)  # type: ignore[arg-type]
+                await restore(cluster, to="new", options=BackupOptions(memory=1 << 20), **wanted)
 
         at = 0
         while await run_cancelled(cancel, work, at) and not await has_new(sheep):

@@ -41,9 +41,3 @@ def test_a_plan_of_many_slices_stays_in_order() -> None:
     plan = Plan(idx, idx + np.uint32(1), np.zeros(count, np.uint32), 0)
 
     assert list(plan) == [Pair(number, number + 1, 0) for number in range(count)]
-
-
-def test_a_pair_names_its_two_objects() -> None:
-    pair = Pair(7, 0xABCDEF, 0x123456)
-
-    assert f"{pair.to_oid:016x} {pair.base_oid:016x}" == "00abcdef00000007 0012345600000007"

@@ -41,7 +41,7 @@ class Volume:
     def __init__(self, service: Served, name: str = "disk", **options: int) -> None:
         self.service = service
         self.name = name
-        self.vdi_id = service.vdi(new_vdi(name, 64 * MIB, **options))  # type: ignore[arg-type]
+        self.vdi_id = service.vdi(new_vdi(name, 64 * MIB, **options))  # type: ignore[arg-type]  # none of them is the bool
 
     def inode(self, vdi_id: int | None = None) -> Inode:
         return Inode.unpack(self.service.data(read_object(inode_oid(vdi_id or self.vdi_id), 0, 4664)))
