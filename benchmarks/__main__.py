@@ -20,7 +20,7 @@ from benchmarks.servers import BIND, Server
 from benchmarks.workloads import NEW, OBJECT_SIZE, OLD, VDI, WORKLOADS, Workload
 
 OURS, DRAIN, DOG = "asyncbackup", "drain", "dog"
-_HEADER = ("", "wall s", "GB/s", "CPU s", "CPU s per GB", "peak MiB", "asyncbackup is")
+_HEADER = ("", "wall s", "GB/s", "CPU s per GB", "peak MiB", "asyncbackup is", "CPU per GB times its")
 
 
 def main() -> None:
@@ -75,20 +75,19 @@ def _contestants(server: Server) -> dict[str, Callable[[], Cost]]:
 
 
 def _report(costs: dict[str, list[Cost]], shape: Workload, objects: int) -> str:
+    # dog reads both sides of every object, however few have changed.
+    gigabytes = {name: (objects if name == DOG else shape.objects(objects)) * 2 * OBJECT_SIZE / 1e9 for name in costs}
+    cpu_per_gb = {name: [cost.cpu_s / gigabytes[name] for cost in theirs] for name, theirs in costs.items()}
     rows = []
-    ours = costs[OURS]
     for name, theirs in costs.items():
-        # dog reads both sides of every object, however few have changed.
-        pairs = objects if name == DOG else shape.objects(objects)
-        gigabytes = pairs * 2 * OBJECT_SIZE / 1e9
         row = (
             name,
             table.spread([cost.wall_s for cost in theirs]),
-            f"{gigabytes / median(cost.wall_s for cost in theirs):.2f}",
-            table.spread([cost.cpu_s for cost in theirs]),
-            table.spread([cost.cpu_s / gigabytes for cost in theirs]),
+            f"{gigabytes[name] / median(cost.wall_s for cost in theirs):.2f}",
+            table.spread(cpu_per_gb[name]),
             f"{max(cost.peak_bytes for cost in theirs) / (1 << 20):.0f}",
-            _verdict(name, ours, theirs),
+            _verdict(name, costs[OURS], theirs),
+            "" if name == OURS else table.spread(table.ratios(cpu_per_gb[OURS], cpu_per_gb[name])),
         )
         rows.append(row)
     return table.draw(_HEADER, rows)
