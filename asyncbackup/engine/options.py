@@ -16,7 +16,7 @@ class BackupOptions:
     """How to make a backup."""
 
     dialect: Dialect = Dialect.COLLIE
-    in_flight: int = 6
+    in_flight: int = 4
     """Data objects (pieces of large ones) being fetched, compared or written at a time.
 
     More keep no server busier, and their buffers fall out of the processor's cache before they are compared.
