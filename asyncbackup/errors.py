@@ -9,7 +9,7 @@
     │   ├── RequestTimeout           a request got no answer in time
     │   ├── ProtocolViolation        an answer that no sheep gives
     │   ├── ClusterNotReady          the cluster says that it does not serve now
-    │   └── LeftUnfinished           a restore failed, and its VDI could not be removed
+    │   └── LeftUnfinished           a restore failed, and removing its VDI did too
     ├── RequestFailed                the cluster answered with an error result
     │   └── ObjectReadFailed         … to the read of a data object
     ├── NotFound
@@ -103,12 +103,12 @@ class ClusterNotReady(ClusterError):
 
 
 class LeftUnfinished(ClusterError):
-    """The restore of ``vdi`` failed because of ``cause``, and what it had made could not be removed: ``reason``."""
+    """The restore of ``vdi`` failed because of ``cause``, and so did removing what it had made: ``reason``."""
 
     def __init__(self, vdi: str, tag: str, cause: str, reason: str) -> None:
         super().__init__(
-            f"{cause}; VDI {vdi!r}, tagged {tag!r}, is left behind, because it could not be removed ({reason}): "
-            "delete it with `dog vdi delete`"
+            f"{cause}; VDI {vdi!r}, tagged {tag!r}, may be left behind, because removing it failed ({reason}): "
+            "if so, delete it with `dog vdi delete`"
         )
         self.vdi = vdi
         self.cause = cause

@@ -18,7 +18,7 @@ _Result = TypeVar("_Result")
 class Interrupted(Exception):
     """SIGINT or SIGTERM ended the work, in order: everything was taken back, unless ``left`` says otherwise."""
 
-    def __init__(self, number: int, left: str = "nothing was left behind") -> None:
+    def __init__(self, number: int, left: str = "nothing unfinished was left behind") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; {left}")
         self.number = number
         self.exit_code = 128 + number

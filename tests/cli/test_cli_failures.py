@@ -290,7 +290,7 @@ def test_a_signal(store: MemoryStore, tmp_path: Path, target: str, number: signa
         elapsed_s = time.monotonic() - started
 
     assert process.returncode == 128 + number
-    assert err.decode() == f"asyncbackup: stopped by {number.name}; nothing was left behind\n"
+    assert err.decode() == f"asyncbackup: stopped by {number.name}; nothing unfinished was left behind\n"
     assert left_in(tmp_path) == []
     assert elapsed_s < 2, "a second, and another one for a busy machine"
 

@@ -278,7 +278,7 @@ def test_an_interrupted_process_leaves_nothing(files: Files, target: Path, verb:
     code, said = held.end(signal.SIGINT)
 
     assert code == 130
-    assert "nothing was left behind" in said
+    assert "nothing unfinished was left behind" in said
     assert left_in(target.parent) == []
 
 
@@ -330,5 +330,5 @@ def test_a_roll_interrupted_before_it_wrote_leaves_the_image_as_it_was(files: Fi
     code, said = held.end(signal.SIGINT)
 
     assert code == 130
-    assert "nothing was left behind" in said
+    assert "nothing unfinished was left behind" in said
     assert image.read_bytes() == files.images["a"]

@@ -392,7 +392,7 @@ async def test_a_vdi_that_was_never_made_is_not_removed(
 async def test_a_vdi_that_cannot_be_removed_is_told_with_what_failed_first(backed: Backed) -> None:
     faults = "create_and_write_obj@2:error=EIO", "del_vdi@1:error=EIO"
     async with failing(backed.store, *faults) as (_, cluster):
-        with pytest.raises(LeftUnfinished, match=f"VDI 'new', tagged '{UNFINISHED_TAG}', is left behind") as raised:
+        with pytest.raises(LeftUnfinished, match=f"VDI 'new', tagged '{UNFINISHED_TAG}', may be left behind") as raised:
             await restore(cluster, [backed.full], "new")
 
         assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG
@@ -404,7 +404,7 @@ async def test_a_removal_that_takes_too_long_is_given_up(backed: Backed, monkeyp
     monkeypatch.setattr(engine_restore, "_REMOVAL_S", 0.25)
     faults = "create_and_write_obj@2:error=EIO", "remove_obj@1:stall"
     async with failing(backed.store, *faults) as (_, cluster):
-        with pytest.raises(LeftUnfinished, match=r"could not be removed \(it took longer than 0\.25 s\)"):
+        with pytest.raises(LeftUnfinished, match=r"removing it failed \(it took longer than 0\.25 s\)"):
             await restore(cluster, [backed.full], "new")
 
         assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG
