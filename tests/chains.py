@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from asyncbackup import Cluster, Volume, backup, connect
-from asyncbackup.engine.reader import manifest_path
+from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.disks import OBJECT, OBJECTS, content_of, make_disk, noise
 

@@ -13,7 +13,7 @@ import xxhash
 from asyncbackup.client import Cluster
 from asyncbackup.engine.chain import Group, Part
 from asyncbackup.engine.compact import ZEROS
-from asyncbackup.engine.reader import Digests
+from asyncbackup.engine.manifest import Digests
 from asyncbackup.errors import BaseMismatch, BaseNeeded, DigestMismatch
 from asyncbackup.sinks import FileSource
 from asyncbackup.wire.inode import Inode, Owners

@@ -16,10 +16,10 @@ from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Base, Composer, ImageBase, SnapshotBase, ZeroBase
 from asyncbackup.engine.info import survey
+from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnReplay, ReplayProgress
 from asyncbackup.engine.proof import ManifestWriter, open_target
-from asyncbackup.engine.reader import Digests
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.errors import Incompatible, single_error
 from asyncbackup.format import Dialect, RecordHeader

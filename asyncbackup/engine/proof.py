@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from anyio import to_thread
 
-from asyncbackup.engine.reader import Digests, manifest_path
+from asyncbackup.engine.manifest import Digests, manifest_path
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, SnapshotInfo, Subject, time_text
 from asyncbackup.sinks import FileSink, PipeSink, Sink

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -12,16 +12,16 @@ from typing import Final, NamedTuple, Self
 import xxhash
 from anyio import to_thread
 
-from asyncbackup.errors import BackupDamaged, Incompatible, SourceMissing, SourceUnreadable
+from asyncbackup.engine.manifest import Digests, ManifestFile, located, manifest_path
+from asyncbackup.errors import BackupDamaged, Incompatible, SourceUnreadable
 from asyncbackup.format import Dialect, RecordHeader
-from asyncbackup.format.decoder import LOOK_AHEAD, Damage, Decoder, candidates
-from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
+from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
+from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.sinks import FileSource, PipeSource
 from asyncbackup.sinks.source import BRIEF
 
 _BATCH: Final = 256
 """Records found in one go in a worker thread: to go there costs as much as dozens of them."""
-
 
 _BUFFER_SIZE: Final = 1 << 20
 """Bytes to read at a time where nobody keeps them."""
@@ -36,12 +36,6 @@ class Record(NamedTuple):
     header: RecordHeader
     position: int
     digests: RecordDigests | None
-
-
-def manifest_path(backup: str | os.PathLike[str]) -> Path:
-    """Name the manifest of a backup file."""
-    path = Path(backup)
-    return path.with_name(path.name + ".manifest")
 
 
 class BackupReader:
@@ -62,18 +56,18 @@ class BackupReader:
         ignore_manifest: bool = False,
     ) -> None:
         self.name = str(path)
-        self.subject: Subject | None = None
-        """What the manifest says; None without one."""
         self.end: int | None = None
         """The size of the backup in bytes, known when ``records`` came to its end."""
         self._source: FileSource | PipeSource = PipeSource(0) if self.name == "-" else FileSource(path)
         self._dialect = dialect
         self._object_size = object_size
-        self._manifest = _existing_manifest(self.name) if manifest is None else Path(manifest)
-        if ignore_manifest:
-            self._manifest = None
-        self._trailer: Trailer | None = None
+        self._manifest = None if ignore_manifest else _find_manifest(self.name, manifest)
         self._stack = AsyncExitStack()
+
+    @property
+    def subject(self) -> Subject | None:
+        """What the manifest says the backup is of; None without one."""
+        return self._manifest.subject if self._manifest else None
 
     @property
     def dialect(self) -> Dialect:
@@ -104,7 +98,7 @@ class BackupReader:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._source)
             if self._manifest is not None:
-                await to_thread.run_sync(self._check_manifest)
+                await to_thread.run_sync(self._manifest.check)
             if self.subject is not None:
                 self._check_subject(self.subject)
             if self._dialect is None:
@@ -119,7 +113,8 @@ class BackupReader:
 
     async def records(self) -> AsyncGenerator[Record, None]:
         """Find the records in order; their data is left to ``read_data``. At the end all is known to be there."""
-        walk = _Walk(Decoder(self.dialect, self.object_size), self._manifest_records(), [])
+        manifest_records = self._manifest.records() if self._manifest else iter(())
+        walk = _Walk(Decoder(self.dialect, self.object_size), manifest_records, [])
         while walk.decoder.next_size:
             for record in await self._find_some(walk):
                 yield record
@@ -164,7 +159,7 @@ class BackupReader:
 
     def _identify(self) -> str:
         digest = xxhash.xxh3_128()
-        path = self._manifest or Path(self.name)
+        path = self._manifest.path if self._manifest else Path(self.name)
         try:
             with path.open("rb") as file:
                 while piece := file.read(_BUFFER_SIZE):
@@ -176,7 +171,7 @@ class BackupReader:
     async def _find_dialect(self) -> Dialect:
         if self.subject is not None:
             return self.subject.dialect
-        with _located(self.name):
+        with located(self.name):
             possible = candidates(await self._source.peek(LOOK_AHEAD), self.object_size)
         if len(possible) == 1:
             return possible[0]
@@ -219,7 +214,7 @@ class BackupReader:
 
     def _feed(self, walk: _Walk, header: bytes | bytearray | memoryview) -> list[Record]:
         start = walk.decoder.offset
-        with _located(self.name):
+        with located(self.name):
             decoded = walk.decoder.feed(memoryview(header))
         if decoded is None:
             return []
@@ -230,20 +225,14 @@ class BackupReader:
 
     def _check_end(self, walk: _Walk) -> None:
         self.end = walk.decoder.offset
-        if self._trailer is not None and self._trailer != (walk.decoder.records, self.end):
+        trailer = self._manifest.trailer if self._manifest else None
+        if trailer is not None and trailer != (walk.decoder.records, self.end):
             raise BackupDamaged(
                 self.name,
                 self.end,
-                f"expected {self._trailer.records} records in {self._trailer.data_length} bytes, as its manifest says, "
+                f"expected {trailer.records} records in {trailer.data_length} bytes, as its manifest says, "
                 f"got {walk.decoder.records} in {self.end}",
             )
-
-    def _check_manifest(self) -> None:
-        for decoded in self._manifest_lines():
-            if isinstance(decoded, Subject):
-                self.subject = decoded
-            elif isinstance(decoded, Trailer):
-                self._trailer = decoded
 
     def _check_subject(self, subject: Subject) -> None:
         for what, told, found in (
@@ -254,40 +243,6 @@ class BackupReader:
                 raise Incompatible(
                     f"expected {what} {told} of {self.name}, but its manifest says {found}: say that, or nothing"
                 )
-
-    def _manifest_records(self) -> Iterator[RecordDigests]:
-        if self._manifest is not None:
-            for decoded in self._manifest_lines():
-                if isinstance(decoded, RecordDigests):
-                    yield decoded
-
-    def _manifest_lines(self) -> Iterator[Subject | RecordDigests | Trailer]:
-        name = str(self._manifest)
-        assert self._manifest is not None
-        decoder = ManifestDecoder()
-        try:
-            with self._manifest.open("rb") as lines, _located(name):
-                while line := lines.readline(MAX_LINE):
-                    yield decoder.feed(line)
-                decoder.finish()
-        except FileNotFoundError as error:
-            raise SourceMissing(name) from error
-        except OSError as error:
-            raise SourceUnreadable(name, error.strerror or str(error)) from error
-
-
-class Digests:
-    """The running digests of a record: of what it is laid over, if that is wanted, and of its own data, in order."""
-
-    def __init__(self, *, with_base: bool = True) -> None:
-        self.with_base = with_base
-        self.base = xxhash.xxh3_128()
-        self.data = xxhash.xxh3_128()
-
-    def take_base(self, content: memoryview) -> None:
-        """Take what data is about to be laid over."""
-        if self.with_base:
-            self.base.update(content)
 
 
 def _overlay(source: FileSource, offset: int, into: memoryview, digests: Digests | None) -> int:
@@ -308,18 +263,12 @@ class _Walk(NamedTuple):
     """What the way ends at, behind the records that were found last."""
 
 
-def _existing_manifest(backup: str) -> Path | None:
+def _find_manifest(backup: str, given: str | os.PathLike[str] | None) -> ManifestFile | None:
+    if given is not None:
+        return ManifestFile(Path(given))
     path = manifest_path(backup)
-    return path if backup != "-" and path.exists() else None
+    return ManifestFile(path) if backup != "-" and path.exists() else None
 
 
 def _cut_short(name: str, offset: int, missing: int) -> BackupDamaged:
     return BackupDamaged(name, offset, f"the file ends here; expected {missing} more bytes")
-
-
-@contextmanager
-def _located(name: str) -> Iterator[None]:
-    try:
-        yield
-    except Damage as damage:
-        raise BackupDamaged(name, damage.offset, damage.problem) from damage

@@ -14,7 +14,8 @@ import xxhash
 from anyio import to_thread
 
 from asyncbackup.engine.chain import ChainOptions, check_link
-from asyncbackup.engine.reader import BackupReader, Record, manifest_path
+from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.engine.window import Slot, Window
 from asyncbackup.errors import AsyncBackupError, BackupDamaged, ChainBroken, DigestMismatch, single_error
 from asyncbackup.format import Dialect

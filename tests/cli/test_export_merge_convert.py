@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup.engine.reader import manifest_path
+from asyncbackup.engine.manifest import manifest_path
 from tests import rbd_diffs
 from tests.chains import SIZE, Files, copy_files
 from tests.cli.command import PROGRAM, Command, left_in, start

@@ -8,7 +8,8 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 
 from asyncbackup import ChainOptions, Dialect, NullSink, convert_to_rbd_diff, export, merge
-from asyncbackup.engine.reader import BackupReader, manifest_path
+from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.reader import BackupReader
 from asyncbackup.errors import AsyncBackupError
 from asyncbackup.format.decoder import LOOK_AHEAD, Damage, Decoder, candidates
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncbackup.engine.reader import manifest_path
+from asyncbackup.engine.manifest import manifest_path
 from tests.chains import copy_files
 from tests.fuzz.reading import decode, read, seeds
 

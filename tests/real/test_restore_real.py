@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import BackupOptions, ChainOptions, Cluster, Dialect, Volume, backup, compare, connect, restore
-from asyncbackup.engine.reader import manifest_path
+from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import BaseMismatch, DigestMismatch
 from tests.clusters import MISSING, RealCluster
 

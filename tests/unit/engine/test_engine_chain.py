@@ -8,7 +8,8 @@ import pytest
 
 from asyncbackup import ChainOptions, Dialect
 from asyncbackup.engine.chain import Group, Part, describe, open_chain
-from asyncbackup.engine.reader import BackupReader, Record, manifest_path
+from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.errors import ChainBroken, Incompatible
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.manifest import ManifestDecoder, ManifestEncoder, RecordDigests, SnapshotInfo, Subject, Trailer

@@ -14,7 +14,8 @@ from asyncbackup import (
     convert,
     convert_to_rbd_diff,
 )
-from asyncbackup.engine.reader import BackupReader, manifest_path
+from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.reader import BackupReader
 from asyncbackup.errors import DigestMismatch, Incompatible
 from tests import rbd_diffs
 from tests.chains import SIZE, Files, copy_files, make_snapshots

@@ -18,7 +18,7 @@ from asyncbackup import (
     export,
     merge,
 )
-from asyncbackup.engine.reader import manifest_path
+from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import (
     BackupDamaged,
     BaseMismatch,

@@ -7,7 +7,8 @@ import pytest
 from asyncbackup import Dialect, info
 from asyncbackup.engine.chain import open_chain
 from asyncbackup.engine.info import Survey, survey
-from asyncbackup.engine.reader import Record, manifest_path
+from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.reader import Record
 from tests.chains import Files, copy_files
 
 

@@ -7,7 +7,8 @@ import xxhash
 
 from asyncbackup import BackupOptions, ChainOptions, Cluster, Dialect, Volume, backup, export, merge
 from asyncbackup.engine.compose import SnapshotBase
-from asyncbackup.engine.reader import BackupReader, manifest_path
+from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.reader import BackupReader
 from asyncbackup.errors import BaseMismatch, BaseNeeded, ChainBroken, DigestMismatch, Incompatible, TargetExists
 from asyncbackup.wire.oid import inode_oid
 from tests.chains import SIZE, Files, copy_files, make_snapshots

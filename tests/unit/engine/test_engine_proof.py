@@ -6,8 +6,8 @@ import pytest
 import xxhash
 
 from asyncbackup import Dialect
+from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.proof import ManifestWriter, Written, open_standard_output, open_target
-from asyncbackup.engine.reader import manifest_path
 from asyncbackup.errors import TargetExists
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.manifest import ManifestDecoder, RecordDigests, SnapshotInfo, Subject, Trailer

@@ -8,7 +8,8 @@ import pytest
 import xxhash
 
 from asyncbackup import Dialect
-from asyncbackup.engine.reader import BackupReader, Digests, Record, manifest_path
+from asyncbackup.engine.manifest import Digests, manifest_path
+from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.errors import BackupDamaged, SourceMissing, SourceUnreadable
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, SnapshotInfo, Subject

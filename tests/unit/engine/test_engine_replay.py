@@ -19,7 +19,7 @@ from asyncbackup import (
 )
 from asyncbackup.engine.chain import open_chain
 from asyncbackup.engine.compose import Composer, ZeroBase
-from asyncbackup.engine.reader import manifest_path
+from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.errors import BackupDamaged, DigestMismatch, single_error
 from tests import rbd_diffs

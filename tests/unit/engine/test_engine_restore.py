@@ -15,7 +15,7 @@ import pytest
 from asyncbackup import BackupOptions, ChainOptions, Cluster, Dialect, Volume, backup, connect, restore
 from asyncbackup.client.construction import UNFINISHED_TAG
 from asyncbackup.engine import restore as engine_restore
-from asyncbackup.engine.reader import manifest_path
+from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import (
     BackupDamaged,
     BaseMismatch,

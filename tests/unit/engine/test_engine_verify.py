@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from asyncbackup import BackupOptions, ClientOptions, Cluster, Dialect, Volume, backup, compare, connect, info, verify
-from asyncbackup.engine.reader import manifest_path
+from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.verify import MAX_PROBLEMS, Problems, VerifyProgress
 from asyncbackup.errors import BackupDamaged, Incompatible, SourceMissing
 from asyncbackup.format import RecordHeader

@@ -1,0 +1,83 @@
+"""Reads the manifest of a backup, and takes the digests that stand in one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import xxhash
+
+from asyncbackup.errors import BackupDamaged, SourceMissing, SourceUnreadable
+from asyncbackup.format.decoder import Damage
+from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
+
+
+def manifest_path(backup: str | os.PathLike[str]) -> Path:
+    """Name the manifest of a backup file."""
+    path = Path(backup)
+    return path.with_name(path.name + ".manifest")
+
+
+class ManifestFile:
+    """A manifest, read in constant memory. Blocks, so it is for threads.
+
+    Reading raises SourceMissing, SourceUnreadable, BackupDamaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.subject: Subject | None = None
+        """What the backup is of; known once the manifest was checked, as the trailer is."""
+        self.trailer: Trailer | None = None
+
+    def check(self) -> None:
+        """Read all of it."""
+        for decoded in self._lines():
+            if isinstance(decoded, Subject):
+                self.subject = decoded
+            elif isinstance(decoded, Trailer):
+                self.trailer = decoded
+
+    def records(self) -> Iterator[RecordDigests]:
+        """Read what it says of each record, in order."""
+        for decoded in self._lines():
+            if isinstance(decoded, RecordDigests):
+                yield decoded
+
+    def _lines(self) -> Iterator[Subject | RecordDigests | Trailer]:
+        name = str(self.path)
+        decoder = ManifestDecoder()
+        try:
+            with self.path.open("rb") as lines, located(name):
+                while line := lines.readline(MAX_LINE):
+                    yield decoder.feed(line)
+                decoder.finish()
+        except FileNotFoundError as error:
+            raise SourceMissing(name) from error
+        except OSError as error:
+            raise SourceUnreadable(name, error.strerror or str(error)) from error
+
+
+class Digests:
+    """The running digests of a record: of what it is laid over, if that is wanted, and of its own data, in order."""
+
+    def __init__(self, *, with_base: bool = True) -> None:
+        self.with_base = with_base
+        self.base = xxhash.xxh3_128()
+        self.data = xxhash.xxh3_128()
+
+    def take_base(self, content: memoryview) -> None:
+        """Take what data is about to be laid over."""
+        if self.with_base:
+            self.base.update(content)
+
+
+@contextmanager
+def located(source: str) -> Iterator[None]:
+    """Say of which file damage is."""
+    try:
+        yield
+    except Damage as damage:
+        raise BackupDamaged(source, damage.offset, damage.problem) from damage
