@@ -40,8 +40,8 @@ async def make_disk(cluster: Cluster, name: str = "disk", shift: int = SHIFT) ->
     await cluster.create_snapshot(name, "b")
 
 
-async def content_of(cluster: Cluster, name: str, snapshot: str) -> dict[int, bytes]:
-    """Read what each owned object of a snapshot holds, by its index; the obvious way."""
+async def content_of(cluster: Cluster, name: str, snapshot: str | None) -> dict[int, bytes]:
+    """Read what each owned object of a snapshot or, for None, the working VDI holds, by its index; the obvious way."""
     inode = await cluster.find_vdi(name, snapshot)
     owners = await cluster.read_owners(inode.vdi_id, inode.object_count)
     content = {}
