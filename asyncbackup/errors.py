@@ -20,11 +20,19 @@
     ├── SourceError                  what is read
     │   ├── SourceUnreadable         a file that cannot be read
     │   ├── BackupDamaged            bytes that no writer of backups writes
+    │   │   └── FormatUnclear        … or that begin as more than one format does
     │   ├── DigestMismatch           data that is not what the manifest says it was
     │   ├── BaseMismatch             the base does not hold what a backup was made against
     │   └── BaseNeeded               data of the base is needed, and none was named
     ├── ChainBroken                  files that do not follow one another
-    ├── Incompatible                 what was asked for cannot be backed up so
+    ├── Incompatible                 what was asked for cannot be done so
+    │   ├── FactMissing              something that neither a manifest nor the caller says
+    │   ├── BaseUnnamed              increments, and no base was named
+    │   ├── BaseUnwanted             a full backup, and a base was named
+    │   ├── BaseUnproved             increments of which nothing says what they were made against
+    │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
+    │   ├── SeekNeeded               a format that cannot be written to a pipe
+    │   └── ErasureCodingUnknown     a cluster that cannot keep a VDI as the manifest says
     ├── InodeCorrupt                 metadata of a VDI that contradicts itself
     └── TargetError                  where the bytes should go
         ├── TargetExists
@@ -34,13 +42,15 @@
         └── HalfRolled           an image that backups were not applied to completely
 
 An error is named by its meaning and carries the facts as fields; the message says what was expected and what
-came, and what to do next where that can be known. Exit codes are the business of ``asyncbackup.cli``.
+came. What to type next, and exit codes, are the business of ``asyncbackup.cli``: no message here names an option
+of the command line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 
 
 class AsyncBackupError(Exception):
@@ -196,6 +206,13 @@ class BackupDamaged(SourceError):
         self.offset = offset
 
 
+class FormatUnclear(BackupDamaged):
+    """``source`` begins as backups of both formats may, and is whole in neither."""
+
+    def __init__(self, source: str, offset: int) -> None:
+        super().__init__(source, offset, "this may be of either format")
+
+
 class DigestMismatch(SourceError):
     """The data of object ``idx``'s record is not what it was when the backup was made."""
 
@@ -218,10 +235,9 @@ class BaseMismatch(SourceError):
 class BaseNeeded(SourceError):
     """Bytes of the base are needed that no backup holds: ``length`` at ``offset`` of object ``idx``."""
 
-    def __init__(self, source: str, idx: int, offset: int, length: int, advice: str) -> None:
+    def __init__(self, source: str, idx: int, offset: int, length: int) -> None:
         super().__init__(
-            source,
-            f"object {idx} lacks {length} bytes at {offset} that only the base of the first backup has; {advice}",
+            source, f"object {idx} lacks {length} bytes at {offset} that only the base of the first backup has"
         )
         self.idx = idx
         self.offset = offset
@@ -234,6 +250,73 @@ class ChainBroken(AsyncBackupError):
 
 class Incompatible(AsyncBackupError):
     """The two things named do not go together, or not into this format."""
+
+
+class Fact(StrEnum):
+    """What a manifest says of a backup, in words that follow "says"."""
+
+    OBJECT_SIZE = "how large the objects are"
+    VDI_SIZE = "how large the VDI is"
+    VDI_NAME = "which VDI was backed up"
+
+
+class FactMissing(Incompatible):
+    """``fact`` is needed, and neither a manifest nor the caller says it."""
+
+    def __init__(self, fact: Fact) -> None:
+        super().__init__(f"no manifest says {fact.value}")
+        self.fact = fact
+
+
+class BaseUnnamed(Incompatible):
+    """``source`` is the difference to ``snapshot`` (in words) of ``vdi``, and no base was named."""
+
+    def __init__(self, source: str, vdi: str, snapshot: str) -> None:
+        super().__init__(f"{source} is the difference to snapshot {snapshot} of VDI {vdi!r}, and no base was named")
+        self.source = source
+        self.vdi = vdi
+        self.snapshot = snapshot
+
+
+class BaseUnwanted(Incompatible):
+    """``source`` is a full backup, and a base was named."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"{source} is a full backup, which stands on no base: leave the base out")
+        self.source = source
+
+
+class BaseUnproved(Incompatible):
+    """``source`` has no manifest that says what it was made against."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"{source} has no manifest that says what it was made against")
+        self.source = source
+
+
+class OutsideVdi(Incompatible):
+    """Object ``idx`` of a backup does not lie within the VDI's ``size`` in bytes."""
+
+    def __init__(self, idx: int, size: int) -> None:
+        super().__init__(f"the backup has an object {idx}, which does not lie within {size} bytes")
+        self.idx = idx
+        self.size = size
+
+
+class SeekNeeded(Incompatible):
+    """A backup of format ``dialect`` cannot be written to a pipe."""
+
+    def __init__(self, dialect: str) -> None:
+        super().__init__(f"a {dialect} backup is completed at its beginning, so it cannot be piped")
+        self.dialect = dialect
+
+
+class ErasureCodingUnknown(Incompatible):
+    """The cluster knows no erasure coding, and the VDI is to have it: ``copy_policy``."""
+
+    def __init__(self, copy_policy: int) -> None:
+        super().__init__(f"this cluster knows no erasure coding, and the VDI has it (0x{copy_policy:02x})")
+        self.copy_policy = copy_policy
 
 
 class InodeCorrupt(AsyncBackupError):
@@ -258,7 +341,7 @@ class TargetExists(TargetError):
     """There is a file of this name already, and nobody said to replace it."""
 
     def __init__(self, target: str) -> None:
-        super().__init__(target, "exists already; use another name, or --force to replace it")
+        super().__init__(target, "exists already")
 
 
 class TargetUnusable(TargetError):

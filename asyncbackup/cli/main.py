@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 import click
 
 from asyncbackup import __version__
+from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode, exit_code
 from asyncbackup.cli.running import Interrupted
 from asyncbackup.errors import AsyncBackupError
@@ -77,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.SYSTEM_FAILURE
     except AsyncBackupError as error:
-        _complain(str(error))
+        _complain(with_advice(error))
         return exit_code(error)
     # What click.exceptions.Exit was raised with; a verb that returns has nothing to say.
     return ExitCode(outcome or ExitCode.OK)

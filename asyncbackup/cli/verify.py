@@ -7,6 +7,7 @@ import json
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
@@ -146,10 +147,10 @@ def _print(report: VerifyReport, comparison: Comparison | None, *, quiet: bool) 
 
 
 def _print_problems(problems: Problems) -> None:
-    for message in problems.messages:
-        click.echo(message)
-    if problems.count > len(problems.messages):
-        click.echo(f"… and {problems.count - len(problems.messages):,} more")
+    for error in problems.errors:
+        click.echo(with_advice(error))
+    if problems.count > len(problems.errors):
+        click.echo(f"… and {problems.count - len(problems.errors):,} more")
 
 
 def _verdict(file: FileReport) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from asyncbackup.client import policy
 from asyncbackup.client.cluster import Cluster
-from asyncbackup.errors import Incompatible, RequestFailed, VdiExists, VdiNotFound, single_error
+from asyncbackup.errors import ErasureCodingUnknown, Incompatible, RequestFailed, VdiExists, VdiNotFound, single_error
 from asyncbackup.wire import messages, oid
 from asyncbackup.wire.constants import DEFAULT_BLOCK_SIZE_SHIFT, MAX_DENSE_OBJECTS, Result
 from asyncbackup.wire.inode import TAG_OFFSET, Inode, Owners, entry_offset
@@ -194,7 +194,7 @@ def _request(cluster: Cluster, name: str, shape: Shape, parent: Parent | None) -
             raise Incompatible(f"this cluster knows only objects of {1 << DEFAULT_BLOCK_SIZE_SHIFT} bytes")
         shift = 0
     if shape.copy_policy and not policy.takes_copy_policies(cluster.internal_version):
-        raise Incompatible("this cluster knows no erasure coding: say with --copies how many copies to keep instead")
+        raise ErasureCodingUnknown(shape.copy_policy)
     return messages.new_vdi(
         name,
         shape.size,

@@ -21,7 +21,7 @@ from asyncbackup.engine.plan import Pair, Plan, plan_difference, plan_full
 from asyncbackup.engine.progress import OnProgress, Progress, Summary
 from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup, open_target
 from asyncbackup.engine.window import Window
-from asyncbackup.errors import Incompatible, single_error
+from asyncbackup.errors import Incompatible, SeekNeeded, single_error
 from asyncbackup.format.record import END_IDX
 from asyncbackup.sinks import Sink
 from asyncbackup.wire.inode import Inode, Owners
@@ -70,7 +70,7 @@ async def backup(
         raise ValueError("expected either a snapshot or live=True")
     options = options or BackupOptions()
     if options.dialect.needs_seek and not target.can_seek:
-        raise Incompatible(f"a {options.dialect.value} backup is completed at its beginning, so it cannot be piped")
+        raise SeekNeeded(options.dialect.value)
     started, requests, retries = time.monotonic(), cluster.requests, cluster.retries
     with single_error():
         to_inode, base_inode = await _find(cluster, vdi, snapshot, base)

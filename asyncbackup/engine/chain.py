@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from asyncbackup.engine.reader import BackupReader, Record
-from asyncbackup.errors import ChainBroken, Incompatible
+from asyncbackup.errors import ChainBroken, Fact, FactMissing
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import SnapshotInfo, Subject
 
@@ -110,18 +110,18 @@ class Chain:
 
     @property
     def object_size(self) -> int:
-        """Bytes of an object. Raises Incompatible if neither a manifest nor the caller says it."""
+        """Bytes of an object. Raises FactMissing if neither a manifest nor the caller says it."""
         if self.known_object_size is None:
-            raise Incompatible("no manifest says how large the objects are: give --object-size")
+            raise FactMissing(Fact.OBJECT_SIZE)
         return self.known_object_size
 
     @property
     def size(self) -> int:
-        """Bytes of the VDI after the newest backup. Raises Incompatible if neither a manifest nor the caller says."""
+        """Bytes of the VDI after the newest backup. Raises FactMissing if neither a manifest nor the caller says."""
         if self._options.size is not None:
             return self._options.size
         if self.readers[-1].subject is None:
-            raise Incompatible("no manifest says how large the VDI is: give --size")
+            raise FactMissing(Fact.VDI_SIZE)
         return self.readers[-1].subject.size
 
     def spans(self, first: int = 0) -> int | None:

@@ -87,13 +87,12 @@ class ImageBase:
 class Composer:
     """Makes contents of what a chain's files have and, where they have nothing, of ``base``.
 
-    Without a base, a range that no file covers is a BaseNeeded with ``advice``. With ``check_base`` what records are
+    Without a base, a range that no file covers is a BaseNeeded. With ``check_base`` what records are
     laid over is compared with what their manifests say it was.
     """
 
     base: Base | None
     check_base: bool = True
-    advice: str = "name the base"
 
     async def compose(self, group: Group, start: int, into: memoryview, digests: Sequence[Digests | None] = ()) -> None:
         """Fill ``into`` with object ``group.idx`` from byte ``start``; take what is read into ``digests``, one a part.
@@ -105,7 +104,7 @@ class Composer:
         if self.base is not None and (gap or any(taken and taken.with_base for taken in digests)):
             await self.base.read(group.idx, start, into)
         elif gap:
-            raise BaseNeeded(group.parts[0].reader.name, group.idx, gap[0], gap[1] - gap[0], self.advice)
+            raise BaseNeeded(group.parts[0].reader.name, group.idx, gap[0], gap[1] - gap[0])
         for part, taken in zip_longest(group.parts, digests):
             first, last = max(start, part.start), min(end, part.end)
             if first < last:

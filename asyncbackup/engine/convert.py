@@ -16,7 +16,7 @@ from asyncbackup.engine.merge import MergeSummary, merge
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnReplay, ReplayProgress
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
-from asyncbackup.errors import Incompatible, single_error
+from asyncbackup.errors import BaseUnwanted, single_error
 from asyncbackup.format import rbd_diff
 from asyncbackup.format.manifest import SnapshotInfo
 from asyncbackup.sinks import FileSink, Sink
@@ -90,7 +90,7 @@ async def convert_to_rbd_diff(
     with single_error():
         async with open_chain([backup], chain_options) as chain:
             if chain.is_full and base_name is not None:
-                raise Incompatible(f"{chain.readers[0].name} is a full backup: leave --base-name out")
+                raise BaseUnwanted(chain.readers[0].name)
             of = chain.subject
             snapshot = snapshot_name or _name(of.snapshot if of else None)
             base = base_name or _name(of.base if of else None)

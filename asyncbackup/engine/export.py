@@ -18,7 +18,7 @@ from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnReplay, ReplayProgress
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_covered
-from asyncbackup.errors import Incompatible, single_error
+from asyncbackup.errors import BaseUnnamed, BaseUnwanted, OutsideVdi, single_error
 from asyncbackup.sinks import FileSource, NewImage, Sink
 from asyncbackup.sinks.image import refuse_half_rolled
 
@@ -114,12 +114,10 @@ class _Export:
     def _judge_base(self) -> None:
         first = self.chain.readers[0]
         if self.base is None and self.chain.base is not None:
-            raise Incompatible(
-                f"{first.name} is the difference to snapshot {describe(self.chain.base)}: "
-                "name an image of that one with --base, or begin with a full backup"
-            )
+            assert self.chain.subject is not None
+            raise BaseUnnamed(first.name, self.chain.subject.vdi, describe(self.chain.base))
         if self.base is not None and self.chain.is_full:
-            raise Incompatible(f"{first.name} is a full backup, which stands on no base: leave --base out")
+            raise BaseUnwanted(first.name)
 
     async def _judge_records(self) -> None:
         """Read all headers, if they can be read twice: what is damaged is not begun."""
@@ -129,9 +127,7 @@ class _Export:
         found = await survey(self.chain)
         self.objects = self.meter.progress.objects_planned = found.objects
         if found.last_idx * object_size >= size:
-            raise Incompatible(
-                f"the backup has an object {found.last_idx}, which does not lie within {size} bytes: see --size"
-            )
+            raise OutsideVdi(found.last_idx, size)
 
     @asynccontextmanager
     async def _open_base(self) -> AsyncIterator[tuple[Base, FileSource | None]]:

@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Final
 
 from anyio import to_thread
 
@@ -21,12 +20,10 @@ from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnReplay, ReplayProgress
 from asyncbackup.engine.proof import ManifestWriter, open_target
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
-from asyncbackup.errors import Incompatible, single_error
+from asyncbackup.errors import BaseUnwanted, Incompatible, SeekNeeded, single_error
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.sinks import FileSource, Sink
-
-_ADVICE: Final = "take it from an image of the base with --base-image, or from the cluster with --base-vdi and -s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +78,14 @@ async def merge(
     started = time.monotonic()
     options = options or BackupOptions()
     if options.dialect.needs_seek and not target.can_seek:
-        raise Incompatible(f"a {options.dialect.value} backup is completed at its beginning, so it cannot be piped")
+        raise SeekNeeded(options.dialect.value)
     with single_error():
         async with open_chain(backups, chain_options) as chain, _open_base(chain, base) as under:
             provable = all(reader.subject is not None for reader in chain.readers)
             writer = ManifestWriter(manifest) if manifest is not None and provable else None
             output = _Output(target, options.dialect, under, writer)
             meter = Meter(ReplayProgress(), on_progress)
-            await _run(chain, Composer(under, check_base, _ADVICE), output, options, meter)
+            await _run(chain, Composer(under, check_base), output, options, meter)
             return MergeSummary(
                 files=len(backups),
                 dialect=options.dialect,
@@ -115,7 +112,7 @@ async def _open_base(chain: Chain, base: str | os.PathLike[str] | Base | None) -
             "another one: merge with the full backup, or keep the increments apart"
         )
     if base is not None and chain.is_full:
-        raise Incompatible(f"{chain.readers[0].name} is a full backup, which stands on no base: leave the base out")
+        raise BaseUnwanted(chain.readers[0].name)
     if isinstance(base, SnapshotBase) and base.inode.object_size != chain.object_size:
         raise Incompatible(
             f"the backups have objects of {chain.object_size} bytes, but {base.name} of {base.inode.object_size}"

@@ -13,7 +13,7 @@ import xxhash
 from anyio import to_thread
 
 from asyncbackup.engine.manifest import Digests, ManifestFile, located, manifest_path
-from asyncbackup.errors import BackupDamaged, Incompatible, SourceUnreadable
+from asyncbackup.errors import BackupDamaged, FormatUnclear, Incompatible, SourceUnreadable
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
 from asyncbackup.format.manifest import RecordDigests, Subject
@@ -181,7 +181,7 @@ class BackupReader:
             likeliest = max(possible, key=lambda dialect: ends[dialect])
             if ends[likeliest]:
                 return likeliest
-        raise BackupDamaged(self.name, 8, "this may be of either dialect; say which with --dialect")
+        raise FormatUnclear(self.name, 8)
 
     def _find_end(self, dialect: Dialect) -> int:
         """Give the size of the backup in a dialect that it may be of; 0 if it is not."""

@@ -22,7 +22,18 @@ from asyncbackup.engine.info import survey
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnReplay, ReplayProgress
 from asyncbackup.engine.replay import Content, Meter, Replay
-from asyncbackup.errors import AsyncBackupError, Incompatible, LeftUnfinished, VdiExists, single_error
+from asyncbackup.errors import (
+    AsyncBackupError,
+    BaseUnnamed,
+    BaseUnwanted,
+    Fact,
+    FactMissing,
+    Incompatible,
+    LeftUnfinished,
+    OutsideVdi,
+    VdiExists,
+    single_error,
+)
 from asyncbackup.wire.inode import Inode
 
 _GRACE_S: Final = 3.0
@@ -112,16 +123,13 @@ async def _find_base(
     if base is None:
         if chain.base is not None:
             assert chain.subject is not None
-            raise Incompatible(
-                f"{chain.readers[0].name} is the difference to snapshot {describe(chain.base)} of VDI "
-                f"{chain.subject.vdi!r}: restore the backups before it as well, or name that snapshot with -s"
-            )
+            raise BaseUnnamed(chain.readers[0].name, chain.subject.vdi, describe(chain.base))
         return None
     if chain.is_full:
-        raise Incompatible(f"{chain.readers[0].name} is a full backup, which goes on no snapshot: leave -s out")
+        raise BaseUnwanted(chain.readers[0].name)
     name = base_vdi or (chain.subject.vdi if chain.subject else None)
     if name is None:
-        raise Incompatible(f"no manifest says which VDI has snapshot {base}: name it with --base-vdi")
+        raise FactMissing(Fact.VDI_NAME)
     inode = await cluster.find_vdi(name, base)
     if inode.is_hyper:
         raise Incompatible(f"{name!r} is a hyper volume, which cannot be cloned")
@@ -161,7 +169,7 @@ async def _judge(chain: Chain, shape: Shape) -> int | None:
 
 def _check_fits(idx: int, shape: Shape) -> None:
     if idx * shape.object_size >= shape.size:
-        raise Incompatible(f"the backup has an object {idx}, which does not lie within {shape.size} bytes: see --size")
+        raise OutsideVdi(idx, shape.size)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compose import Composer, ImageBase
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
-from asyncbackup.errors import BaseMismatch, Incompatible
+from asyncbackup.errors import BaseMismatch, BaseUnproved, Incompatible
 from asyncbackup.sinks import FileSource, StandingImage
 
 _COMPARE_SIZE: Final = 1 << 20
@@ -73,9 +73,7 @@ def _judge(chain: Chain, *, check_base: bool) -> None:
         if reader.size is None:
             raise Incompatible("an image is rolled in two passes, so a pipe cannot be applied to it: use a file")
         if check_base and reader.subject is None:
-            raise Incompatible(
-                f"{reader.name} has no manifest that says what it was made against: --no-check-base applies it anyway"
-            )
+            raise BaseUnproved(reader.name)
 
 
 @dataclass(frozen=True, slots=True)

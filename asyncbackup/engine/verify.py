@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -47,15 +47,25 @@ OnVerify = Callable[[VerifyProgress], None]
 
 @dataclass(slots=True)
 class Problems:
-    """What is wrong, in words: the first ones, and how many there are."""
+    """What is wrong: the first problems, and how many there are."""
 
-    messages: list[str] = field(default_factory=list)
+    errors: list[AsyncBackupError] = field(default_factory=list)
     count: int = 0
 
-    def add(self, problem: AsyncBackupError | str) -> None:
+    def add(self, problem: AsyncBackupError) -> None:
         self.count += 1
-        if len(self.messages) < MAX_PROBLEMS:
-            self.messages.append(str(problem))
+        if len(self.errors) < MAX_PROBLEMS:
+            # A traceback would keep what its frames hold.
+            self.errors.append(problem.with_traceback(None))
+
+    @property
+    def messages(self) -> list[str]:
+        """Give the first problems in words."""
+        return [str(error) for error in self.errors]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, for JSON."""
+        return {"messages": self.messages, "count": self.count}
 
 
 @dataclass(slots=True)
@@ -72,6 +82,11 @@ class FileReport:
     has_manifest: bool = False
     """Whether there is a good manifest, so that the data could be proven."""
     problems: Problems = field(default_factory=Problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, for JSON."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return values | {"dialect": self.dialect and self.dialect.value, "problems": self.problems.as_dict()}
 
 
 @dataclass(slots=True)
@@ -90,8 +105,12 @@ class VerifyReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        files = [asdict(file) | {"dialect": file.dialect and file.dialect.value} for file in self.files]
-        return {"good": self.is_good} | asdict(self) | {"files": files}
+        return {
+            "good": self.is_good,
+            "files": [file.as_dict() for file in self.files],
+            "links": self.links.as_dict(),
+            "unproven_links": self.unproven_links,
+        }
 
 
 async def verify(

@@ -232,7 +232,7 @@ def test_restore_of_an_increment_alone_says_what_it_goes_on(
     outcome = command("restore", files[1], "--to", "new", "-p", served.port)
 
     assert outcome.code == 1
-    assert "name that snapshot with -s" in outcome.err
+    assert "restore takes that snapshot with -s" in outcome.err
 
 
 def test_restore_without_a_manifest_takes_sizes(command: Command, served: Served, files: list[Path]) -> None:

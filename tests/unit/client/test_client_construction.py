@@ -7,7 +7,7 @@ import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Shape
-from asyncbackup.errors import Incompatible, RequestFailed, VdiExists, VdiNotFound
+from asyncbackup.errors import ErasureCodingUnknown, Incompatible, RequestFailed, VdiExists, VdiNotFound
 from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import Opcode, Result
@@ -72,7 +72,7 @@ async def test_an_object_size_that_an_old_cluster_does_not_know_is_refused(relea
 @pytest.mark.parametrize("release", [Release.V0_4, Release.V0_6])
 async def test_erasure_coding_that_an_old_cluster_does_not_know_is_refused(release: Release) -> None:
     async with served(MemoryStore(), release=release) as (sheep, cluster):
-        with pytest.raises(Incompatible, match="knows no erasure coding: say with --copies"):
+        with pytest.raises(ErasureCodingUnknown, match="knows no erasure coding"):
             await NewVdi.create(cluster, "new", Shape(8 << 22, 1 << 22, copies=6, copy_policy=0x42))
 
         assert not sheep.requests[Opcode.NEW_VDI]

@@ -10,7 +10,7 @@ from asyncbackup import ChainOptions, Dialect
 from asyncbackup.engine.chain import Group, Part, describe, open_chain
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.reader import BackupReader, Record
-from asyncbackup.errors import ChainBroken, Incompatible
+from asyncbackup.errors import ChainBroken, FactMissing, Incompatible
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.manifest import ManifestDecoder, ManifestEncoder, RecordDigests, SnapshotInfo, Subject, Trailer
 from tests.chains import SIZE, Files, copy_files
@@ -218,9 +218,9 @@ async def test_without_manifests_nothing_is_known_but_what_is_told(files: Files)
             None,
             False,
         )
-        with pytest.raises(Incompatible, match="no manifest says how large the objects are: give --object-size"):
+        with pytest.raises(FactMissing, match="no manifest says how large the objects are"):
             _ = chain.object_size
-        with pytest.raises(Incompatible, match="no manifest says how large the VDI is: give --size"):
+        with pytest.raises(FactMissing, match="no manifest says how large the VDI is"):
             _ = chain.size
     async with open_chain(files.all, ChainOptions(None, OBJECT, SIZE)) as chain:
         assert (chain.object_size, chain.size) == (OBJECT, SIZE)

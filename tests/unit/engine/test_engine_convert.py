@@ -16,7 +16,7 @@ from asyncbackup import (
 )
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.reader import BackupReader
-from asyncbackup.errors import DigestMismatch, Incompatible
+from asyncbackup.errors import BaseUnwanted, DigestMismatch, FactMissing
 from tests import rbd_diffs
 from tests.chains import SIZE, Files, copy_files, make_snapshots
 from tests.collecting import CollectingSink
@@ -157,16 +157,16 @@ async def test_names_can_be_given(files: Files) -> None:
 
 
 async def test_a_full_backup_takes_no_name_of_a_base(files: Files) -> None:
-    with pytest.raises(Incompatible, match="--base-name"):
+    with pytest.raises(BaseUnwanted):
         await convert_to_rbd_diff(files.a, CollectingSink(), base_name="monday")
 
 
 async def test_without_a_manifest_the_sizes_have_to_be_told(files: Files) -> None:
     files.without_manifests()
 
-    with pytest.raises(Incompatible, match="--object-size"):
+    with pytest.raises(FactMissing, match="how large the objects are"):
         await convert_to_rbd_diff(files.a, CollectingSink())
-    with pytest.raises(Incompatible, match="--size"):
+    with pytest.raises(FactMissing, match="how large the VDI is"):
         await convert_to_rbd_diff(files.a, CollectingSink(), chain_options=ChainOptions(None, OBJECT))
 
 

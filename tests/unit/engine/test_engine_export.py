@@ -22,8 +22,11 @@ from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import (
     BackupDamaged,
     BaseMismatch,
+    BaseUnnamed,
+    BaseUnproved,
     ChainBroken,
     DigestMismatch,
+    FactMissing,
     HalfRolled,
     Incompatible,
     SourceMissing,
@@ -144,7 +147,7 @@ async def test_progress_goes_from_nothing_to_all(files: Files, tmp_path: Path) -
 async def test_files_without_manifests_need_to_be_told_what_they_are(files: Files, tmp_path: Path) -> None:
     files.without_manifests()
 
-    with pytest.raises(Incompatible, match=r"--(object-)?size"):
+    with pytest.raises(FactMissing):
         await export(files.all, tmp_path / "image")
     summary = await export(files.all, tmp_path / "image", chain_options=ChainOptions(None, OBJECT, SIZE))
 
@@ -186,7 +189,7 @@ async def test_nothing_is_left_of_an_export_of_what_is_damaged(
 
 
 async def test_increments_alone_need_an_image_of_their_base(files: Files, tmp_path: Path) -> None:
-    with pytest.raises(Incompatible, match=r"is the difference to snapshot 1 'a'.*--base"):
+    with pytest.raises(BaseUnnamed, match="is the difference to snapshot 1 'a'"):
         await export([files.ab], tmp_path / "image")
 
 
@@ -387,7 +390,7 @@ async def test_rolling_without_a_manifest_has_to_be_asked_for(files: Files) -> N
     manifest_path(files.ab).unlink()
     options = ChainOptions(None, OBJECT, SIZE)
 
-    with pytest.raises(Incompatible, match="--no-check-base"):
+    with pytest.raises(BaseUnproved, match="no manifest"):
         await export([files.ab], image, base=image, chain_options=options)
     await export([files.ab], image, base=image, chain_options=options, check_base=False)
 

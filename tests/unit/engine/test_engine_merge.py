@@ -57,7 +57,7 @@ async def test_a_full_backup_needs_no_base_for_what_lies_between(files: Files, t
 
 
 async def test_increments_with_a_gap_say_that_they_need_the_base(files: Files, tmp_path: Path) -> None:
-    with pytest.raises(BaseNeeded, match=r"object 1 lacks 7680 bytes at 512.*--base-image.*--base-vdi") as caught:
+    with pytest.raises(BaseNeeded, match=r"object 1 lacks 7680 bytes at 512") as caught:
         await merge([files.ab, files.bc], tmp_path / "merged")
 
     assert (caught.value.idx, caught.value.offset, caught.value.length) == (1, 512, 7680)

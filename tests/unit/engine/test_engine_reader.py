@@ -10,7 +10,7 @@ import xxhash
 from asyncbackup import Dialect
 from asyncbackup.engine.manifest import Digests, manifest_path
 from asyncbackup.engine.reader import BackupReader, Record
-from asyncbackup.errors import BackupDamaged, SourceMissing, SourceUnreadable
+from asyncbackup.errors import BackupDamaged, FormatUnclear, SourceMissing, SourceUnreadable
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, SnapshotInfo, Subject
 from tests.disks import OBJECT, noise
@@ -124,7 +124,7 @@ async def test_of_two_possible_dialects_the_one_that_explains_more_is_right(tmp_
 async def test_damage_that_leaves_both_dialects_possible_asks_for_the_dialect(tmp_path: Path) -> None:
     file = write(tmp_path, framed(COLLIE_LIKE_DOG)[:-1])
 
-    with pytest.raises(BackupDamaged, match="may be of either dialect; say which with --dialect"):
+    with pytest.raises(FormatUnclear, match="may be of either format"):
         async with BackupReader(file):
             pytest.fail("entered")
 
@@ -132,7 +132,7 @@ async def test_damage_that_leaves_both_dialects_possible_asks_for_the_dialect(tm
 async def test_a_pipe_that_may_be_of_either_dialect_asks_for_the_dialect() -> None:
     with (
         standard_input(framed(COLLIE_LIKE_DOG)),
-        pytest.raises(BackupDamaged, match=r"-: .*may be of either dialect; say which with --dialect"),
+        pytest.raises(FormatUnclear, match=r"-: .*may be of either format"),
     ):
         async with BackupReader("-"):
             pytest.fail("entered")

@@ -19,7 +19,9 @@ from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import (
     BackupDamaged,
     BaseMismatch,
+    BaseUnnamed,
     DigestMismatch,
+    FactMissing,
     Incompatible,
     LeftUnfinished,
     RequestFailed,
@@ -157,7 +159,7 @@ async def test_a_taken_name_is_refused_before_anything_is_written(backed: Backed
 
 
 async def test_an_increment_alone_says_which_snapshot_it_goes_on(backed: Backed) -> None:
-    with pytest.raises(Incompatible, match=r"difference to snapshot 1 'a' .* of VDI 'disk'.*with -s"):
+    with pytest.raises(BaseUnnamed, match=r"difference to snapshot 1 'a' .* of VDI 'disk', and no base"):
         await restore(backed.cluster, [backed.increment], "new")
 
 
@@ -208,9 +210,9 @@ async def test_a_truncated_file_is_not_begun(backed: Backed) -> None:
 async def test_without_a_manifest_sizes_have_to_be_named(backed: Backed) -> None:
     without_manifest(backed.full)
 
-    with pytest.raises(Incompatible, match="--object-size"):
+    with pytest.raises(FactMissing, match="how large the objects are"):
         await restore(backed.cluster, [backed.full], "new")
-    with pytest.raises(Incompatible, match="--size"):
+    with pytest.raises(FactMissing, match="how large the VDI is"):
         await restore(backed.cluster, [backed.full], "new", chain_options=ChainOptions(object_size=OBJECT))
 
 
@@ -228,7 +230,7 @@ async def test_without_a_manifest_the_base_s_vdi_has_to_be_named(backed: Backed)
     without_manifest(backed.increment)
     options = ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT)
 
-    with pytest.raises(Incompatible, match="--base-vdi"):
+    with pytest.raises(FactMissing, match="which VDI was backed up"):
         await restore(backed.cluster, [backed.increment], "new", base="a", chain_options=options)
     await restore(backed.cluster, [backed.increment], "new", base="a", base_vdi="disk", chain_options=options)
 

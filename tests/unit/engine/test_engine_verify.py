@@ -12,7 +12,7 @@ import pytest
 from asyncbackup import BackupOptions, ClientOptions, Cluster, Dialect, Volume, backup, compare, connect, info, verify
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.verify import MAX_PROBLEMS, Problems, VerifyProgress
-from asyncbackup.errors import BackupDamaged, Incompatible, SourceMissing
+from asyncbackup.errors import AsyncBackupError, BackupDamaged, Incompatible, SourceMissing
 from asyncbackup.format import RecordHeader
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.constants import SECTOR_SIZE
@@ -237,7 +237,7 @@ async def test_a_change_anywhere_about_a_large_record_is_found(large: Path, posi
 def test_problems_beyond_many_are_only_counted() -> None:
     problems = Problems()
     for number in range(MAX_PROBLEMS + 5):
-        problems.add(str(number))
+        problems.add(AsyncBackupError(str(number)))
 
     assert (problems.count, len(problems.messages)) == (MAX_PROBLEMS + 5, MAX_PROBLEMS)
 

@@ -158,7 +158,7 @@ async def test_no_descriptor_stays_open(folder: Path) -> None:
 async def test_an_existing_file_is_refused_and_stays(folder: Path) -> None:
     (folder / "file").write_bytes(b"old")
 
-    with pytest.raises(TargetExists, match="file: exists already; use another name, or --force"):
+    with pytest.raises(TargetExists, match="file: exists already"):
         async with FileSink(folder / "file"):
             pytest.fail("entered")
 

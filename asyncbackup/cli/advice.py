@@ -1,0 +1,53 @@
+"""What to type next after an error: the only place that knows which option of the command line mends what."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asyncbackup.errors import (
+    AsyncBackupError,
+    BaseNeeded,
+    BaseUnnamed,
+    BaseUnproved,
+    ErasureCodingUnknown,
+    Fact,
+    FactMissing,
+    FormatUnclear,
+    OutsideVdi,
+    SeekNeeded,
+    TargetExists,
+)
+
+_OF_FACT: Final = {
+    Fact.OBJECT_SIZE: "give --object-size",
+    Fact.VDI_SIZE: "give --size",
+    Fact.VDI_NAME: "name it with --base-vdi",
+}
+
+
+_BY_ERROR: Final[dict[type[AsyncBackupError], str]] = {
+    TargetExists: "use another name, or --force to replace it",
+    OutsideVdi: "see --size",
+    FormatUnclear: "say which with --dialect",
+    SeekNeeded: "use --format dog",
+    ErasureCodingUnknown: "say with --copies how many copies to keep instead",
+    BaseUnnamed: (
+        "name the backups before it as well, from the full one on, or the base: "
+        "restore takes that snapshot with -s, and export an image of it with --base"
+    ),
+    BaseNeeded: "take it from an image of the base with --base-image, or from the cluster with --base-vdi and -s",
+    BaseUnproved: "--no-check-base applies it anyway",
+}
+
+
+def advice(error: AsyncBackupError) -> str | None:
+    """Tell what to type after ``error``; None where the message says all there is."""
+    if isinstance(error, FactMissing):
+        return _OF_FACT[error.fact]
+    return next((text for kind, text in _BY_ERROR.items() if isinstance(error, kind)), None)
+
+
+def with_advice(error: AsyncBackupError) -> str:
+    """Give what ``error`` says, and what to type next."""
+    what_next = advice(error)
+    return f"{error}; {what_next}" if what_next else str(error)

@@ -1,0 +1,38 @@
+"""What import rules cannot say of the layers below the command line."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import asyncbackup
+
+_ROOT = Path(asyncbackup.__file__).parent
+_FLAG = re.compile(r"(?:^|[\s`'\"(])--?[A-Za-z][\w-]*")
+
+BELOW_CLI = sorted(path for path in _ROOT.rglob("*.py") if "cli" not in path.relative_to(_ROOT).parts)
+
+
+def literals(tree: ast.AST) -> list[str]:
+    """Give the texts of a module that are no docstrings."""
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    ]
+
+
+@pytest.mark.parametrize("path", BELOW_CLI, ids=lambda path: str(path.relative_to(_ROOT)))
+def test_no_text_below_the_command_line_names_an_option(path: Path) -> None:
+    found = [text for text in literals(ast.parse(path.read_text())) if _FLAG.search(text)]
+
+    assert found == []
+
+
+@pytest.mark.parametrize("text", ["see --size", "name it with -s", "--force", "`--to`", "(-F)"])
+def test_an_option_in_a_text_is_found(text: str) -> None:
+    assert [literal for literal in literals(ast.parse(f"'a docstring'\nx = {text!r}")) if _FLAG.search(literal)]
