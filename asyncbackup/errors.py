@@ -34,6 +34,7 @@
     │   ├── SeekNeeded               a format that cannot be written to a pipe
     │   └── ErasureCodingUnknown     a cluster that cannot keep a VDI as the manifest says
     ├── InodeCorrupt                 metadata of a VDI that contradicts itself
+    ├── TooManyVdis                  a cluster claims more VDIs than can be listed
     └── TargetError                  where the bytes should go
         ├── TargetExists
         ├── TargetUnusable
@@ -149,21 +150,26 @@ class NotFound(AsyncBackupError):
 
 
 class VdiNotFound(NotFound):
-    """No VDI of this name; ``existing`` holds the names there are."""
+    """No VDI of this name; ``existing`` holds names there are, newest first: all of them only if ``complete``."""
 
-    def __init__(self, vdi: str, existing: Sequence[str]) -> None:
-        listing = f"VDIs are {_shorten(existing)}" if existing else "the cluster holds no VDI"
-        super().__init__(f"no VDI named {vdi!r}; {listing}")
+    def __init__(self, vdi: str, existing: Sequence[str], *, complete: bool = True) -> None:
+        nothing = "the cluster holds no VDI" if complete else "see which there are with `asyncbackup vdi list`"
+        super().__init__(f"no VDI named {vdi!r}; {_list('VDIs are', existing, nothing, complete=complete)}")
         self.vdi = vdi
         self.existing = tuple(existing)
 
 
 class SnapshotNotFound(NotFound):
-    """The VDI exists, the snapshot does not; ``existing`` describes the snapshots there are."""
+    """The VDI exists, the snapshot does not.
 
-    def __init__(self, vdi: str, snapshot: str, existing: Sequence[str]) -> None:
-        listing = f"snapshots are {_shorten(existing)}" if existing else "it has no snapshot"
-        super().__init__(f"VDI {vdi!r} has no snapshot {snapshot}; {listing}")
+    ``existing`` describes snapshots there are, newest first: all of them only if ``complete``.
+    """
+
+    def __init__(self, vdi: str, snapshot: str, existing: Sequence[str], *, complete: bool = True) -> None:
+        nothing = "it has no snapshot" if complete else "see which there are with `asyncbackup vdi list`"
+        super().__init__(
+            f"VDI {vdi!r} has no snapshot {snapshot}; {_list('snapshots are', existing, nothing, complete=complete)}"
+        )
         self.vdi = vdi
         self.snapshot = snapshot
         self.existing = tuple(existing)
@@ -328,6 +334,17 @@ class InodeCorrupt(AsyncBackupError):
         self.problem = problem
 
 
+class TooManyVdis(AsyncBackupError):
+    """The cluster says that it has ``count`` VDIs and snapshots, more than can be listed."""
+
+    def __init__(self, address: str, count: int, limit: int) -> None:
+        super().__init__(
+            f"the cluster at {address} says that it has {count} VDIs and snapshots, more than the {limit} that can be "
+            "listed; what is named exactly is found without a list"
+        )
+        self.count = count
+
+
 class TargetError(AsyncBackupError):
     """The place that the backup is written to (``target``: a path, or what stands for one)."""
 
@@ -384,6 +401,11 @@ def _first_leaf(error: BaseException) -> BaseException:
     return error
 
 
-def _shorten(names: Sequence[str], limit: int = 12) -> str:
+def _list(intro: str, names: Sequence[str], nothing: str, *, complete: bool, limit: int = 12) -> str:
+    """Say which there are, or ``nothing``; if not ``complete``, ``names`` are some of them."""
+    if not names:
+        return nothing
     listed = ", ".join(names[:limit])
-    return f"{listed} and {len(names) - limit} more" if len(names) > limit else listed
+    if not complete:
+        return f"among others, {intro} {listed}"
+    return f"{intro} {listed} and {len(names) - limit} more" if len(names) > limit else f"{intro} {listed}"

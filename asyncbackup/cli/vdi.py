@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 import click
 import numpy as np
@@ -16,8 +16,13 @@ from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import cluster_options, json_option
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Cluster, connect
-from asyncbackup.errors import VdiNotFound
+from asyncbackup.client.cluster import DamagedVdi, Vdis
+from asyncbackup.engine.family import Member, descend
+from asyncbackup.errors import InodeCorrupt, RequestFailed, VdiNotFound
 from asyncbackup.wire.inode import Inode
+
+_DRAWN_LEVELS: Final = 16
+"""Levels of a tree to draw in a line: each snapshot is a level below the one before it, so a year has 365."""
 
 
 @click.group("vdi", context_settings=CONTEXT)
@@ -60,19 +65,28 @@ class _Vdi:
 def list_(vdi: str | None, address: str, port: int, *, as_json: bool) -> None:
     """List VDIs and snapshots, or those of VDI alone."""
 
-    async def work() -> list[_Vdi]:
+    async def work() -> tuple[list[_Vdi], list[DamagedVdi]]:
         async with connect(address, port) as cluster:
-            return [await _measure(cluster, inode) for inode in await _inodes(cluster, vdi)]
+            vdis = await _vdis(cluster, vdi)
+            measured, damaged = [], vdis.damaged
+            for inode in vdis.sound:
+                try:
+                    measured.append(await _measure(cluster, inode))
+                except (InodeCorrupt, RequestFailed) as error:
+                    problem = error.problem if isinstance(error, InodeCorrupt) else str(error)
+                    damaged.append(DamagedVdi(inode.vdi_id, inode.name, problem))
+            return measured, damaged
 
-    vdis = run_async(work)
+    listed, damaged = run_async(work)
     if as_json:
-        click.echo(json.dumps([listed.as_dict() for listed in vdis]))
+        click.echo(json.dumps([vdi.as_dict() for vdi in listed] + list(map(_damage_as_dict, damaged))))
         return
     header = ("NAME", "ID", "TAG", "KIND", "SIZE", "OWN", "SHARED", "CREATED", "VDI ID", "COPIES", "OBJECT SIZE")
-    rows = [_row(listed) for listed in vdis]
+    rows = [_row(vdi) for vdi in listed]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    _show_damaged(damaged)
 
 
 @command.command("tree", context_settings=CONTEXT)
@@ -80,31 +94,45 @@ def list_(vdi: str | None, address: str, port: int, *, as_json: bool) -> None:
 @cluster_options
 @json_option
 def tree(vdi: str | None, address: str, port: int, *, as_json: bool) -> None:
-    """Show which snapshot descends from which."""
+    """Show which snapshot descends from which.
 
-    async def work() -> list[Inode]:
+    With --json the children of each are nested in it. Many snapshots nest deeper than some readers of JSON go: then
+    use `vdi list --json`, which names the parent of each.
+    """
+
+    async def work() -> Vdis:
         async with connect(address, port) as cluster:
-            return await _inodes(cluster, vdi)
+            return await _vdis(cluster, vdi)
 
-    inodes = run_async(work)
-    children: defaultdict[int, list[Inode]] = defaultdict(list)
-    known = {inode.vdi_id for inode in inodes}
-    for inode in inodes:
-        children[inode.parent_vdi_id if inode.parent_vdi_id in known else 0].append(inode)
+    vdis = run_async(work)
     if as_json:
-        click.echo(json.dumps(_nested(children, 0)))
+        for piece in _nested(vdis):
+            click.echo(piece, nl=False)
+        click.echo()
         return
-    for root in children[0]:
-        click.echo(_label(root))
-        _draw(children, root.vdi_id, "")
+    for line in _draw(descend(vdis.sound)):
+        click.echo(line)
+    _show_damaged(vdis.damaged)
 
 
-async def _inodes(cluster: Cluster, name: str | None) -> list[Inode]:
-    inodes = await cluster.list_vdis()
-    wanted = [inode for inode in inodes if name in (None, inode.name)]
-    if name is not None and not wanted:
-        raise VdiNotFound(name, sorted({inode.name for inode in inodes}))
-    return sorted(wanted, key=lambda inode: (inode.name, inode.snap_id))
+async def _vdis(cluster: Cluster, name: str | None) -> Vdis:
+    vdis = await cluster.list_vdis()
+    sound = [inode for inode in vdis.sound if name in (None, inode.name)]
+    damaged = [vdi for vdi in vdis.damaged if name in (None, vdi.name)]
+    if name is not None and not sound and not damaged:
+        newest_first = sorted(vdis.sound, key=lambda inode: -inode.create_time)
+        raise VdiNotFound(name, list(dict.fromkeys(inode.name for inode in newest_first)))
+    return Vdis(sorted(sound, key=lambda inode: (inode.name, inode.snap_id)), damaged)
+
+
+def _show_damaged(damaged: Sequence[DamagedVdi]) -> None:
+    for vdi in damaged:
+        name = f" {vdi.name}" if vdi.name else ""
+        click.echo(f"damaged: VDI {vdi.vdi_id:x}{name}: {vdi.problem}")
+
+
+def _damage_as_dict(vdi: DamagedVdi) -> dict[str, object]:
+    return {"name": vdi.name, "vdi_id": f"{vdi.vdi_id:x}", "kind": "damaged", "problem": vdi.problem}
 
 
 async def _measure(cluster: Cluster, inode: Inode) -> _Vdi:
@@ -144,23 +172,38 @@ def _label(inode: Inode) -> str:
     return f"{inode.name} {inode.snap_id}{tag} [{_when(inode.snap_ctime):%Y-%m-%d %H:%M}]"
 
 
-def _draw(children: dict[int, list[Inode]], parent: int, indent: str) -> None:
-    below = children.get(parent, [])
-    for inode in below:
-        last = inode is below[-1]
-        click.echo(f"{indent}{'└─' if last else '├─'} {_label(inode)}")
-        _draw(children, inode.vdi_id, indent + ("   " if last else "│  "))
+def _draw(members: Iterable[Member]) -> Iterator[str]:
+    """Draw a line for each. Of what is very deep only the last levels are drawn, after their number."""
+    lines: list[str] = []
+    for inode, depth, is_last, is_cut in members:
+        above = lines[1:depth]
+        del lines[depth:]
+        lines.append("   " if is_last else "│  ")
+        hidden = f"({len(above) - _DRAWN_LEVELS} more) " if len(above) > _DRAWN_LEVELS else ""
+        branch = ("└─ " if is_last else "├─ ") if depth else ""
+        cut = " (damaged: its parents lead back to it)" if is_cut else ""
+        yield hidden + "".join(above[-_DRAWN_LEVELS:]) + branch + _label(inode) + cut
 
 
-def _nested(children: dict[int, list[Inode]], parent: int) -> list[dict[str, object]]:
-    return [
-        {
+def _nested(vdis: Vdis) -> Iterator[str]:
+    """Write the tree as JSON, piece by piece: the encoder calls itself for each level, and gives up at a thousand."""
+    yield "["
+    previous = -1
+    for inode, depth, _, is_cut in descend(vdis.sound):
+        closed = previous - depth + 1
+        yield "]}" * closed + (", " if closed and previous >= 0 else "")
+        fields = {
             "name": inode.name,
             "snap_id": inode.snap_id,
             "tag": inode.tag,
             "vdi_id": f"{inode.vdi_id:x}",
             "snapshot": inode.is_snapshot,
-            "children": _nested(children, inode.vdi_id),
-        }
-        for inode in children.get(parent, [])
-    ]
+        } | ({"problem": "its parents lead back to it"} if is_cut else {})
+        yield f'{json.dumps(fields).removesuffix("}")}, "children": ['
+        previous = depth
+    yield "]}" * (previous + 1)
+    separator = ", " if vdis.sound else ""
+    for vdi in vdis.damaged:
+        yield separator + json.dumps(_damage_as_dict(vdi) | {"children": []})
+        separator = ", "
+    yield "]"

@@ -4,27 +4,58 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, NamedTuple
 
 import anyio
 import numpy as np
-from numpy.typing import NDArray
 
 from asyncbackup.client import policy
+from asyncbackup.client.connection import Exchange
+from asyncbackup.client.fan_out import for_each
 from asyncbackup.client.gateway import Gateway
 from asyncbackup.client.objects import ObjectRead, cut
 from asyncbackup.client.policy import ClientOptions
-from asyncbackup.errors import ProtocolViolation, RequestFailed, SnapshotNotFound, VdiNotFound, single_error
+from asyncbackup.errors import (
+    InodeCorrupt,
+    ProtocolViolation,
+    RequestFailed,
+    SnapshotNotFound,
+    TooManyVdis,
+    VdiNotFound,
+)
 from asyncbackup.wire import btree, messages, oid
 from asyncbackup.wire.constants import DEFAULT_PORT, Result
 from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, unpack_owners
 from asyncbackup.wire.messages import Bytes, Request, VdiReply
+from asyncbackup.wire.vdi_ids import VdiIds, is_vdi_id
 
 Snapshot = int | str
 """Names a snapshot: its id, or its tag."""
 
-_CONCURRENT_LOOKUPS: Final = 16
-"""Inodes or B-tree nodes read at a time: enough to hide the latency, at most 64 MiB of nodes."""
+
+_MAX_HINTS: Final = 256
+"""Inodes to read to say what exists when something was not found: a fraction of a second."""
+
+MAX_LISTED: Final = 1 << 17
+"""VDIs and snapshots to list: 100 MB of inodes, several times what clusters are known to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedVdi:
+    """A VDI of which the inode cannot be used; ``name`` as far as it is known."""
+
+    vdi_id: int
+    name: str
+    problem: str
+
+
+class Vdis(NamedTuple):
+    """The VDIs and snapshots of a cluster, by ascending vdi id."""
+
+    sound: list[Inode]
+    damaged: list[DamagedVdi]
 
 
 @asynccontextmanager
@@ -82,7 +113,7 @@ class Cluster(Gateway):
     async def find_vdi(self, name: str, snapshot: Snapshot | None = None) -> Inode:
         """Look up a snapshot, or without one named the working VDI, and read its inode's header.
 
-        Raises VdiNotFound or SnapshotNotFound, which say what exists.
+        Raises VdiNotFound or SnapshotNotFound, which say what exists, and InodeCorrupt if the inode is another's.
         """
         request = _look_up(name, snapshot)
         if request is None:
@@ -92,10 +123,22 @@ class Cluster(Gateway):
             raise await self._not_found(name, snapshot)
         if reply.result is not Result.SUCCESS:
             raise RequestFailed(f"looking up VDI {name!r}", reply.result, reply.result.meaning)
-        inode = await self.read_inode(VdiReply.unpack(reply.header.body).vdi_id)
-        if snapshot is not None and not inode.is_snapshot:
+        inode = await self.read_inode(self.vdi_id_of(reply))
+        # Deleted since it was looked up, it has no name any more.
+        if not inode.name or (snapshot is not None and not inode.is_snapshot):
             raise await self._not_found(name, snapshot)
+        if inode.name != name or snapshot not in (None, inode.snap_id, inode.tag):
+            expected = f"VDI {name!r}" + ("" if snapshot is None else f" snapshot {snapshot!r}")
+            got = f"VDI {inode.name!r} snapshot {inode.snap_id} tagged {inode.tag!r}"
+            raise InodeCorrupt(inode.vdi_id, f"looked up as {expected}, its inode says that it is {got}")
         return inode
+
+    def vdi_id_of(self, reply: Exchange) -> int:
+        """Give the VDI that a successful answer names. Raises ProtocolViolation if there can be none."""
+        vdi_id = VdiReply.unpack(reply.header.body).vdi_id
+        if not is_vdi_id(vdi_id):
+            raise ProtocolViolation(self.address, "a VDI id of 24 bits", f"{vdi_id:x}")
+        return vdi_id
 
     async def has_vdi(self, name: str) -> bool:
         """Tell whether there is a working VDI ``name``."""
@@ -105,16 +148,23 @@ class Cluster(Gateway):
         return reply.result is Result.SUCCESS
 
     async def _not_found(self, name: str, snapshot: Snapshot | None) -> VdiNotFound | SnapshotNotFound:
-        inodes = await self.list_vdis()
-        namesakes = [inode for inode in inodes if inode.name == name]
-        if snapshot is None or not namesakes:
-            return VdiNotFound(name, sorted({inode.name for inode in inodes if not inode.is_snapshot}))
-        existing = [
-            f"{inode.snap_id} ({inode.tag})" if inode.tag else str(inode.snap_id)
-            for inode in sorted(namesakes, key=lambda inode: inode.snap_id)
-            if inode.is_snapshot
-        ]
-        return SnapshotNotFound(name, f"{snapshot!r}", existing)
+        """Say what exists instead, after reading a few inodes: of a large cluster those that are likely to help."""
+        ids = await self._read_ids()
+        is_small = len(ids) <= _MAX_HINTS
+        if snapshot is not None and _can_be_named(name):
+            likely = ids.ascending().tolist() if is_small else list(islice(ids.newest_of(name), _MAX_HINTS))
+            found = (await self._read_headers(likely)).sound
+            namesakes = sorted((inode for inode in found if inode.name == name), key=lambda inode: -inode.snap_id)
+            if namesakes:
+                snapshots = [inode for inode in namesakes if inode.is_snapshot]
+                existing = [
+                    f"{inode.snap_id} ({inode.tag})" if inode.tag else str(inode.snap_id) for inode in snapshots
+                ]
+                return SnapshotNotFound(name, f"{snapshot!r}", existing, complete=is_small or len(likely) < _MAX_HINTS)
+        likely = (ids.ascending() if is_small else ids.ends_of_runs()[:_MAX_HINTS]).tolist()
+        found = (await self._read_headers(likely)).sound
+        working = sorted((inode for inode in found if not inode.is_snapshot), key=lambda inode: -inode.create_time)
+        return VdiNotFound(name, [inode.name for inode in working], complete=is_small)
 
     async def read_inode(self, vdi_id: int) -> Inode:
         """Read an inode's header. Raises InodeCorrupt if it is not that of a usable VDI ``vdi_id``."""
@@ -122,36 +172,53 @@ class Cluster(Gateway):
         inode.check(vdi_id)
         return inode
 
-    async def list_vdis(self) -> list[Inode]:
-        """Read the inode headers of all VDIs and snapshots that are not deleted, by ascending vdi id."""
-        in_use = await self._read_bitmap(deleted=False)
-        in_use &= ~await self._read_bitmap(deleted=True)
-        vdi_ids = np.flatnonzero(np.unpackbits(in_use, bitorder="little")).tolist()
+    async def list_vdis(self) -> Vdis:
+        """Read the inode headers of all VDIs and snapshots that are not deleted, by ascending vdi id.
+
+        Raises TooManyVdis if the cluster says that it has more than ``MAX_LISTED``.
+        """
+        ids = await self._read_ids()
+        if len(ids) > MAX_LISTED:
+            raise TooManyVdis(self.address, len(ids), MAX_LISTED)
+        return await self._read_headers(ids.ascending().tolist())
+
+    async def _read_headers(self, vdi_ids: list[int]) -> Vdis:
         inodes: dict[int, Inode] = {}
-        limiter = anyio.Semaphore(_CONCURRENT_LOOKUPS)
+        damaged: dict[int, DamagedVdi] = {}
 
         async def read_header(vdi_id: int) -> None:
-            async with limiter:
-                header = await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE)
-                inodes[vdi_id] = Inode.unpack(header)
+            name = ""
+            try:
+                inode = Inode.unpack(await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE))
+                name = inode.name
+                if name:  # Servers before 1.0 blank the name of what was deleted.
+                    inode.check(vdi_id)
+                    inodes[vdi_id] = inode
+            except InodeCorrupt as error:
+                damaged[vdi_id] = DamagedVdi(vdi_id, name, error.problem)
+            except RequestFailed as error:
+                damaged[vdi_id] = DamagedVdi(vdi_id, name, str(error))
 
-        with single_error():
-            async with anyio.create_task_group() as group:
-                for vdi_id in vdi_ids:
-                    group.start_soon(read_header, vdi_id)
-        return [inodes[vdi_id] for vdi_id in vdi_ids if inodes[vdi_id].name]
+        await for_each(vdi_ids, read_header)
+        return Vdis(
+            [inodes[vdi_id] for vdi_id in vdi_ids if vdi_id in inodes],
+            [damaged[vdi_id] for vdi_id in vdi_ids if vdi_id in damaged],
+        )
 
-    async def _read_bitmap(self, *, deleted: bool) -> NDArray[np.uint8]:
+    async def _read_ids(self) -> VdiIds:
+        return VdiIds(await self._read_bitmap(deleted=False), await self._read_bitmap(deleted=True))
+
+    async def _read_bitmap(self, *, deleted: bool) -> memoryview:
         request = messages.read_vdi_bitmap(deleted=deleted)
         reply = await self.call(request)
         if reply.result is not Result.SUCCESS:
             if deleted:  # Servers before 1.0 do not know this request: they blank the name of what was deleted.
-                return np.zeros(request.capacity, dtype=np.uint8)
+                return memoryview(bytes(request.capacity))
             raise RequestFailed("listing the VDIs", reply.result, reply.result.meaning)
         if len(reply.payload) != request.capacity:
             expected = f"{request.capacity} bytes of bitmap"
             raise ProtocolViolation(self.address, expected, f"{len(reply.payload)} bytes")
-        return np.frombuffer(reply.payload, dtype=np.uint8).copy()
+        return reply.payload
 
     async def read_owners(self, vdi_id: int, count: int) -> Owners:
         """Read the first ``count`` entries of an owner table."""
@@ -174,16 +241,11 @@ class Cluster(Gateway):
 
     async def _read_leaves(self, vdi_id: int, oids: list[int]) -> list[btree.Leaf]:
         leaves: dict[int, btree.Leaf] = {}
-        limiter = anyio.Semaphore(_CONCURRENT_LOOKUPS)
 
         async def read_leaf(node_oid: int) -> None:
-            async with limiter:
-                leaves[node_oid] = btree.unpack_leaf_node(vdi_id, await self._read(node_oid, 0, btree.NODE_SIZE))
+            leaves[node_oid] = btree.unpack_leaf_node(vdi_id, await self._read(node_oid, 0, btree.NODE_SIZE))
 
-        with single_error():
-            async with anyio.create_task_group() as group:
-                for node_oid in dict.fromkeys(oids):
-                    group.start_soon(read_leaf, node_oid)
+        await for_each(dict.fromkeys(oids), read_leaf)
         return [leaves[node_oid] for node_oid in oids]
 
     async def create_vdi(
@@ -194,7 +256,7 @@ class Cluster(Gateway):
             name, size, copies=copies, block_size_shift=block_size_shift, store_policy=store_policy
         )
         reply = await self.expect_success(request, f"creating VDI {name!r}")
-        return VdiReply.unpack(reply.header.body).vdi_id
+        return self.vdi_id_of(reply)
 
     async def create_snapshot(self, name: str, tag: str) -> Inode:
         """Make the working VDI a snapshot tagged ``tag``; give the snapshot's inode."""
@@ -216,12 +278,19 @@ class Cluster(Gateway):
         return await self.read_inode(working.vdi_id)
 
 
+def _can_be_named(name: str) -> bool:
+    try:
+        return bool(name) and bool(messages.pack_name(name))
+    except ValueError:
+        return False
+
+
 def _look_up(name: str, snapshot: Snapshot | None) -> Request | None:
     """Build the request that looks a VDI up, or None if no VDI or snapshot can be named so.
 
     An empty tag or an id of 0 would mean the working VDI on the wire, so they must not go there.
     """
-    if not name or snapshot in ("", 0):
+    if not _can_be_named(name) or snapshot in ("", 0):
         return None
     try:
         if isinstance(snapshot, int):

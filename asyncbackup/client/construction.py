@@ -12,25 +12,22 @@ The law of this module:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
-import anyio
 import numpy as np
 
 from asyncbackup.client import policy
 from asyncbackup.client.cluster import Cluster
-from asyncbackup.errors import ErasureCodingUnknown, Incompatible, RequestFailed, VdiExists, VdiNotFound, single_error
+from asyncbackup.client.fan_out import for_each
+from asyncbackup.errors import ErasureCodingUnknown, Incompatible, RequestFailed, VdiExists, VdiNotFound
 from asyncbackup.wire import messages, oid
 from asyncbackup.wire.constants import DEFAULT_BLOCK_SIZE_SHIFT, MAX_DENSE_OBJECTS, Result
 from asyncbackup.wire.inode import TAG_OFFSET, Inode, Owners, entry_offset
-from asyncbackup.wire.messages import Bytes, Request, VdiReply
+from asyncbackup.wire.messages import Bytes, Request
 
 UNFINISHED_TAG: Final = "unfinished restore"
-
-_CONCURRENT_REQUESTS: Final = 16
-"""Small requests in flight at a time, to write runs of entries or to remove objects: enough to hide the latency."""
 
 _ENTRIES_TO_CLEAR: Final = 1024
 """Entries cleared in a request: a server of 1.0 answers only when it has counted down the references of each."""
@@ -86,7 +83,7 @@ class NewVdi:
             raise VdiExists(name)
         if reply.result is not Result.SUCCESS:
             raise RequestFailed(f"creating VDI {name!r}", reply.result, reply.result.meaning)
-        inode = await cluster.read_inode(VdiReply.unpack(reply.header.body).vdi_id)
+        inode = await cluster.read_inode(cluster.vdi_id_of(reply))
         return cls(cluster, inode, parent)
 
     async def mark(self) -> None:
@@ -132,7 +129,7 @@ class NewVdi:
 
     async def publish(self) -> None:
         """Name the owner of all objects written, and take the mark off."""
-        await _each(self._runs(), self._write_run)
+        await for_each(self._runs(), self._write_run)
         await self._tag("")
 
     def _runs(self) -> Iterable[tuple[int, int]]:
@@ -158,8 +155,8 @@ class NewVdi:
         """
         self._cluster = cluster
         owners = await cluster.read_owners(self.inode.vdi_id, len(self._owners))
-        await _each(self._entries_in_use(owners), self._clear_entries)
-        await _each(np.flatnonzero(self._owners == self.inode.vdi_id).tolist(), self._remove_object)
+        await for_each(self._entries_in_use(owners), self._clear_entries)
+        await for_each(np.flatnonzero(self._owners == self.inode.vdi_id).tolist(), self._remove_object)
         # By name is the only way to delete; somebody else may have deleted it, or made another of this name, meanwhile.
         try:
             if (await cluster.find_vdi(self.inode.name)).vdi_id != self.inode.vdi_id:
@@ -203,20 +200,3 @@ def _request(cluster: Cluster, name: str, shape: Shape, parent: Parent | None) -
         copy_policy=shape.copy_policy,
         block_size_shift=shift,
     )
-
-
-_Item = TypeVar("_Item")
-
-
-async def _each(items: Iterable[_Item], do: Callable[[_Item], Awaitable[None]]) -> None:
-    """Await ``do`` for all ``items``, a few at a time. Raises the first error."""
-    left: Iterator[_Item] = iter(items)
-
-    async def do_some() -> None:
-        for item in left:
-            await do(item)
-
-    with single_error():
-        async with anyio.create_task_group() as group:
-            for _ in range(_CONCURRENT_REQUESTS):
-                group.start_soon(do_some)

@@ -1,31 +1,13 @@
-"""How sheep numbers VDIs and finds them by name: pure rules over a bitmap and inode headers.
-
-The id of a VDI is the hash of its name or, where that is taken, the next free id. A name's snapshots therefore fill a
-run of ids, the working VDI at its right end; other names' runs may touch it.
-"""
+"""How sheep finds VDIs by name: pure rules over a bitmap (``asyncbackup.wire.vdi_ids``) and inode headers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 from asyncbackup.wire.constants import VDI_BITMAP_SIZE, Result
 from asyncbackup.wire.inode import Inode
-
-ID_COUNT: Final = VDI_BITMAP_SIZE * 8
-
-_FNV_INIT: Final = 0xCBF29CE484222325
-_FNV_PRIME: Final = 0x100000001B3
-_FNV_MASK: Final = (1 << 64) - 1
-
-
-def first_id(name: str) -> int:
-    """Give the id that a VDI's search starts at: 64-bit FNV-1a of its name, the low 24 bits, but never 0."""
-    value = _FNV_INIT
-    for byte in name.encode(errors="surrogateescape"):
-        value = (value ^ byte) * _FNV_PRIME & _FNV_MASK
-    return value % ID_COUNT or 1
+from asyncbackup.wire.vdi_ids import ID_COUNT, first_id
 
 
 class IdBitmap:

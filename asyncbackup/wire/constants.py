@@ -35,6 +35,12 @@ DEFAULT_BLOCK_SIZE_SHIFT: Final = 22
 MAX_DENSE_OBJECTS: Final = 1 << 20
 """Entries of an inode's owner table."""
 
+MAX_HYPER_OBJECTS: Final = 1 << 32
+"""Data objects that a hyper volume can have: their indices are u32."""
+
+MAX_COPIES: Final = 31
+"""Copies of an object, or parts of it where it is coded, that a cluster can keep: 16 of data and 15 of parity."""
+
 
 class Opcode(IntEnum):
     """Requests this package sends or serves. ``REMOVE_OBJ`` and later ones in 0x8x-0xcx are the server's business."""

@@ -17,11 +17,14 @@ from asyncbackup.errors import InodeCorrupt
 from asyncbackup.wire.constants import (
     DEFAULT_BLOCK_SIZE_SHIFT,
     MAX_BLOCK_SIZE_SHIFT,
+    MAX_COPIES,
     MAX_DENSE_OBJECTS,
+    MAX_HYPER_OBJECTS,
     MIN_BLOCK_SIZE_SHIFT,
     NAME_SIZE,
 )
 from asyncbackup.wire.messages import Bytes, pack_name, unpack_name
+from asyncbackup.wire.vdi_ids import is_vdi_id
 
 Owners = NDArray[np.uint32]
 
@@ -34,6 +37,7 @@ INODE_SIZE: Final = TABLE_OFFSET + TABLE_SIZE + MAX_DENSE_OBJECTS * 8
 TAG_OFFSET: Final = NAME_SIZE
 SNAP_CTIME_OFFSET: Final = 520
 
+_NANOSECONDS: Final = 10**9
 _FIELDS: Final = struct.Struct(f"<{NAME_SIZE}s{NAME_SIZE}sQQQQQBBBBIII")
 
 
@@ -123,15 +127,24 @@ class Inode:
         )
 
     def check(self, vdi_id: int) -> None:
-        """Raise InodeCorrupt unless this can be the header of VDI ``vdi_id``."""
+        """Raise InodeCorrupt unless this can be the header of VDI ``vdi_id``: nothing behind it has to doubt it."""
         if self.vdi_id != vdi_id:
             raise InodeCorrupt(vdi_id, f"its inode says that it is VDI {self.vdi_id:x}")
         if not MIN_BLOCK_SIZE_SHIFT <= self.block_size_shift <= MAX_BLOCK_SIZE_SHIFT:
             expected = f"{MIN_BLOCK_SIZE_SHIFT} to {MAX_BLOCK_SIZE_SHIFT}"
             raise InodeCorrupt(vdi_id, f"expected a block_size_shift of {expected}, got {self.block_size_shift}")
-        limit = 1 << 32 if self.is_hyper else MAX_DENSE_OBJECTS
+        if self.store_policy > 1:
+            raise InodeCorrupt(vdi_id, f"expected a store policy of 0 or 1, got {self.store_policy}")
+        limit = MAX_HYPER_OBJECTS if self.is_hyper else MAX_DENSE_OBJECTS
         if self.object_count > limit:
             raise InodeCorrupt(vdi_id, f"expected a size of at most {limit} objects, got {self.object_count}")
+        if self.nr_copies > MAX_COPIES:
+            raise InodeCorrupt(vdi_id, f"expected at most {MAX_COPIES} copies, got {self.nr_copies}")
+        if self.parent_vdi_id and not is_vdi_id(self.parent_vdi_id):
+            raise InodeCorrupt(vdi_id, f"expected a parent of 24 bits, got {self.parent_vdi_id:x}")
+        for time in (self.create_time, self.snap_ctime):
+            if time & 0xFFFFFFFF >= _NANOSECONDS:
+                raise InodeCorrupt(vdi_id, f"expected less than {_NANOSECONDS} nanoseconds, got {time & 0xFFFFFFFF}")
 
 
 def entry_offset(idx: int) -> int:

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import anyio
 import pytest
 
 from asyncbackup import ClientOptions, connect
 from asyncbackup.sheep import MemoryStore
-from tests.cli.command import Command, Served, disk_store, serving
+from asyncbackup.wire.constants import Opcode
+from asyncbackup.wire.inode import Inode
+from tests.cli.command import Command, Served, disk_store, playing, serving
 from tests.disks import OBJECT, OBJECTS
+from tests.faults.claims import ALL_IDS, Claims, bitmap_of
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +88,7 @@ def test_an_unknown_vdi_is_told_with_those_there_are(command: Command, served: S
     outcome = command("vdi", verb, "disc", "-p", served.port)
 
     assert (outcome.code, outcome.out) == (5, b"")
-    assert outcome.err == "asyncbackup: no VDI named 'disc'; VDIs are disk, empty, hyper\n"
+    assert outcome.err == "asyncbackup: no VDI named 'disc'; VDIs are hyper, empty, disk\n"
 
 
 def test_a_cluster_without_vdis_has_an_empty_list(command: Command) -> None:
@@ -100,3 +104,116 @@ def test_a_short_bitmap_is_no_list(command: Command) -> None:
 
     assert outcome.code == 2
     assert outcome.err.endswith("expected 2097152 bytes of bitmap, got 100 bytes\n")
+
+
+SOUND = [Inode("vm", 7, OBJECT, block_size_shift=20), Inode("vm2", 8, OBJECT, block_size_shift=20)]
+ABSURD = b"bad".ljust(512, b"\0") + b"\xff" * 56
+
+
+def one_absurd(vdi_id: int) -> bytes:
+    return {inode.vdi_id: inode.pack() for inode in SOUND}.get(vdi_id, ABSURD)
+
+
+def test_a_damaged_inode_is_listed_as_such_and_the_others_as_ever(command: Command) -> None:
+    with playing(Claims(bitmap_of([7, 8, 9]), one_absurd)) as port:
+        listed = command("vdi", "list", "-p", port)
+        tree = command("vdi", "tree", "-p", port)
+
+    problem = "damaged: VDI 9 bad: its inode says that it is VDI ffffffff"
+    assert (listed.code, listed.out.decode().splitlines()[-1]) == (0, problem)
+    assert [line.split()[0] for line in listed.out.decode().splitlines()[1:-1]] == ["vm", "vm2"]
+    assert tree.out.decode().splitlines() == ["vm (working VDI)", "vm2 (working VDI)", problem]
+
+
+def test_a_damaged_inode_is_listed_in_json(command: Command) -> None:
+    with playing(Claims(bitmap_of([7, 8, 9]), one_absurd)) as port:
+        listed = json.loads(command("vdi", "list", "--json", "-p", port).out)
+        tree = json.loads(command("vdi", "tree", "--json", "-p", port).out)
+
+    damaged = {"name": "bad", "vdi_id": "9", "kind": "damaged", "problem": "its inode says that it is VDI ffffffff"}
+    assert [vdi["name"] for vdi in listed] == ["vm", "vm2", "bad"]
+    assert listed[-1] == damaged
+    assert tree[-1] == damaged | {"children": []}
+
+
+def test_a_tree_of_damaged_vdis_alone_is_json(command: Command) -> None:
+    with playing(Claims(bitmap_of([9, 10]), one_absurd)) as port:
+        tree = json.loads(command("vdi", "tree", "--json", "-p", port).out)
+
+    assert [vdi["vdi_id"] for vdi in tree] == ["9", "a"]
+
+
+def test_a_vdi_whose_tree_of_owners_is_damaged_is_listed_as_such(command: Command) -> None:
+    hyper = Inode("hyper", 9, OBJECT, store_policy=1, block_size_shift=20).pack().ljust(4664, b"\0") + b"\xff" * 8
+    with playing(Claims(bitmap_of([7, 9]), lambda vdi_id: hyper if vdi_id == 9 else SOUND[0].pack())) as port:
+        outcome = command("vdi", "list", "-p", port)
+
+    assert outcome.code == 0
+    assert outcome.out.decode().splitlines()[-1] == "damaged: VDI 9 hyper: expected B-tree magic 6274, got ffff"
+
+
+def test_an_inode_that_cannot_be_read_is_listed_as_damaged(command: Command) -> None:
+    with serving(disk_store(), "read_obj@2:error=EIO") as served:
+        outcome = command("vdi", "tree", "-p", served.port)
+
+    assert outcome.code == 0
+    assert "failed: I/O error" in outcome.out.decode().splitlines()[-1]
+
+
+@pytest.mark.parametrize("verb", ["list", "tree"])
+def test_a_server_that_claims_all_ids_is_not_believed(command: Command, verb: str) -> None:
+    claims = Claims(ALL_IDS, one_absurd)
+    with playing(claims) as port:
+        outcome = command("vdi", verb, "-p", port)
+
+    assert outcome.code == 1
+    assert "says that it has 16777215 VDIs and snapshots, more than the 131072 that can be listed" in outcome.err
+    assert not claims.requests[Opcode.READ_OBJ]
+
+
+def line_of(count: int) -> Claims:
+    return Claims.of(
+        Inode("vm", n, OBJECT, snap_id=n, parent_vdi_id=n - 1, snap_ctime=n << 32, block_size_shift=20)
+        for n in range(1, count + 1)
+    )
+
+
+def test_a_deep_tree_is_drawn_in_narrow_lines(command: Command) -> None:
+    with playing(line_of(1100)) as port:
+        outcome = command("vdi", "tree", "-p", port)
+
+    lines = outcome.out.decode().splitlines()
+    assert (outcome.code, len(lines)) == (0, 1100)
+    assert lines[2].startswith("   └─ vm 3 [")
+    assert lines[-1].startswith("(1082 more) " + " " * 48 + "└─ vm 1100 [")
+
+
+def test_a_deep_tree_is_json_of_that_depth(command: Command) -> None:
+    with playing(line_of(1100)) as port:
+        outcome = command("vdi", "tree", "--json", "-p", port)
+
+    text = outcome.out.decode()
+    assert (text.count('"children": ['), text.strip()[-2 * 1100 - 1 :]) == (1100, "]}" * 1100 + "]")
+    # Python's own reader calls itself for each level, so it gets the last ones alone.
+    assert json.loads(text[text.rindex('{"name"') :].rstrip().removesuffix("]}" * 1099 + "]"))["snap_id"] == 1100
+
+
+def test_a_circle_of_parents_is_cut_and_shown(command: Command) -> None:
+    circle = [replace(inode, parent_vdi_id=15 - inode.vdi_id) for inode in SOUND]
+    with playing(Claims.of(circle)) as port:
+        drawn = command("vdi", "tree", "-p", port)
+        nested = json.loads(command("vdi", "tree", "--json", "-p", port).out)
+
+    assert drawn.out.decode().splitlines() == [
+        "vm (working VDI) (damaged: its parents lead back to it)",
+        "└─ vm2 (working VDI)",
+    ]
+    assert [vdi["problem"] for vdi in nested] == ["its parents lead back to it"]
+    assert [vdi["name"] for vdi in nested[0]["children"]] == ["vm2"]
+
+
+def test_the_latest_times_there_can_be_are_shown(command: Command) -> None:
+    latest = 0xFFFFFFFF << 32 | 999_999_999
+    with playing(Claims.of([replace(SOUND[0], create_time=latest, snap_ctime=latest)])) as port:
+        assert "2106-02-0" in command("vdi", "list", "-p", port).out.decode()
+        assert "2106-02-0" in command("vdi", "tree", "-p", port).out.decode()

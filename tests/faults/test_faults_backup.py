@@ -216,9 +216,9 @@ async def test_what_is_unknown_is_told_with_what_exists(store: MemoryStore, tmp_
     async with served(store) as cluster:
         with pytest.raises(VdiNotFound, match="no VDI named 'disc'; VDIs are disk"):
             await backup(cluster, "disc", tmp_path / "file", snapshot="a")
-        with pytest.raises(SnapshotNotFound, match=r"no snapshot 'z'; snapshots are 1 \(a\), 2 \(b\)"):
+        with pytest.raises(SnapshotNotFound, match=r"no snapshot 'z'; snapshots are 2 \(b\), 1 \(a\)"):
             await backup(cluster, "disk", tmp_path / "file", snapshot="z")
-        with pytest.raises(SnapshotNotFound, match=r"no snapshot 9; snapshots are 1 \(a\), 2 \(b\)"):
+        with pytest.raises(SnapshotNotFound, match=r"no snapshot 9; snapshots are 2 \(b\), 1 \(a\)"):
             await backup(cluster, "disk", tmp_path / "file", snapshot="a", base=9)
 
     assert left_in(tmp_path) == []

@@ -80,7 +80,7 @@ async def test_a_failed_restore_is_removed(backed: Backed, wanted: dict[str, Any
             await restore(cluster, to="new", **wanted)
 
         async with connect(sheep.host, sheep.port) as other:
-            assert [inode.name for inode in await other.list_vdis() if not inode.is_snapshot] == ["disk"]
+            assert [inode.name for inode in (await other.list_vdis()).sound if not inode.is_snapshot] == ["disk"]
     assert backed.data_objects() == before
 
 

@@ -178,7 +178,9 @@ async def test_dog_restores_what_dog_backed_up(tmp_path: Path) -> None:
             assert restored.code == 0, restored.stderr
             # It leaves what it restored behind as a snapshot without a tag, under the working VDI of before.
             async with connect(sheep.host, sheep.port) as cluster:
-                untagged = [inode.snap_id for inode in await cluster.list_vdis() if inode.is_snapshot and not inode.tag]
+                untagged = [
+                    inode.snap_id for inode in (await cluster.list_vdis()).sound if inode.is_snapshot and not inode.tag
+                ]
             assert (await run(Dog(f"vdi read disk -s {max(untagged)}"), sheep.port)).stdout == wanted.stdout, number
 
 

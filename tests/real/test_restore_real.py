@@ -167,7 +167,7 @@ async def test_dog_restores_our_files(client: Cluster, real: RealCluster, backed
     # What dog restored is a snapshot without a tag: it makes the last snapshot the working VDI again, over it.
     (restored,) = [
         inode.snap_id
-        for inode in await client.list_vdis()
+        for inode in (await client.list_vdis()).sound
         if inode.name == backed.name and inode.is_snapshot and not inode.tag
     ]
     assert backed.read(backed.name, str(restored)) == expected

@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
+from asyncbackup.client.cluster import DamagedVdi
 from asyncbackup.client.objects import READ_SIZE, ObjectRead
 from asyncbackup.errors import (
     ClusterNotReady,
@@ -18,16 +19,19 @@ from asyncbackup.errors import (
     ProtocolViolation,
     RequestFailed,
     SnapshotNotFound,
+    TooManyVdis,
     VdiNotFound,
 )
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import Opcode, Result
-from asyncbackup.wire.inode import TABLE_OFFSET
+from asyncbackup.wire.inode import TABLE_OFFSET, Inode
 from asyncbackup.wire.messages import RequestHeader, VdiReply, node_list, vdi_info
 from asyncbackup.wire.oid import btree_oid, data_oid, inode_oid
+from asyncbackup.wire.vdi_ids import first_id
 from tests.disks import OBJECT, SHIFT, make_disk, rewrite_inode
+from tests.faults.claims import ALL_IDS, Claims, bitmap_of
 from tests.faults.proxy import answer, receive, serve
 from tests.waiting import until
 
@@ -222,10 +226,10 @@ async def test_an_unknown_vdi_is_told_with_those_there_are(cluster: Cluster) -> 
     await make_disk(cluster, "one")
     await make_disk(cluster, "two")
 
-    with pytest.raises(VdiNotFound, match="no VDI named 'three'; VDIs are one, two") as caught:
+    with pytest.raises(VdiNotFound, match="no VDI named 'three'; VDIs are two, one") as caught:
         await cluster.find_vdi("three", "a")
 
-    assert caught.value.existing == ("one", "two")
+    assert caught.value.existing == ("two", "one")
 
 
 async def test_an_empty_cluster_says_so(cluster: Cluster) -> None:
@@ -240,7 +244,7 @@ async def test_an_unknown_snapshot_is_told_with_those_there_are(
     await make_disk(cluster)
     await cluster.create_snapshot("disk", "")
 
-    with pytest.raises(SnapshotNotFound, match=rf"no snapshot {told}; snapshots are 1 \(a\), 2 \(b\), 3$"):
+    with pytest.raises(SnapshotNotFound, match=rf"no snapshot {told}; snapshots are 3, 2 \(b\), 1 \(a\)$"):
         await cluster.find_vdi("disk", snapshot)
 
 
@@ -255,7 +259,7 @@ async def test_a_vdi_without_snapshots_says_so(cluster: Cluster) -> None:
 async def test_a_name_that_no_snapshot_can_have_is_not_found(cluster: Cluster, snapshot: str | int) -> None:
     await make_disk(cluster)
 
-    with pytest.raises(SnapshotNotFound, match=r"snapshots are 1 \(a\), 2 \(b\)"):
+    with pytest.raises(SnapshotNotFound, match=r"snapshots are 2 \(b\), 1 \(a\)"):
         await cluster.find_vdi("disk", snapshot)
 
 
@@ -315,7 +319,7 @@ async def test_everything_is_listed_but_what_was_deleted(cluster: Cluster) -> No
         for tag in "cd":
             group.start_soon(cluster.create_vdi, tag, OBJECT)
 
-    listed = sorted((inode.name, inode.tag) for inode in await cluster.list_vdis())
+    listed = sorted((inode.name, inode.tag) for inode in (await cluster.list_vdis()).sound)
 
     assert listed == [("c", ""), ("d", ""), ("one", ""), ("one", "a"), ("one", "b"), ("two", "")]
 
@@ -324,7 +328,7 @@ async def test_an_old_server_lists_its_vdis_without_a_bitmap_of_deleted_ones() -
     async with Sheep(MemoryStore(), release=Release.V0_6) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
         await cluster.create_vdi("disk", OBJECT)
 
-        assert [inode.name for inode in await cluster.list_vdis()] == ["disk"]
+        assert [inode.name for inode in (await cluster.list_vdis()).sound] == ["disk"]
 
 
 async def test_a_list_that_cannot_be_read_is_an_error() -> None:
@@ -339,6 +343,127 @@ async def test_a_short_bitmap_is_a_violation() -> None:
     async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
         with pytest.raises(ProtocolViolation, match="expected 2097152 bytes of bitmap, got 512 bytes"):
             await cluster.list_vdis()
+
+
+def large(count: int) -> dict[int, Inode]:
+    """Make VDIs of three snapshots each; a later name is newer."""
+    inodes = {}
+    for number in range(count):
+        for snap_id in range(1, 5):
+            name = f"vm{number}"
+            vdi_id = first_id(name) + snap_id
+            ctime = 0 if snap_id == 4 else snap_id << 32
+            inodes[vdi_id] = Inode(
+                name, vdi_id, OBJECT, snap_id=snap_id, create_time=number << 32, snap_ctime=ctime, tag=f"t{snap_id}"
+            )
+    return inodes
+
+
+async def test_a_name_that_is_not_there_costs_few_reads_in_a_large_cluster() -> None:
+    claims = Claims.of(large(500).values())
+    async with serve(claims) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        with pytest.raises(VdiNotFound, match=r"no VDI named 'disc'; among others, VDIs are vm\d+, vm\d+, ") as caught:
+            await cluster.find_vdi("disc", "a")
+
+    numbers = [int(name.removeprefix("vm")) for name in caught.value.existing]
+    assert numbers == sorted(numbers, reverse=True)
+    assert len(numbers) > 200, "of each run only the end is read, where the working VDI is"
+    assert claims.requests[Opcode.READ_OBJ] <= 256
+
+
+async def test_a_snapshot_that_is_not_there_costs_only_those_of_its_vdi() -> None:
+    inodes = large(500)
+    inodes[first_id("vm7")] = replace(inodes[first_id("vm8") + 1], vdi_id=first_id("vm7"))
+    claims = Claims.of(inodes.values())
+    async with serve(claims) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        with pytest.raises(SnapshotNotFound, match=r"snapshots are 3 \(t3\), 2 \(t2\), 1 \(t1\)$"):
+            await cluster.find_vdi("vm7", "a")
+
+    assert claims.requests[Opcode.READ_OBJ] == 5
+
+
+async def test_of_many_snapshots_the_newest_are_told() -> None:
+    start = first_id("vm")
+    inodes = [Inode("vm", start + n, OBJECT, snap_id=n, snap_ctime=1) for n in range(1000)]
+    claims = Claims.of(inodes)
+    async with serve(claims) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        with pytest.raises(SnapshotNotFound, match="no snapshot 'a'; among others, snapshots are 999, 998, 997, "):
+            await cluster.find_vdi("vm", "a")
+
+    assert claims.requests[Opcode.READ_OBJ] == 256
+
+
+async def test_a_server_that_claims_all_ids_is_asked_for_few() -> None:
+    claims = Claims(ALL_IDS, lambda _: b"\xff" * 600)
+    async with serve(claims) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        with pytest.raises(VdiNotFound, match="no VDI named 'disk'; see which there are with `asyncbackup vdi list`"):
+            await cluster.find_vdi("disk", "a")
+        with pytest.raises(TooManyVdis, match="16777215 VDIs and snapshots"):
+            await cluster.list_vdis()
+
+    assert claims.requests[Opcode.READ_OBJ] <= 2 * 256
+
+
+@pytest.mark.parametrize("vdi_id", [0, 1 << 24, 0xFFFFFFFF])
+async def test_a_lookup_that_names_no_possible_vdi_is_a_violation(vdi_id: int) -> None:
+    async with (
+        serve(Claims(ALL_IDS, lambda _: b"", found=vdi_id)) as port,
+        connect("127.0.0.1", port, QUICK) as cluster,
+    ):
+        with pytest.raises(ProtocolViolation, match=f"expected a VDI id of 24 bits, got {vdi_id:x}"):
+            await cluster.find_vdi("disk")
+
+
+@pytest.mark.parametrize(
+    ("name", "snapshot", "problem"),
+    [
+        ("disc", 3, "looked up as VDI 'disc' snapshot 3, its inode says that it is VDI 'disk' snapshot 3 tagged 'a'"),
+        ("disk", 4, "looked up as VDI 'disk' snapshot 4, "),
+        ("disk", "b", "looked up as VDI 'disk' snapshot 'b', "),
+        ("disc", None, "looked up as VDI 'disc', "),
+    ],
+)
+async def test_an_inode_of_another_name_or_snapshot_is_refused(
+    name: str, snapshot: int | str | None, problem: str
+) -> None:
+    inode = Inode("disk", 5, OBJECT, tag="a", snap_id=3, snap_ctime=1)
+    async with (
+        serve(Claims(bitmap_of([5]), lambda _: inode.pack(), found=5)) as port,
+        connect("127.0.0.1", port, QUICK) as cluster,
+    ):
+        with pytest.raises(InodeCorrupt, match=problem):
+            await cluster.find_vdi(name, snapshot)
+
+
+async def test_a_vdi_that_was_deleted_since_it_was_looked_up_is_not_found() -> None:
+    gone = Inode("", 5, OBJECT, snap_ctime=1)
+    async with (
+        serve(Claims(bitmap_of([5]), lambda _: gone.pack(), found=5)) as port,
+        connect("127.0.0.1", port, QUICK) as cluster,
+    ):
+        with pytest.raises(VdiNotFound):
+            await cluster.find_vdi("disk", "a")
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 300, ""])
+async def test_a_name_that_cannot_be_sent_is_not_found(name: str) -> None:
+    claims = Claims.of(large(100).values())
+    async with serve(claims) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        with pytest.raises(VdiNotFound, match="among others"):
+            await cluster.find_vdi(name, "a")
+
+    assert not claims.requests[Opcode.GET_VDI_INFO]
+
+
+async def test_a_list_has_the_damaged_ones_apart() -> None:
+    async with (
+        serve(Claims(bitmap_of([5, 6]), lambda vdi_id: Inode("vm", 5, OBJECT).pack())) as port,
+        connect("127.0.0.1", port, QUICK) as cluster,
+    ):
+        vdis = await cluster.list_vdis()
+
+    assert [inode.vdi_id for inode in vdis.sound] == [5]
+    assert vdis.damaged == [DamagedVdi(6, "vm", "its inode says that it is VDI 5")]
 
 
 async def hyper_volume(cluster: Cluster, root: bytes) -> int:

@@ -48,7 +48,7 @@ async def test_a_vdi_of_a_taken_name_is_not_made(cluster: Cluster) -> None:
     with pytest.raises(VdiExists, match="'new' exists already"):
         await NewVdi.create(cluster, "new", SHAPE)
 
-    assert [inode.vdi_id for inode in await cluster.list_vdis()] == [taken]
+    assert [inode.vdi_id for inode in (await cluster.list_vdis()).sound] == [taken]
 
 
 async def test_a_cluster_that_makes_no_vdi_is_told() -> None:
@@ -57,7 +57,7 @@ async def test_a_cluster_that_makes_no_vdi_is_told() -> None:
             await NewVdi.create(cluster, "new", SHAPE)
 
         assert caught.value.result is Result.FULL_VDI
-        assert not await cluster.list_vdis()
+        assert not (await cluster.list_vdis()).sound
 
 
 @pytest.mark.parametrize("release", [Release.V0_4, Release.V0_6])

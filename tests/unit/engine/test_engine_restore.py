@@ -169,7 +169,7 @@ async def test_a_full_backup_goes_on_no_snapshot(backed: Backed) -> None:
 
 
 async def test_a_missing_base_is_told_with_what_exists(backed: Backed) -> None:
-    with pytest.raises(SnapshotNotFound, match=r"1 \(a\), 2 \(b\)"):
+    with pytest.raises(SnapshotNotFound, match=r"2 \(b\), 1 \(a\)"):
         await restore(backed.cluster, [backed.increment], "new", base="c")
 
 

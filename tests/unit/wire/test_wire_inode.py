@@ -88,6 +88,8 @@ def test_a_hyper_volume_is_told_by_its_store_policy() -> None:
         replace(INODE, block_size_shift=31),
         replace(INODE, vdi_size=1 << 42),
         replace(INODE, vdi_size=1 << 54, store_policy=1),
+        replace(INODE, nr_copies=31),
+        replace(INODE, parent_vdi_id=(1 << 24) - 1, snap_ctime=999_999_999),
     ],
 )
 def test_a_sound_inode_passes(inode: Inode) -> None:
@@ -102,6 +104,12 @@ def test_a_sound_inode_passes(inode: Inode) -> None:
         (replace(INODE, block_size_shift=32), "expected a block_size_shift of 20 to 31, got 32"),
         (replace(INODE, vdi_size=(1 << 42) + 1), "at most 1048576 objects, got 1048577"),
         (replace(INODE, vdi_size=(1 << 54) + 1, store_policy=1), "at most 4294967296 objects, got 4294967297"),
+        (replace(INODE, vdi_size=(1 << 64) - 1), "at most 1048576 objects, got 4398046511104"),
+        (replace(INODE, store_policy=2), "expected a store policy of 0 or 1, got 2"),
+        (replace(INODE, nr_copies=32), "expected at most 31 copies, got 32"),
+        (replace(INODE, parent_vdi_id=1 << 24), "expected a parent of 24 bits, got 1000000"),
+        (replace(INODE, create_time=5 << 32 | 10**9), "expected less than 1000000000 nanoseconds, got 1000000000"),
+        (replace(INODE, snap_ctime=(1 << 64) - 1), "expected less than 1000000000 nanoseconds, got 4294967295"),
     ],
 )
 def test_an_inode_that_contradicts_itself_is_refused(inode: Inode, problem: str) -> None:
