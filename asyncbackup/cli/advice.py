@@ -28,7 +28,7 @@ _OF_FACT: Final = {
 _BY_ERROR: Final[dict[type[AsyncBackupError], str]] = {
     TargetExists: "use another name, or --force to replace it",
     OutsideVdi: "see --size",
-    FormatUnclear: "say which with --dialect",
+    FormatUnclear: "say which with --input-format",
     SeekNeeded: "use --format dog",
     ErasureCodingUnknown: "say with --copies how many copies to keep instead",
     BaseUnnamed: (

@@ -11,6 +11,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
+    PATH,
     cluster_options,
     connection_options,
     json_option,
@@ -31,20 +32,20 @@ from asyncbackup.sinks import Sink
 
 @click.command("backup", context_settings=CONTEXT)
 @click.argument("vdi")
-@click.argument("file")
+@click.argument("file", type=PATH)
 @click.option("-s", "--snapshot", callback=snapshot_name, help="What to back up: a snapshot's id (all digits) or tag.")
-@click.option("-F", "--from", "base", callback=snapshot_name, help="Only what differs from this snapshot.")
+@click.option("-F", "--from", "--base", "base", callback=snapshot_name, help="Only what differs from this snapshot.")
 @cluster_options
 @click.option("--live", is_flag=True, help="Back up the working VDI instead of a snapshot: no point in time.")
 @click.option(
     "--format",
     "dialect",
     type=click.Choice([dialect.value for dialect in Dialect]),
-    help="The file's dialect.  [default: collie; dog to standard output]",
+    help="The format to write.  [default: collie; dog to standard output]",
 )
 @connection_options
 @window_options
-@click.option("--manifest", type=click.Path(), help="Where the manifest goes if FILE is `-`.  [default: nowhere]")
+@click.option("--manifest", type=PATH, help="Where the manifest goes if FILE is `-`.  [default: nowhere]")
 @click.option("--no-manifest", is_flag=True, help="Write no FILE.manifest.")
 @click.option("--force", is_flag=True, help="Replace FILE, once the new backup is complete.")
 @quiet_option

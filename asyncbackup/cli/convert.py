@@ -11,7 +11,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.merge import check_output, report
-from asyncbackup.cli.options import byte_count, file_options, json_option, quiet_option, window_options
+from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
 from asyncbackup.cli.progress import replay_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
@@ -27,14 +27,14 @@ _RBD_DIFF: Final = "rbd-diff"
 
 
 @click.command("convert", context_settings=CONTEXT)
-@click.argument("file")
-@click.option("--to", "target", metavar="FILE", required=True, help="What to write; `-` is standard output.")
+@click.argument("file", type=PATH)
+@click.option("--to", "target", type=PATH, metavar="FILE", required=True, help="What to write; `-` is standard output.")
 @click.option(
     "--format",
     "to_format",
     type=click.Choice([*(dialect.value for dialect in Dialect), _RBD_DIFF]),
     required=True,
-    help="The dialect to write, or what `rbd import-diff` reads.",
+    help="The format to write; rbd-diff is what `rbd import-diff` reads.",
 )
 @click.option("--snapshot-name", help="For rbd-diff: the snapshot to make.  [default: the manifest's tag or id]")
 @click.option("--base-name", help="For rbd-diff: the snapshot it goes on.  [default: the manifest's tag or id]")

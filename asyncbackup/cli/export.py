@@ -10,7 +10,7 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT
-from asyncbackup.cli.options import byte_count, file_options, json_option, quiet_option, window_options
+from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
 from asyncbackup.cli.progress import replay_bar
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.engine.chain import ChainOptions
@@ -23,9 +23,11 @@ from asyncbackup.sinks.image import marker_path
 
 
 @click.command("export", context_settings=CONTEXT)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("--to", "image", metavar="IMAGE", required=True, help="The raw image to make; `-` is standard output.")
-@click.option("--base", metavar="IMAGE0", help="An image of what the first backup is the difference to.")
+@click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--to", "image", type=PATH, metavar="IMAGE", required=True, help="The raw image to make; `-` is standard output."
+)
+@click.option("--base", type=PATH, metavar="IMAGE0", help="An image of what the first backup is the difference to.")
 @click.option("--force", is_flag=True, help="Replace IMAGE, once the new one is complete.")
 @click.option("--no-check-base", is_flag=True, help="Do not compare IMAGE0 with what the manifests say of it.")
 @click.option("--size", callback=byte_count, help="Of the VDI.  [default: as the manifest says]")

@@ -8,7 +8,7 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT
-from asyncbackup.cli.options import file_options, json_option
+from asyncbackup.cli.options import PATH, file_options, json_option
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import describe
 from asyncbackup.engine.info import Info, info
@@ -18,12 +18,12 @@ from asyncbackup.format.manifest import Subject
 
 
 @click.command("info", context_settings=CONTEXT)
-@click.argument("file")
+@click.argument("file", type=PATH)
 @click.option("--records", "with_records", is_flag=True, help="List each record.")
 @file_options
 @json_option
 def command(*, file: str, with_records: bool, dialect: Dialect | None, object_size: int | None, as_json: bool) -> None:
-    """Tell what backup FILE is: its dialect, how much is in it, and what its manifest says.
+    """Tell what backup FILE is: its format, how much is in it, and what its manifest says.
 
     FILE `-` is standard input.
     """
@@ -72,7 +72,7 @@ class _JsonListing:
 def _report(found: Info) -> str:
     lines = [
         f"file      {found.file}",
-        f"dialect   {found.dialect.value}",
+        f"format    {found.dialect.value}",
         f"records   {found.records:,}",
         f"data      {text.size(found.data_bytes)} ({found.data_bytes} bytes)",
     ]

@@ -12,6 +12,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
+    PATH,
     cluster_options,
     file_options,
     json_option,
@@ -32,15 +33,19 @@ from asyncbackup.format import Dialect
 
 
 @click.command("merge", context_settings=CONTEXT)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("--to", "target", metavar="FILE", required=True, help="The backup to make; `-` is standard output.")
+@click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
+@click.option(
+    "--to", "target", type=PATH, metavar="FILE", required=True, help="The backup to make; `-` is standard output."
+)
 @click.option(
     "--format",
     "to_dialect",
     type=click.Choice([dialect.value for dialect in Dialect]),
-    help="Its dialect.  [default: collie; dog to standard output]",
+    help="The format to write.  [default: collie; dog to standard output]",
 )
-@click.option("--base-image", metavar="IMAGE", help="An image of what the first backup is the difference to.")
+@click.option(
+    "--base-image", type=PATH, metavar="IMAGE", help="An image of what the first backup is the difference to."
+)
 @click.option("--base-vdi", metavar="VDI", help="The VDI that has it as snapshot -s.")
 @click.option("-s", "--snapshot", callback=snapshot_name, help="That snapshot: its id (all digits) or tag.")
 @cluster_options

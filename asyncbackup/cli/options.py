@@ -1,13 +1,16 @@
-"""Options that several verbs share, and how their values are read."""
+"""Arguments and options that several verbs share, and how their values are read."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from fractions import Fraction
+from functools import wraps
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from asyncbackup.cli import text
 from asyncbackup.client import ClientOptions
@@ -15,12 +18,19 @@ from asyncbackup.engine.options import MIN_MEMORY, BackupOptions
 from asyncbackup.format import Dialect
 from asyncbackup.wire.constants import DEFAULT_PORT
 
+_MAX_PORT: Final = 65535
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _DEFAULTS: Final = BackupOptions()
 _CLIENT_DEFAULTS: Final = ClientOptions()
 _MEMORY: Final = f"{_DEFAULTS.memory >> 20}M"
-_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_SIZE: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,19})?) ?(?:([KMGTP])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII)
+_NODE: Final = re.compile(r"\[(?P<ipv6>[^]]+)](?::(?P<port6>[0-9]{1,5}))?|(?P<host>[^][:]+):(?P<port>[0-9]{1,5})")
+
+PATH: Final = click.Path(readable=False, allow_dash=True)
+"""The type of what is a path, so that shells complete it. What is there is judged later, and by who opens it."""
 
 
 def snapshot_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | str | None:
@@ -33,22 +43,85 @@ def snapshot_name(_ctx: click.Context, _param: click.Parameter, value: str | Non
 
 
 def byte_count(_ctx: click.Context, _param: click.Parameter, value: str | int | None) -> int | None:
-    """Read a number of bytes, perhaps with K, M, G or T for powers of 1024."""
+    """Read a number of bytes such as ``1.5G``, ``200M``, ``4KiB`` or ``64 MiB``: letters are powers of 1024."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d+)([KMGT]?)(i?B)?", str(value).strip(), re.IGNORECASE)
+    match = _SIZE.fullmatch(str(value).strip())
     if match is None:
-        raise click.BadParameter(f"expected a size such as 64M or 1G, got {value!r}")
-    return int(match[1]) * _UNITS[match[2].upper()]
+        raise click.BadParameter(f"expected a size such as 64M or 1.5G, got {value!r}")
+    count = Fraction(match[1]) * _UNITS[(match[2] or "").upper()]
+    if count.denominator != 1:
+        raise click.BadParameter(f"expected a whole number of bytes, got {value!r}, which is {float(count):.2f}")
+    return count.numerator
+
+
+class _Node(NamedTuple):
+    host: str
+    port: int | None
+
+
+class _NodeType(click.ParamType[_Node]):
+    """``HOST``, ``HOST:PORT``, ``[IPV6]:PORT``, ``[IPV6]`` or ``IPV6``."""
+
+    name = "HOST[:PORT]"
+
+    def convert(self, value: str | _Node, param: click.Parameter | None, ctx: click.Context | None) -> _Node:
+        if isinstance(value, _Node):
+            return value
+        match = _NODE.fullmatch(value)
+        host = (match["ipv6"] or match["host"]) if match else value
+        port = (match["port6"] or match["port"]) if match else None
+        # A bare IPv6 address has two colons at least; what has one, or a bracket, and is no match, is mistyped.
+        is_mistyped = match is None and (value.count(":") == 1 or not {"[", "]"}.isdisjoint(value))
+        if not host or is_mistyped:
+            self.fail(f"expected HOST, HOST:PORT or [IPV6]:PORT, got {value!r}", param, ctx)
+        if port is not None and not 1 <= int(port) <= _MAX_PORT:
+            self.fail(f"expected a port from 1 to {_MAX_PORT}, got {port}", param, ctx)
+        return _Node(host, None if port is None else int(port))
 
 
 def cluster_options(function: _Function) -> _Function:
-    """Add -a and -p, which mean what they mean to dog."""
-    address = click.option("-a", "--address", default="localhost", show_default=True, help="A node of the cluster.")
-    port = click.option(
-        "-p", "--port", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True, help="Its port."
+    """Add -a and -p, which mean what they mean to dog. ``function`` gets ``address`` and ``port``, each one thing."""
+
+    @wraps(function)
+    def call(*, address: _Node, port: int, **others: Any) -> Any:
+        return function(address=address.host, port=_choose_port(address, port), **others)
+
+    add_address = click.option(
+        "-a",
+        "--address",
+        type=_NodeType(),
+        default="localhost",
+        envvar="ASYNCBACKUP_ADDRESS",
+        show_envvar=True,
+        show_default=True,
+        help="A node of the cluster: its name or IP address, perhaps with :PORT.",
     )
-    return address(port(function))
+    add_port = click.option(
+        "-p",
+        "--port",
+        type=click.IntRange(1, _MAX_PORT),
+        default=DEFAULT_PORT,
+        envvar="ASYNCBACKUP_PORT",
+        show_envvar=True,
+        show_default=True,
+        help="The port that the node listens at.",
+    )
+    return add_address(add_port(cast(_Function, call)))
+
+
+def _choose_port(node: _Node, port: int) -> int:
+    """Choose between the port of -a and that of -p: what was typed goes before the environment and the default."""
+    context = click.get_current_context()
+    rank = [ParameterSource.DEFAULT, ParameterSource.ENVIRONMENT, ParameterSource.COMMANDLINE].index
+    with_address, alone = (
+        rank(context.get_parameter_source(name) or ParameterSource.DEFAULT) for name in ("address", "port")
+    )
+    if node.port is None or alone > with_address:
+        return port
+    if alone == with_address and port != node.port:
+        raise click.UsageError(f"the address says port {node.port}, and --port says {port}: give one of them")
+    return node.port
 
 
 def connection_options(function: _Function) -> _Function:
@@ -58,7 +131,7 @@ def connection_options(function: _Function) -> _Function:
         type=click.IntRange(1),
         default=_CLIENT_DEFAULTS.connections,
         show_default=True,
-        help="To the node.",
+        help="How many connections to make to the node.",
     )
     timeout = click.option(
         "--timeout",
@@ -66,7 +139,7 @@ def connection_options(function: _Function) -> _Function:
         callback=_seconds,
         default=_CLIENT_DEFAULTS.request_timeout_s,
         show_default=True,
-        help="Seconds for the node to answer what is asked at a time.",
+        help="Fail if the node does not answer a request within this many seconds.",
     )
     return connections(timeout(function))
 
@@ -80,10 +153,19 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: float) -> floa
 def window_options(function: _Function) -> _Function:
     """Add --in-flight and --memory."""
     in_flight = click.option(
-        "--in-flight", type=click.IntRange(1), default=_DEFAULTS.in_flight, show_default=True, help="Objects."
+        "--in-flight",
+        type=click.IntRange(1),
+        default=_DEFAULTS.in_flight,
+        show_default=True,
+        help="How many objects to work on at a time.",
     )
     memory = click.option(
-        "--memory", callback=_memory, default=_MEMORY, show_default=True, help="For objects in flight."
+        "--memory",
+        metavar="SIZE",
+        callback=_memory,
+        default=_MEMORY,
+        show_default=True,
+        help="How much memory the objects that are worked on may take.",
     )
     return in_flight(memory(function))
 
@@ -97,17 +179,21 @@ def _memory(ctx: click.Context, param: click.Parameter, value: str) -> int:
 
 
 def file_options(function: _Function) -> _Function:
-    """Add --dialect and --object-size, for backups without a manifest."""
-    dialect = click.option(
-        "--dialect",
+    """Add --input-format and --object-size, for backups without a manifest."""
+    input_format = click.option(
+        "--input-format",
+        "dialect",
         type=click.Choice([dialect.value for dialect in Dialect]),
         callback=_dialect,
-        help="The dialect of the files.  [default: as they look]",
+        help="The format that FILE is in.  [default: as its manifest says, or as it looks]",
     )
     object_size = click.option(
-        "--object-size", callback=byte_count, help="Where no manifest says how large the objects are."
+        "--object-size",
+        metavar="SIZE",
+        callback=byte_count,
+        help="How large the VDI's objects are.  [default: as the manifest says]",
     )
-    return dialect(object_size(function))
+    return input_format(object_size(function))
 
 
 def _dialect(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Dialect | None:

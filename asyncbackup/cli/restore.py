@@ -9,6 +9,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
+    PATH,
     byte_count,
     cluster_options,
     connection_options,
@@ -29,7 +30,7 @@ from asyncbackup.format import Dialect
 
 
 @click.command("restore", context_settings=CONTEXT)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option("--to", required=True, metavar="VDI", help="The new VDI; nothing of this name may exist.")
 @click.option("-s", "--snapshot", "base", callback=snapshot_name, help="What increments go on: a snapshot's id or tag.")
 @click.option("--base-vdi", metavar="VDI", help="What -s is a snapshot of.  [default: the VDI that was backed up]")

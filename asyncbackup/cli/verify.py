@@ -11,6 +11,7 @@ from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
+    PATH,
     cluster_options,
     connection_options,
     file_options,
@@ -46,7 +47,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 
 
 @click.command("verify", context_settings=CONTEXT)
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option("--against", "vdi", metavar="VDI", help="Compare the records with what this VDI has.")
 @click.option("-s", "--snapshot", callback=snapshot_name, help="Of VDI, by id or tag.  [default: the working VDI]")
 @click.option("--sample", metavar="N%", callback=_share, help="Of what should be as in the base, audit so much, too.")

@@ -22,6 +22,7 @@ from asyncbackup.errors import AsyncBackupError, ConnectionLost, ProtocolViolati
 from asyncbackup.wire.constants import Result
 from asyncbackup.wire.framing import MessageReader, Placement
 from asyncbackup.wire.messages import Request, ResponseHeader
+from asyncbackup.wire.nodes import format_address
 
 _NO_PAYLOAD: Final = memoryview(b"")
 
@@ -87,7 +88,7 @@ class Connection(asyncio.BufferedProtocol):
     @classmethod
     async def open(cls, host: str, port: int, timeout_s: float, depth: int) -> Connection:
         """Connect. Raises Unreachable if nothing accepts within ``timeout_s`` seconds."""
-        address = f"{host}:{port}"
+        address = format_address(host, port)
         try:
             async with asyncio.timeout(timeout_s):
                 loop = asyncio.get_running_loop()

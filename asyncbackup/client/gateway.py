@@ -14,7 +14,7 @@ from asyncbackup.errors import ClusterNotReady, RequestFailed, Unreachable, sing
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import INTERNAL_VERSIONS, PUBLIC_VERSIONS, Result
 from asyncbackup.wire.messages import Request
-from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE
+from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, format_address
 
 
 class Gateway:
@@ -40,7 +40,7 @@ class Gateway:
 
     @property
     def address(self) -> str:
-        return f"{self.host}:{self.port}"
+        return format_address(self.host, self.port)
 
     @property
     def in_flight(self) -> int:

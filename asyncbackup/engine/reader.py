@@ -236,7 +236,7 @@ class BackupReader:
 
     def _check_subject(self, subject: Subject) -> None:
         for what, told, found in (
-            ("dialect", self._dialect and self._dialect.value, subject.dialect.value),
+            ("format", self._dialect and self._dialect.value, subject.dialect.value),
             ("object size", self._object_size, subject.object_size),
         ):
             if told not in (None, found):

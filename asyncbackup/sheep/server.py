@@ -15,6 +15,7 @@ from asyncbackup.sheep.service import Service
 from asyncbackup.sheep.store import Store
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.messages import RequestHeader
+from asyncbackup.wire.nodes import format_address
 
 
 class Sheep:
@@ -55,7 +56,7 @@ class Sheep:
     @property
     def address(self) -> str:
         """``host:port`` as bound."""
-        return f"{self.host}:{self.port}"
+        return format_address(self.host, self.port)
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The node list of a 1.0 cluster: who serves it, and where."""
+"""The nodes of a cluster: who serves it, and where; their list is that of 1.0."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class Node:
     zone: int
     vnodes: int
     space: int
+
+
+def format_address(host: str, port: int) -> str:
+    """Write ``host:port``, an IPv6 address in brackets: what people type, and messages say."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def pack_node(node: Node) -> bytes:

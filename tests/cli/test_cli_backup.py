@@ -52,6 +52,13 @@ def test_a_file_is_collie_and_has_a_manifest(command: Command, served: Served, t
     assert left_in(tmp_path) == ["file", "file.manifest"]
 
 
+@pytest.mark.parametrize("option", ["-F", "--from", "--base"])
+def test_the_base_has_several_names(command: Command, served: Served, tmp_path: Path, option: str) -> None:
+    outcome = command("backup", "disk", tmp_path / "file", "-s", "b", option, "a", "-p", served.port)
+
+    assert outcome.out.decode().startswith("disk b against a: 5 objects in ")
+
+
 def test_a_manifest_can_be_done_without(command: Command, served: Served, tmp_path: Path) -> None:
     command("backup", "disk", tmp_path / "file", "-s", "b", "--no-manifest", "-p", served.port)
 
@@ -187,7 +194,7 @@ def test_no_progress_is_shown_where_it_is_not_wanted(served: Served, tmp_path: P
         (["backup", "disk", "file", "-s", "a", "--live"], "give either -s or --live, not both"),
         (["backup", "disk", "file", "-s", "0"], "snapshot ids start at 1"),
         (["backup", "disk", "file", "-s", "a", "--memory", "1K"], "expected at least 1.0 MiB"),
-        (["backup", "disk", "file", "-s", "a", "--memory", "lots"], "expected a size such as 64M or 1G, got 'lots'"),
+        (["backup", "disk", "file", "-s", "a", "--memory", "lots"], "expected a size such as 64M or 1.5G, got 'lots'"),
         (["backup", "disk", "file", "-s", "a", "--format", "tar"], "'tar' is not one of 'collie', 'dog'"),
         (["backup", "disk", "file", "-s", "a", "--timeout", "0"], "0.0 is not in the range"),
         (["backup", "disk", "file", "-s", "a", "--timeout", "nan"], "expected a number of seconds, got nan"),

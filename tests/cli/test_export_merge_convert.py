@@ -127,7 +127,7 @@ def test_export_without_manifests_takes_sizes_from_the_command_line(
         str(SIZE),
         "--object-size",
         "1M",
-        "--dialect",
+        "--input-format",
         "collie",
     )
 
@@ -191,7 +191,7 @@ def test_a_backup_comes_from_a_pipe(files: Files, tmp_path: Path) -> None:
     files.without_manifests()
 
     ran = piped(
-        *("export", "-", files.ab, "--to", tmp_path / "image", "--dialect", "collie"),
+        *("export", "-", files.ab, "--to", tmp_path / "image", "--input-format", "collie"),
         *("--size", SIZE, "--object-size", OBJECT),
         data=files.a.read_bytes(),
     )
@@ -260,7 +260,17 @@ def test_merge_into_a_pipe(files: Files, tmp_path: Path) -> None:
     (tmp_path / "merged").write_bytes(ran.stdout)
 
     exported = piped(
-        "export", tmp_path / "merged", "--to", "-", "-q", "--size", str(SIZE), "--object-size", "1M", "--dialect", "dog"
+        "export",
+        tmp_path / "merged",
+        "--to",
+        "-",
+        "-q",
+        "--size",
+        str(SIZE),
+        "--object-size",
+        "1M",
+        "--input-format",
+        "dog",
     )
 
     assert exported.stdout == files.images["c"], exported.stderr

@@ -46,7 +46,7 @@ def test_info_tells_what_a_file_is(command: Command, files: list[Path]) -> None:
 
     assert (outcome.code, outcome.err) == (0, "")
     told = dict(line.split(maxsplit=1) for line in outcome.out.decode().splitlines())
-    assert told["dialect"] == "collie"
+    assert told["format"] == "collie"
     assert told["records"] == "5"
     assert told["vdi"].startswith("disk, 8.0 MiB")
     assert told["snapshot"].startswith("2 'b' (vdi id ")

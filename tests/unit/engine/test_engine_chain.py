@@ -147,7 +147,7 @@ async def test_files_of_two_object_sizes_are_no_chain(files: Files) -> None:
             ChainOptions(object_size=2 * OBJECT),
             f"expected object size {2 * OBJECT} of .*, but its manifest says {OBJECT}",
         ),
-        (ChainOptions(dialect=Dialect.DOG), "expected dialect dog of .*, but its manifest says collie"),
+        (ChainOptions(dialect=Dialect.DOG), "expected format dog of .*, but its manifest says collie"),
     ],
 )
 async def test_options_that_a_manifest_contradicts_are_refused(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncbackup.wire.nodes import NODE_ENTRY_SIZE, Node, pack_node, unpack_nodes
+from asyncbackup.wire.nodes import NODE_ENTRY_SIZE, Node, format_address, pack_node, unpack_nodes
 
 NODE = Node("192.168.1.2", 7000, zone=4, vnodes=128, space=1 << 40)
 
@@ -35,3 +35,8 @@ def test_an_empty_list_has_no_nodes() -> None:
 def test_a_list_of_broken_entries_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a multiple of 80 bytes, got 79"):
         unpack_nodes(bytes(79))
+
+
+@pytest.mark.parametrize(("host", "address"), [("sheep1", "sheep1:7000"), ("::1", "[::1]:7000")])
+def test_an_address_tells_the_host_from_the_port(host: str, address: str) -> None:
+    assert format_address(host, 7000) == address
