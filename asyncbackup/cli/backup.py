@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from contextlib import AbstractAsyncContextManager
 
 import click
 
 from asyncbackup.cli import text
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     cluster_options,
@@ -19,6 +17,7 @@ from asyncbackup.cli.options import (
     snapshot_name,
     window_options,
 )
+from asyncbackup.cli.output import COMPLETE, is_terminal, say, say_json, warn
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
@@ -30,7 +29,7 @@ from asyncbackup.format import Dialect
 from asyncbackup.sinks import Sink
 
 
-@click.command("backup", context_settings=CONTEXT)
+@click.command("backup", cls=Verb, context_settings=CONTEXT)
 @click.argument("vdi")
 @click.argument("file", type=PATH)
 @click.option("-s", "--snapshot", callback=snapshot_name, help="What to back up: a snapshot's id (all digits) or tag.")
@@ -88,7 +87,7 @@ def command(
     client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
     options = BackupOptions(dialect=format_, in_flight=in_flight, memory=memory)
     if live and not quiet:
-        click.echo(f"warning: backing up {vdi} while it may be written: this is no point in time", err=True)
+        warn(f"backing up {vdi} while it may be written: this is no point in time")
 
     async def work(on_progress: OnProgress) -> Summary:
         # The target first: what is wrong with it should be told before anything is read.
@@ -113,9 +112,9 @@ def command(
 
         summary = run_async(lambda: work(tell))
     if as_json:
-        click.echo(json.dumps(summary.as_dict()), err=to_stdout)
+        say_json(summary.as_dict(), err=to_stdout, done=COMPLETE)
     elif not quiet:
-        click.echo(_report(summary, file), err=to_stdout)
+        say(*_report(summary, file), err=to_stdout, done=COMPLETE)
 
 
 def _check_usage(snapshot: int | str | None, *, live: bool, to_stdout: bool, dialect: Dialect) -> None:
@@ -125,17 +124,19 @@ def _check_usage(snapshot: int | str | None, *, live: bool, to_stdout: bool, dia
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
     if to_stdout and dialect.needs_seek:
         raise click.UsageError("a collie backup is completed at its beginning: it cannot go to `-`; use --format dog")
-    if to_stdout and sys.stdout.isatty():
+    if to_stdout and is_terminal():
         raise click.UsageError("a backup is not for a terminal: redirect standard output, or name a file")
 
 
-def _report(summary: Summary, file: str) -> str:
+def _report(summary: Summary, file: str) -> list[str]:
     what = f"{summary.vdi} {summary.snapshot or '(live)'}"
     against = f" against {summary.base}" if summary.base is not None else ""
     target = "standard output" if file == "-" else file
     rate = summary.bytes_read / max(summary.elapsed_s, 1e-6)
-    return (
-        f"{what}{against}: {text.objects(summary.records)} in {text.size(summary.bytes_written)} to {target}\n"
-        f"compared {text.objects(summary.objects_planned)}, skipped {summary.objects_shared:,} shared; "
-        f"read {text.size(summary.bytes_read)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
-    )
+    return [
+        f"{what}{against}: {text.objects(summary.records)} in {text.size(summary.bytes_written)} to {target}",
+        (
+            f"compared {text.objects(summary.objects_planned)}, skipped {summary.objects_shared:,} shared; "
+            f"read {text.size(summary.bytes_read)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
+        ),
+    ]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Final
 
 import click
 
 from asyncbackup.cli import text
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.merge import check_output, report
 from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
+from asyncbackup.cli.output import COMPLETE, say, say_json
 from asyncbackup.cli.progress import replay_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
@@ -26,7 +25,7 @@ from asyncbackup.sinks import FileSink, PipeSink
 _RBD_DIFF: Final = "rbd-diff"
 
 
-@click.command("convert", context_settings=CONTEXT)
+@click.command("convert", cls=Verb, context_settings=CONTEXT)
 @click.argument("file", type=PATH)
 @click.option("--to", "target", type=PATH, metavar="FILE", required=True, help="What to write; `-` is standard output.")
 @click.option(
@@ -75,7 +74,7 @@ def command(
 
     async def work(on_progress: OnReplay) -> MergeSummary | RbdDiffSummary:
         if to_rbd:
-            async with PipeSink(sys.stdout.fileno()) if to_stdout else FileSink(target, replace=force) as sink:
+            async with PipeSink(1) if to_stdout else FileSink(target, replace=force) as sink:
                 return await convert_to_rbd_diff(
                     file,
                     sink,
@@ -96,16 +95,18 @@ def command(
     with replay_bar(wanted=not (quiet or as_json)) as tell:
         summary = run_async(lambda: work(tell))
     if as_json:
-        click.echo(json.dumps(summary.as_dict()), err=to_stdout)
+        say_json(summary.as_dict(), err=to_stdout, done=COMPLETE)
     elif not quiet:
         told = _report(summary, target) if isinstance(summary, RbdDiffSummary) else report(summary, target)
-        click.echo(told, err=to_stdout)
+        say(*told, err=to_stdout, done=COMPLETE)
 
 
-def _report(summary: RbdDiffSummary, target: str) -> str:
+def _report(summary: RbdDiffSummary, target: str) -> list[str]:
     rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
-    return (
-        f"{'standard output' if target == '-' else target}: {summary.snapshot or 'no snapshot'} "
-        f"{f'against {summary.base}' if summary.base else 'in full'}, of an image of {text.size(summary.size)}\n"
-        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
-    )
+    return [
+        (
+            f"{'standard output' if target == '-' else target}: {summary.snapshot or 'no snapshot'} "
+            f"{f'against {summary.base}' if summary.base else 'in full'}, of an image of {text.size(summary.size)}"
+        ),
+        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)",
+    ]

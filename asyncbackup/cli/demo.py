@@ -13,7 +13,8 @@ import anyio
 import click
 
 from asyncbackup.cli import guest, text
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
+from asyncbackup.cli.output import say
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Cluster, connect
 from asyncbackup.engine.backup import backup
@@ -24,7 +25,7 @@ from asyncbackup.format import Dialect
 from asyncbackup.sheep import MemoryStore, Sheep
 
 
-@click.command("demo", context_settings=CONTEXT)
+@click.command("demo", cls=Verb, context_settings=CONTEXT)
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
 def command(folder: Path | None) -> None:
     """Show an incremental backup being made.
@@ -45,23 +46,21 @@ def command(folder: Path | None) -> None:
 async def _demonstrate(folder: Path) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
         size = text.size(guest.SIZE)
-        click.echo(f"An embedded sheep serves at {sheep.address}; on it a guest's volume `{guest.VDI}` of {size}.\n")
-        await guest.live(cluster, guest.DAYS[:2], say=click.echo)
-        click.echo()
+        say(f"An embedded sheep serves at {sheep.address}; on it a guest's volume `{guest.VDI}` of {size}.", "")
+        await guest.live(cluster, guest.DAYS[:2], say=say)
+        say()
         await _show(cluster, folder / "vm.monday", "monday", None)
         summary = await _show(cluster, folder / "vm.tuesday", "tuesday", "monday")
-        click.echo(f"Only where the two snapshots own different objects was anything read: {_skipped(summary)}.")
+        say(f"Only where the two snapshots own different objects was anything read: {_skipped(summary)}.")
         await _compare_with_dog(cluster, folder)
 
 
 async def _show(cluster: Cluster, file: Path, snapshot: str, base: str | None) -> Summary:
-    click.echo(f"$ asyncbackup backup -s {snapshot}{f' -F {base}' if base else ''} vm {file}")
+    say(f"$ asyncbackup backup -s {snapshot}{f' -F {base}' if base else ''} vm {file}")
     summary = await backup(cluster, "vm", file, snapshot=snapshot, base=base)
-    click.echo(f"    read     {_amount(summary.objects_read, summary.bytes_read)} in {summary.elapsed_s:.2f} s")
-    click.echo(f"    skipped  {text.objects(summary.objects_shared)} that both snapshots share")
-    click.echo(
-        f"    written  {text.objects(summary.records)} that differ, trimmed to {text.size(summary.bytes_written)}\n"
-    )
+    say(f"    read     {_amount(summary.objects_read, summary.bytes_read)} in {summary.elapsed_s:.2f} s")
+    say(f"    skipped  {text.objects(summary.objects_shared)} that both snapshots share")
+    say(f"    written  {text.objects(summary.records)} that differ, trimmed to {text.size(summary.bytes_written)}", "")
     return summary
 
 
@@ -77,7 +76,7 @@ def _amount(count: int, size: int) -> str:
 async def _compare_with_dog(cluster: Cluster, folder: Path) -> None:
     dog = shutil.which("dog")
     if dog is None:
-        click.echo("`dog`, the reference client, is not on PATH: with it, this would compare the two.")
+        say("`dog`, the reference client, is not on PATH: with it, this would compare the two.")
         return
     ours, theirs = folder / "vm.tuesday.dog-format", folder / "vm.tuesday.by-dog"
     summary = await backup(
@@ -89,7 +88,7 @@ async def _compare_with_dog(cluster: Cluster, folder: Path) -> None:
         result = await anyio.run_process(command_line, stdout=target, stderr=subprocess.PIPE, check=False)
     elapsed_s = time.monotonic() - started
     if result.returncode:
-        click.echo(f"`dog vdi backup` failed: {result.stderr.decode(errors='replace').strip()}")
+        say(f"`dog vdi backup` failed: {result.stderr.decode(errors='replace').strip()}")
         return
     same = "the same bytes" if ours.read_bytes() == theirs.read_bytes() else "OTHER BYTES"
-    click.echo(f"`dog vdi backup` writes {same}, in {elapsed_s:.2f} s instead of {summary.elapsed_s:.2f} s.")
+    say(f"`dog vdi backup` writes {same}, in {elapsed_s:.2f} s instead of {summary.elapsed_s:.2f} s.")

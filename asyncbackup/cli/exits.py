@@ -27,7 +27,7 @@ class ExitCode(IntEnum):
     FULL = 4
     MISSING = 5
     USAGE = 64
-    INTERRUPTED = 130
+    BUG = 70
 
 
 _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (

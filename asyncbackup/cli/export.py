@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
+from typing import Final
 
 import click
 
 from asyncbackup.cli import text
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
+from asyncbackup.cli.output import is_terminal, say, say_json
 from asyncbackup.cli.progress import replay_bar
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.engine.chain import ChainOptions
@@ -21,8 +21,10 @@ from asyncbackup.format import Dialect
 from asyncbackup.sinks import PipeSink
 from asyncbackup.sinks.image import marker_path
 
+_COMPLETE: Final = "the image itself is complete"
 
-@click.command("export", context_settings=CONTEXT)
+
+@click.command("export", cls=Verb, context_settings=CONTEXT)
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--to", "image", type=PATH, metavar="IMAGE", required=True, help="The raw image to make; `-` is standard output."
@@ -77,7 +79,7 @@ def command(
 
         if not to_stdout:
             return await into(image)
-        async with PipeSink(sys.stdout.fileno()) as sink:
+        async with PipeSink(1) as sink:
             return await into(sink)
 
     with replay_bar(wanted=not (quiet or as_json)) as tell:
@@ -86,13 +88,13 @@ def command(
         except Interrupted as error:
             raise _interrupted(error, image) from error
     if as_json:
-        click.echo(json.dumps(summary.as_dict()), err=to_stdout)
+        say_json(summary.as_dict(), err=to_stdout, done=_COMPLETE)
     elif not quiet:
-        click.echo(_report(summary, image), err=to_stdout)
+        say(*_report(summary, image), err=to_stdout, done=_COMPLETE)
 
 
 def _check_usage(files: Sequence[str], *, to_stdout: bool) -> None:
-    if to_stdout and sys.stdout.isatty():
+    if to_stdout and is_terminal():
         raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
     if files.count("-") > 1:
         raise click.UsageError("standard input can be read only once")
@@ -105,11 +107,13 @@ def _interrupted(error: Interrupted, image: str) -> Interrupted:
     return Interrupted(error.number, f"{image} is half rolled: the same command finishes it")
 
 
-def _report(summary: ExportSummary, image: str) -> str:
+def _report(summary: ExportSummary, image: str) -> list[str]:
     target = "standard output" if image == "-" else image
     rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
-    return (
-        f"{target}: {text.size(summary.size)} from {text.backups(summary.files)}"
-        f"{', in place' if summary.in_place else ''}{'' if summary.checked else ', not checked: no manifest'}\n"
-        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
-    )
+    return [
+        (
+            f"{target}: {text.size(summary.size)} from {text.backups(summary.files)}"
+            f"{', in place' if summary.in_place else ''}{'' if summary.checked else ', not checked: no manifest'}"
+        ),
+        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)",
+    ]

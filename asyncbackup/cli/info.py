@@ -7,8 +7,9 @@ import json
 import click
 
 from asyncbackup.cli import text
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, file_options, json_option
+from asyncbackup.cli.output import say, say_json_text
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import describe
 from asyncbackup.engine.info import Info, info
@@ -17,7 +18,7 @@ from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
 
 
-@click.command("info", context_settings=CONTEXT)
+@click.command("info", cls=Verb, context_settings=CONTEXT)
 @click.argument("file", type=PATH)
 @click.option("--records", "with_records", is_flag=True, help="List each record.")
 @file_options
@@ -40,14 +41,14 @@ class _TextListing:
 
     async def add(self, record: Record) -> None:
         if self._empty:
-            click.echo(f"{'IDX':>10}  {'OFFSET':>10}  {'LENGTH':>10}  XXH3_128 OF DATA")
+            say(f"{'IDX':>10}  {'OFFSET':>10}  {'LENGTH':>10}  XXH3_128 OF DATA")
             self._empty = False
         header, digests = record.header, record.digests
         digest = digests.data if digests else "-"
-        click.echo(f"{header.idx:>10}  {header.offset:>10}  {header.length:>10}  {digest}")
+        say(f"{header.idx:>10}  {header.offset:>10}  {header.length:>10}  {digest}")
 
     def end(self, found: Info) -> None:
-        click.echo(_report(found))
+        say(*_report(found))
 
 
 class _JsonListing:
@@ -61,15 +62,15 @@ class _JsonListing:
         fields: dict[str, object] = {"idx": header.idx, "offset": header.offset, "length": header.length}
         if digests:
             fields |= {"data": digests.data, "base": digests.base}
-        click.echo(('{"record_list": [' if self._empty else ", ") + json.dumps(fields), nl=False)
+        say_json_text(('{"record_list": [' if self._empty else ", ") + json.dumps(fields))
         self._empty = False
 
     def end(self, found: Info) -> None:
         whole = json.dumps(found.as_dict())
-        click.echo(whole if self._empty else "], " + whole.removeprefix("{"))
+        say_json_text((whole if self._empty else "], " + whole.removeprefix("{")) + "\n")
 
 
-def _report(found: Info) -> str:
+def _report(found: Info) -> list[str]:
     lines = [
         f"file      {found.file}",
         f"format    {found.dialect.value}",
@@ -82,7 +83,7 @@ def _report(found: Info) -> str:
         lines.append("manifest  none: nothing says what this is a backup of")
     else:
         lines += _of_manifest(found.manifest)
-    return "\n".join(lines)
+    return lines
 
 
 def _of_manifest(subject: Subject) -> list[str]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import importlib
 import os
-import sys
+import shlex
+import traceback
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from contextlib import suppress
+from typing import Final
 
 import click
+from click.shell_completion import shell_complete
 
 from asyncbackup import __version__
 from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode, exit_code
+from asyncbackup.cli.output import CannotPrint, complain, say
 from asyncbackup.cli.running import Interrupted
-from asyncbackup.errors import AsyncBackupError
+from asyncbackup.errors import AsyncBackupError, single_error
 
 _VERBS: Final = {
     "backup": "Back up a snapshot of a VDI, or its difference to an older one.",
@@ -29,10 +35,51 @@ _VERBS: Final = {
     "vdi": "Show the VDIs of a cluster and their snapshots.",
 }
 
+_NAME: Final = "asyncbackup"
+_COMPLETION: Final = "_ASYNCBACKUP_COMPLETE"
+"""The variable by which a shell asks for completions, as click names it."""
+
+_TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+_LONGEST: Final = 300
+"""Characters of an exception, or of a command line, to show."""
+
 CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class _Verbs(click.Group):
+def _say_help(context: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - called by click
+    if value and not context.resilient_parsing:
+        say(*context.get_help().split("\n"))
+        context.exit()
+
+
+def _say_version(context: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - called by click
+    if value and not context.resilient_parsing:
+        say(f"{_NAME}, version {__version__}")
+        context.exit()
+
+
+class Verb(click.Command):
+    """A command whose help goes out where everything does."""
+
+    def get_help_option(self, context: click.Context) -> click.Option | None:
+        option = super().get_help_option(context)
+        if option is not None:
+            option.callback = _say_help
+        return option
+
+
+class VerbGroup(Verb, click.Group):
+    """A group of verbs. Without one it prints its help, but that is no success: a script that forgot it should fail."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        if not arguments and not context.resilient_parsing:
+            say(*context.get_help().split("\n"))
+            context.exit(ExitCode.USAGE)
+        return super().parse_args(context, arguments)
+
+
+class _Verbs(VerbGroup):
     """Imports a verb's module when it is called: what one verb needs does not delay another."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
@@ -49,40 +96,73 @@ class _Verbs(click.Group):
             formatter.write_dl(sorted(_VERBS.items()))
 
 
-@click.group(cls=_Verbs, context_settings=CONTEXT, no_args_is_help=False)
-@click.version_option(__version__, prog_name="asyncbackup")
-def program() -> None:
+@click.group(cls=_Verbs, context_settings=CONTEXT)
+@click.option("--debug", is_flag=True, envvar="ASYNCBACKUP_DEBUG", help="Show where in the program a bug shows itself.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version, help="Show it.")
+def program(*, debug: bool) -> None:
     """Back up the volumes (VDIs) of Sheepdog storage clusters: fast, and never half."""
-
-
-def main() -> NoReturn:
-    """Run the command line of this process, and exit."""
-    # numpy brings threads for linear algebra, which we have none of, and which spin for a while after its import.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and give its exit code."""
+    if asked := os.environ.get(_COMPLETION):
+        return shell_complete(program, {}, _NAME, _COMPLETION, asked)
+    code: int = ExitCode.OK
+    context: click.Context | None = None
     try:
-        outcome = program.main(list(arguments), prog_name="asyncbackup", standalone_mode=False)
-        sys.stdout.flush()
+        with program.make_context(_NAME, list(arguments)) as context, single_error():
+            program.invoke(context)
+    except click.exceptions.Exit as asked_for:
+        code = asked_for.exit_code
     except click.UsageError as error:
-        error.show()
-        return ExitCode.USAGE
-    except (click.Abort, Interrupted) as error:
-        _complain(str(error) or "interrupted")
-        return error.exit_code if isinstance(error, Interrupted) else ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has enough of it. What is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.SYSTEM_FAILURE
+        code = _tell_usage(error)
+    except CannotPrint as error:
+        code = _tell_unprinted(error)
+    except Interrupted as error:
+        complain(str(error))
+        code = error.exit_code
     except AsyncBackupError as error:
-        _complain(with_advice(error))
-        return exit_code(error)
-    # What click.exceptions.Exit was raised with; a verb that returns has nothing to say.
-    return ExitCode(outcome or ExitCode.OK)
+        complain("; ".join([with_advice(error), *getattr(error, "__notes__", ())]))
+        code = exit_code(error)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, people get one line
+        code = _tell_unexpected(error, arguments, debug=context is not None and context.params["debug"])
+    return code
 
 
-def _complain(message: str) -> None:
-    print(f"asyncbackup: {message}", file=sys.stderr)
+def _tell_usage(error: click.UsageError) -> ExitCode:
+    message = error.format_message()
+    if isinstance(error, click.MissingParameter):
+        # click lists the choices of an option in lines of their own.
+        message = " ".join(message.split())
+    lines = [f"Error: {message}"]
+    if error.ctx is not None:
+        hint = f"Try '{error.ctx.command_path} --help' for help."
+        lines = [*error.ctx.get_usage().split("\n"), hint, "", *lines]
+    with suppress(CannotPrint):
+        say(*lines, err=True)
+    return ExitCode.USAGE
+
+
+def _tell_unprinted(error: CannotPrint) -> ExitCode:
+    # Whoever read a listing has enough of it; that a report is missing is another matter.
+    if error.done or not isinstance(error.__cause__, BrokenPipeError):
+        complain(str(error))
+    return ExitCode.SYSTEM_FAILURE
+
+
+def _tell_unexpected(error: BaseException, arguments: Sequence[str], *, debug: bool) -> ExitCode:
+    if debug:
+        with suppress(CannotPrint):
+            say(*"".join(traceback.format_exception(error)).split("\n"), err=True)
+    if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES:
+        complain(f"{error.strerror}: raise the limit, such as with `ulimit -n 1024`")
+        return ExitCode.SYSTEM_FAILURE
+    what = ": ".join(filter(None, (type(error).__name__, _shorten(str(error)))))
+    command = _shorten(shlex.join([_NAME, *arguments]))
+    advice = "" if debug else f"; `{_NAME} --debug ...` shows where it is"
+    complain(f"{what}; this is a bug of {_NAME}: please report it with version {__version__} and `{command}`{advice}")
+    return ExitCode.BUG
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

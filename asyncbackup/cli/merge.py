@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import click
 
 from asyncbackup.cli import text
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     cluster_options,
@@ -20,6 +18,7 @@ from asyncbackup.cli.options import (
     snapshot_name,
     window_options,
 )
+from asyncbackup.cli.output import COMPLETE, is_terminal, say, say_json
 from asyncbackup.cli.progress import replay_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import connect
@@ -32,7 +31,7 @@ from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.format import Dialect
 
 
-@click.command("merge", context_settings=CONTEXT)
+@click.command("merge", cls=Verb, context_settings=CONTEXT)
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--to", "target", type=PATH, metavar="FILE", required=True, help="The backup to make; `-` is standard output."
@@ -114,9 +113,9 @@ def command(
     with replay_bar(wanted=not (quiet or as_json)) as tell:
         summary = run_async(lambda: work(tell))
     if as_json:
-        click.echo(json.dumps(summary.as_dict()), err=to_stdout)
+        say_json(summary.as_dict(), err=to_stdout, done=COMPLETE)
     elif not quiet:
-        click.echo(report(summary, target), err=to_stdout)
+        say(*report(summary, target), err=to_stdout, done=COMPLETE)
 
 
 def _check_usage(
@@ -134,15 +133,17 @@ def check_output(*, to_stdout: bool, seeks: bool) -> None:
     """Raise UsageError if what is asked for cannot go to standard output."""
     if to_stdout and seeks:
         raise click.UsageError("a collie backup is completed at its beginning: it cannot go to `-`; use --format dog")
-    if to_stdout and sys.stdout.isatty():
+    if to_stdout and is_terminal():
         raise click.UsageError("a backup is not for a terminal: redirect standard output, or name a file")
 
 
-def report(summary: MergeSummary, target: str) -> str:
-    """Tell people what was written."""
+def report(summary: MergeSummary, target: str) -> list[str]:
+    """Tell people what was written, in lines."""
     rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
-    return (
-        f"{'standard output' if target == '-' else target}: {text.objects(summary.records)} "
-        f"from {text.backups(summary.files)}{'' if summary.has_manifest else ', without a manifest'}\n"
-        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
-    )
+    return [
+        (
+            f"{'standard output' if target == '-' else target}: {text.objects(summary.records)} "
+            f"from {text.backups(summary.files)}{'' if summary.has_manifest else ', without a manifest'}"
+        ),
+        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)",
+    ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from asyncbackup.cli import text
+from asyncbackup.cli.output import is_terminal
 from asyncbackup.engine.progress import OnReplay, ReplayProgress
 
 Show = Callable[[int, int, int], None]
@@ -16,7 +16,7 @@ Show = Callable[[int, int, int], None]
 @contextmanager
 def progress_bar(unit: str, *, wanted: bool) -> Iterator[Show | None]:
     """Show a bar meanwhile, counted in ``unit``; give what keeps it up to date, or None where there is no bar."""
-    if not (wanted and sys.stderr.isatty()):
+    if not (wanted and is_terminal(err=True)):
         yield None
         return
     from rich.console import Console  # noqa: PLC0415 - rich costs a quarter of the start-up, and few starts need it

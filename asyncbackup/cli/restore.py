@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from typing import Final
 
 import click
 
 from asyncbackup.cli import text
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     byte_count,
@@ -19,6 +19,7 @@ from asyncbackup.cli.options import (
     snapshot_name,
     window_options,
 )
+from asyncbackup.cli.output import say, say_json
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
@@ -28,8 +29,10 @@ from asyncbackup.engine.progress import OnReplay, ReplayProgress
 from asyncbackup.engine.restore import RestoreSummary, restore
 from asyncbackup.format import Dialect
 
+_COMPLETE: Final = "the VDI itself is complete"
 
-@click.command("restore", context_settings=CONTEXT)
+
+@click.command("restore", cls=Verb, context_settings=CONTEXT)
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option("--to", required=True, metavar="VDI", help="The new VDI; nothing of this name may exist.")
 @click.option("-s", "--snapshot", "base", callback=snapshot_name, help="What increments go on: a snapshot's id or tag.")
@@ -96,17 +99,19 @@ def command(
 
         summary = run_async(lambda: work(tell))
     if as_json:
-        click.echo(json.dumps(summary.as_dict()))
+        say_json(summary.as_dict(), done=_COMPLETE)
     elif not quiet:
-        click.echo(_report(summary))
+        say(*_report(summary), done=_COMPLETE)
 
 
-def _report(summary: RestoreSummary) -> str:
+def _report(summary: RestoreSummary) -> list[str]:
     on = f", a clone of {summary.base}" if summary.base else ""
     checked = "" if summary.checked else "; not every file has a manifest, so not all data could be checked"
     rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
-    return (
-        f"{summary.vdi}: {text.size(summary.size)}{on}\n"
-        f"wrote {text.objects(summary.objects_done)}, {text.size(summary.bytes_written)}, "
-        f"in {summary.elapsed_s:.1f} s ({text.size(rate)}/s){checked}"
-    )
+    return [
+        f"{summary.vdi}: {text.size(summary.size)}{on}",
+        (
+            f"wrote {text.objects(summary.objects_done)}, {text.size(summary.bytes_written)}, "
+            f"in {summary.elapsed_s:.1f} s ({text.size(rate)}/s){checked}"
+        ),
+    ]

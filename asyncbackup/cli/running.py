@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib.util
 import signal
@@ -10,13 +11,14 @@ from typing import TypeVar
 
 import anyio
 
+from asyncbackup.cli.process import signals_handled
 from asyncbackup.errors import single_error
 
 _Result = TypeVar("_Result")
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM ended the work, in order: everything was taken back, unless ``left`` says otherwise."""
+    """A signal ended the work, in order: everything was taken back, unless ``left`` says otherwise."""
 
     def __init__(self, number: int, left: str = "nothing unfinished was left behind") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; {left}")
@@ -37,17 +39,19 @@ def run_async(function: Callable[[], Awaitable[_Result]]) -> _Result:
 
 
 async def _until_signal(function: Callable[[], Awaitable[_Result]]) -> _Result:
+    loop = asyncio.get_running_loop()
     received: list[int] = []
+    notes: list[str] = []
 
-    async def watch(scope: anyio.CancelScope) -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for number in signals:
-                received.append(number)
-                scope.cancel()
+    # Also while a first signal makes it take back what was begun: a second one must not interrupt that.
+    def stop(number: int) -> None:
+        received.append(number)
+        loop.call_soon_threadsafe(scope.cancel)
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch, group.cancel_scope)
-        result = await function()
-        group.cancel_scope.cancel()
-        return result
-    raise Interrupted(received[0])
+    with anyio.CancelScope() as scope, signals_handled(stop):
+        try:
+            return await function()
+        except asyncio.CancelledError as cancelled:
+            notes += getattr(cancelled, "__notes__", ())
+            raise
+    raise Interrupted(received[0], *notes[:1])

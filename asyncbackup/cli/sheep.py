@@ -8,7 +8,8 @@ import anyio
 import click
 
 from asyncbackup.cli import guest
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
+from asyncbackup.cli.output import say
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.client import connect
 from asyncbackup.errors import TargetUnusable
@@ -23,7 +24,7 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
         raise click.BadParameter(str(error)) from error
 
 
-@click.command("sheep", context_settings=CONTEXT)
+@click.command("sheep", cls=Verb, context_settings=CONTEXT)
 @click.option("--store", type=click.Path(path_type=Path), help="A folder to keep the objects in.  [default: in memory]")
 @click.option("--bind", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("-p", "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any.")
@@ -48,8 +49,8 @@ def command(*, store: Path | None, bind: str, port: int, demo: bool, faults: tup
             ) as sheep:
                 if demo:
                     async with connect(sheep.host, sheep.port) as cluster:
-                        await guest.live(cluster, guest.DAYS, say=click.echo)
-                click.echo(f"serving {store or 'from memory'} at {sheep.address}")
+                        await guest.live(cluster, guest.DAYS, say=say)
+                say(f"serving {store or 'from memory'} at {sheep.address}")
                 await anyio.sleep_forever()
         except OSError as error:
             where = f"{bind}:{port}" if error.filename is None else str(error.filename)
@@ -58,4 +59,4 @@ def command(*, store: Path | None, bind: str, port: int, demo: bool, faults: tup
     try:
         run_async(serve)
     except Interrupted:
-        click.echo("stopped")
+        say("stopped")

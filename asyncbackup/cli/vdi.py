@@ -12,8 +12,9 @@ import click
 import numpy as np
 
 from asyncbackup.cli import text
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb, VerbGroup
 from asyncbackup.cli.options import cluster_options, json_option
+from asyncbackup.cli.output import say, say_json, say_json_text, say_table
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Cluster, connect
 from asyncbackup.client.cluster import DamagedVdi, Vdis
@@ -25,7 +26,7 @@ _DRAWN_LEVELS: Final = 16
 """Levels of a tree to draw in a line: each snapshot is a level below the one before it, so a year has 365."""
 
 
-@click.group("vdi", context_settings=CONTEXT)
+@click.group("vdi", cls=VerbGroup, context_settings=CONTEXT)
 def command() -> None:
     """Show the VDIs of a cluster and their snapshots."""
 
@@ -58,7 +59,7 @@ class _Vdi:
         }
 
 
-@command.command("list", context_settings=CONTEXT)
+@command.command("list", cls=Verb, context_settings=CONTEXT)
 @click.argument("vdi", required=False)
 @cluster_options
 @json_option
@@ -79,17 +80,14 @@ def list_(vdi: str | None, address: str, port: int, *, as_json: bool) -> None:
 
     listed, damaged = run_async(work)
     if as_json:
-        click.echo(json.dumps([vdi.as_dict() for vdi in listed] + list(map(_damage_as_dict, damaged))))
+        say_json([vdi.as_dict() for vdi in listed] + list(map(_damage_as_dict, damaged)))
         return
     header = ("NAME", "ID", "TAG", "KIND", "SIZE", "OWN", "SHARED", "CREATED", "VDI ID", "COPIES", "OBJECT SIZE")
-    rows = [_row(vdi) for vdi in listed]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    say_table(header, [_row(vdi) for vdi in listed])
     _show_damaged(damaged)
 
 
-@command.command("tree", context_settings=CONTEXT)
+@command.command("tree", cls=Verb, context_settings=CONTEXT)
 @click.argument("vdi", required=False)
 @cluster_options
 @json_option
@@ -107,11 +105,11 @@ def tree(vdi: str | None, address: str, port: int, *, as_json: bool) -> None:
     vdis = run_async(work)
     if as_json:
         for piece in _nested(vdis):
-            click.echo(piece, nl=False)
-        click.echo()
+            say_json_text(piece)
+        say_json_text("\n")
         return
     for line in _draw(descend(vdis.sound)):
-        click.echo(line)
+        say(line)
     _show_damaged(vdis.damaged)
 
 
@@ -128,7 +126,7 @@ async def _vdis(cluster: Cluster, name: str | None) -> Vdis:
 def _show_damaged(damaged: Sequence[DamagedVdi]) -> None:
     for vdi in damaged:
         name = f" {vdi.name}" if vdi.name else ""
-        click.echo(f"damaged: VDI {vdi.vdi_id:x}{name}: {vdi.problem}")
+        say(f"damaged: VDI {vdi.vdi_id:x}{name}: {vdi.problem}")
 
 
 def _damage_as_dict(vdi: DamagedVdi) -> dict[str, object]:

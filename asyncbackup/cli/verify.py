@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     cluster_options,
@@ -20,6 +18,7 @@ from asyncbackup.cli.options import (
     snapshot_name,
     window_options,
 )
+from asyncbackup.cli.output import say, say_json
 from asyncbackup.cli.progress import Show, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
@@ -46,7 +45,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     return percent / 100
 
 
-@click.command("verify", context_settings=CONTEXT)
+@click.command("verify", cls=Verb, context_settings=CONTEXT)
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option("--against", "vdi", metavar="VDI", help="Compare the records with what this VDI has.")
 @click.option("-s", "--snapshot", callback=snapshot_name, help="Of VDI, by id or tag.  [default: the working VDI]")
@@ -111,11 +110,11 @@ def command(
     is_good = report.is_good and (comparison is None or comparison.is_good)
     if as_json:
         against = None if comparison is None else comparison.as_dict()
-        click.echo(json.dumps(report.as_dict() | {"good": is_good, "against": against}))
+        say_json(report.as_dict() | {"good": is_good, "against": against})
     else:
         _print(report, comparison, quiet=quiet)
         if vdi is not None and comparison is None:
-            click.echo(f"not compared with {vdi}: what is damaged differs anyway")
+            say(f"not compared with {vdi}: what is damaged differs anyway")
     if not is_good:
         raise click.exceptions.Exit(ExitCode.FAILURE)
 
@@ -136,22 +135,22 @@ def _print(report: VerifyReport, comparison: Comparison | None, *, quiet: bool) 
     for file in report.files:
         _print_problems(file.problems)
         if not quiet:
-            click.echo(_verdict(file))
+            say(_verdict(file))
     _print_problems(report.links)
     if not quiet and len(report.files) > 1:
-        click.echo(_links(report))
+        say(_links(report))
     if comparison is not None:
         if comparison.differing:
-            click.echo(_differences(comparison))
+            say(_differences(comparison))
         if not quiet:
-            click.echo(_compared(comparison))
+            say(*_compared(comparison))
 
 
 def _print_problems(problems: Problems) -> None:
     for error in problems.errors:
-        click.echo(with_advice(error))
+        say(with_advice(error))
     if problems.count > len(problems.errors):
-        click.echo(f"… and {problems.count - len(problems.errors):,} more")
+        say(f"… and {problems.count - len(problems.errors):,} more")
 
 
 def _verdict(file: FileReport) -> str:
@@ -179,7 +178,7 @@ def _differences(comparison: Comparison) -> str:
     return f"{comparison.vdi} differs in {text.objects(comparison.differing)}: {listed}{others}"
 
 
-def _compared(comparison: Comparison) -> str:
+def _compared(comparison: Comparison) -> list[str]:
     where = f"{comparison.vdi} {comparison.snapshot or '(the working VDI)'}"
     verdict = "the same" if comparison.is_good else "NOT THE SAME"
     compared = f"{text.size(comparison.bytes_compared)} of {text.objects(comparison.objects_done)}"
@@ -190,4 +189,4 @@ def _compared(comparison: Comparison) -> str:
             f"what lies around {comparison.partly_changed_audited:,} of {text.records(comparison.partly_changed)}; "
             f"{comparison.shared:,} shared with the base; seed {comparison.seed}"
         )
-    return "\n".join(lines)
+    return lines

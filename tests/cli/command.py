@@ -14,6 +14,7 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 
 from asyncbackup import ClientOptions, connect
+from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.main import run
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.wire.constants import Opcode
@@ -85,15 +86,19 @@ def disk_store() -> MemoryStore:
 
 
 class Command:
-    """Calls the command line in this process; what it prints is captured by ``capture``, pytest's fixture."""
+    """Calls the command line in this process; what it prints is captured by ``capture``, pytest's fixture.
+
+    A bug, as the command line calls what it did not expect, fails the test unless ``finds_bug``.
+    """
 
     def __init__(self, capture: Any) -> None:
         self._capture = capture
 
-    def __call__(self, *arguments: str | Path) -> Outcome:
+    def __call__(self, *arguments: str | Path, finds_bug: bool = False) -> Outcome:
         self._capture.readouterr()
         code = run([str(argument) for argument in arguments])
         out, err = self._capture.readouterr()
+        assert (code == ExitCode.BUG) == (b"this is a bug of asyncbackup" in err) == finds_bug, err.decode()
         return Outcome(int(code), out, err.decode())
 
 

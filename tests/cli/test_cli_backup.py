@@ -203,7 +203,6 @@ def test_no_progress_is_shown_where_it_is_not_wanted(served: Served, tmp_path: P
         (["backup", "disk", "-", "-s", "a", "--format", "collie"], "cannot go to `-`; use --format dog"),
         (["backup", "--colour"], "No such option"),
         (["back-up"], "No such command 'back-up'"),
-        ([], "Missing command"),
     ],
 )
 def test_a_wrong_use_is_told_with_the_usage(command: Command, arguments: list[str], message: str) -> None:

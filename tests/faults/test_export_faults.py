@@ -203,19 +203,16 @@ async def test_a_cancelled_roll_is_whole_or_finished_by_the_same_call(files: Fil
 # Processes that die
 
 HELD = """
-import anyio, os, sys, threading
-from contextlib import contextmanager
+import asyncio, os, sys, threading
+from asyncbackup.cli import running
 
-receive, cancelled, calls = anyio.open_signal_receiver, threading.Event(), 0
+handled, cancelled, calls = running.signals_handled, threading.Event(), 0
 
-@contextmanager
-def watch(*numbers):
-    with receive(*numbers) as signals:
-        async def each():
-            async for number in signals:
-                yield number
-                cancelled.set()
-        yield each()
+def watch(handle):
+    def both(number):
+        handle(number)
+        asyncio.get_running_loop().call_soon_threadsafe(cancelled.set)
+    return handled(both)
 
 name, at = sys.argv[1], int(sys.argv[2])
 call = getattr(os, name)
@@ -228,7 +225,7 @@ def hold(*args):
         cancelled.wait()
     return call(*args)
 
-anyio.open_signal_receiver = watch
+running.signals_handled = watch
 setattr(os, name, hold)
 from asyncbackup.cli.main import run
 sys.exit(run(sys.argv[3:]))

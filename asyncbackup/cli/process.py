@@ -1,0 +1,62 @@
+"""What the process has from the one that started it: standard descriptors and signals.
+
+Imported before everything else, so it imports little itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Final, NoReturn
+
+STOPPING: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""The signals that ask the process to end."""
+
+
+def fill_closed_descriptors() -> None:
+    """Open /dev/null where a standard descriptor is closed, so that no file that is opened later gets its number.
+
+    Each is opened the wrong way round: reading from closed standard input, or writing to closed standard output, is
+    an error still.
+    """
+    for descriptor, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The kernel gives the lowest number that is free.
+            os.open(os.devnull, mode)
+
+
+def exit_at_signals() -> None:
+    """End the process at once where one of ``STOPPING`` arrives, except where it is ignored, as by ``nohup``.
+
+    That is right as long as nothing is begun, and again when all is done. In between, see ``signals_handled``.
+    """
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _exit)
+
+
+def _exit(number: int, _frame: FrameType | None) -> NoReturn:
+    # An exception could come up in a place that prints and forgets it, such as a destructor.
+    with suppress(OSError):
+        name = signal.Signals(number).name
+        os.write(2, f"asyncbackup: stopped by {name}; nothing unfinished was left behind\n".encode())
+    os._exit(128 + number)
+
+
+@contextmanager
+def signals_handled(handle: Callable[[int], object]) -> Iterator[None]:
+    """Call ``handle`` with the number of each of ``STOPPING`` that arrives and is not ignored."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    caught = [number for number in STOPPING if before[number] is not signal.SIG_IGN]
+    try:
+        for number in caught:
+            signal.signal(number, lambda number, _frame: handle(number))
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])
