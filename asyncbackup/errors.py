@@ -275,13 +275,12 @@ class FactMissing(Incompatible):
 
 
 class BaseUnnamed(Incompatible):
-    """``source`` is the difference to ``snapshot`` (in words) of ``vdi``, and no base was named."""
+    """``source`` is the difference to ``base`` (in words), and no base was named."""
 
-    def __init__(self, source: str, vdi: str, snapshot: str) -> None:
-        super().__init__(f"{source} is the difference to snapshot {snapshot} of VDI {vdi!r}, and no base was named")
+    def __init__(self, source: str, base: str) -> None:
+        super().__init__(f"{source} is the difference to {base}, and no base was named")
         self.source = source
-        self.vdi = vdi
-        self.snapshot = snapshot
+        self.base = base
 
 
 class BaseUnwanted(Incompatible):

@@ -11,7 +11,6 @@ from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, file_options, json_option
 from asyncbackup.cli.output import say, say_json_text
 from asyncbackup.cli.running import run_async
-from asyncbackup.engine.chain import describe
 from asyncbackup.engine.info import Info, info
 from asyncbackup.engine.reader import Record
 from asyncbackup.format import Dialect
@@ -91,6 +90,6 @@ def _of_manifest(subject: Subject) -> list[str]:
     size, object_size = text.size(subject.size), text.size(subject.object_size)
     return [
         f"vdi       {subject.vdi}, {size} ({subject.size} bytes) in objects of {object_size}, {redundancy}",
-        f"snapshot  {describe(subject.snapshot)}",
-        f"base      {describe(subject.base) if subject.base else 'none: a full backup'}",
+        f"of        {subject.identity}",
+        f"base      {subject.base_identity or 'none: a full backup'}",
     ]

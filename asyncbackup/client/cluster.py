@@ -25,6 +25,7 @@ from asyncbackup.errors import (
     TooManyVdis,
     VdiNotFound,
 )
+from asyncbackup.format.identity import Identity, time_text
 from asyncbackup.wire import btree, messages, oid
 from asyncbackup.wire.constants import DEFAULT_PORT, Result
 from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, unpack_owners
@@ -77,6 +78,11 @@ async def connect(
 
 class Cluster(Gateway):
     """Typed operations on the VDIs and objects of a cluster, through one gateway. Made by ``connect``."""
+
+    def __init__(self, host: str, port: int, options: ClientOptions) -> None:
+        super().__init__(host, port, options)
+        self._format_time: str | None = None
+        self._asked_format_time = False
 
     async def read_object(self, object_id: int, into: memoryview, offset: int = 0) -> None:
         """Do ``read_objects`` for one."""
@@ -171,6 +177,42 @@ class Cluster(Gateway):
         inode = Inode.unpack(await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE))
         inode.check(vdi_id)
         return inode
+
+    async def format_time(self) -> str | None:
+        """Tell when the cluster was formatted, in UTC, which tells clusters apart; None if the server does not say it.
+
+        The server is asked once.
+        """
+        if not self._asked_format_time:
+            self._format_time = await self._read_format_time()
+            self._asked_format_time = True
+        return self._format_time
+
+    async def _read_format_time(self) -> str | None:
+        if self.internal_version is None:
+            return None
+        reply = await self.call(messages.stat_cluster(self.internal_version))
+        if reply.result is not Result.SUCCESS or not reply.payload:
+            return None
+        try:
+            return time_text(messages.unpack_format_time(reply.payload))
+        except ValueError as error:
+            raise ProtocolViolation(self.address, "the time at which the cluster was formatted", str(error)) from error
+
+    async def identify(self, inode: Inode) -> Identity:
+        """Say which snapshot, or working VDI, ``inode`` is of. Raises InodeCorrupt if none can be like it."""
+        cluster = await self.format_time()
+        try:
+            return Identity(
+                vdi=inode.name,
+                vdi_id=f"{inode.vdi_id:x}",
+                created=time_text(inode.snap_ctime),
+                cluster=cluster,
+                id=inode.snap_id,
+                tag=inode.tag,
+            )
+        except ValueError as error:
+            raise InodeCorrupt(inode.vdi_id, str(error)) from error
 
     async def list_vdis(self) -> Vdis:
         """Read the inode headers of all VDIs and snapshots that are not deleted, by ascending vdi id.

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
-from asyncbackup.engine.chain import Chain, ChainOptions, Group, describe, open_chain
+from asyncbackup.engine.chain import Chain, ChainOptions, Group, open_chain
 from asyncbackup.engine.compact import trim
 from asyncbackup.engine.compose import Composer, SnapshotBase, ZeroBase
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.proof import describe_snapshot
 from asyncbackup.engine.window import Slot, Window
 from asyncbackup.errors import Incompatible, single_error
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS
@@ -128,10 +127,9 @@ async def _open_base(cluster: Cluster, chain: Chain, vdi: str) -> SnapshotBase |
     if chain.base is None:
         return ZeroBase()
     inode = await cluster.find_vdi(vdi, chain.base.id)
-    if replace(describe_snapshot(inode), tag=chain.base.tag) != chain.base:
-        raise Incompatible(
-            f"snapshot {inode.snap_id} of VDI {vdi!r} is another one than the base, which was {describe(chain.base)}"
-        )
+    found = await cluster.identify(inode)
+    if not found.matches(chain.base):
+        raise Incompatible(f"{found} is another one than the base, which was {chain.base}")
     base = await _open_snapshot(cluster, chain, inode)
     return SnapshotBase(cluster, inode, base.owners[: chain.spans()])
 

@@ -79,7 +79,7 @@ async def backup(
         job = _Job(cluster, plan, to_inode.object_size, options, target, on_progress, progress)
         if manifest is not None:
             job.proof = ManifestWriter(manifest)
-            job.proof.start(describe_backup(to_inode, base_inode, options.dialect))
+            job.proof.start(await describe_backup(cluster, to_inode, base_inode, options.dialect))
         await job.run()
     return Summary(
         vdi=vdi,

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.errors import ChainBroken, Fact, FactMissing
 from asyncbackup.format import Dialect
-from asyncbackup.format.manifest import SnapshotInfo, Subject
+from asyncbackup.format.identity import Identity
+from asyncbackup.format.manifest import Subject
 
 
 class Part(NamedTuple):
@@ -97,16 +98,16 @@ class Chain:
         return next((reader.subject for reader in reversed(self.readers) if reader.subject), None)
 
     @property
-    def base(self) -> SnapshotInfo | None:
+    def base(self) -> Identity | None:
         """What the first file is the difference to; None for a full backup, or where nothing says it."""
         subject = self.readers[0].subject
-        return subject.base if subject else None
+        return subject.base_identity if subject else None
 
     @property
     def is_full(self) -> bool | None:
         """Whether the first file is a full backup; None where nothing says it."""
         subject = self.readers[0].subject
-        return None if subject is None else subject.base is None
+        return None if subject is None else subject.is_full
 
     @property
     def object_size(self) -> int:
@@ -185,16 +186,15 @@ def check_link(older: BackupReader, newer: BackupReader) -> None:
         return
     if newer.subject.vdi != older.subject.vdi:
         raise ChainBroken(f"{newer.name} is of VDI {newer.subject.vdi!r}, but {older.name} of {older.subject.vdi!r}")
-    if newer.subject.base is None:
+    if newer.subject.base_identity is None:
         raise ChainBroken(f"{newer.name} is a full backup, so it follows nothing: leave out what stands before it")
-    if newer.subject.base != older.subject.snapshot:
+    if not newer.subject.base_identity.matches(older.subject.identity):
         raise ChainBroken(
-            f"{newer.name} is the difference to snapshot {describe(newer.subject.base)}, "
-            f"but {older.name} before it is of snapshot {describe(older.subject.snapshot)}"
+            f"{newer.name} is the difference to {newer.subject.base_identity}, "
+            f"but {older.name} before it is of {older.subject.identity}"
         )
-
-
-def describe(snapshot: SnapshotInfo) -> str:
-    """Name a snapshot in a message."""
-    tag = f" {snapshot.tag!r}" if snapshot.tag else ""
-    return f"{snapshot.id}{tag} (vdi id {snapshot.vdi_id}, {snapshot.created or 'not a snapshot'})"
+    if newer.subject.base_size != older.subject.size:
+        raise ChainBroken(
+            f"{newer.name} says that {newer.subject.base_identity} has {newer.subject.base_size} bytes, "
+            f"but {older.name} before it says {older.subject.size}"
+        )

@@ -18,7 +18,7 @@ from asyncbackup.engine.progress import OnReplay, ReplayProgress
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.errors import BaseUnwanted, single_error
 from asyncbackup.format import rbd_diff
-from asyncbackup.format.manifest import SnapshotInfo
+from asyncbackup.format.identity import Identity
 from asyncbackup.sinks import FileSink, Sink
 
 
@@ -92,8 +92,8 @@ async def convert_to_rbd_diff(
             if chain.is_full and base_name is not None:
                 raise BaseUnwanted(chain.readers[0].name)
             of = chain.subject
-            snapshot = snapshot_name or _name(of.snapshot if of else None)
-            base = base_name or _name(of.base if of else None)
+            snapshot = snapshot_name or _name(of.identity if of else None)
+            base = base_name or _name(of.base_identity if of else None)
             output = _Stream(target, chain.object_size, chain.size, Meter(ReplayProgress(), on_progress))
             if chain.readers[0].size is not None:
                 output.meter.progress.objects_planned = (await survey(chain)).objects
@@ -144,7 +144,7 @@ def _find_zeros(contents: list[Content]) -> list[bool]:
     return [trim(content.data, ZEROS[: len(content.data)]).length == 0 for content in contents]
 
 
-def _name(snapshot: SnapshotInfo | None) -> str | None:
+def _name(snapshot: Identity | None) -> str | None:
     """Name a snapshot to Ceph; a working VDI has none."""
     if snapshot is None or snapshot.created is None:
         return None

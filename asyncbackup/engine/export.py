@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from asyncbackup.engine.chain import Chain, ChainOptions, describe, open_chain
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Base, Composer, ImageBase, ZeroBase
 from asyncbackup.engine.info import survey
@@ -114,8 +114,7 @@ class _Export:
     def _judge_base(self) -> None:
         first = self.chain.readers[0]
         if self.base is None and self.chain.base is not None:
-            assert self.chain.subject is not None
-            raise BaseUnnamed(first.name, self.chain.subject.vdi, describe(self.chain.base))
+            raise BaseUnnamed(first.name, str(self.chain.base))
         if self.base is not None and self.chain.is_full:
             raise BaseUnwanted(first.name)
 

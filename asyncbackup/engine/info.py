@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 from asyncbackup.engine.chain import Chain
@@ -32,10 +32,10 @@ class Info:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        fields = asdict(self) | {"dialect": self.dialect.value}
-        if fields["manifest"] is not None:
-            fields["manifest"]["dialect"] = self.dialect.value
-        return fields
+        return asdict(replace(self, manifest=None)) | {
+            "dialect": self.dialect.value,
+            "manifest": self.manifest and self.manifest.as_dict(),
+        }
 
 
 async def info(

@@ -101,7 +101,17 @@ def _subject(chain: Chain, dialect: Dialect) -> Subject:
     oldest, newest = chain.readers[0].subject, chain.readers[-1].subject
     assert oldest is not None
     assert newest is not None
-    return replace(newest, dialect=dialect, base=oldest.base, base_size=oldest.base_size)
+    # Files of version 1 do not say the cluster, but it is the same in all: that of their neighbours, which follow them.
+    cluster = next(
+        (reader.subject.cluster for reader in chain.readers if reader.subject and reader.subject.cluster), None
+    )
+    return replace(
+        newest,
+        dialect=dialect,
+        identity=replace(newest.identity, cluster=cluster),
+        base_identity=oldest.base_identity and replace(oldest.base_identity, cluster=cluster),
+        base_size=oldest.base_size,
+    )
 
 
 @asynccontextmanager

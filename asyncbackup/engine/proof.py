@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 
 from anyio import to_thread
 
+from asyncbackup.client import Cluster
 from asyncbackup.engine.manifest import Digests, manifest_path
 from asyncbackup.format import Dialect, RecordHeader
-from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, SnapshotInfo, Subject, time_text
+from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from asyncbackup.sinks import FileSink, PipeSink, Sink
 from asyncbackup.wire.inode import Inode
 
@@ -96,24 +97,18 @@ class ManifestWriter:
         await self.sink.append([b"".join(lines)])
 
 
-def describe_backup(to_inode: Inode, base_inode: Inode | None, dialect: Dialect) -> Subject:
-    """Make a manifest's first line from the inodes that a backup compares."""
+async def describe_backup(cluster: Cluster, to_inode: Inode, base_inode: Inode | None, dialect: Dialect) -> Subject:
+    """Make a manifest's first line from the inodes that a backup compares. Raises InodeCorrupt."""
     return Subject(
-        vdi=to_inode.name,
         size=to_inode.vdi_size,
         object_size=to_inode.object_size,
         copies=to_inode.nr_copies,
         copy_policy=to_inode.copy_policy,
         dialect=dialect,
-        snapshot=describe_snapshot(to_inode),
-        base=None if base_inode is None else describe_snapshot(base_inode),
+        identity=await cluster.identify(to_inode),
+        base_identity=None if base_inode is None else await cluster.identify(base_inode),
         base_size=None if base_inode is None else base_inode.vdi_size,
     )
-
-
-def describe_snapshot(inode: Inode) -> SnapshotInfo:
-    """Say which snapshot an inode is of, so that another one of the same name is told apart."""
-    return SnapshotInfo(inode.snap_id, inode.tag, f"{inode.vdi_id:x}", time_text(inode.snap_ctime))
 
 
 @asynccontextmanager

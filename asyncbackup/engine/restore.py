@@ -16,7 +16,7 @@ import anyio
 from asyncbackup.client import Cluster, connect
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape
-from asyncbackup.engine.chain import Chain, ChainOptions, describe, open_chain
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.options import BackupOptions
@@ -122,8 +122,7 @@ async def _find_base(
 ) -> SnapshotBase | None:
     if base is None:
         if chain.base is not None:
-            assert chain.subject is not None
-            raise BaseUnnamed(chain.readers[0].name, chain.subject.vdi, describe(chain.base))
+            raise BaseUnnamed(chain.readers[0].name, str(chain.base))
         return None
     if chain.is_full:
         raise BaseUnwanted(chain.readers[0].name)

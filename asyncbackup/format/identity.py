@@ -2,19 +2,29 @@
 
 Names and ids of snapshots are used again when one was deleted, in one cluster as in another. The time of creation is
 exact to the nanosecond, and the time at which a cluster was formatted tells clusters apart.
+
+What comes from outside, a manifest as well as a cluster, is bounded here: an ``Identity`` is one that a snapshot can
+have, or it is not made.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from asyncbackup.format.bounds import check_name, check_number, check_time, check_vdi_id
+
+_MAX_SNAPSHOT_ID: Final = (1 << 32) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A snapshot, or with ``created`` None a working VDI, of one cluster.
 
-    ``vdi_id`` is in hex. ``created`` and ``cluster`` are times in UTC, as manifests write them; ``cluster`` is the time
-    at which the cluster was formatted, None where nothing says it.
+    ``vdi_id`` is in hex. ``created`` and ``cluster`` are times in UTC, as ``time_text`` writes them; ``cluster`` is the
+    time at which the cluster was formatted, None where nothing says it. Making one raises ValueError, which names the
+    field, for what no snapshot can have.
     """
 
     vdi: str
@@ -23,6 +33,17 @@ class Identity:
     cluster: str | None
     id: int
     tag: str
+
+    def __post_init__(self) -> None:
+        check_name("vdi", self.vdi)
+        if not self.vdi:
+            raise ValueError("vdi: expected a name, got an empty one")
+        check_vdi_id("vdi_id", self.vdi_id)
+        for name, time in (("created", self.created), ("cluster", self.cluster)):
+            if time is not None:
+                check_time(name, time)
+        check_number("id", self.id, _MAX_SNAPSHOT_ID)
+        check_name("tag", self.tag)
 
     def matches(self, other: Identity) -> bool:
         """Tell whether both are the same snapshot, as far as both say; ids and tags only name it to people."""
@@ -36,3 +57,16 @@ class Identity:
         kind = f"snapshot {self.id}{tag}" if self.created else "the working VDI"
         cluster = f", in the cluster formatted {self.cluster}" if self.cluster else ""
         return f"{kind} of VDI {self.vdi!r} (vdi id {self.vdi_id}, created {self.created or 'not yet'}{cluster})"
+
+
+def time_text(time: int) -> str | None:
+    """Write an inode's time (seconds << 32 | nanoseconds) in UTC, exact to the nanosecond; None for 0.
+
+    Raises ValueError if there are a thousand million nanoseconds or more.
+    """
+    if not time:
+        return None
+    seconds, nanoseconds = time >> 32, time & 0xFFFFFFFF
+    if nanoseconds >= 10**9:
+        raise ValueError(f"expected less than 10^9 nanoseconds, got {nanoseconds}")
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"

@@ -1,114 +1,190 @@
 r"""Manifests, sans-IO: what proves that a backup is good, beside it as ``FILE.manifest``.
 
-Text, a JSON object a line, each line ended by ``\n``, without spaces outside of strings:
+ASCII text, a JSON object a line, each line ended by ``\n`` and at most 16,384 bytes long, without spaces outside of
+strings:
 
-1. ``{"manifest":1,"vdi":…,"size":…,"object_size":…,"copies":…,"copy_policy":…,"dialect":…,"snapshot":…,"base":…,
-   "base_size":…}``: sizes in bytes, that of the VDI at the time of the snapshot, and at the time of the base;
-   ``dialect`` is ``collie`` or ``dog``; ``snapshot`` and ``base`` are ``{"id":…,"tag":…,"vdi_id":…,"created":…}`` with
-   the vdi id in hex and the time in UTC (null for a working VDI); ``base`` and its size are null for a full backup.
+1. ``{"manifest":2,"vdi":…,"cluster":…,"size":…,"object_size":…,"copies":…,"copy_policy":…,"dialect":…,"snapshot":…,
+   "base":…,"base_size":…}``: sizes in bytes, that of the VDI at the time of the snapshot, and at the time of the base;
+   ``cluster`` is the time at which the cluster was formatted, null where it did not say it; ``dialect`` is ``collie``
+   or ``dog``; ``snapshot`` and ``base`` are ``{"id":…,"tag":…,"vdi_id":…,"created":…}`` with the vdi id in hex and the
+   time in UTC (null for a working VDI); ``base`` and its size are null for a full backup.
 2. For each record, in order: ``{"idx":…,"offset":…,"length":…,"data":…,"base":…}``: the record's header, and as 32 hex
-   digits the xxh3_128 of its data and of what the base held in that range: zeros if there is no base, null where a
-   merge could not know it.
+   digits the xxh3_128 of its data and of what the base held in that range, null where that was not read. Behind them
+   stands ``"assumed":true`` where the record holds bytes of a base that nobody proved to be the right one.
 3. ``{"records":…,"data_length":…,"digest":"…"}``: how many records, how many bytes the backup has, and the xxh3_128 of
    all that stands in the manifest before the digest's first digit.
 
-Every byte is either covered by the digest or fixed, so that none can change unnoticed.
+Every byte is either covered by the digest or fixed, so that none can change unnoticed. Nevertheless nothing is trusted:
+a number, a name, a time that no VDI can have, or that does not go with the others, is damage with its line and field.
+
+Version 1, which is read and not written any more, has no ``cluster`` and no ``assumed``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
 import xxhash
 
-from asyncbackup.format.decoder import Damage
+from asyncbackup.format.bounds import check_number, shown
+from asyncbackup.format.decoder import MAX_OBJECT_SIZE, OPENING_SIZE, Damage
 from asyncbackup.format.dialect import Dialect
-from asyncbackup.format.record import RecordHeader
+from asyncbackup.format.identity import Identity
+from asyncbackup.format.record import END_IDX, RECORD_HEADER_SIZE, RecordHeader
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_LINE: Final = 16384
 """Bytes of the longest line: two names of 255 bytes, each of which may take six characters in JSON, twice over."""
 
 _DIGEST_FIELD: Final = '"digest":"'
 _END: Final = b'"}\n'
+_MAX_DIGITS: Final = 20
+"""Of a number: that is what 64 bits take."""
 
+MIN_OBJECT_SIZE: Final = 1 << 20
+_MAX_BYTE: Final = 255
+"""Copies and copy policy are a byte each in an inode."""
 
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """Which snapshot; ``created`` in UTC, None for a working VDI."""
-
-    id: int
-    tag: str
-    vdi_id: str
-    created: str | None
+_SECTOR_SIZE: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a backup is of. Sizes in bytes."""
+    """What a backup is of. Sizes in bytes. Making one raises ValueError, which names the field, for what cannot be."""
 
-    vdi: str
     size: int
     object_size: int
     copies: int
     copy_policy: int
     dialect: Dialect
-    snapshot: SnapshotInfo
-    base: SnapshotInfo | None
+    identity: Identity
+    """The snapshot, or the working VDI."""
+    base_identity: Identity | None
+    """The snapshot that the backup is the difference to; None for a full backup."""
     base_size: int | None
 
+    def __post_init__(self) -> None:
+        check_number("object_size", self.object_size, MAX_OBJECT_SIZE, least=MIN_OBJECT_SIZE)
+        if self.object_size.bit_count() != 1:
+            raise ValueError(f"object_size: expected a power of two, got {self.object_size}")
+        # A hyper volume has as many objects as a record can number; others end earlier.
+        most = END_IDX * self.object_size
+        check_number("size", self.size, most)
+        check_number("copies", self.copies, _MAX_BYTE)
+        check_number("copy_policy", self.copy_policy, _MAX_BYTE)
+        base = self.base_identity
+        if base is None:
+            if self.base_size is not None:
+                raise ValueError(f"base_size: expected null without a base, got {shown(self.base_size)}")
+            return
+        check_number("base_size", self.base_size, most)
+        if base.created is None:
+            raise ValueError("base.created: expected a time, got null: a working VDI is no base")
+        if (base.vdi, base.cluster) != (self.vdi, self.cluster):
+            raise ValueError(f"base: expected a snapshot of the same VDI and cluster, got {base}")
+
+    @property
+    def vdi(self) -> str:
+        return self.identity.vdi
+
+    @property
+    def cluster(self) -> str | None:
+        """When the cluster was formatted; None if nothing says it."""
+        return self.identity.cluster
+
+    @property
+    def is_full(self) -> bool:
+        return self.base_identity is None
+
+    @property
+    def object_count(self) -> int:
+        """Data objects that the VDI's size spans, the last one perhaps in part."""
+        return -(-self.size // self.object_size)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give what the first line says, as plain values."""
+        return {
+            "vdi": self.vdi,
+            "cluster": self.cluster,
+            "size": self.size,
+            "object_size": self.object_size,
+            "copies": self.copies,
+            "copy_policy": self.copy_policy,
+            "dialect": self.dialect.value,
+            "snapshot": _snapshot_fields(self.identity),
+            "base": None if self.base_identity is None else _snapshot_fields(self.base_identity),
+            "base_size": self.base_size,
+        }
+
     def encode(self) -> bytes:
-        fields = {"manifest": VERSION} | asdict(self) | {"dialect": self.dialect.value}
-        return _line(fields)
+        return _line({"manifest": VERSION} | self.as_dict())
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
         """Read the first line. Raises ValueError if it is none."""
-        fields = _object(line, ("manifest", *cls.__slots__))
-        version = fields.pop("manifest")
-        if version != VERSION:
-            raise ValueError(f"expected a manifest of version {VERSION}, got {version!r}")
-        for name in ("size", "object_size", "copies", "copy_policy"):
-            _number(fields[name])
-        if not fields["object_size"]:
-            raise ValueError("expected objects of some size, got 0 bytes")
-        _text(fields["vdi"])
-        snapshot, base = fields.pop("snapshot"), fields.pop("base")
-        if base is not None:
-            _number(fields["base_size"])
-        elif fields["base_size"] is not None:
-            raise ValueError(f"expected no size of a base that there is none of, got {fields['base_size']!r}")
+        fields = _object(line)
+        version = fields.get("manifest")
+        check_number("manifest", version, VERSION, least=1)
+        _check_fields(fields, _SUBJECT_FIELDS if version == VERSION else _SUBJECT_FIELDS_1)
+        try:
+            dialect = Dialect(fields["dialect"])
+        except ValueError as error:
+            raise ValueError(f"dialect: expected collie or dog, got {shown(fields['dialect'])}") from error
+        vdi, cluster, base = fields["vdi"], fields.get("cluster"), fields["base"]
         return cls(
-            **fields | {"dialect": Dialect(fields["dialect"])},
-            snapshot=_snapshot(snapshot),
-            base=None if base is None else _snapshot(base),
+            size=fields["size"],
+            object_size=fields["object_size"],
+            copies=fields["copies"],
+            copy_policy=fields["copy_policy"],
+            dialect=dialect,
+            identity=_identity("snapshot", fields["snapshot"], vdi, cluster),
+            base_identity=None if base is None else _identity("base", base, vdi, cluster),
+            base_size=fields["base_size"],
         )
 
 
 class RecordDigests(NamedTuple):
-    """A record, and as hex the xxh3_128 of its data and of what the base held in its place, None if not known."""
+    """A record, and as hex the xxh3_128 of its data and of what the base held in its place, None if not known.
+
+    ``assumed``: some of the data is of a base that nobody proved to be the right one.
+    """
 
     header: RecordHeader
     data: str
     base: str | None
+    assumed: bool = False
 
     def encode(self) -> bytes:
         idx, offset, length = self.header.idx, self.header.offset, self.header.length
         # Written by hand: a million of these are made where json.dumps would take seconds more.
         base = "null" if self.base is None else f'"{self.base}"'
-        return (f'{{"idx":{idx},"offset":{offset},"length":{length},"data":"{self.data}","base":{base}}}\n').encode()
+        assumed = ',"assumed":true' if self.assumed else ""
+        return (
+            f'{{"idx":{idx},"offset":{offset},"length":{length},"data":"{self.data}","base":{base}{assumed}}}\n'
+        ).encode()
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
         """Read a record's line. Raises ValueError if it is none."""
-        fields = _object(line, ("idx", "offset", "length", "data", "base"))
-        header = RecordHeader(*(_number(fields[name]) for name in ("idx", "offset", "length")))
+        fields = _object(line)
+        assumed = "assumed" in fields
+        _check_fields(fields, (*_RECORD_FIELDS, "assumed") if assumed else _RECORD_FIELDS)
+        if assumed and fields["assumed"] is not True:
+            raise ValueError(f"assumed: expected true or nothing, got {shown(fields['assumed'])}")
+        check_number("idx", fields["idx"], END_IDX - 1)
+        check_number("offset", fields["offset"], MAX_OBJECT_SIZE - _SECTOR_SIZE)
+        check_number("length", fields["length"], MAX_OBJECT_SIZE, least=_SECTOR_SIZE)
+        for name in ("offset", "length"):
+            if fields[name] % _SECTOR_SIZE:
+                raise ValueError(f"{name}: expected a multiple of {_SECTOR_SIZE}, got {fields[name]}")
+        header = RecordHeader(fields["idx"], fields["offset"], fields["length"])
         base = fields["base"]
-        return cls(header, _digest(fields["data"]), None if base is None else _digest(base))
+        return cls(
+            header, _digest("data", fields["data"]), None if base is None else _digest("base", base), assumed=assumed
+        )
 
 
 class ManifestEncoder:
@@ -148,17 +224,23 @@ class ManifestDecoder:
     def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
         self._offset = 0
+        self._line = 1
+        self._subject: Subject | None = None
         self._records = 0
-        self._started = False
+        self._last_idx = -1
+        self._data_length = 0
         self._complete = False
 
     def feed(self, line: bytes) -> Subject | RecordDigests | Trailer:
         """Judge the next line; b"" is the end of the file, which must come after the trailer only."""
         try:
             decoded = self._decode(line)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise Damage(self._offset, str(error)) from error
+        except ValueError as error:
+            raise Damage(self._offset, f"line {self._line}: {error}") from error
+        except RecursionError as error:
+            raise Damage(self._offset, f"line {self._line}: expected no arrays or objects in one another") from error
         self._offset += len(line)
+        self._line += 1
         return decoded
 
     def finish(self) -> None:
@@ -170,75 +252,134 @@ class ManifestDecoder:
         if self._complete:
             raise ValueError("expected the end of the manifest")
         if not line.endswith(b"\n"):
-            raise ValueError("expected a whole line")
-        if not self._started:
-            self._started = True
+            raise ValueError("expected a whole line" if len(line) < MAX_LINE else f"expected at most {MAX_LINE} bytes")
+        if self._subject is None:
             self._hash.update(line)
-            return Subject.decode(line)
+            self._subject = Subject.decode(line)
+            self._data_length = OPENING_SIZE[self._subject.dialect] + len(self._subject.dialect.ending)
+            return self._subject
         if line.startswith(b'{"records"'):
             return self._trailer(line)
         self._hash.update(line)
+        record = RecordDigests.decode(line)
+        self._judge(record.header, self._subject)
         self._records += 1
-        return RecordDigests.decode(line)
+        self._last_idx = record.header.idx
+        self._data_length += RECORD_HEADER_SIZE + record.header.length
+        return record
+
+    def _judge(self, record: RecordHeader, subject: Subject) -> None:
+        """Raise ValueError for a record that does not lie inside of the VDI and of an object, behind the one before."""
+        check_number("idx", record.idx, subject.object_count - 1, least=self._last_idx + 1)
+        check_number("length", record.length, subject.object_size - record.offset)
 
     def _trailer(self, line: bytes) -> Trailer:
-        fields = _object(line, ("records", "data_length", "digest"))
+        fields = _object(line)
+        _check_fields(fields, _TRAILER_FIELDS)
         covered, _, digest = line.partition(_DIGEST_FIELD.encode())
         self._hash.update(covered + _DIGEST_FIELD.encode())
         expected = self._hash.hexdigest()
         if digest != expected.encode() + _END:
-            raise ValueError(f"expected the digest {expected}, got {fields['digest']!r}: the manifest was changed")
-        if fields["records"] != self._records:
-            raise ValueError(f"expected {self._records} records, got {fields['records']!r}")
+            raise ValueError(f"digest: expected {expected}, got {shown(fields['digest'])}: the manifest was changed")
+        for name, counted in (("records", self._records), ("data_length", self._data_length)):
+            if type(fields[name]) is not int or fields[name] != counted:
+                raise ValueError(f"{name}: expected {counted}, as the lines before come to, got {shown(fields[name])}")
         self._complete = True
-        return Trailer(self._records, _number(fields["data_length"]))
+        return Trailer(self._records, self._data_length)
 
 
-def time_text(time: int) -> str | None:
-    """Write an inode's time (seconds << 32 | nanoseconds) in UTC, exact to the nanosecond; None for 0."""
-    if not time:
-        return None
-    return f"{datetime.fromtimestamp(time >> 32, UTC):%Y-%m-%dT%H:%M:%S}.{time & 0xFFFFFFFF:09d}Z"
+_SNAPSHOT_FIELDS: Final = ("id", "tag", "vdi_id", "created")
+_SUBJECT_FIELDS: Final = (
+    "manifest",
+    "vdi",
+    "cluster",
+    "size",
+    "object_size",
+    "copies",
+    "copy_policy",
+    "dialect",
+    "snapshot",
+    "base",
+    "base_size",
+)
+_SUBJECT_FIELDS_1: Final = tuple(name for name in _SUBJECT_FIELDS if name != "cluster")
+_RECORD_FIELDS: Final = ("idx", "offset", "length", "data", "base")
+_TRAILER_FIELDS: Final = ("records", "data_length", "digest")
+
+
+def _snapshot_fields(identity: Identity) -> dict[str, Any]:
+    return {name: getattr(identity, name) for name in _SNAPSHOT_FIELDS}
+
+
+def _identity(name: str, fields: Any, vdi: Any, cluster: Any) -> Identity:
+    if not isinstance(fields, dict):
+        raise ValueError(f"{name}: expected an object, got {shown(fields)}")  # noqa: TRY004 - wrong as other values are
+    try:
+        _check_fields(fields, _SNAPSHOT_FIELDS)
+        return Identity(vdi=vdi, cluster=cluster, **fields)
+    except ValueError as error:
+        # The VDI's name and the cluster stand outside of the object.
+        outside = str(error).startswith(("vdi:", "cluster:"))
+        raise ValueError(str(error) if outside else f"{name}.{error}") from error
+
+
+class _Unread:
+    """A number that no field can have, and is not read for that reason."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _whole_number(text: str) -> int | _Unread:
+    return int(text) if len(text) <= _MAX_DIGITS else _Unread(text)
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{shown(next(name for name in fields if names.count(name) > 1))}: expected once, got twice")
+    return fields
+
+
+_JSON: Final = json.JSONDecoder(
+    object_pairs_hook=_fields, parse_int=_whole_number, parse_float=_Unread, parse_constant=_Unread
+)
 
 
 def _line(fields: dict[str, Any]) -> bytes:
     return (json.dumps(fields, separators=(",", ":")) + "\n").encode()
 
 
-def _object(line: bytes, names: tuple[str, ...]) -> dict[str, Any]:
-    fields = json.loads(line)
-    if not isinstance(fields, dict) or tuple(fields) != names:
-        raise ValueError(f"expected an object of {', '.join(names)}")
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        fields = _JSON.decode(line.decode("ascii"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"expected JSON: {error.msg} at column {error.colno}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected an object, got {shown(fields)}")  # noqa: TRY004 - wrong as other values are
     return fields
 
 
-def _snapshot(fields: Any) -> SnapshotInfo:
-    if not isinstance(fields, dict):
-        raise TypeError(f"expected a snapshot, got {fields!r}")
-    snapshot = SnapshotInfo(**fields)
-    _number(snapshot.id)
-    _text(snapshot.tag)
-    _text(snapshot.vdi_id)
-    if snapshot.created is not None:
-        _text(snapshot.created)
-    return snapshot
-
-
-def _text(value: Any) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r}")
-
-
-def _number(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"expected a number from 0 on, got {value!r}")
-    return value
+def _check_fields(fields: dict[str, Any], expected: tuple[str, ...]) -> None:
+    if tuple(fields) == expected:
+        return
+    for name in expected:
+        if name not in fields:
+            raise ValueError(f"{name}: expected this field, got none")
+    for name in fields:
+        if name not in expected:
+            raise ValueError(f"{shown(name)}: expected no such field")
+    raise ValueError(f"expected the fields {', '.join(expected)} in this order")
 
 
 _DIGEST: Final = re.compile("[0-9a-f]{32}")
 
 
-def _digest(value: Any) -> str:
+def _digest(field: str, value: Any) -> str:
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
-        raise ValueError(f"expected a digest of 32 hex digits, got {value!r}")
+        raise ValueError(f"{field}: expected a digest of 32 hex digits, got {shown(value)}")
     return value

@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from asyncbackup.wire.constants import EPOCH_LOG_SIZES
 from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, Node, pack_node
 
 EPOCH: Final = 1
@@ -20,7 +21,6 @@ AUTO_VNODES: Final = 0x0004
 STORE_NAME: Final = b"plain"
 """The backend store that a 1.0 cluster is formatted with by default; ``dog cluster info -v`` shows it."""
 
-EPOCH_LOG_SIZE: Final = 48
 VDI_STATE_SIZE: Final = 1428
 RECOVERY_STATE_SIZE: Final = 24
 STATISTICS_SIZE: Final = 120
@@ -34,7 +34,6 @@ _CLUSTER_DEFAULT: Final = struct.Struct("<BBB25x")
 _VDI_STATE: Final = struct.Struct("<IBBBBB3xII")
 _VDI_COPIES_0_7: Final = struct.Struct("<II")
 _EPOCH_LOG_0_6: Final = struct.Struct("<QQIII4x")
-_MAX_NODES_0_6: Final = 1024
 _NODE_0_7: Final = struct.Struct("<16sH22xH2xIQ")
 _NODE_0_6: Final = struct.Struct("<16sHHIQ")
 
@@ -85,11 +84,11 @@ def pack_epoch_log(ctime: int, copies: int, node: Node, room: int) -> bytes:
     return log + (pack_node(node).ljust(room * NODE_ENTRY_SIZE, b"\0") if room else b"")
 
 
-def pack_epoch_log_0_6(ctime: int, copies: int, node: Node) -> bytes:
-    """Build the STAT_CLUSTER answer of internal version 0x06, which always has room for the most nodes there can be."""
-    entry = pack_node_for(0x06, node)
-    log = _EPOCH_LOG_0_6.pack(ctime, ctime >> 32, EPOCH, 1, copies)
-    return log + entry.ljust(_MAX_NODES_0_6 * len(entry), b"\0")
+def pack_epoch_log_for(internal_version: int, ctime: int, copies: int, node: Node) -> bytes:
+    """Build the STAT_CLUSTER answer of 0.6 and before, which always has room for the most nodes there can be."""
+    # In 0.6 a flag, whether recovery is disabled, stands in place of the copies.
+    log = _EPOCH_LOG_0_6.pack(ctime, ctime >> 32, EPOCH, 1, copies if internal_version <= 0x06 else 0)
+    return (log + pack_node_for(internal_version, node)).ljust(EPOCH_LOG_SIZES[internal_version], b"\0")
 
 
 def pack_cluster_info(internal_version: int, ctime: int, copies: int, block_size_shift: int, node: Node) -> bytes:

@@ -16,7 +16,14 @@ from asyncbackup.sheep.release import Release
 from asyncbackup.sheep.store import ClusterConfig, Store
 from asyncbackup.sheep.vdis import Wanted
 from asyncbackup.sheep.volumes import Refused, Volumes
-from asyncbackup.wire.constants import DEFAULT_BLOCK_SIZE_SHIFT, NAME_SIZE, VDI_BITMAP_SIZE, Opcode, Result
+from asyncbackup.wire.constants import (
+    DEFAULT_BLOCK_SIZE_SHIFT,
+    EPOCH_LOG_SIZES,
+    NAME_SIZE,
+    VDI_BITMAP_SIZE,
+    Opcode,
+    Result,
+)
 from asyncbackup.wire.messages import (
     Bytes,
     NodeReply,
@@ -222,11 +229,12 @@ class Service:
         return Answer(payload=info)
 
     def _stat_cluster(self, call: _Call) -> Answer:
-        if self._release is Release.V0_4:
-            log = records.pack_epoch_log_0_6(self._config.ctime, self._config.copies, self._node())
+        version = self._release.value.internal_version
+        if self._release is not Release.V1_0:
+            log = records.pack_epoch_log_for(version, self._config.ctime, self._config.copies, self._node())
             return Answer(payload=log if len(log) <= call.header.data_length else b"")
         (room,) = struct.unpack_from("<I", call.header.body, 24)
-        if call.header.data_length < records.EPOCH_LOG_SIZE + room * NODE_ENTRY_SIZE:
+        if call.header.data_length < EPOCH_LOG_SIZES[version] + room * NODE_ENTRY_SIZE:
             return Answer()
         return Answer(payload=records.pack_epoch_log(self._config.ctime, self._config.copies, self._node(), room))
 

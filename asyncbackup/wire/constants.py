@@ -42,6 +42,20 @@ MAX_COPIES: Final = 31
 """Copies of an object, or parts of it where it is coded, that a cluster can keep: 16 of data and 15 of parity."""
 
 
+EPOCH_LOG_SIZES: Final = {
+    0x0A: 48,
+    0x09: 48 + 6144 * 80,
+    0x08: 32 + 1024 * 56,
+    0x07: 32 + 1024 * 56,
+    0x06: 32 + 1024 * 32,
+    0x05: 32 + 1024 * 24,
+}
+"""Bytes of one entry of the STAT_CLUSTER answer by internal version; up to 0.8 with room for all nodes there can be.
+
+Less is not answered, and twice as much is answered with the epoch before as well.
+"""
+
+
 class Opcode(IntEnum):
     """Requests this package sends or serves. ``REMOVE_OBJ`` and later ones in 0x8x-0xcx are the server's business."""
 

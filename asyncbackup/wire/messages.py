@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from asyncbackup.wire.constants import (
+    EPOCH_LOG_SIZES,
     FIRST_INTERNAL_OPCODE,
     NAME_SIZE,
     VDI_BITMAP_SIZE,
@@ -23,6 +24,7 @@ _OBJECT: Final = struct.Struct("<QQBBBxII4x")
 _VDI: Final = struct.Struct("<QIBBBBII8x")
 _OBJECT_REPLY: Final = struct.Struct("<B3xQ16x")
 _VDI_REPLY: Final = struct.Struct("<4xIIBB14x")
+_FORMAT_TIME: Final = struct.Struct("<Q")
 _NODE_REPLY: Final = struct.Struct("<I8xQQ")
 
 
@@ -266,6 +268,22 @@ def read_vdi_bitmap(*, deleted: bool = False) -> Request:
 def node_list(capacity: int) -> Request:
     """Ask for the nodes of the cluster, at most ``capacity`` bytes of them."""
     return Request(Opcode.GET_NODE_LIST, bytes(32), capacity=capacity)
+
+
+def stat_cluster(internal_version: int) -> Request:
+    """Ask for the state of the cluster in its present epoch, without the nodes where they can be left out."""
+    return Request(Opcode.STAT_CLUSTER, bytes(32), capacity=EPOCH_LOG_SIZES[internal_version])
+
+
+def unpack_format_time(epoch_log: Bytes) -> int:
+    """Read from a STAT_CLUSTER answer when the cluster was formatted: seconds since 1970 << 32 | nanoseconds.
+
+    Raises ValueError if it is too short.
+    """
+    if len(epoch_log) < _FORMAT_TIME.size:
+        raise ValueError(f"expected at least {_FORMAT_TIME.size} bytes of cluster state, got {len(epoch_log)}")
+    time: int = _FORMAT_TIME.unpack_from(epoch_log)[0]
+    return time
 
 
 def pack_name(name: str) -> bytes:

@@ -49,8 +49,8 @@ def test_info_tells_what_a_file_is(command: Command, files: list[Path]) -> None:
     assert told["format"] == "collie"
     assert told["records"] == "5"
     assert told["vdi"].startswith("disk, 8.0 MiB")
-    assert told["snapshot"].startswith("2 'b' (vdi id ")
-    assert told["base"].startswith("1 'a' (vdi id ")
+    assert told["of"].startswith("snapshot 2 'b' of VDI 'disk' (vdi id ")
+    assert told["base"].startswith("snapshot 1 'a' of VDI 'disk' (vdi id ")
 
 
 def test_info_without_a_manifest_says_so(command: Command, files: list[Path]) -> None:

@@ -214,8 +214,8 @@ async def test_a_merged_way_exports_to_the_same_image(
             assert exported.data == way.images[-1]
             async with BackupReader(converted) as reader:
                 assert reader.subject is not None
-                assert reader.subject.snapshot.tag == snapshots[-1]
-                assert reader.subject.base is None
+                assert reader.subject.identity.tag == snapshots[-1]
+                assert reader.subject.is_full
 
 
 @settings(max_examples=10)

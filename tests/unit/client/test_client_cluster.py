@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import pytest
@@ -22,8 +24,10 @@ from asyncbackup.errors import (
     TooManyVdis,
     VdiNotFound,
 )
+from asyncbackup.format.identity import time_text
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
+from asyncbackup.sheep.store import ClusterConfig
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
@@ -71,6 +75,93 @@ async def test_the_release_is_found_out(release: Release) -> None:
         assert cluster.internal_version == release.value.internal_version
 
 
+# What tells the cluster
+
+
+@pytest.mark.parametrize("release", list(Release))
+async def test_the_time_of_formatting_tells_clusters_apart(release: Release) -> None:
+    store = MemoryStore()
+    store.save_config(ClusterConfig(1_700_000_000 << 32 | 123_456_789, 1, 22))
+    async with Sheep(store, release=release) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        assert await cluster.format_time() == "2023-11-14T22:13:20.123456789Z"
+
+
+async def test_the_time_of_formatting_is_asked_for_once(sheep: Sheep, cluster: Cluster) -> None:
+    await make_disk(cluster)
+    inode = await cluster.find_vdi("disk", "a")
+
+    for _ in range(3):
+        assert (await cluster.identify(inode)).cluster == await cluster.format_time()
+
+    assert sheep.requests[Opcode.STAT_CLUSTER] == 1
+
+
+@pytest.mark.parametrize(
+    ("result", "payload"),
+    [(Result.INVALID_PARMS, b""), (Result.SYSTEM_ERROR, b""), (Result.SUCCESS, b""), (Result.SUCCESS, bytes(48))],
+)
+async def test_a_server_that_does_not_say_when_it_was_formatted_is_taken_as_it_is(
+    result: Result, payload: bytes
+) -> None:
+    async with stat_cluster_answers(result, payload) as cluster:
+        assert await cluster.format_time() is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "got"), [(bytes(7), "got 7"), (b"\xff" * 48, "nanoseconds, got 4294967295")], ids=["short", "absurd"]
+)
+async def test_a_time_of_formatting_that_is_none_is_refused(payload: bytes, got: str) -> None:
+    async with stat_cluster_answers(Result.SUCCESS, payload) as cluster:
+        with pytest.raises(ProtocolViolation, match=f"the time at which the cluster was formatted, got .*{got}"):
+            await cluster.format_time()
+
+
+@asynccontextmanager
+async def stat_cluster_answers(result: Result, payload: bytes) -> AsyncIterator[Cluster]:
+    """Connect to a server that knows nothing but its release, and answers STAT_CLUSTER so."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            header = await receive(reader)
+            if header.opcode == Opcode.STAT_CLUSTER:
+                writer.write(answer(header, payload, result=result))
+            else:
+                writer.write(answer(header))
+
+    async with serve(handle) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        yield cluster
+
+
+async def test_a_snapshot_is_identified(cluster: Cluster) -> None:
+    await make_disk(cluster)
+    inode = await cluster.find_vdi("disk", "a")
+
+    found = await cluster.identify(inode)
+
+    assert (found.vdi, found.vdi_id, found.id, found.tag) == ("disk", f"{inode.vdi_id:x}", 1, "a")
+    assert found.created == time_text(inode.snap_ctime)
+    assert (await cluster.identify(await cluster.find_vdi("disk"))).created is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"snap_ctime": 1 << 32 | 10**9}, "nanoseconds"),
+        ({"tag": "t" * 256}, "tag: expected at most 255 bytes of text, got 256"),
+        ({"name": ""}, "vdi: expected a name"),
+        ({"vdi_id": 1 << 24}, "vdi_id: expected 1 to 6 hex digits"),
+    ],
+)
+async def test_an_inode_that_no_snapshot_has_is_not_identified(
+    cluster: Cluster, changes: dict[str, Any], message: str
+) -> None:
+    await make_disk(cluster)
+    inode = replace(await cluster.find_vdi("disk", "a"), **changes)
+
+    with pytest.raises(InodeCorrupt, match=message):
+        await cluster.identify(inode)
+
+
 async def test_an_unknown_release_is_left_open(sheep: Sheep) -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -80,6 +171,7 @@ async def test_an_unknown_release_is_left_open(sheep: Sheep) -> None:
         assert cluster.internal_version is None
         with pytest.raises(RequestFailed, match="protocol version mismatch"):
             await cluster.read_object(1, memoryview(bytearray(512)))
+        assert await cluster.format_time() is None
         assert (await cluster.call(node_list(80))).result is Result.VER_MISMATCH
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from asyncbackup import ChainOptions, Dialect
-from asyncbackup.engine.chain import Group, Part, describe, open_chain
+from asyncbackup.engine.chain import Group, Part, open_chain
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.errors import ChainBroken, FactMissing, Incompatible
 from asyncbackup.format import RecordHeader
-from asyncbackup.format.manifest import ManifestDecoder, ManifestEncoder, RecordDigests, SnapshotInfo, Subject, Trailer
+from asyncbackup.format.identity import Identity
+from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from tests.chains import SIZE, Files, copy_files
 from tests.disks import OBJECT
 from tests.streams import standard_input
@@ -24,17 +25,27 @@ def files(tmp_path: Path) -> Files:
 
 
 def declare(file: Path, **changes: Any) -> None:
-    """Let the manifest of ``file`` say something else of what it is of, as if it had been made so."""
-    path, decoder, encoder, lines = manifest_path(file), ManifestDecoder(), ManifestEncoder(), []
-    for line in path.read_bytes().splitlines(keepends=True):
-        match decoder.feed(line):
-            case Subject() as subject:
-                lines.append(encoder.opening(replace(subject, **changes)))
-            case RecordDigests() as record:
-                lines.append(encoder.record(record))
-            case Trailer() as trailer:
-                lines.append(encoder.ending(trailer.data_length))
-    path.write_bytes(b"".join(lines))
+    """Let ``file`` and its manifest be of something else, as if they had been made so: without what does not fit."""
+    path, encoder, lines = manifest_path(file), ManifestEncoder(), []
+    data, position, kept = file.read_bytes(), 16, []
+    first, *others, _ = path.read_bytes().splitlines(keepends=True)
+    subject = replace(Subject.decode(first), **changes)
+    lines.append(encoder.opening(subject))
+    for record in map(RecordDigests.decode, others):
+        end = position + 16 + record.header.length
+        if record.header.idx < subject.object_count:
+            lines.append(encoder.record(record))
+            kept.append(data[position:end])
+        position = end
+    content = b"".join([Dialect.COLLIE.patch(len(kept)), *kept])
+    path.write_bytes(b"".join([*lines, encoder.ending(len(content))]))
+    file.write_bytes(content)
+
+
+def identity_of(file: Path) -> Identity:
+    """Read which snapshot ``file`` is of."""
+    subject = Subject.decode(manifest_path(file).read_bytes().splitlines(keepends=True)[0])
+    return subject.identity
 
 
 def group(*ranges: tuple[int, int]) -> Group:
@@ -107,6 +118,7 @@ async def test_objects_come_in_order_with_what_each_file_has_of_them(files: File
 
 async def test_objects_that_were_cut_off_in_between_are_gone_until_they_are_written_anew(files: Files) -> None:
     declare(files.ab, size=2 * OBJECT)
+    declare(files.bc, base_size=2 * OBJECT)
 
     async with open_chain(files.all) as chain:
         found = {group.idx: [Path(part.reader.name).name for part in group.parts] async for group in chain.groups()}
@@ -116,6 +128,7 @@ async def test_objects_that_were_cut_off_in_between_are_gone_until_they_are_writ
 
 async def test_objects_of_a_pipe_that_were_cut_off_later_are_read_and_left_out(files: Files) -> None:
     declare(files.ab, size=2 * OBJECT)
+    declare(files.bc, base_size=2 * OBJECT)
 
     with standard_input(files.a):
         async with open_chain(["-", files.ab]) as chain:
@@ -167,7 +180,8 @@ async def test_backups_of_two_object_sizes_are_no_chain(files: Files) -> None:
 
 
 async def test_files_of_two_vdis_do_not_follow_one_another(files: Files) -> None:
-    declare(files.ab, vdi="other")
+    other = replace(identity_of(files.a), vdi="other")
+    declare(files.ab, identity=replace(identity_of(files.ab), vdi="other"), base_identity=other)
 
     with pytest.raises(ChainBroken, match=r"/ab is of VDI 'other', but .*/a of 'disk'"):
         async with open_chain([files.a, files.ab]):
@@ -188,6 +202,44 @@ async def test_an_increment_follows_the_snapshot_that_it_is_the_difference_to(fi
             pytest.fail("opened")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"created": "2026-11-22T20:00:00.000000001Z"},
+        {"cluster": "2026-11-22T20:00:00.000000001Z"},
+        {"vdi_id": "abcdef"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+async def test_a_snapshot_of_the_same_id_and_tag_that_was_taken_anew_is_another(
+    files: Files, change: dict[str, Any]
+) -> None:
+    again = replace(identity_of(files.a), **change)
+    declare(files.ab, identity=replace(identity_of(files.ab), cluster=again.cluster), base_identity=again)
+
+    with pytest.raises(ChainBroken) as caught:
+        async with open_chain([files.a, files.ab]):
+            pytest.fail("opened")
+
+    assert f"is the difference to {again}, but " in str(caught.value)
+    assert f"before it is of {identity_of(files.a)}" in str(caught.value)
+
+
+async def test_a_tag_that_was_changed_since_makes_no_other_snapshot(files: Files) -> None:
+    declare(files.ab, base_identity=replace(identity_of(files.a), tag="renamed"))
+
+    async with open_chain([files.a, files.ab]) as chain:
+        assert len(chain.readers) == 2
+
+
+async def test_files_that_say_two_sizes_of_one_snapshot_are_no_chain(files: Files) -> None:
+    declare(files.ab, base_size=SIZE - 512)
+
+    with pytest.raises(ChainBroken, match=rf"says that .* has {SIZE - 512} bytes, but .*/a before it says {SIZE}"):
+        async with open_chain([files.a, files.ab]):
+            pytest.fail("opened")
+
+
 async def test_a_file_without_a_manifest_may_follow_anything(files: Files) -> None:
     manifest_path(files.ab).unlink()
 
@@ -203,7 +255,7 @@ async def test_the_newest_manifest_tells_what_a_chain_is_of(files: Files) -> Non
 
     async with open_chain(files.all) as chain:
         assert chain.subject is not None
-        assert chain.subject.snapshot.tag == "b"
+        assert chain.subject.identity.tag == "b"
         assert (chain.is_full, chain.base, chain.object_size) == (True, None, OBJECT)
 
 
@@ -228,6 +280,7 @@ async def test_without_manifests_nothing_is_known_but_what_is_told(files: Files)
 
 async def test_a_chain_spans_what_the_vdi_had_at_all_times(files: Files) -> None:
     declare(files.ab, size=2 * OBJECT + 512)
+    declare(files.bc, base_size=2 * OBJECT + 512)
 
     async with open_chain(files.all) as chain:
         assert [chain.spans(first) for first in range(4)] == [3, 3, 8, None]
@@ -238,13 +291,7 @@ async def test_a_vdi_that_was_smaller_in_between_loses_objects_of_the_base(
     files: Files, size: int, *, loses: bool
 ) -> None:
     declare(files.ab, size=size)
+    declare(files.bc, base_size=size)
 
     async with open_chain([files.ab, files.bc]) as chain:
         assert chain.loses_base is loses
-
-
-def test_snapshots_are_described_with_what_tells_them_apart() -> None:
-    assert describe(SnapshotInfo(2, "b", "abcdef", "2026-11-22T20:00:00Z")) == (
-        "2 'b' (vdi id abcdef, 2026-11-22T20:00:00Z)"
-    )
-    assert describe(SnapshotInfo(3, "", "abcdef", None)) == "3 (vdi id abcdef, not a snapshot)"

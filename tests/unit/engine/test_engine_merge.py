@@ -159,8 +159,8 @@ async def test_the_manifest_is_of_the_newest_snapshot_and_the_oldest_base(files:
     async with BackupReader(tmp_path / "merged") as reader, BackupReader(files.ab) as first:
         assert reader.subject is not None
         assert first.subject is not None
-        assert reader.subject.snapshot.tag == "c"
-        assert reader.subject.base == first.subject.base
+        assert reader.subject.identity.tag == "c"
+        assert reader.subject.base_identity == first.subject.base_identity
         assert reader.subject.base_size == SIZE
         for record in [found async for found in reader.records()]:
             (data,) = [each.data for each in records(tmp_path / "merged") if each.idx == record.header.idx]

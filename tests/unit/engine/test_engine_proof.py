@@ -10,21 +10,21 @@ from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.proof import ManifestWriter, Written, open_standard_output, open_target
 from asyncbackup.errors import TargetExists
 from asyncbackup.format import RecordHeader
-from asyncbackup.format.manifest import ManifestDecoder, RecordDigests, SnapshotInfo, Subject, Trailer
+from asyncbackup.format.identity import Identity
+from asyncbackup.format.manifest import ManifestDecoder, RecordDigests, Subject, Trailer
 from tests.collecting import CollectingSink
 from tests.disks import OBJECT, noise
 from tests.property.reference import SECTOR
 from tests.streams import standard_output
 
 SUBJECT = Subject(
-    vdi="disk",
     size=1 << 30,
     object_size=OBJECT,
     copies=1,
     copy_policy=0,
     dialect=Dialect.DOG,
-    snapshot=SnapshotInfo(1, "a", "abcdef", None),
-    base=None,
+    identity=Identity(vdi="disk", vdi_id="abcdef", created=None, cluster=None, id=1, tag="a"),
+    base_identity=None,
     base_size=None,
 )
 ZEROS = memoryview(bytes(OBJECT))

@@ -12,7 +12,8 @@ from asyncbackup.engine.manifest import Digests, manifest_path
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.errors import BackupDamaged, FormatUnclear, SourceMissing, SourceUnreadable
 from asyncbackup.format import RecordHeader
-from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, SnapshotInfo, Subject
+from asyncbackup.format.identity import Identity
+from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from tests.disks import OBJECT, noise
 from tests.streams import standard_input
 
@@ -21,14 +22,13 @@ Change = tuple[int, int, bytes]
 
 TWO: list[Change] = [(1, 512, noise(1, 1024)), (3, 0, noise(2, 512))]
 SUBJECT = Subject(
-    vdi="disk",
     size=8 * OBJECT,
     object_size=OBJECT,
     copies=1,
     copy_policy=0,
     dialect=Dialect.COLLIE,
-    snapshot=SnapshotInfo(1, "a", "abcdef", None),
-    base=None,
+    identity=Identity(vdi="disk", vdi_id="abcdef", created=None, cluster=None, id=1, tag="a"),
+    base_identity=None,
     base_size=None,
 )
 

@@ -159,7 +159,7 @@ async def test_a_taken_name_is_refused_before_anything_is_written(backed: Backed
 
 
 async def test_an_increment_alone_says_which_snapshot_it_goes_on(backed: Backed) -> None:
-    with pytest.raises(BaseUnnamed, match=r"difference to snapshot 1 'a' .* of VDI 'disk', and no base"):
+    with pytest.raises(BaseUnnamed, match=r"difference to snapshot 1 'a' of VDI 'disk' .*, and no base"):
         await restore(backed.cluster, [backed.increment], "new")
 
 

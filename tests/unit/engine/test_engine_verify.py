@@ -282,7 +282,8 @@ async def test_info_counts_what_there_is(files: list[Path]) -> None:
     assert (found.dialect, found.records, found.trailing_bytes) == (Dialect.COLLIE, 5, 0)
     assert found.size == files[1].stat().st_size == 16 + 5 * 16 + found.data_bytes
     assert found.manifest is not None
-    assert (found.manifest.snapshot.tag, found.manifest.base and found.manifest.base.tag) == ("b", "a")
+    assert found.manifest.base_identity is not None
+    assert (found.manifest.identity.tag, found.manifest.base_identity.tag) == ("b", "a")
 
 
 async def test_info_raises_where_the_file_is_damaged(files: list[Path]) -> None:

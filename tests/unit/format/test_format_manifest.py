@@ -1,41 +1,45 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import xxhash
 
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.decoder import Damage
+from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import (
+    MAX_LINE,
     ManifestDecoder,
     ManifestEncoder,
     RecordDigests,
-    SnapshotInfo,
     Subject,
     Trailer,
-    time_text,
 )
 
+FORMATTED = "2026-01-01T00:00:00.123456789Z"
 SUBJECT = Subject(
-    vdi="vm",
     size=1 << 30,
     object_size=1 << 22,
     copies=3,
     copy_policy=0,
     dialect=Dialect.DOG,
-    snapshot=SnapshotInfo(2, "b", "abcdef", "2026-11-22T20:00:00.000000001Z"),
-    base=SnapshotInfo(1, "a", "abcdee", None),
+    identity=Identity("vm", "abcdef", "2026-11-22T20:00:00.000000001Z", FORMATTED, 2, "b"),
+    base_identity=Identity("vm", "abcdee", "2026-11-21T20:00:00.000000000Z", FORMATTED, 1, "a"),
     base_size=1 << 29,
 )
 RECORD = RecordDigests(RecordHeader(3, 512, 1024), "0" * 32, "f" * 32)
 UNKNOWN_BASE = RecordDigests(RecordHeader(4, 0, 512), "1" * 32, None)
+ASSUMED_BASE = RecordDigests(RecordHeader(5, 0, 512), "2" * 32, None, assumed=True)
+RECORDS = [RECORD, UNKNOWN_BASE, ASSUMED_BASE]
+LENGTH = 8 + 16 + 1024 + 16 + 512 + 16 + 512 + 16
 
 
 def encoded() -> list[bytes]:
     encoder = ManifestEncoder()
-    return [encoder.opening(SUBJECT), encoder.record(RECORD), encoder.record(UNKNOWN_BASE), encoder.ending(1584)]
+    return [encoder.opening(SUBJECT), *map(encoder.record, RECORDS), encoder.ending(LENGTH)]
 
 
 def decode(lines: list[bytes]) -> list[Subject | RecordDigests | Trailer]:
@@ -45,22 +49,54 @@ def decode(lines: list[bytes]) -> list[Subject | RecordDigests | Trailer]:
     return decoded
 
 
-def changed(**fields: Any) -> bytes:
-    return json.dumps(json.loads(encoded()[0]) | fields, separators=(",", ":")).encode() + b"\n"
+def digested(lines: list[bytes]) -> list[bytes]:
+    """Give the last line the digest that is right for ``lines``."""
+    covered, _, _ = lines[-1].partition(b'"digest":"')
+    digest = xxhash.xxh3_128(b"".join([*lines[:-1], covered, b'"digest":"'])).hexdigest()
+    return [*lines[:-1], covered + b'"digest":"' + digest.encode() + b'"}\n']
 
 
-def snapshot(**fields: Any) -> dict[str, Any]:
-    return asdict(SUBJECT.snapshot) | fields
+def edited(line: int, before: str, after: str) -> list[bytes]:
+    """Make a manifest in which ``line``, from 1 on, says something else, with the digest that is right for it."""
+    lines = encoded()
+    assert lines[line - 1].count(before.encode()) == 1
+    lines[line - 1] = lines[line - 1].replace(before.encode(), after.encode())
+    return digested(lines)
 
 
 def test_a_manifest_says_what_was_put_in() -> None:
-    assert decode(encoded()) == [SUBJECT, RECORD, UNKNOWN_BASE, Trailer(2, 1584)]
+    assert decode(encoded()) == [SUBJECT, *RECORDS, Trailer(3, LENGTH)]
 
 
-def test_golden_record_line() -> None:
-    assert encoded()[1].decode() == (
-        '{"idx":3,"offset":512,"length":1024,"data":"' + "0" * 32 + '","base":"' + "f" * 32 + '"}\n'
+def test_golden_lines() -> None:
+    lines = [line.decode() for line in encoded()]
+
+    assert lines[0] == (
+        '{"manifest":2,"vdi":"vm","cluster":"2026-01-01T00:00:00.123456789Z","size":1073741824,"object_size":4194304,'
+        '"copies":3,"copy_policy":0,"dialect":"dog",'
+        '"snapshot":{"id":2,"tag":"b","vdi_id":"abcdef","created":"2026-11-22T20:00:00.000000001Z"},'
+        '"base":{"id":1,"tag":"a","vdi_id":"abcdee","created":"2026-11-21T20:00:00.000000000Z"},'
+        '"base_size":536870912}\n'
     )
+    assert lines[1:-1] == [
+        '{"idx":3,"offset":512,"length":1024,"data":"' + "0" * 32 + '","base":"' + "f" * 32 + '"}\n',
+        '{"idx":4,"offset":0,"length":512,"data":"' + "1" * 32 + '","base":null}\n',
+        '{"idx":5,"offset":0,"length":512,"data":"' + "2" * 32 + '","base":null,"assumed":true}\n',
+    ]
+
+
+def test_version_1_does_not_say_the_cluster() -> None:
+    lines = encoded()
+    lines[0] = (
+        lines[0].replace(b'"manifest":2', b'"manifest":1').replace(b'"cluster":"' + FORMATTED.encode() + b'",', b"")
+    )
+
+    subject, *_ = decode(digested(lines))
+
+    assert isinstance(subject, Subject)
+    assert subject.base_identity is not None
+    assert (subject.cluster, subject.base_identity.cluster) == (None, None)
+    assert subject.identity == replace(SUBJECT.identity, cluster=None)
 
 
 def test_no_byte_can_change_unnoticed() -> None:
@@ -72,26 +108,31 @@ def test_no_byte_can_change_unnoticed() -> None:
             decode(bytes(broken).splitlines(keepends=True))
 
 
-@pytest.mark.parametrize("count", range(4))
+@pytest.mark.parametrize("count", range(5))
 def test_a_manifest_that_ends_early_is_damaged(count: int) -> None:
     with pytest.raises(Damage, match="the manifest ends here; expected more lines"):
         decode(encoded()[:count])
 
 
 def test_nothing_follows_the_last_line() -> None:
-    with pytest.raises(Damage, match="expected the end of the manifest"):
+    with pytest.raises(Damage, match="line 6: expected the end of the manifest"):
         decode([*encoded(), b"\n"])
 
 
 def test_a_line_is_whole() -> None:
-    with pytest.raises(Damage, match="at offset 0: expected a whole line"):
+    with pytest.raises(Damage, match="at offset 0: line 1: expected a whole line"):
         decode([encoded()[0][:-1]])
+
+
+def test_a_line_is_of_bounded_length() -> None:
+    with pytest.raises(Damage, match="line 1: expected at most 16384 bytes"):
+        decode([b"x" * MAX_LINE])
 
 
 def test_damage_is_told_with_its_place() -> None:
     lines = encoded()
 
-    with pytest.raises(Damage) as caught:
+    with pytest.raises(Damage, match="line 2: expected JSON: Expecting value at column 1") as caught:
         decode([lines[0], b"no json\n"])
 
     assert caught.value.offset == len(lines[0])
@@ -100,49 +141,177 @@ def test_damage_is_told_with_its_place() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"[]\n", "expected an object of manifest, vdi"),
-        (b"{}\n", "expected an object of manifest, vdi"),
+        (b"[]\n", "expected an object, got \\[\\]"),
+        (b"{}\n", "manifest: expected a number from 1 to 2, got None"),
         (b"\xff\n", "can't decode"),
-        (b"[" * 10_000 + b"\n", "recursion"),
-        (changed(manifest=2), "expected a manifest of version 1, got 2"),
-        (changed(size=-1), "expected a number from 0 on, got -1"),
-        (changed(copies=True), "expected a number from 0 on, got True"),
-        (changed(object_size=0), "expected objects of some size, got 0 bytes"),
-        (changed(vdi=5), "expected text, got 5"),
-        (changed(dialect="tar"), "'tar' is not a valid Dialect"),
-        (changed(snapshot=None), "expected a snapshot, got None"),
-        (changed(snapshot={"id": 1}), "missing 3 required positional arguments"),
-        (changed(snapshot=snapshot(id="1")), "expected a number from 0 on, got '1'"),
-        (changed(snapshot=snapshot(tag=None)), "expected text, got None"),
-        (changed(snapshot=snapshot(vdi_id=255)), "expected text, got 255"),
-        (changed(snapshot=snapshot(created=0)), "expected text, got 0"),
-        (changed(base=snapshot(tag=["a"])), r"expected text, got \['a'\]"),
-        (changed(base=None), "expected no size of a base that there is none of, got 536870912"),
-        (changed(base_size=None), "expected a number from 0 on, got None"),
+        ('{"ü":1}\n'.encode(), "can't decode"),
+        (b"[" * 10_000 + b"\n", "expected no arrays or objects in one another"),
+        (b'{"a":' * 3000 + b"\n", "expected no arrays or objects in one another"),
     ],
 )
-def test_a_first_line_that_makes_no_sense_is_refused(line: bytes, message: str) -> None:
-    with pytest.raises(Damage, match=message):
+def test_a_line_that_is_no_object_of_json_is_refused(line: bytes, message: str) -> None:
+    with pytest.raises(Damage, match=f"line 1: .*{message}"):
         decode([line])
 
 
-@pytest.mark.parametrize("digest", ["0" * 31, "z" * 32, 5, None])
-def test_a_digest_is_32_digits(digest: object) -> None:
-    fields = {"idx": 1, "offset": 0, "length": 512, "data": digest, "base": None}
-
-    with pytest.raises(Damage, match="expected a digest of 32 hex digits"):
-        decode([encoded()[0], json.dumps(fields).encode() + b"\n"])
+HUGE = "1" + "0" * 400
+SNAPSHOT = '"snapshot":{"id":2,"tag":"b","vdi_id":"abcdef","created":"2026-11-22T20:00:00.000000001Z"}'
 
 
-def test_the_last_line_counts_the_records() -> None:
-    encoder = ManifestEncoder()
-    lines = [encoder.opening(SUBJECT)]
-    encoder.records = 5
+@pytest.mark.parametrize(
+    ("line", "before", "after", "message"),
+    [
+        (1, '"manifest":2', '"manifest":3', "manifest: expected a number from 1 to 2, got 3"),
+        (1, '"manifest":2', '"manifest":true', "manifest: expected a number from 1 to 2, got True"),
+        (1, '"manifest":2', '"manifest":1', "'cluster': expected no such field"),
+        (1, '"copies":3,', "", "copies: expected this field, got none"),
+        (1, '"copies":3,', '"copies":3,"copies":3,', "'copies': expected once, got twice"),
+        (1, '"copies":3,"copy_policy":0', '"copy_policy":0,"copies":3', "expected the fields .* in this order"),
+        (1, '"size":1073741824', '"size":-1', "size: expected a number from 0 to 18014398505287680, got -1"),
+        (1, '"size":1073741824', f'"size":{HUGE}', "size: expected a number from 0 to .*, got 10{63}…"),
+        (1, '"size":1073741824', f'"size":{"9" * 5000}', "size: expected a number from 0 to .*, got 9{64}…"),
+        (1, '"size":1073741824', '"size":18014398505287681', "size: expected a number .*, got 18014398505287681"),
+        (1, '"size":1073741824', '"size":1e9', "size: expected a number from 0 to .*, got 1e9"),
+        (1, '"size":1073741824', '"size":1.0', "size: expected a number from 0 to .*, got 1.0"),
+        (1, '"size":1073741824', '"size":NaN', "size: expected a number from 0 to .*, got NaN"),
+        (1, '"size":1073741824', '"size":-Infinity', "size: expected a number from 0 to .*, got -Infinity"),
+        (1, '"size":1073741824', '"size":null', "size: expected a number from 0 to .*, got None"),
+        (1, '"size":1073741824', '"size":"8"', "size: expected a number from 0 to .*, got '8'"),
+        (1, '"object_size":4194304', '"object_size":0', "object_size: expected a number from 1048576 to 2147483648"),
+        (1, '"object_size":4194304', '"object_size":524288', "object_size: expected a number from 1048576"),
+        (1, '"object_size":4194304', '"object_size":4294967296', "object_size: expected a number from 1048576"),
+        (1, '"object_size":4194304', '"object_size":4194305', "object_size: expected a power of two, got 4194305"),
+        (1, '"copies":3', '"copies":256', "copies: expected a number from 0 to 255, got 256"),
+        (1, '"copies":3', '"copies":true', "copies: expected a number from 0 to 255, got True"),
+        (1, '"copy_policy":0', '"copy_policy":256', "copy_policy: expected a number from 0 to 255, got 256"),
+        (1, '"dialect":"dog"', '"dialect":"tar"', "dialect: expected collie or dog, got 'tar'"),
+        (1, '"dialect":"dog"', '"dialect":[]', r"dialect: expected collie or dog, got \[\]"),
+        (1, '"dialect":"dog"', '"dialect":null', "dialect: expected collie or dog, got None"),
+        (1, '"vdi":"vm"', '"vdi":5', "line 1: vdi: expected text, got 5"),
+        (1, '"vdi":"vm"', '"vdi":null', "line 1: vdi: expected text, got None"),
+        (1, '"vdi":"vm"', '"vdi":""', "line 1: vdi: expected a name, got an empty one"),
+        (1, '"vdi":"vm"', '"vdi":"' + "v" * 256 + '"', "line 1: vdi: expected at most 255 bytes of text, got 256"),
+        (1, '"vdi":"vm"', '"vdi":"v\\u0000"', r"line 1: vdi: expected text without zeros, got 'v\\x00'"),
+        (1, '"vdi":"vm"', '"vdi":"\\ud800"', r"line 1: vdi: expected text without lone surrogates, got '\\ud800'"),
+        (1, '"vdi":"vm"', '"vdi":"\\udc41"', r"line 1: vdi: expected text without lone surrogates, got '\\udc41'"),
+        (1, '"vdi":"vm"', '"vdi":"\\udcc3\\udca9"', "line 1: vdi: expected text without needless surrogates"),
+        (1, f'"cluster":"{FORMATTED}"', '"cluster":0', "line 1: cluster: expected a time such as .*, got 0"),
+        (1, f'"cluster":"{FORMATTED}"', '"cluster":"now"', "line 1: cluster: expected a time such as .*, got 'now'"),
+        (1, SNAPSHOT, '"snapshot":null', "snapshot: expected an object, got None"),
+        (1, SNAPSHOT, '"snapshot":{"id":1}', "snapshot.tag: expected this field, got none"),
+        (1, '"id":2', '"id":"2"', "snapshot.id: expected a number from 0 to 4294967295, got '2'"),
+        (1, '"id":2', '"id":4294967296', "snapshot.id: expected a number from 0 to 4294967295, got 4294967296"),
+        (1, '"id":2', '"id":2,"id":2', "'id': expected once, got twice"),
+        (1, '"tag":"b"', '"tag":null', "snapshot.tag: expected text, got None"),
+        (1, '"tag":"a"', '"tag":["a"]', r"base.tag: expected text, got \['a'\]"),
+        (1, '"vdi_id":"abcdef"', '"vdi_id":255', "snapshot.vdi_id: expected 1 to 6 hex digits .*, got 255"),
+        (1, '"vdi_id":"abcdef"', '"vdi_id":"1abcdef"', "snapshot.vdi_id: expected 1 to 6 hex digits"),
+        (1, '"vdi_id":"abcdef"', '"vdi_id":"0"', "snapshot.vdi_id: expected 1 to 6 hex digits"),
+        (1, '"vdi_id":"abcdee"', '"vdi_id":"ABCDEE"', "base.vdi_id: expected 1 to 6 hex digits"),
+        (1, "2026-11-22T20:00:00.000000001Z", "2026-11-31T20:00:00.000000001Z", "snapshot.created: day "),
+        (1, "2026-11-22T20:00:00.000000001Z", "2026-11-22T24:00:00.000000001Z", "snapshot.created: "),
+        (1, "2026-11-22T20:00:00.000000001Z", "2026-11-22T20:00:00.00000001Z", "snapshot.created: expected a time"),
+        (1, "2026-11-22T20:00:00.000000001Z", "2126-11-22T20:00:00.000000001Z", "snapshot.created: .* 1970 to 2106"),
+        (1, "2026-11-22T20:00:00.000000001Z", "1926-11-22T20:00:00.000000001Z", "snapshot.created: .* 1970 to 2106"),
+        (1, '"created":"2026-11-22T20:00:00.000000001Z"', '"created":0', "snapshot.created: expected a time .*got 0"),
+        (1, '"created":"2026-11-21T20:00:00.000000000Z"', '"created":null', "base.created: expected a time, got null"),
+        (1, '"base_size":536870912', '"base_size":null', "base_size: expected a number from 0 to .*, got None"),
+        (1, '"base_size":536870912', f'"base_size":{HUGE}', "base_size: expected a number from 0 to"),
+        (2, '"idx":3', '"idx":-1', "idx: expected a number from 0 to 4294967294, got -1"),
+        (2, '"idx":3', '"idx":4294967295', "idx: expected a number from 0 to 4294967294, got 4294967295"),
+        (2, '"idx":3', '"idx":256', "idx: expected a number from 0 to 255, got 256"),
+        (2, '"idx":3', '"idx":"3"', "idx: expected a number from 0 to 4294967294, got '3'"),
+        (3, '"idx":4', '"idx":3', "idx: expected a number from 4 to 255, got 3"),
+        (2, '"offset":512', '"offset":511', "offset: expected a multiple of 512, got 511"),
+        (2, '"offset":512', '"offset":4194304', "length: expected a number from 0 to 0, got 1024"),
+        (2, '"offset":512', '"offset":null', "offset: expected a number from 0 to 2147483136, got None"),
+        (2, '"length":1024', '"length":0', "length: expected a number from 512 to 2147483648, got 0"),
+        (2, '"length":1024', '"length":513', "length: expected a multiple of 512, got 513"),
+        (2, '"length":1024', '"length":4194304', "length: expected a number from 0 to 4193792, got 4194304"),
+        (2, '"data":"' + "0" * 32, '"data":"' + "0" * 31, "data: expected a digest of 32 hex digits, got '0+'"),
+        (2, '"base":"' + "f" * 32, '"base":"' + "F" * 32, "base: expected a digest of 32 hex digits, got 'F+'"),
+        (3, '"data":"' + "1" * 32 + '"', '"data":null', "data: expected a digest of 32 hex digits, got None"),
+        (3, '"base":null', '"base":5', "base: expected a digest of 32 hex digits, got 5"),
+        (3, '"base":null', '"base":null,"assumed":false', "assumed: expected true or nothing, got False"),
+        (4, '"assumed":true', '"assumed":1', "assumed: expected true or nothing, got 1"),
+        (4, '"base":null,"assumed":true', '"assumed":true,"base":null', "expected the fields .* in this order"),
+        (4, '"assumed":true', '"guessed":true', "'guessed': expected no such field"),
+        (5, '"records":3', '"records":2', "records: expected 3, as the lines before come to, got 2"),
+        (5, '"records":3', '"records":3.0', "records: expected 3, as the lines before come to, got 3.0"),
+        (5, f'"data_length":{LENGTH}', '"data_length":8', f"data_length: expected {LENGTH}, .*, got 8"),
+        (5, f'"data_length":{LENGTH}', '"data_length":null', f"data_length: expected {LENGTH}, .*, got None"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_line_and_field_whatever_the_digest(
+    line: int, before: str, after: str, message: str
+) -> None:
+    with pytest.raises(Damage, match=f"line {line}: .*{message}" if "line" not in message else message):
+        decode(edited(line, before, after))
 
-    with pytest.raises(Damage, match="expected 0 records, got 5"):
-        decode([*lines, encoder.ending(8)])
+
+def test_a_full_backup_has_no_size_of_a_base() -> None:
+    lines = encoded()
+    base, _, _ = lines[0].partition(b'"base":')[2].partition(b',"base_size"')
+    lines[0] = lines[0].replace(base, b"null")
+
+    with pytest.raises(Damage, match="line 1: base_size: expected null without a base, got 536870912"):
+        decode(digested(lines))
 
 
-def test_times_are_exact() -> None:
-    assert time_text(1 << 32 | 5) == "1970-01-01T00:00:01.000000005Z"
-    assert time_text(0) is None
+@pytest.mark.parametrize(
+    "before",
+    [
+        '"size":1073741824',
+        '"copies":3',
+        '"dialect":"dog"',
+        '"vdi":"vm"',
+        '"tag":"b"',
+        '"created":"2026-11-22T20:00:00.000000001Z"',
+        '"idx":3',
+        '"length":1024',
+        '"records":3',
+    ],
+)
+@pytest.mark.parametrize(
+    "value", ["[]", "{}", "-0.0", "1e400", "[[[[1]]]]", '{"a":{"a":1}}', HUGE, '"\\udfff"', "false"]
+)
+def test_no_value_in_a_wrong_place_is_anything_but_damage(before: str, value: str) -> None:
+    line = next(number for number, line in enumerate(encoded(), 1) if before.encode() in line)
+
+    with pytest.raises(Damage, match=f"line {line}: "):
+        decode(edited(line, before, before.partition(":")[0] + ":" + value))
+
+
+@pytest.mark.parametrize(
+    "name", ["v" * 255, "ü" * 127, "\U0001f4be" * 63, "\x01\x7f\x80\u202e\ufeff", 'a"\\b', "\udcff\udc80x"]
+)
+def test_any_name_that_an_inode_can_hold_survives(name: str) -> None:
+    subject = replace(
+        SUBJECT,
+        identity=replace(SUBJECT.identity, vdi=name, tag=name),
+        base_identity=replace(SUBJECT.identity, vdi=name, tag=name, id=1),
+    )
+    line = ManifestEncoder().opening(subject)
+
+    assert ManifestDecoder().feed(line) == subject
+    assert len(line) < MAX_LINE
+    assert line.isascii()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base_identity": replace(SUBJECT.identity, vdi="other")}, "base: expected a snapshot of the same VDI"),
+        ({"base_identity": replace(SUBJECT.identity, cluster=None)}, "base: expected a snapshot of the same VDI"),
+        ({"size": 1 << 60}, "size: expected a number"),
+    ],
+)
+def test_what_would_not_be_read_is_not_made(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SUBJECT, **changes)
+
+
+def test_what_a_backup_is_of_is_told_in_plain_values() -> None:
+    fields = SUBJECT.as_dict()
+
+    assert json.loads(encoded()[0]) == {"manifest": 2} | fields

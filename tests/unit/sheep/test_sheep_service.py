@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from asyncbackup.sheep import MemoryStore, Release, Store
+from asyncbackup.sheep import FolderStore, MemoryStore, Release, Store
 from asyncbackup.sheep.service import Answer, Service
 from asyncbackup.wire import btree
-from asyncbackup.wire.constants import FIRST_INTERNAL_OPCODE, Flag, Opcode, Result
+from asyncbackup.wire.constants import EPOCH_LOG_SIZES, FIRST_INTERNAL_OPCODE, Flag, Opcode, Result
 from asyncbackup.wire.inode import INODE_SIZE, TABLE_OFFSET, Inode, entry_offset, unpack_owners
 from asyncbackup.wire.messages import (
     NodeReply,
@@ -25,6 +26,8 @@ from asyncbackup.wire.messages import (
     node_list,
     read_object,
     read_vdi_bitmap,
+    stat_cluster,
+    unpack_format_time,
     vdi_info,
     write_object,
 )
@@ -368,6 +371,29 @@ def test_cluster_state_names_the_epochs_nodes() -> None:
 
     assert struct.unpack_from("<QQIIBB", state) == (1_700_000_000 << 32 | 123_456_789, 1_700_000_000, 1, 1, 0, 1)
     assert unpack_nodes(state[48:])[0].port == 7000
+
+
+def test_a_store_keeps_the_time_at_which_it_was_formatted(tmp_path: Path) -> None:
+    Served(FolderStore(tmp_path))
+
+    later = Service(FolderStore(tmp_path), clock_ns=lambda: 1_800_000_000_000_000_000)
+
+    request = stat_cluster(0x0A)
+    header = RequestHeader.unpack(request.header(1, 0x0A))
+    assert unpack_format_time(later.answer(header, memoryview(b"")).payload) == 1_700_000_000 << 32 | 123_456_789
+
+
+@pytest.mark.parametrize("release", list(Release))
+def test_each_release_answers_with_one_epoch_where_there_is_room_for_one(release: Release) -> None:
+    version = release.value.internal_version
+    served = Served(MemoryStore(), release)
+
+    state = served.data(stat_cluster(version))
+
+    assert len(state) == EPOCH_LOG_SIZES[version]
+    assert unpack_format_time(state) == 1_700_000_000 << 32 | 123_456_789
+    too_little = stat_cluster(version)._replace(capacity=EPOCH_LOG_SIZES[version] - 1)
+    assert not served.data(too_little)
 
 
 def test_an_answer_that_the_client_cannot_take_is_not_sent(served: Served) -> None:
