@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import click
 
@@ -14,6 +15,7 @@ from asyncbackup.cli.running import run_async
 from asyncbackup.engine.info import Info, info
 from asyncbackup.engine.reader import Record
 from asyncbackup.format import Dialect
+from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
 
 
@@ -91,5 +93,11 @@ def _of_manifest(subject: Subject) -> list[str]:
     return [
         f"vdi       {subject.vdi}, {size} ({subject.size} bytes) in objects of {object_size}, {redundancy}",
         f"of        {subject.identity}",
+        f"taken     {_taken(subject.identity)}",
         f"base      {subject.base_identity or 'none: a full backup'}",
     ]
+
+
+def _taken(of: Identity) -> str:
+    """Give the time of a snapshot as it is here."""
+    return text.time(datetime.fromisoformat(of.created)) if of.created else "live: it is no point in time"

@@ -1,6 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers and times as people read them."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 def size(count: float) -> str:
@@ -25,3 +27,8 @@ def backups(count: int) -> str:
 def records(count: int) -> str:
     """Write a number of records."""
     return f"{count:,} record{'' if count == 1 else 's'}"
+
+
+def time(moment: datetime) -> str:
+    """Write a time of any zone in that of this machine, and name it: ``2026-11-25 02:00 CET``."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M %Z}"

@@ -26,6 +26,10 @@ _DRAWN_LEVELS: Final = 16
 """Levels of a tree to draw in a line: each snapshot is a level below the one before it, so a year has 365."""
 
 
+_HEADER: Final[tuple[str, ...]] = ("NAME", "ID", "TAG", "KIND", "SIZE", "OWN", "CREATED")
+_LONG_HEADER: Final = ("SHARED", "VDI ID", "COPIES", "OBJECT SIZE")
+
+
 @click.group("vdi", cls=VerbGroup, context_settings=CONTEXT)
 def command() -> None:
     """Show the VDIs of a cluster and their snapshots."""
@@ -48,7 +52,7 @@ class _Vdi:
     def as_dict(self) -> dict[str, object]:
         fields = asdict(self.inode)
         for time in ("create_time", "snap_ctime"):
-            fields[time] = _when(fields[time]).isoformat() if fields[time] else None
+            fields[time] = _when(fields[time]).astimezone().isoformat() if fields[time] else None
         return fields | {
             "vdi_id": f"{self.inode.vdi_id:x}",
             "parent_vdi_id": f"{self.inode.parent_vdi_id:x}" if self.inode.parent_vdi_id else None,
@@ -61,10 +65,14 @@ class _Vdi:
 
 @command.command("list", cls=Verb, context_settings=CONTEXT)
 @click.argument("vdi", required=False)
+@click.option("-l", "--long", "is_long", is_flag=True, help="Show also what is shared, ids, copies and object sizes.")
 @cluster_options
 @json_option
-def list_(vdi: str | None, address: str, port: int, *, as_json: bool) -> None:
-    """List VDIs and snapshots, or those of VDI alone."""
+def list_(vdi: str | None, address: str, port: int, *, is_long: bool, as_json: bool) -> None:
+    """List the VDIs and snapshots of a cluster, or those of VDI alone.
+
+    OWN is how much was written between the snapshot before and this one, in whole objects.
+    """
 
     async def work() -> tuple[list[_Vdi], list[DamagedVdi]]:
         async with connect(address, port) as cluster:
@@ -82,8 +90,11 @@ def list_(vdi: str | None, address: str, port: int, *, as_json: bool) -> None:
     if as_json:
         say_json([vdi.as_dict() for vdi in listed] + list(map(_damage_as_dict, damaged)))
         return
-    header = ("NAME", "ID", "TAG", "KIND", "SIZE", "OWN", "SHARED", "CREATED", "VDI ID", "COPIES", "OBJECT SIZE")
-    say_table(header, [_row(vdi) for vdi in listed])
+    header, rows = _HEADER, list(map(_row, listed))
+    if is_long:
+        header += _LONG_HEADER
+        rows = [row + _long_row(vdi) for row, vdi in zip(rows, listed, strict=True)]
+    say_table(header, rows)
     _show_damaged(damaged)
 
 
@@ -143,10 +154,10 @@ async def _measure(cluster: Cluster, inode: Inode) -> _Vdi:
 
 
 def _when(time: int) -> datetime:
-    return datetime.fromtimestamp(time >> 32, UTC).astimezone()
+    return datetime.fromtimestamp(time >> 32, UTC)
 
 
-def _row(vdi: _Vdi) -> Sequence[str]:
+def _row(vdi: _Vdi) -> tuple[str, ...]:
     inode = vdi.inode
     return (
         inode.name,
@@ -155,8 +166,14 @@ def _row(vdi: _Vdi) -> Sequence[str]:
         vdi.kind,
         text.size(inode.vdi_size),
         text.size(vdi.own * inode.object_size),
+        text.time(_when(inode.snap_ctime or inode.create_time)),
+    )
+
+
+def _long_row(vdi: _Vdi) -> tuple[str, ...]:
+    inode = vdi.inode
+    return (
         text.size(vdi.shared * inode.object_size),
-        f"{_when(inode.create_time):%Y-%m-%d %H:%M}",
         f"{inode.vdi_id:x}",
         str(inode.nr_copies),
         text.size(inode.object_size),
@@ -167,7 +184,7 @@ def _label(inode: Inode) -> str:
     if not inode.is_snapshot:
         return f"{inode.name} (working VDI)"
     tag = f" {inode.tag}" if inode.tag else ""
-    return f"{inode.name} {inode.snap_id}{tag} [{_when(inode.snap_ctime):%Y-%m-%d %H:%M}]"
+    return f"{inode.name} {inode.snap_id}{tag} [{text.time(_when(inode.snap_ctime))}]"
 
 
 def _draw(members: Iterable[Member]) -> Iterator[str]:

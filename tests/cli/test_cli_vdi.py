@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 
 import anyio
 import pytest
@@ -47,6 +49,38 @@ def test_the_list_has_a_line_for_each_vdi_and_snapshot(command: Command, served:
         ["empty", "1", "-", "working"],
         ["hyper", "1", "-", "working"],
     ]
+
+
+def test_the_list_fits_a_terminal(command: Command, served: Served) -> None:
+    assert max(map(len, command("vdi", "list", "-p", served.port).out.decode().splitlines())) <= 80
+
+
+def test_the_long_list_adds_columns(command: Command, served: Served) -> None:
+    short = command("vdi", "list", "-p", served.port).out.decode().splitlines()
+    long = command("vdi", "list", "--long", "-p", served.port).out.decode().splitlines()
+
+    assert long[0].split()[-6:] == ["SHARED", "VDI", "ID", "COPIES", "OBJECT", "SIZE"]
+    assert all(more.startswith(less) for less, more in zip(short, long, strict=True))
+    assert long[2].split()[-3:] == ["1", "1.0", "MiB"]
+
+
+def test_a_snapshot_is_listed_with_the_time_of_it_here(
+    command: Command, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "CET-1")
+    time.tzset()
+    try:
+        listed = command("vdi", "list", "disk", "-p", served.port).out.decode().splitlines()
+        drawn = command("vdi", "tree", "disk", "-p", served.port).out.decode().splitlines()
+        first, *_ = json.loads(command("vdi", "list", "disk", "--json", "-p", served.port).out)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    here = f"{datetime.fromisoformat(first['snap_ctime']):%Y-%m-%d %H:%M} CET"
+    assert first["snap_ctime"].endswith("+01:00")
+    assert listed[1].endswith(here)
+    assert drawn[0].endswith(f"[{here}]")
 
 
 def test_the_list_can_be_of_one_vdi(command: Command, served: Served) -> None:

@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
+import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,26 @@ def test_info_tells_what_a_file_is(command: Command, files: list[Path]) -> None:
     assert told["vdi"].startswith("disk, 8.0 MiB")
     assert told["of"].startswith("snapshot 2 'b' of VDI 'disk' (vdi id ")
     assert told["base"].startswith("snapshot 1 'a' of VDI 'disk' (vdi id ")
+
+
+@pytest.fixture
+def vienna(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be in a place where it is later than in UTC."""
+    monkeypatch.setenv("TZ", "CET-1")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("vienna")
+def test_info_tells_the_time_of_a_snapshot_here_and_in_utc(command: Command, files: list[Path]) -> None:
+    told = command("info", files[0]).out.decode()
+
+    utc, here = re.search(r"created (\S{16})", told), re.search(r"taken +(\S+ \S+) CET\n", told)
+    assert utc is not None
+    assert here is not None
+    assert datetime.fromisoformat(here[1]) == datetime.fromisoformat(utc[1]) + timedelta(hours=1)
 
 
 def test_info_without_a_manifest_says_so(command: Command, files: list[Path]) -> None:
