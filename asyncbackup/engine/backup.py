@@ -162,8 +162,7 @@ class _Job:
     async def _write_records(self) -> None:
         piece_size = self.options.piece_size(self.object_size)
         slots = self.options.slots(piece_size)
-        reads_base = self.proof is not None
-        fetcher = Fetcher(self.cluster, self.object_size, piece_size, self.progress, reads_base)
+        fetcher = Fetcher(self.cluster, self.object_size, piece_size, self.progress)
         if piece_size == self.object_size:
             await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
         else:

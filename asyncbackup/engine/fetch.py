@@ -45,8 +45,8 @@ class Chunk(NamedTuple):
 
     header: RecordHeader | None
     payload: Sequence[memoryview]
-    base: Sequence[memoryview]
-    """What the base has there, if the fetcher ``reads_base``."""
+    base: Sequence[memoryview] | None
+    """What the base has there, if all of it was read to compare it; otherwise None."""
     completes_object: bool
 
 
@@ -88,7 +88,6 @@ class Fetcher:
     object_size: int
     piece_size: int
     progress: Progress
-    reads_base: bool = False
     part_size: int = PART_SIZE
 
     async def fetch_record(self, pair: Pair, slot: Slot) -> Chunk:
@@ -97,14 +96,14 @@ class Fetcher:
         if ends is None:
             return Chunk(None, (), (), completes_object=True)
         first, last, start, end = ends
-        if first is last:
-            found = [first.cut(start, end)]
-        else:
-            inside = slice(first.end, last.offset)
-            between = await self._read_for_record(pair, first.end, slot.to[inside], slot.base[inside])
-            found = [first.cut(start, first.end), between, last.cut(last.offset, end)]
         header = RecordHeader(pair.idx, start, end - start)
-        return Chunk(header, [both.to for both in found], [both.base for both in found], completes_object=True)
+        compared = [first.cut(start, min(end, first.end))] + ([] if first is last else [last.cut(last.offset, end)])
+        if first is last or first.end == last.offset:
+            return Chunk(
+                header, [both.to for both in compared], [both.base for both in compared], completes_object=True
+            )
+        between = await self._read_record(pair, first.end, slot.to[first.end : last.offset])
+        return Chunk(header, [compared[0].to, between, compared[1].to], None, completes_object=True)
 
     async def find_extent(self, pair: Pair, slot: Slot) -> tuple[Pair, Extent]:
         """Find what differs in a large object."""
@@ -123,9 +122,8 @@ class Fetcher:
 
     async def fetch_piece(self, piece: Piece, slot: Slot) -> Chunk:
         """Read a part of what a record holds."""
-        inside = slice(piece.length)
-        both = await self._read_for_record(piece.pair, piece.offset, slot.to[inside], slot.base[inside])
-        return Chunk(piece.header, [both.to], [both.base], piece.is_last)
+        data = await self._read_record(piece.pair, piece.offset, slot.to[: piece.length])
+        return Chunk(piece.header, [data], None, piece.is_last)
 
     async def _find_ends(self, pair: Pair, slot: Slot) -> _Ends | None:
         """Compare from both ends inwards. The parts that are found lie at the two ends of the slot."""
@@ -148,11 +146,9 @@ class Fetcher:
                 return _Ends(first, last, start, offset + extent.offset + extent.length)
         return _Ends(first, first, start, end)
 
-    async def _read_for_record(self, pair: Pair, offset: int, to: memoryview, base: memoryview) -> _Both:
-        if self.reads_base:
-            return await self._read_both(pair, offset, to, base)
-        (to,) = await self._read(pair.idx, offset, [(pair.to_owner, to)])
-        return _Both(offset, to, base[:0])
+    async def _read_record(self, pair: Pair, offset: int, into: memoryview) -> memoryview:
+        (data,) = await self._read(pair.idx, offset, [(pair.to_owner, into)])
+        return data
 
     async def _read_both(self, pair: Pair, offset: int, to: memoryview, base: memoryview) -> _Both:
         to, base = await self._read(pair.idx, offset, [(pair.to_owner, to), (pair.base_owner, base)])

@@ -10,6 +10,7 @@ from pathlib import Path
 import xxhash
 
 from asyncbackup.errors import BackupDamaged, SourceMissing, SourceUnreadable
+from asyncbackup.format import RecordHeader
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
 
@@ -72,6 +73,10 @@ class Digests:
         """Take what data is about to be laid over."""
         if self.with_base:
             self.base.update(content)
+
+    def of(self, header: RecordHeader) -> RecordDigests:
+        """Give what was taken, as that of the record ``header``."""
+        return RecordDigests(header, self.data.hexdigest(), self.base.hexdigest() if self.with_base else None)
 
 
 @contextmanager

@@ -25,17 +25,20 @@ _BRIEF: Final = 64 << 10
 
 
 class Written(NamedTuple):
-    """Part of a record as it was written: ``header`` if it is the first, its data, and what the base has there."""
+    """Part of a record as it was written: ``header`` if it is the first, its data, and what the base has there.
+
+    ``base`` is None where nobody read it: then the manifest has no digest of it.
+    """
 
     header: RecordHeader | None
     data: Sequence[memoryview]
-    base: Sequence[memoryview]
+    base: Sequence[memoryview] | None
     is_last: bool
 
     @property
     def size(self) -> int:
         """Bytes to digest."""
-        return sum(map(len, (*self.data, *self.base)))
+        return sum(map(len, (*self.data, *(self.base or ()))))
 
 
 class ManifestWriter:
@@ -48,9 +51,11 @@ class ManifestWriter:
         self._waiting_size = 0
         self._header: RecordHeader | None = None
         self._digests = Digests()
+        self._is_full = False
 
     def start(self, subject: Subject) -> None:
-        """Say what the backup is of."""
+        """Say what the backup is of. A full backup has no base, and so no digests of one."""
+        self._is_full = subject.is_full
         self._keep(self._encoder.opening(subject))
 
     async def add(self, parts: Sequence[Written]) -> None:
@@ -74,15 +79,15 @@ class ManifestWriter:
     def _digest(self, parts: Iterable[Written]) -> None:
         for header, data, base, is_last in parts:
             if header is not None:
-                self._header, self._digests = header, Digests()
+                self._header, self._digests = header, Digests(with_base=not self._is_full)
             for buffer in data:
                 self._digests.data.update(buffer)
-            for buffer in base:
-                self._digests.base.update(buffer)
+            self._digests.with_base &= base is not None
+            for buffer in base or ():
+                self._digests.take_base(buffer)
             if is_last:
                 assert self._header is not None
-                known = RecordDigests(self._header, self._digests.data.hexdigest(), self._digests.base.hexdigest())
-                self._keep(self._encoder.record(known))
+                self._keep(self._encoder.record(self._digests.of(self._header)))
 
     def _keep(self, line: bytes) -> None:
         self._lines.append(line)

@@ -270,8 +270,13 @@ class ManifestDecoder:
 
     def _judge(self, record: RecordHeader, subject: Subject) -> None:
         """Raise ValueError for a record that does not lie inside of the VDI and of an object, behind the one before."""
-        check_number("idx", record.idx, subject.object_count - 1, least=self._last_idx + 1)
-        check_number("length", record.length, subject.object_size - record.offset)
+        if record.idx >= subject.object_count:
+            raise ValueError(f"idx: expected one of the {subject.object_count} objects of the VDI, got {record.idx}")
+        if record.idx <= self._last_idx:
+            raise ValueError(f"idx: expected a number above {self._last_idx}, got {record.idx}")
+        if record.length > subject.object_size - record.offset:
+            end = record.offset + record.length
+            raise ValueError(f"length: expected an end within {subject.object_size} bytes of an object, got {end}")
 
     def _trailer(self, line: bytes) -> Trailer:
         fields = _object(line)

@@ -10,15 +10,18 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+import xxhash
 
-from asyncbackup import BackupOptions, Cluster, Dialect, NullSink, Progress, Sink, backup
+from asyncbackup import BackupOptions, Cluster, Dialect, NullSink, Progress, Sink, Summary, backup
 from asyncbackup.errors import Incompatible, SnapshotNotFound, TargetExists
+from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.sheep import Sheep
 from asyncbackup.sinks.base import Bytes
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.inode import TABLE_OFFSET
 from asyncbackup.wire.oid import data_oid, inode_oid
+from tests.collecting import CollectingSink
 from tests.disks import OBJECT, OBJECTS, PARTS, content_of, make_disk, noise
 from tests.property import reference
 from tests.waiting import turn, until
@@ -204,6 +207,52 @@ async def test_the_file_is_the_same_however_little_memory(cluster: Cluster, memo
     assert pieces.data == whole.data
     assert summary.objects_done == summary.objects_planned
     assert summary.objects_read == 10
+
+
+# What manifests say of the base
+
+
+async def bases_told(cluster: Cluster, vdi: str, **wanted: Any) -> tuple[dict[int, str | None], Summary]:
+    """Back up, and give what the manifest says of the base by idx."""
+    manifest = CollectingSink()
+    summary = await backup(cluster, vdi, NullSink(), manifest=manifest, **wanted)
+    _, *records, _ = bytes(manifest.data).splitlines(keepends=True)
+    return {record.header.idx: record.base for record in map(RecordDigests.decode, records)}, summary
+
+
+async def test_a_base_that_was_compared_is_told_and_another_is_not_read_for_that(cluster: Cluster) -> None:
+    await make_disk(cluster, shift=22)
+    base = await content_of(cluster, "disk", "a")
+    without = await backup(cluster, "disk", NullSink(), snapshot="b", base="a")
+
+    found, summary = await bases_told(cluster, "disk", snapshot="b", base="a")
+
+    middle = 1 << 21
+    assert found == {
+        1: xxhash.xxh3_128_hexdigest(base[1][:512]),
+        2: xxhash.xxh3_128_hexdigest(base[2][middle : middle + 3 * 512]),
+        3: None,  # changed as a whole: only its ends were compared
+        5: xxhash.xxh3_128_hexdigest(bytes(512)),
+        6: xxhash.xxh3_128_hexdigest(bytes(512)),
+    }
+    assert summary.bytes_read == without.bytes_read
+    assert summary.bytes_read < 10 << 22
+
+
+async def test_a_full_backup_says_nothing_of_a_base(cluster: Cluster) -> None:
+    await make_disk(cluster)
+
+    found, _ = await bases_told(cluster, "disk", snapshot="a")
+
+    assert found == dict.fromkeys(range(5))
+
+
+async def test_of_objects_read_in_pieces_nothing_of_the_base_is_told(cluster: Cluster) -> None:
+    await make_disk(cluster)
+
+    found, _ = await bases_told(cluster, "disk", snapshot="b", base="a", options=BackupOptions(memory=1 << 20))
+
+    assert found == dict.fromkeys([1, 2, 3, 5, 6])
 
 
 async def test_objects_larger_than_usual_are_backed_up_in_pieces(cluster: Cluster) -> None:

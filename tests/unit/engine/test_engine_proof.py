@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,14 @@ from tests.property.reference import SECTOR
 from tests.streams import standard_output
 
 SUBJECT = Subject(
-    size=1 << 30,
+    size=1 << 32,
     object_size=OBJECT,
     copies=1,
     copy_policy=0,
     dialect=Dialect.DOG,
     identity=Identity(vdi="disk", vdi_id="abcdef", created=None, cluster=None, id=1, tag="a"),
-    base_identity=None,
-    base_size=None,
+    base_identity=Identity("disk", "abcdee", "2026-11-22T20:00:00.000000001Z", None, 1, "a"),
+    base_size=1 << 32,
 )
 ZEROS = memoryview(bytes(OBJECT))
 
@@ -61,13 +62,14 @@ async def test_lines_do_not_wait_for_the_end() -> None:
     for idx in range(2000):
         await writer.add([Written(RecordHeader(idx, 0, SECTOR), [sector], [ZEROS[:SECTOR]], is_last=True)])
         written.append(len(sink.data))
-    await writer.finish(8)
+    length = 8 + 2000 * (16 + SECTOR) + 16
+    await writer.finish(length)
 
     assert written[0] == 0
     assert len(sink.data) - written[-1] < 64 << 10
     assert len(sink.data) > 128 << 10
     subject, *records, trailer = decode(sink.data)
-    assert (subject, trailer) == (SUBJECT, Trailer(2000, 8))
+    assert (subject, trailer) == (SUBJECT, Trailer(2000, length))
     assert [record.header.idx for record in records if isinstance(record, RecordDigests)] == list(range(2000))
 
 
@@ -77,15 +79,44 @@ async def test_a_record_is_digested_over_all_its_parts(length: int) -> None:
     half = length // 2
     writer = ManifestWriter(sink := CollectingSink())
     writer.start(SUBJECT)
-    first = Written(RecordHeader(3, 512, length), [memoryview(data)[:half]], [memoryview(base)[:half]], is_last=False)
+    first = Written(RecordHeader(3, 0, length), [memoryview(data)[:half]], [memoryview(base)[:half]], is_last=False)
     last = Written(None, [memoryview(data)[half:]], [memoryview(base)[half:]], is_last=True)
 
     await writer.add([first])
     await writer.add([last])
-    await writer.finish(8)
+    await writer.finish(8 + 16 + length + 16)
 
     assert decode(sink.data)[1] == RecordDigests(
-        RecordHeader(3, 512, length), xxhash.xxh3_128(data).hexdigest(), xxhash.xxh3_128(base).hexdigest()
+        RecordHeader(3, 0, length), xxhash.xxh3_128(data).hexdigest(), xxhash.xxh3_128(base).hexdigest()
+    )
+
+
+@pytest.mark.parametrize("known", [(False, True), (True, False), (False, False)])
+async def test_of_a_base_that_was_read_in_part_nothing_is_told(known: tuple[bool, bool]) -> None:
+    writer = ManifestWriter(sink := CollectingSink())
+    writer.start(SUBJECT)
+    half = ZEROS[:SECTOR]
+    bases = [[half] if each else None for each in known]
+
+    await writer.add([Written(RecordHeader(3, 0, 2 * SECTOR), [half], bases[0], is_last=False)])
+    await writer.add([Written(None, [half], bases[1], is_last=True)])
+    await writer.add([Written(RecordHeader(4, 0, SECTOR), [half], [half], is_last=True)])
+    await writer.finish(8 + 16 + 2 * SECTOR + 16 + SECTOR + 16)
+
+    _, *records, _ = decode(sink.data)
+    zeros = xxhash.xxh3_128_hexdigest(bytes(SECTOR))
+    assert [record.base for record in records if isinstance(record, RecordDigests)] == [None, zeros]
+
+
+async def test_a_full_backup_says_nothing_of_a_base(tmp_path: Path) -> None:
+    writer = ManifestWriter(sink := CollectingSink())
+    writer.start(replace(SUBJECT, base_identity=None, base_size=None))
+
+    await writer.add([Written(RecordHeader(3, 0, SECTOR), [ZEROS[:SECTOR]], [ZEROS[:SECTOR]], is_last=True)])
+
+    await writer.finish(8 + 16 + SECTOR + 16)
+    assert decode(sink.data)[1] == RecordDigests(
+        RecordHeader(3, 0, SECTOR), xxhash.xxh3_128_hexdigest(bytes(SECTOR)), None
     )
 
 
