@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncbackup.engine.info import Info, info
     from asyncbackup.engine.merge import MergeSummary, merge
     from asyncbackup.engine.options import BackupOptions
-    from asyncbackup.engine.progress import Progress, ReplayProgress, Summary
+    from asyncbackup.engine.progress import Progress, Summary
     from asyncbackup.engine.restore import RestoreSummary, restore
     from asyncbackup.engine.verify import FileReport, VerifyReport, verify
     from asyncbackup.errors import AsyncBackupError
@@ -48,7 +48,6 @@ __all__ = [
     "PipeSink",
     "Progress",
     "RbdDiffSummary",
-    "ReplayProgress",
     "RestoreSummary",
     "Sink",
     "Summary",
@@ -85,7 +84,6 @@ _HOMES: Final = {
     "PipeSink": "asyncbackup.sinks",
     "Progress": "asyncbackup.engine.progress",
     "RbdDiffSummary": "asyncbackup.engine.convert",
-    "ReplayProgress": "asyncbackup.engine.progress",
     "RestoreSummary": "asyncbackup.engine.restore",
     "Sink": "asyncbackup.sinks",
     "Summary": "asyncbackup.engine.progress",

@@ -23,7 +23,7 @@ from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.backup import backup
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.progress import OnProgress, Progress, Summary
+from asyncbackup.engine.progress import OnProgress, Summary
 from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.format import Dialect
 from asyncbackup.sinks import Sink
@@ -89,7 +89,7 @@ def command(
     if live and not quiet:
         warn(f"backing up {vdi} while it may be written: this is no point in time")
 
-    async def work(on_progress: OnProgress) -> Summary:
+    async def work(on_progress: OnProgress | None) -> Summary:
         # The target first: what is wrong with it should be told before anything is read.
         async with target as (data, proof), connect(address, port, client_options) as cluster:
             return await backup(
@@ -104,12 +104,7 @@ def command(
                 on_progress=on_progress,
             )
 
-    with progress_bar("objects", wanted=not (quiet or as_json)) as show:
-
-        def tell(progress: Progress) -> None:
-            if show is not None:
-                show(progress.objects_done, progress.objects_planned, progress.bytes_read)
-
+    with progress_bar(vdi, wanted=not quiet) as tell:
         summary = run_async(lambda: work(tell))
     if as_json:
         say_json(summary.as_dict(), err=to_stdout, done=COMPLETE)

@@ -11,13 +11,13 @@ from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.merge import check_output, report
 from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
 from asyncbackup.cli.output import COMPLETE, say, say_json
-from asyncbackup.cli.progress import replay_bar
+from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.convert import RbdDiffSummary, convert, convert_to_rbd_diff
 from asyncbackup.engine.merge import MergeSummary
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.progress import OnReplay
+from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.format import Dialect
 from asyncbackup.sinks import FileSink, PipeSink
@@ -72,7 +72,7 @@ def command(
     options = BackupOptions(dialect=Dialect.DOG if to_rbd else Dialect(to_format), in_flight=in_flight, memory=memory)
     chain_options = ChainOptions(dialect, object_size, size)
 
-    async def work(on_progress: OnReplay) -> MergeSummary | RbdDiffSummary:
+    async def work(on_progress: OnProgress | None) -> MergeSummary | RbdDiffSummary:
         if to_rbd:
             async with PipeSink(1) if to_stdout else FileSink(target, replace=force) as sink:
                 return await convert_to_rbd_diff(
@@ -92,7 +92,7 @@ def command(
                 file, data, manifest=proof, chain_options=chain_options, options=options, on_progress=on_progress
             )
 
-    with replay_bar(wanted=not (quiet or as_json)) as tell:
+    with progress_bar(name_target(target), wanted=not quiet) as tell:
         summary = run_async(lambda: work(tell))
     if as_json:
         say_json(summary.as_dict(), err=to_stdout, done=COMPLETE)

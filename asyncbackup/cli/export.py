@@ -11,12 +11,12 @@ from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
 from asyncbackup.cli.output import is_terminal, say, say_json
-from asyncbackup.cli.progress import replay_bar
+from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.export import ExportSummary, export
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.progress import OnReplay
+from asyncbackup.engine.progress import OnProgress
 from asyncbackup.format import Dialect
 from asyncbackup.sinks import PipeSink
 from asyncbackup.sinks.image import marker_path
@@ -64,7 +64,7 @@ def command(
     chain_options = ChainOptions(dialect, object_size, size)
     options = BackupOptions(in_flight=in_flight, memory=memory)
 
-    async def work(on_progress: OnReplay) -> ExportSummary:
+    async def work(on_progress: OnProgress | None) -> ExportSummary:
         async def into(target: str | PipeSink) -> ExportSummary:
             return await export(
                 files,
@@ -82,7 +82,7 @@ def command(
         async with PipeSink(1) as sink:
             return await into(sink)
 
-    with replay_bar(wanted=not (quiet or as_json)) as tell:
+    with progress_bar(name_target(image), wanted=not quiet) as tell:
         try:
             summary = run_async(lambda: work(tell))
         except Interrupted as error:

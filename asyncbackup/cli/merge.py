@@ -19,14 +19,14 @@ from asyncbackup.cli.options import (
     window_options,
 )
 from asyncbackup.cli.output import COMPLETE, is_terminal, say, say_json
-from asyncbackup.cli.progress import replay_bar
+from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import connect
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.compose import Base, SnapshotBase
 from asyncbackup.engine.merge import MergeSummary, merge
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.progress import OnReplay
+from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.format import Dialect
 
@@ -94,7 +94,7 @@ def command(
         async with connect(address, port) as cluster:
             yield await SnapshotBase.open(cluster, await cluster.find_vdi(base_vdi, snapshot))
 
-    async def work(on_progress: OnReplay) -> MergeSummary:
+    async def work(on_progress: OnProgress | None) -> MergeSummary:
         opened = (
             open_standard_output(None) if to_stdout else open_target(target, replace=force, manifest=not no_manifest)
         )
@@ -110,7 +110,7 @@ def command(
                 on_progress=on_progress,
             )
 
-    with replay_bar(wanted=not (quiet or as_json)) as tell:
+    with progress_bar(name_target(target), wanted=not quiet) as tell:
         summary = run_async(lambda: work(tell))
     if as_json:
         say_json(summary.as_dict(), err=to_stdout, done=COMPLETE)

@@ -2,50 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 from asyncbackup.cli import text
-from asyncbackup.cli.output import is_terminal
-from asyncbackup.engine.progress import OnReplay, ReplayProgress
+from asyncbackup.cli.output import is_terminal, visible
+from asyncbackup.engine.progress import OnProgress, Progress
 
-Show = Callable[[int, int, int], None]
-"""Shows where the work stands: units done, units in all, bytes moved so far."""
+_NAME_WIDTH: Final = 24
+_BAR_WIDTH: Final = 16
+"""Columns of the name and of the bar: with amounts and times all of it fits in 80."""
 
 
 @contextmanager
-def progress_bar(unit: str, *, wanted: bool) -> Iterator[Show | None]:
-    """Show a bar meanwhile, counted in ``unit``; give what keeps it up to date, or None where there is no bar."""
+def progress_bar(name: str, *, wanted: bool) -> Iterator[OnProgress | None]:
+    """Show a bar meanwhile for what is done to ``name``; give what keeps it up to date, or None where there is no bar.
+
+    A bar shows what is known: a part of so many objects or bytes, or only how many there were so far.
+    """
     if not (wanted and is_terminal(err=True)):
         yield None
         return
-    from rich.console import Console  # noqa: PLC0415 - rich costs a quarter of the start-up, and few starts need it
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415 - as above
+    from rich import progress as rich  # noqa: PLC0415 - rich costs a quarter of the start-up, and few starts need it
+    from rich.console import Console  # noqa: PLC0415 - as above
 
+    shown = _shorten(name)
     columns = (
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-        TextColumn("{task.fields[amounts]}"),
-        TimeRemainingColumn(),
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(_BAR_WIDTH),
+        rich.TextColumn("{task.fields[amounts]}", markup=False),
+        rich.TextColumn("ETA"),
+        rich.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=1, amounts="")
+    with rich.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(shown, total=None, amounts="")
+        was_checking, started = False, time.monotonic()
 
-        def show(done: int, total: int, moved: int) -> None:
-            rate = moved / max(bar.tasks[0].elapsed or 0, 1e-6)
-            bar.update(task, total=total, completed=done, amounts=f"{text.size(moved)}, {text.size(rate)}/s")
-
-        yield show
-
-
-@contextmanager
-def replay_bar(*, wanted: bool) -> Iterator[OnReplay]:
-    """Show a bar while a chain of backups is gone through; give what is to be told of it."""
-    with progress_bar("objects", wanted=wanted) as show:
-
-        def tell(progress: ReplayProgress) -> None:
-            if show is not None:
-                planned = progress.objects_done if progress.objects_planned is None else progress.objects_planned
-                show(progress.objects_done, planned, progress.bytes_written)
+        def tell(progress: Progress) -> None:
+            nonlocal was_checking, started
+            if progress.is_checking != was_checking:
+                was_checking, started = progress.is_checking, time.monotonic()
+                bar.reset(task, total=None, description=f"checking {shown}" if was_checking else shown)
+            in_bytes = progress.bytes_planned is not None
+            bar.update(
+                task,
+                total=progress.bytes_planned if in_bytes else progress.objects_planned,
+                completed=progress.bytes_done if in_bytes else progress.objects_done,
+                amounts=amounts(progress, time.monotonic() - started),
+            )
 
         yield tell
+
+
+def amounts(progress: Progress, elapsed_s: float) -> str:
+    """Say how much is done of how much, each amount once, and how fast it goes."""
+    rate = f"{text.size(progress.bytes_done / max(elapsed_s, 1e-6))}/s"
+    if progress.bytes_planned is not None:
+        return f"{text.size(progress.bytes_done)} of {text.size(progress.bytes_planned)}, {rate}"
+    objects = text.objects(progress.objects_done)
+    if progress.objects_planned is not None:
+        objects = f"{progress.objects_done:,} of {text.objects(progress.objects_planned)}"
+    return f"{objects}, {rate}" if progress.bytes_done else objects
+
+
+def name_files(files: tuple[str, ...]) -> str:
+    """Name files in a few words."""
+    first = name_target(Path(files[0]).name)
+    return first if len(files) == 1 else f"{first} and {len(files) - 1} more"
+
+
+def name_target(file: str) -> str:
+    """Name what is written, by the last part of its path."""
+    return "standard output" if file == "-" else Path(file).name or file
+
+
+def _shorten(name: str) -> str:
+    name = visible(name)
+    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"

@@ -25,7 +25,7 @@ from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.progress import OnReplay, ReplayProgress
+from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.restore import RestoreSummary, restore
 from asyncbackup.format import Dialect
 
@@ -76,7 +76,7 @@ def command(
     if files.count("-") > 1:
         raise click.UsageError("standard input can be read only once")
 
-    async def work(on_progress: OnReplay) -> RestoreSummary:
+    async def work(on_progress: OnProgress | None) -> RestoreSummary:
         async with connect(address, port, ClientOptions(connections=connections, request_timeout_s=timeout)) as cluster:
             return await restore(
                 cluster,
@@ -91,12 +91,7 @@ def command(
                 on_progress=on_progress,
             )
 
-    with progress_bar("objects", wanted=not (quiet or as_json)) as show:
-
-        def tell(progress: ReplayProgress) -> None:
-            if show is not None:
-                show(progress.objects_done, progress.objects_planned or 0, progress.bytes_written)
-
+    with progress_bar(to, wanted=not quiet) as tell:
         summary = run_async(lambda: work(tell))
     if as_json:
         say_json(summary.as_dict(), done=_COMPLETE)

@@ -19,13 +19,13 @@ from asyncbackup.cli.options import (
     window_options,
 )
 from asyncbackup.cli.output import say, say_json
-from asyncbackup.cli.progress import Show, progress_bar
+from asyncbackup.cli.progress import name_files, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
-from asyncbackup.engine.against import Comparison, OnCompared, compare
+from asyncbackup.engine.against import Comparison, compare
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.verify import FileReport, OnVerify, Problems, VerifyReport, verify
+from asyncbackup.engine.verify import FileReport, Problems, VerifyReport, verify
 from asyncbackup.format import Dialect
 
 _LISTED = 20
@@ -84,16 +84,15 @@ def command(
     if files.count("-") > (vdi is None):
         raise click.UsageError("standard input can be read only once")
     chain_options = ChainOptions(dialect, object_size)
-    wanted = not (quiet or as_json)
 
     async def work() -> tuple[VerifyReport, Comparison | None]:
-        with progress_bar("bytes", wanted=wanted) as show:
-            report = await verify(files, chain_options=chain_options, on_progress=_tell_verified(show))
+        with progress_bar(name_files(files), wanted=not quiet) as tell:
+            report = await verify(files, chain_options=chain_options, on_progress=tell)
         if vdi is None or not report.is_good:
             return report, None
         client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
         async with connect(address, port, client_options) as cluster:
-            with progress_bar("objects", wanted=wanted) as show:
+            with progress_bar(vdi, wanted=not quiet) as tell:
                 return report, await compare(
                     cluster,
                     files,
@@ -103,7 +102,7 @@ def command(
                     seed=seed,
                     chain_options=chain_options,
                     options=BackupOptions(in_flight=in_flight, memory=memory),
-                    on_progress=_tell_compared(show),
+                    on_progress=tell,
                 )
 
     report, comparison = run_async(work)
@@ -117,18 +116,6 @@ def command(
             say(f"not compared with {vdi}: what is damaged differs anyway")
     if not is_good:
         raise click.exceptions.Exit(ExitCode.FAILURE)
-
-
-def _tell_verified(show: Show | None) -> OnVerify | None:
-    if show is None:
-        return None
-    return lambda progress: show(progress.bytes_done, progress.bytes_total, progress.bytes_done)
-
-
-def _tell_compared(show: Show | None) -> OnCompared | None:
-    if show is None:
-        return None
-    return lambda found: show(found.objects_done, found.objects_planned, found.bytes_compared)
 
 
 def _print(report: VerifyReport, comparison: Comparison | None, *, quiet: bool) -> None:

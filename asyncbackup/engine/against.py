@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
@@ -21,6 +21,7 @@ from asyncbackup.engine.chain import Chain, ChainOptions, Group, open_chain
 from asyncbackup.engine.compact import trim
 from asyncbackup.engine.compose import Composer, SnapshotBase, ZeroBase
 from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.window import Slot, Window
 from asyncbackup.errors import Incompatible, single_error
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS
@@ -34,7 +35,7 @@ MAX_DIFFERENCES: Final = 1000
 
 @dataclass(slots=True)
 class Comparison:
-    """What was compared, and what was not the same. Sizes in bytes; also where it stands meanwhile."""
+    """What was compared, and what was not the same. Sizes in bytes."""
 
     vdi: str
     snapshot: str | None
@@ -66,10 +67,6 @@ class Comparison:
         return {"good": self.is_good} | asdict(self)
 
 
-OnCompared = Callable[[Comparison], None]
-"""Called in the event loop whenever some objects are done; must return soon."""
-
-
 async def compare(
     cluster: Cluster,
     backups: Sequence[str | os.PathLike[str]],
@@ -80,7 +77,7 @@ async def compare(
     seed: int | None = None,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
-    on_progress: OnCompared | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Comparison:
     """Compare the records of ``backups``, oldest first, with ``snapshot`` of ``vdi``, by default the working VDI.
 
@@ -199,7 +196,7 @@ class _Job:
     chosen: NDArray[np.uint32]
     options: BackupOptions
     found: Comparison
-    on_progress: OnCompared | None
+    on_progress: OnProgress | None
     last_differing: int = -1
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
 
@@ -254,4 +251,6 @@ class _Job:
                     found.differing_idx.append(piece.group.idx)
             found.objects_done += piece.is_last
         if self.on_progress is not None:
-            self.on_progress(found)
+            self.on_progress(
+                Progress(found.objects_done, found.objects_planned, found.bytes_compared, is_checking=True)
+            )

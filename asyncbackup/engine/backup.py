@@ -18,7 +18,7 @@ from asyncbackup.engine.compact import Extent
 from asyncbackup.engine.fetch import Chunk, Fetcher
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.plan import Pair, Plan, plan_difference, plan_full
-from asyncbackup.engine.progress import OnProgress, Progress, Summary
+from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
 from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup, open_target
 from asyncbackup.engine.window import Window
 from asyncbackup.errors import Incompatible, SeekNeeded, single_error
@@ -40,21 +40,23 @@ async def backup(
     snapshot: Snapshot | None = None,
     base: Snapshot | None = None,
     live: bool = False,
+    replace: bool = False,
     manifest: Sink | None = None,
     options: BackupOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> Summary:
     """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not, or without a base all of it.
 
-    ``target`` is the path of a file that must not exist, which gets a manifest beside it; or an entered sink, whose
-    manifest goes to the entered sink ``manifest`` or nowhere. A snapshot is named by its id (int) or tag (str). With
-    ``live`` in place of a snapshot the working VDI is read, which is no point in time while somebody writes.
+    ``target`` is the path of a file, which gets a manifest beside it, and must not exist unless ``replace`` is true; or
+    an entered sink, whose manifest goes to the entered sink ``manifest`` or nowhere. A snapshot is named by its id
+    (int) or tag (str). With ``live`` in place of a snapshot the working VDI is read, which is no point in time while
+    somebody writes.
 
     Raises the errors of ``asyncbackup.errors``; there is then, and after a cancellation, no new file, and no request
     in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given.
     """
     if isinstance(target, str | os.PathLike):
-        async with open_target(target) as (data, proof):
+        async with open_target(target, replace=replace) as (data, proof):
             return await backup(
                 cluster,
                 vdi,
@@ -75,8 +77,8 @@ async def backup(
     with single_error():
         to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
         plan = await make_plan(cluster, to_inode, base_inode)
-        progress = Progress(len(plan), plan.shared)
-        job = _Job(cluster, plan, to_inode.object_size, options, target, on_progress, progress)
+        counts = BackupCounts(len(plan), plan.shared)
+        job = _Job(cluster, plan, to_inode.object_size, options, target, on_progress, counts)
         if manifest is not None:
             job.proof = ManifestWriter(manifest)
             job.proof.start(await describe_backup(cluster, to_inode, base_inode, options.dialect))
@@ -86,7 +88,7 @@ async def backup(
         snapshot=None if snapshot is None else str(snapshot),
         base=None if base is None else str(base),
         dialect=options.dialect,
-        **asdict(progress),
+        **asdict(counts),
         elapsed_s=time.monotonic() - started,
         requests=cluster.requests - requests,
         retries=cluster.retries - retries,
@@ -140,7 +142,7 @@ class _Job:
     options: BackupOptions
     sink: Sink
     on_progress: OnProgress | None
-    progress: Progress
+    counts: BackupCounts
     proof: ManifestWriter | None = None
     _waiting: list[bytes | memoryview] = field(default_factory=list)
     _waiting_size: int = 0
@@ -152,17 +154,17 @@ class _Job:
         await self._write_records()
         await self._write([dialect.ending])
         await self._flush()
-        beginning = dialect.patch(self.progress.records)
+        beginning = dialect.patch(self.counts.records)
         if self.proof is None:
             await self.sink.commit(beginning)
         else:
-            await self.proof.finish(self.progress.bytes_written)
+            await self.proof.finish(self.counts.bytes_written)
             await self.sink.commit(beginning, self.proof.sink)
 
     async def _write_records(self) -> None:
         piece_size = self.options.piece_size(self.object_size)
         slots = self.options.slots(piece_size)
-        fetcher = Fetcher(self.cluster, self.object_size, piece_size, self.progress)
+        fetcher = Fetcher(self.cluster, self.object_size, piece_size, self.counts)
         if piece_size == self.object_size:
             await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
         else:
@@ -177,7 +179,7 @@ class _Job:
                 if extent.length:
                     await send.send((pair, extent))
                 else:
-                    self.progress.objects_done += 1
+                    self.counts.objects_done += 1
 
         async def find_extents() -> None:
             async with send:
@@ -192,9 +194,9 @@ class _Job:
         for chunk in chunks:
             if chunk.header is not None:
                 buffers.append(chunk.header.encode())
-                self.progress.records += 1
+                self.counts.records += 1
             buffers += chunk.payload
-            self.progress.objects_done += chunk.completes_object
+            self.counts.objects_done += chunk.completes_object
         if self.proof is not None:
             await self.proof.add([Written(*chunk) for chunk in chunks if chunk.payload])
         await self._write(buffers)
@@ -207,14 +209,14 @@ class _Job:
         if self._waiting_size >= _GATHERED_SIZE:
             await self._flush()
         if self.on_progress is not None:
-            self.on_progress(self.progress)
+            self.on_progress(self.counts.progress())
 
     async def _flush(self) -> None:
         waiting, self._waiting, self._waiting_size = self._waiting, [], 0
         filled = [buffer for buffer in waiting if buffer]
         if filled:
             await self.sink.append(filled)
-            self.progress.bytes_written += sum(map(len, filled))
+            self.counts.bytes_written += sum(map(len, filled))
 
 
 async def _each(items: Iterable[_Item]) -> AsyncIterator[_Item]:

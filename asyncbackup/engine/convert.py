@@ -14,7 +14,7 @@ from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.merge import MergeSummary, merge
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.progress import OnReplay, ReplayProgress
+from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.errors import BaseUnwanted, single_error
 from asyncbackup.format import rbd_diff
@@ -45,17 +45,24 @@ async def convert(
     backup: str | os.PathLike[str],
     target: str | os.PathLike[str] | Sink,
     *,
+    replace: bool = False,
     manifest: Sink | None = None,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
-    on_progress: OnReplay | None = None,
+    on_progress: OnProgress | None = None,
 ) -> MergeSummary:
     """Write ``backup`` in the dialect of ``options``; its manifest, if it has one, follows.
 
-    ``target`` and ``manifest`` are as ``merge`` takes them, and what is raised is what it raises.
+    ``target``, ``replace`` and ``manifest`` are as ``merge`` takes them, and what is raised is what it raises.
     """
     return await merge(
-        [backup], target, manifest=manifest, chain_options=chain_options, options=options, on_progress=on_progress
+        [backup],
+        target,
+        replace=replace,
+        manifest=manifest,
+        chain_options=chain_options,
+        options=options,
+        on_progress=on_progress,
     )
 
 
@@ -65,18 +72,19 @@ async def convert_to_rbd_diff(
     *,
     snapshot_name: str | None = None,
     base_name: str | None = None,
+    replace: bool = False,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
-    on_progress: OnReplay | None = None,
+    on_progress: OnProgress | None = None,
 ) -> RbdDiffSummary:
     """Write ``backup`` as what ``rbd import-diff`` reads. What lies beyond the VDI's size is left out.
 
-    ``target`` is the path of a file that must not exist, or an entered sink. The snapshots are called as
-    ``snapshot_name`` and ``base_name`` say, or by the tags or else the ids that the manifest has. Raises Incompatible
-    where neither says the VDI's size, and the errors of reading and writing.
+    ``target`` is the path of a file, which must not exist unless ``replace`` is true, or an entered sink. The
+    snapshots are called as ``snapshot_name`` and ``base_name`` say, or by the tags or else the ids that the manifest
+    has. Raises FactMissing where neither says the VDI's size, and the errors of reading and writing.
     """
     if isinstance(target, str | os.PathLike):
-        async with FileSink(target) as sink:
+        async with FileSink(target, replace=replace) as sink:
             return await convert_to_rbd_diff(
                 backup,
                 sink,
@@ -94,9 +102,9 @@ async def convert_to_rbd_diff(
             of = chain.subject
             snapshot = snapshot_name or _name(of.identity if of else None)
             base = base_name or _name(of.base_identity if of else None)
-            output = _Stream(target, chain.object_size, chain.size, Meter(ReplayProgress(), on_progress))
+            output = _Stream(target, chain.object_size, chain.size, Meter(ReplayCounts(), on_progress))
             if chain.readers[0].size is not None:
-                output.meter.progress.objects_planned = (await survey(chain)).objects
+                output.meter.counts.objects_planned = (await survey(chain, on_progress)).objects
             await output.write([rbd_diff.opening(chain.size, snapshot, base)])
             await Replay(chain, Composer(None), options or BackupOptions(), nothing, output.deliver).run()
             await output.write([rbd_diff.ENDING])
@@ -106,7 +114,7 @@ async def convert_to_rbd_diff(
                 snapshot=snapshot,
                 size=chain.size,
                 ranges=output.ranges,
-                bytes_written=output.meter.progress.bytes_written,
+                bytes_written=output.meter.counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
             )
 
@@ -137,7 +145,7 @@ class _Stream:
     async def write(self, pieces: list[bytes | memoryview]) -> None:
         if pieces:
             await self.sink.append(pieces)
-            self.meter.progress.bytes_written += sum(map(len, pieces))
+            self.meter.counts.bytes_written += sum(map(len, pieces))
 
 
 def _find_zeros(contents: list[Content]) -> list[bool]:

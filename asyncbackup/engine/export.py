@@ -15,7 +15,7 @@ from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Base, Composer, ImageBase, ZeroBase
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.progress import OnReplay, ReplayProgress
+from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_covered
 from asyncbackup.errors import BaseUnnamed, BaseUnwanted, OutsideVdi, single_error
@@ -55,7 +55,7 @@ async def export(
     check_base: bool = True,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
-    on_progress: OnReplay | None = None,
+    on_progress: OnProgress | None = None,
 ) -> ExportSummary:
     """Make an image of the snapshot that the newest of ``backups`` is of; oldest first.
 
@@ -71,16 +71,16 @@ async def export(
     started = time.monotonic()
     with single_error():
         async with open_chain(backups, chain_options) as chain:
-            progress = ReplayProgress()
-            job = _Export(chain, base, options or BackupOptions(), Meter(progress, on_progress), check_base)
+            counts = ReplayCounts()
+            job = _Export(chain, base, options or BackupOptions(), Meter(counts, on_progress), check_base)
             in_place = await job.run(target, replace=replace)
             return ExportSummary(
                 files=len(backups),
                 size=chain.size,
                 in_place=in_place,
                 checked=all(reader.subject is not None for reader in chain.readers),
-                objects_done=progress.objects_done if job.objects is None else job.objects,
-                bytes_written=progress.bytes_written,
+                objects_done=counts.objects_done if job.objects is None else job.objects,
+                bytes_written=counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
             )
 
@@ -123,8 +123,8 @@ class _Export:
         size, object_size = self.chain.size, self.chain.object_size
         if any(reader.size is None for reader in self.chain.readers):
             return
-        found = await survey(self.chain)
-        self.objects = self.meter.progress.objects_planned = found.objects
+        found = await survey(self.chain, self.meter.on_progress)
+        self.objects = self.meter.counts.objects_planned = found.objects
         if found.last_idx * object_size >= size:
             raise OutsideVdi(found.last_idx, size)
 
@@ -150,7 +150,7 @@ class _Export:
 
             async def write(content: Content) -> None:
                 written = await write_covered(image, content, object_size, size)
-                self.meter.progress.bytes_written += written
+                self.meter.counts.bytes_written += written
 
             composer = Composer(base, self.check_base)
             await Replay(self.chain, composer, self.options, write, self.meter.count).run()
@@ -159,7 +159,7 @@ class _Export:
     async def _to_sink(self, sink: Sink) -> None:
         """Write the image from its beginning to its end."""
         async with self._open_base() as (base, _):
-            stream = _Stream(sink, base, self.chain.object_size, self.chain.size, self.meter.progress)
+            stream = _Stream(sink, base, self.chain.object_size, self.chain.size, self.meter.counts)
 
             async def deliver(contents: list[Content]) -> None:
                 for content in contents:
@@ -180,7 +180,7 @@ class _Stream:
     base: Base
     object_size: int
     size: int
-    progress: ReplayProgress
+    counts: ReplayCounts
     position: int = 0
 
     async def write(self, content: Content) -> None:
@@ -213,7 +213,7 @@ class _Stream:
         await self.sink.append(pieces)
         length = sum(map(len, pieces))
         self.position += length
-        self.progress.bytes_written += length
+        self.counts.bytes_written += length
 
 
 def _is_same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:

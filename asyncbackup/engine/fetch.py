@@ -18,7 +18,7 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.objects import READ_SIZE, ObjectRead
 from asyncbackup.engine.compact import ZEROS, Extent, trim
 from asyncbackup.engine.plan import Pair
-from asyncbackup.engine.progress import Progress
+from asyncbackup.engine.progress import BackupCounts
 from asyncbackup.engine.window import Slot
 from asyncbackup.format import RecordHeader
 from asyncbackup.wire.oid import data_oid
@@ -78,7 +78,7 @@ class _Ends(NamedTuple):
 
 @dataclass(slots=True)
 class Fetcher:
-    """Reads from ``cluster``, and counts what it read in ``progress``; sizes in bytes.
+    """Reads from ``cluster``, and counts what it read in ``counts``; sizes in bytes.
 
     It compares in parts of at most ``part_size``, and reads what a record holds in pieces of ``piece_size``. All reads
     raise ObjectReadFailed, and the cluster's errors. After a cancellation nothing more is received into the slot.
@@ -87,7 +87,7 @@ class Fetcher:
     cluster: Cluster
     object_size: int
     piece_size: int
-    progress: Progress
+    counts: BackupCounts
     part_size: int = PART_SIZE
 
     async def fetch_record(self, pair: Pair, slot: Slot) -> Chunk:
@@ -127,7 +127,7 @@ class Fetcher:
 
     async def _find_ends(self, pair: Pair, slot: Slot) -> _Ends | None:
         """Compare from both ends inwards. The parts that are found lie at the two ends of the slot."""
-        self.progress.objects_read += (pair.to_owner != 0) + (pair.base_owner != 0)
+        self.counts.objects_read += (pair.to_owner != 0) + (pair.base_owner != 0)
         size = min(self.part_size, self.piece_size)
         parts = [(start, min(size, self.object_size - start)) for start in range(0, self.object_size, size)]
         for offset, length in parts:
@@ -158,5 +158,5 @@ class Fetcher:
         """Read each side, an owner and a buffer, into the buffer if anybody owns it; give where its bytes are."""
         reads = [ObjectRead(data_oid(owner, idx), buffer, offset) for owner, buffer in sides if owner]
         await self.cluster.read_objects(reads)
-        self.progress.bytes_read += sum(len(read.into) for read in reads)
+        self.counts.bytes_read += sum(len(read.into) for read in reads)
         return [buffer if owner else ZEROS[: len(buffer)] for owner, buffer in sides]

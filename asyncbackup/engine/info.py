@@ -6,9 +6,10 @@ import os
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from asyncbackup.engine.chain import Chain
+from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
@@ -77,10 +78,16 @@ class Survey(NamedTuple):
     last_idx: int
 
 
-async def survey(chain: Chain) -> Survey:
+_TOLD: Final = 1024
+"""Objects after which a survey tells of itself again: it takes some thousand a second."""
+
+
+async def survey(chain: Chain, on_progress: OnProgress | None = None) -> Survey:
     """Go through all headers of a chain of files. Raises BackupDamaged."""
     objects, last_idx = 0, -1
     async with aclosing(chain.groups()) as groups:
         async for group in groups:
+            if on_progress is not None and objects % _TOLD == 0:
+                on_progress(Progress(objects, None, 0, is_checking=True))
             objects, last_idx = objects + 1, group.idx
     return Survey(objects, last_idx)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 from anyio import to_thread
 
@@ -17,7 +18,7 @@ from asyncbackup.engine.compose import Base, Composer, ImageBase, SnapshotBase, 
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.progress import OnReplay, ReplayProgress
+from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.proof import ManifestWriter, open_target
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.errors import BaseUnwanted, Incompatible, SeekNeeded, single_error
@@ -47,24 +48,25 @@ async def merge(
     target: str | os.PathLike[str] | Sink,
     *,
     base: str | os.PathLike[str] | Base | None = None,
+    replace: bool = False,
     manifest: Sink | None = None,
     check_base: bool = True,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
-    on_progress: OnReplay | None = None,
+    on_progress: OnProgress | None = None,
 ) -> MergeSummary:
     """Write one backup that does what ``backups`` do one after the other; oldest first.
 
-    ``target`` is the path of a file that must not exist, which gets a manifest beside it; or an entered sink, whose
-    manifest goes to the entered sink ``manifest`` or nowhere. There is one only if all ``backups`` have one. What lies
-    between two ranges of an object, and what no file has, comes from ``base``: an image, or what else holds what the
-    first of the backups is the difference to. A full backup needs none.
+    ``target`` is the path of a file, which gets a manifest beside it, and must not exist unless ``replace`` is true; or
+    an entered sink, whose manifest goes to the entered sink ``manifest`` or nowhere. There is one only if all
+    ``backups`` have one. What lies between two ranges of an object, and what no file has, comes from ``base``: an
+    image, or what else holds what the first of the backups is the difference to. A full backup needs none.
 
     Raises BaseNeeded where it needs one, BaseMismatch where it is another one, Incompatible, and the errors of reading
     and writing. There is then, and after a cancellation, no new file.
     """
     if isinstance(target, str | os.PathLike):
-        async with open_target(target) as (data, proof):
+        async with open_target(target, replace=replace) as (data, proof):
             return await merge(
                 backups,
                 data,
@@ -84,7 +86,7 @@ async def merge(
             provable = all(reader.subject is not None for reader in chain.readers)
             writer = ManifestWriter(manifest) if manifest is not None and provable else None
             output = _Output(target, options.dialect, under, writer)
-            meter = Meter(ReplayProgress(), on_progress)
+            meter = Meter(ReplayCounts(), on_progress)
             await _run(chain, Composer(under, check_base), output, options, meter)
             return MergeSummary(
                 files=len(backups),
@@ -105,11 +107,11 @@ def _subject(chain: Chain, dialect: Dialect) -> Subject:
     cluster = next(
         (reader.subject.cluster for reader in chain.readers if reader.subject and reader.subject.cluster), None
     )
-    return replace(
+    return dataclasses.replace(
         newest,
         dialect=dialect,
-        identity=replace(newest.identity, cluster=cluster),
-        base_identity=oldest.base_identity and replace(oldest.base_identity, cluster=cluster),
+        identity=dataclasses.replace(newest.identity, cluster=cluster),
+        base_identity=oldest.base_identity and dataclasses.replace(oldest.base_identity, cluster=cluster),
         base_size=oldest.base_size,
     )
 
@@ -137,11 +139,11 @@ async def _open_base(chain: Chain, base: str | os.PathLike[str] | Base | None) -
 async def _run(chain: Chain, composer: Composer, output: _Output, options: BackupOptions, meter: Meter) -> None:
     async def deliver(contents: list[Content]) -> None:
         await output.append(contents)
-        meter.progress.bytes_written = output.bytes_written
+        meter.counts.bytes_written = output.bytes_written
         await meter.count(contents)
 
     if all(reader.size is not None for reader in chain.readers):
-        meter.progress.objects_planned = (await survey(chain)).objects
+        meter.counts.objects_planned = (await survey(chain, meter.on_progress)).objects
     await output.start(chain)
     await Replay(chain, composer, options, nothing, deliver).run()
     await output.finish()

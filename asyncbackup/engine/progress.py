@@ -8,9 +8,27 @@ from dataclasses import asdict, dataclass
 from asyncbackup.format import Dialect
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a backup stands. The same object each time: copy it to keep it."""
+    """Where the work stands: a value of its own each time, which nothing changes later."""
+
+    objects_done: int
+    objects_planned: int | None
+    """Objects to go through; None where only the end will tell, as of a pipe, and where bytes are planned."""
+    bytes_done: int
+    """Bytes so far of what takes the time: read by a backup, written by what replays one, checked by a check."""
+    bytes_planned: int | None = None
+    is_checking: bool = False
+    """Whether this is about proving what is there; if more is to come, the counts begin again then."""
+
+
+OnProgress = Callable[[Progress], None]
+"""Called in the event loop whenever some objects are done; must return soon."""
+
+
+@dataclass(slots=True)
+class BackupCounts:
+    """What a backup has done so far."""
 
     objects_planned: int = 0
     objects_shared: int = 0
@@ -22,23 +40,28 @@ class Progress:
     records: int = 0
     bytes_written: int = 0
 
-
-OnProgress = Callable[[Progress], None]
-"""Called in the event loop whenever some objects are done; must return soon."""
+    def progress(self) -> Progress:
+        return Progress(self.objects_done, self.objects_planned, self.bytes_read)
 
 
 @dataclass(slots=True)
-class ReplayProgress:
-    """Where the way through a chain stands. The same object each time: copy it to keep it."""
+class ReplayCounts:
+    """What a way through a chain has done so far."""
 
     objects_planned: int | None = None
-    """Objects to go through, once for each time; None where only the end will tell: of a pipe."""
     objects_done: int = 0
+    bytes_checked: int = 0
     bytes_written: int = 0
+    is_checking: bool = False
+    """Whether it goes through the chain only to prove it, and begins again then."""
 
+    def begin_again(self) -> None:
+        """Take note that all is proved, and that the work comes now."""
+        self.is_checking, self.objects_done = False, 0
 
-OnReplay = Callable[[ReplayProgress], None]
-"""Called in the event loop whenever some objects are done; must return soon."""
+    def progress(self) -> Progress:
+        bytes_done = self.bytes_checked if self.is_checking else self.bytes_written
+        return Progress(self.objects_done, self.objects_planned, bytes_done, is_checking=self.is_checking)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compact import MAX_LENGTH
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.progress import OnReplay, ReplayProgress
+from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.window import Slot, Window
 
 
@@ -45,14 +45,16 @@ class Content(NamedTuple):
 class Meter:
     """Counts what was delivered, and tells ``on_progress``."""
 
-    progress: ReplayProgress
-    on_progress: OnReplay | None
+    counts: ReplayCounts
+    on_progress: OnProgress | None
 
     async def count(self, contents: list[Content]) -> None:
         """Take note that ``contents`` are done."""
-        self.progress.objects_done += sum(content.portion.is_last for content in contents)
+        self.counts.objects_done += sum(content.portion.is_last for content in contents)
+        if self.counts.is_checking:
+            self.counts.bytes_checked += sum(len(content.data) for content in contents)
         if self.on_progress is not None:
-            self.on_progress(self.progress)
+            self.on_progress(self.counts.progress())
 
 
 @dataclass(frozen=True, slots=True)

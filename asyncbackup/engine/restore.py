@@ -20,7 +20,7 @@ from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.progress import OnReplay, ReplayProgress
+from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay
 from asyncbackup.errors import (
     AsyncBackupError,
@@ -78,7 +78,7 @@ async def restore(
     check_base: bool = True,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
-    on_progress: OnReplay | None = None,
+    on_progress: OnProgress | None = None,
 ) -> RestoreSummary:
     """Make VDI ``to`` of ``backups``, oldest first: a full one and increments, or increments on snapshot ``base``.
 
@@ -95,10 +95,10 @@ async def restore(
         async with open_chain(backups, chain_options) as chain:
             clone_of = await _find_base(cluster, chain, base, base_vdi)
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
-            planned = await _judge(chain, shape)
+            planned = await _judge(chain, shape, on_progress)
             if await cluster.has_vdi(to):
                 raise VdiExists(to)
-            meter = Meter(ReplayProgress(planned), on_progress)
+            meter = Meter(ReplayCounts(planned), on_progress)
             job = _Job(cluster, chain, clone_of, shape, options or BackupOptions(), meter, check_base)
             new = await job.run(to)
             return RestoreSummary(
@@ -111,8 +111,8 @@ async def restore(
                 base=clone_of.name if clone_of else None,
                 files=len(backups),
                 checked=all(reader.subject is not None for reader in chain.readers),
-                objects_done=meter.progress.objects_done,
-                bytes_written=meter.progress.bytes_written,
+                objects_done=meter.counts.objects_done,
+                bytes_written=meter.counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
             )
 
@@ -154,14 +154,14 @@ def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
     return Shape(chain.size, object_size)
 
 
-async def _judge(chain: Chain, shape: Shape) -> int | None:
+async def _judge(chain: Chain, shape: Shape, on_progress: OnProgress | None) -> int | None:
     """Read all headers, if they can be read twice: what is damaged is not begun. Raises Incompatible, BackupDamaged.
 
     Gives the count of objects, if it is known.
     """
     if any(reader.size is None for reader in chain.readers):
         return None
-    found = await survey(chain)
+    found = await survey(chain, on_progress)
     _check_fits(found.last_idx, shape)
     return found.objects
 
@@ -226,7 +226,7 @@ class _Job:
         await Replay(self.chain, composer, self.options, write, self._count).run()
 
     async def _count(self, contents: list[Content]) -> None:
-        self.meter.progress.bytes_written += sum(len(content.data) for content in contents)
+        self.meter.counts.bytes_written += sum(len(content.data) for content in contents)
         await self.meter.count(contents)
 
 

@@ -53,14 +53,14 @@ async def roll(
 
         async def write(content: Content) -> None:
             written = await write_covered(image, content, object_size, size)
-            meter.progress.bytes_written += written
+            meter.counts.bytes_written += written
 
         if not await image.begin(names):
-            assert meter.progress.objects_planned is not None
-            meter.progress.objects_planned *= 2
+            meter.counts.is_checking = True
             applicable = _Applicable(base, check_base, size=size, object_size=object_size)
             await Replay(chain, applicable, options, nothing, meter.count).run()
             await image.mark(names)
+            meter.counts.begin_again()
         if spans is not None and spans * object_size < source.size:
             await image.resize(spans * object_size)
         await image.resize(size)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+import stat
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -15,6 +16,7 @@ from anyio import to_thread
 
 from asyncbackup.engine.chain import ChainOptions, check_link
 from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.engine.window import Slot, Window
 from asyncbackup.errors import AsyncBackupError, BackupDamaged, ChainBroken, DigestMismatch, single_error
@@ -29,20 +31,6 @@ _THROUGH: Final = 256 << 10
 _BATCH_BYTES: Final = 16 << 20
 _BATCH_RECORDS: Final = 256
 """Data and records digested in one go in a thread: few hops, and a cancellation waits only for so much."""
-
-
-@dataclass(slots=True)
-class VerifyProgress:
-    """Where a verification stands. The same object each time: copy it to keep it."""
-
-    bytes_total: int = 0
-    """Bytes of the files that have manifests."""
-    bytes_done: int = 0
-    records_done: int = 0
-
-
-OnVerify = Callable[[VerifyProgress], None]
-"""Called in the event loop whenever some records are done; must return soon."""
 
 
 @dataclass(slots=True)
@@ -117,7 +105,7 @@ async def verify(
     backups: Sequence[str | os.PathLike[str]],
     *,
     chain_options: ChainOptions | None = None,
-    on_progress: OnVerify | None = None,
+    on_progress: OnProgress | None = None,
 ) -> VerifyReport:
     """Read ``backups`` through, oldest first, and tell all that is wrong with them.
 
@@ -125,14 +113,14 @@ async def verify(
     damaged file is a problem in the report.
     """
     options = chain_options or ChainOptions()
-    progress = VerifyProgress()
+    counts = _Counts(await to_thread.run_sync(_measure, backups))
     readers: list[BackupReader | None] = []
     report = VerifyReport([])
     with single_error():
         for path in backups:
             found = FileReport(str(path))
             report.files.append(found)
-            readers.append(await _verify_file(path, options, found, progress, on_progress))
+            readers.append(await _verify_file(path, options, found, counts, on_progress))
     for older, newer in pairwise(readers):
         if older is None or newer is None or older.subject is None or newer.subject is None:
             report.unproven_links += 1
@@ -148,15 +136,15 @@ async def _verify_file(
     path: str | os.PathLike[str],
     options: ChainOptions,
     report: FileReport,
-    progress: VerifyProgress,
-    on_progress: OnVerify | None,
+    counts: _Counts,
+    on_progress: OnProgress | None,
 ) -> BackupReader | None:
     """Verify one file. Gives its reader, closed, for what it knows; None if it is no backup."""
     async with AsyncExitStack() as stack:
         reader = await _enter(stack, path, options, report)
         if reader is not None:
             report.dialect, report.has_manifest = reader.dialect, reader.subject is not None
-            await _Job(reader, report, progress, on_progress).run()
+            await _Job(reader, report, counts, on_progress).run()
         return reader
 
 
@@ -181,6 +169,32 @@ async def _enter(
     return await _enter(stack, path, options, report, ignore_manifest=True)
 
 
+@dataclass(slots=True)
+class _Counts:
+    """How far the verification of all files has come."""
+
+    bytes_planned: int | None
+    bytes_done: int = 0
+    records_done: int = 0
+
+    def progress(self) -> Progress:
+        return Progress(self.records_done, None, self.bytes_done, self.bytes_planned, is_checking=True)
+
+
+def _measure(backups: Sequence[str | os.PathLike[str]]) -> int | None:
+    """Add up the sizes of files, in bytes; None if one of them is no file."""
+    total = 0
+    for path in backups:
+        try:
+            found = os.stat(path)  # noqa: PTH116 - an empty name is no path, and no file either
+        except (OSError, ValueError):
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        total += found.st_size
+    return total
+
+
 class Judged(NamedTuple):
     """A record, and what is wrong with its data."""
 
@@ -194,12 +208,11 @@ class _Job:
 
     reader: BackupReader
     report: FileReport
-    progress: VerifyProgress
-    on_progress: OnVerify | None
+    counts: _Counts
+    on_progress: OnProgress | None
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
 
     async def run(self) -> None:
-        self.progress.bytes_total += self.reader.size or 0
         window = Window(2 * int(self.threads.total_tokens), _THROUGH, self._digest, self._deliver)
         async with aclosing(self._batches()) as batches:
             await window.run(batches)
@@ -264,10 +277,10 @@ class _Job:
             self.report.data_bytes += record.header.length
             if problem is not None:
                 self.report.problems.add(problem)
-            self.progress.records_done += 1
-            self.progress.bytes_done += record.header.length
+            self.counts.records_done += 1
+            self.counts.bytes_done += record.header.length
         if self.on_progress is not None:
-            self.on_progress(self.progress)
+            self.on_progress(self.counts.progress())
 
     async def _judge_end(self) -> None:
         self.report.trailing_bytes = await self.reader.count_trailing()

@@ -32,17 +32,6 @@ def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
     return Command(capfdbinary)
 
 
-def read_terminal(descriptor: int) -> bytes:
-    """Read what was written to a terminal until its other end is closed."""
-    received = b""
-    try:
-        while data := os.read(descriptor, 1 << 16):
-            received += data
-    except OSError:  # how Linux says that nobody has the terminal open any more
-        pass
-    return received
-
-
 def test_a_file_is_collie_and_has_a_manifest(command: Command, served: Served, tmp_path: Path) -> None:
     outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-F", "a", "-p", served.port)
 
@@ -153,36 +142,6 @@ def test_little_memory_is_enough(command: Command, served: Served, tmp_path: Pat
         command("backup", "disk", tmp_path / memory, "-s", "b", "-F", "a", "--memory", memory, "-p", served.port)
 
     assert len({(tmp_path / memory).read_bytes() for memory in ("1M", "128MiB", "1g")}) == 1
-
-
-def test_progress_is_shown_on_a_terminal(served: Served, tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    process = start(
-        "backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, stdout=subprocess.PIPE, stderr=theirs
-    )
-    os.close(theirs)
-    shown = read_terminal(ours)
-    os.close(ours)
-
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert b"objects" in shown
-    assert out.startswith(b"disk b: 7 objects in ")
-
-
-@pytest.mark.parametrize("option", ["--quiet", "--json"])
-def test_no_progress_is_shown_where_it_is_not_wanted(served: Served, tmp_path: Path, option: str) -> None:
-    ours, theirs = pty.openpty()
-    process = start(
-        "backup", "disk", tmp_path / "file", "-s", "b", option, "-p", served.port, stdout=subprocess.PIPE, stderr=theirs
-    )
-    os.close(theirs)
-    shown = read_terminal(ours)
-    os.close(ours)
-
-    process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert shown == b""
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import subprocess
 import time
@@ -276,22 +274,6 @@ def test_restore_reads_from_a_pipe(command: Command, served: Served, files: list
 
     assert process.returncode == 0
     assert command("verify", files[0], "--against", "new", "-p", served.port).code == 0
-
-
-def test_restore_shows_progress_on_a_terminal(served: Served, files: list[Path]) -> None:
-    ours, theirs = pty.openpty()
-    process = start("restore", *files, "--to", "new", "-p", served.port, stdout=subprocess.DEVNULL, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    try:
-        while data := os.read(ours, 1 << 16):
-            shown += data
-    except OSError:  # how Linux says that nobody has the terminal open any more
-        pass
-    os.close(ours)
-
-    assert process.wait(timeout=30) == 0
-    assert b"objects" in shown
 
 
 def test_restore_with_a_base_vdi_alone_is_a_usage_error(command: Command, files: list[Path]) -> None:

@@ -12,7 +12,7 @@ from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.compact import trim
 from asyncbackup.engine.fetch import Fetcher
 from asyncbackup.engine.plan import Pair
-from asyncbackup.engine.progress import Progress
+from asyncbackup.engine.progress import BackupCounts
 from asyncbackup.engine.window import Slot
 from asyncbackup.format import RecordHeader
 from asyncbackup.wire.oid import data_oid
@@ -74,7 +74,7 @@ async def test_an_extent_found_in_pieces_is_the_one_of_the_whole(
     to, base = (content if owner else bytes(len(content)) for content, owner in zip(pair, owners, strict=True))
     cluster = ObjectsInMemory({data_oid(5, 0): to, data_oid(6, 0): base})
     piece_size = piece_sectors * SECTOR
-    fetcher = Fetcher(cluster, len(to), piece_size, Progress())
+    fetcher = Fetcher(cluster, len(to), piece_size, BackupCounts())
 
     _, extent = await fetcher.find_extent(Pair(0, *owners), Slot(piece_size))
 
@@ -89,7 +89,7 @@ async def test_a_record_fetched_in_parts_is_the_one_of_the_whole(
     to, base = (content if owner else bytes(len(content)) for content, owner in zip(pair, owners, strict=True))
     cluster = ObjectsInMemory({data_oid(5, 7): to, data_oid(6, 7): base})
     size, offset, length = len(to), *reference.trim(to, base)
-    fetcher = Fetcher(cluster, size, size, Progress(), part_sectors * SECTOR)
+    fetcher = Fetcher(cluster, size, size, BackupCounts(), part_sectors * SECTOR)
 
     chunk = await fetcher.fetch_record(Pair(7, *owners), Slot(size))
 

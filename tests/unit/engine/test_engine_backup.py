@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import struct
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -136,15 +136,28 @@ async def test_the_summary_tells_what_was_done(cluster: Cluster) -> None:
     assert summary.elapsed_s > 0
 
 
+async def test_a_file_is_replaced_only_where_that_is_said(cluster: Cluster, tmp_path: Path) -> None:
+    await make_disk(cluster)
+    (tmp_path / "file").write_bytes(b"old")
+
+    with pytest.raises(TargetExists):
+        await backup(cluster, "disk", tmp_path / "file", snapshot="b")
+    await backup(cluster, "disk", tmp_path / "file", snapshot="b", replace=True)
+
+    assert len(reference.parse((tmp_path / "file").read_bytes(), "collie", OBJECT)) == 7
+
+
 async def test_progress_only_grows_and_ends_complete(cluster: Cluster) -> None:
     await make_disk(cluster)
     seen: list[Progress] = []
 
-    await backup(cluster, "disk", NullSink(), snapshot="b", on_progress=lambda progress: seen.append(replace(progress)))
+    await backup(cluster, "disk", NullSink(), snapshot="b", on_progress=seen.append)
 
-    amounts = [list(asdict(progress).values()) for progress in seen]
+    amounts = [(progress.objects_done, progress.bytes_done) for progress in seen]
+    assert len(set(amounts)) > 2
     for earlier, later in itertools.pairwise(amounts):
         assert all(before <= after for before, after in zip(earlier, later, strict=True))
+    assert all(progress.objects_planned == 7 for progress in seen)
     assert seen[-1].objects_done == seen[-1].objects_planned == 7
 
 

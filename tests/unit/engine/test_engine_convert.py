@@ -13,10 +13,11 @@ from asyncbackup import (
     backup,
     convert,
     convert_to_rbd_diff,
+    merge,
 )
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.reader import BackupReader
-from asyncbackup.errors import BaseUnwanted, DigestMismatch, FactMissing
+from asyncbackup.errors import BaseUnwanted, DigestMismatch, FactMissing, TargetExists
 from tests import rbd_diffs
 from tests.chains import SIZE, Files, copy_files, make_snapshots
 from tests.collecting import CollectingSink
@@ -179,3 +180,17 @@ async def test_nothing_is_left_of_a_diff_of_changed_data(files: Files, tmp_path:
         await convert_to_rbd_diff(files.ab, tmp_path / "diff")
 
     assert not any("diff" in name for name in names(tmp_path))
+
+
+async def test_what_is_there_is_replaced_only_where_that_is_said(files: Files, tmp_path: Path) -> None:
+    for name in ("merged", "converted", "diff"):
+        (tmp_path / name).write_bytes(b"old")
+
+    with pytest.raises(TargetExists):
+        await convert(files.a, tmp_path / "converted")
+    await merge(files.all, tmp_path / "merged", replace=True)
+    await convert(files.a, tmp_path / "converted", replace=True)
+    await convert_to_rbd_diff(files.a, tmp_path / "diff", replace=True)
+
+    assert (tmp_path / "converted").read_bytes() == files.a.read_bytes()
+    assert all((tmp_path / name).read_bytes() != b"old" for name in ("merged", "diff"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from asyncbackup import (
     Cluster,
     Dialect,
     NullSink,
-    ReplayProgress,
+    Progress,
     Volume,
     backup,
     export,
@@ -133,15 +134,36 @@ async def test_replace_puts_the_new_image_in_its_place(files: Files, tmp_path: P
 
 
 async def test_progress_goes_from_nothing_to_all(files: Files, tmp_path: Path) -> None:
-    seen: list[tuple[int, int | None]] = []
+    seen: list[Progress] = []
 
-    def note(progress: ReplayProgress) -> None:
-        seen.append((progress.objects_done, progress.objects_planned))
+    await export(files.all, tmp_path / "image", on_progress=seen.append, options=BackupOptions(in_flight=1))
 
-    await export(files.all, tmp_path / "image", on_progress=note, options=BackupOptions(in_flight=1))
+    checked, *written = seen
+    assert checked == Progress(0, None, 0, is_checking=True)
+    assert [progress.objects_done for progress in written] == list(range(1, 9))
+    assert {(progress.objects_planned, progress.is_checking) for progress in written} == {(8, False)}
 
-    assert seen == sorted(seen)
-    assert seen[-1] == (8, 8)
+
+async def test_progress_of_a_roll_tells_checking_from_writing(files: Files, tmp_path: Path) -> None:
+    await export(files.all[:1], tmp_path / "image")
+    seen: list[Progress] = []
+
+    summary = await export(
+        files.all[1:],
+        tmp_path / "image",
+        base=tmp_path / "image",
+        on_progress=seen.append,
+        options=BackupOptions(in_flight=1),
+    )
+
+    phases = [list(found) for _, found in itertools.groupby(seen[1:], lambda progress: progress.is_checking)]
+    assert [phase[0].is_checking for phase in phases] == [True, False]
+    for phase in phases:
+        assert [progress.objects_done for progress in phase] == list(range(1, len(phase) + 1))
+        assert len(phase) == phase[0].objects_planned
+        assert phase[0].bytes_done <= phase[-1].bytes_done
+    assert phases[0][-1].bytes_done > 0
+    assert phases[1][-1].bytes_done == summary.bytes_written
 
 
 async def test_files_without_manifests_need_to_be_told_what_they_are(files: Files, tmp_path: Path) -> None:

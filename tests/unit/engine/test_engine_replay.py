@@ -11,7 +11,6 @@ from asyncbackup import (
     BackupOptions,
     ChainOptions,
     Dialect,
-    ReplayProgress,
     convert,
     convert_to_rbd_diff,
     export,
@@ -20,6 +19,7 @@ from asyncbackup import (
 from asyncbackup.engine.chain import open_chain
 from asyncbackup.engine.compose import Composer, ZeroBase
 from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.progress import ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.errors import BackupDamaged, DigestMismatch, single_error
 from tests import rbd_diffs
@@ -70,11 +70,11 @@ async def test_the_first_portion_of_an_object_is_written_before_the_others(files
         written.append((content.portion.group.idx, content.portion.offset))
 
     async with open_chain([files.a]) as chain:
-        meter = Meter(ReplayProgress(), None)
+        meter = Meter(ReplayCounts(), None)
         await Replay(chain, Composer(ZeroBase()), PIECES, write, meter.count).run()
 
     assert [next(offset for idx, offset in written if idx == each) for each in range(5)] == [0] * 5
-    assert meter.progress.objects_done == 5
+    assert meter.counts.objects_done == 5
 
 
 async def test_nothing_of_an_object_is_written_before_all_of_it_was_checked(files: Files) -> None:
@@ -88,7 +88,7 @@ async def test_nothing_of_an_object_is_written_before_all_of_it_was_checked(file
 
     async with open_chain([files.a]) as chain:
         with pytest.raises(DigestMismatch, match="the data of object 4 was changed"), single_error():
-            await Replay(chain, Composer(ZeroBase()), PIECES, write, Meter(ReplayProgress(), None).count).run()
+            await Replay(chain, Composer(ZeroBase()), PIECES, write, Meter(ReplayCounts(), None).count).run()
 
     assert 4 not in written
 
@@ -97,7 +97,7 @@ async def test_who_only_looks_writes_nothing(files: Files) -> None:
     seen: list[int] = []
 
     async with open_chain([files.ab]) as chain:
-        meter = Meter(ReplayProgress(), lambda progress: seen.append(progress.objects_done))
+        meter = Meter(ReplayCounts(), lambda progress: seen.append(progress.objects_done))
         await Replay(chain, Composer(ZeroBase(), check_base=False), PIECES, nothing, meter.count).run()
 
     assert seen == sorted(seen)

@@ -11,7 +11,8 @@ import pytest
 
 from asyncbackup import BackupOptions, ClientOptions, Cluster, Dialect, Volume, backup, compare, connect, info, verify
 from asyncbackup.engine.manifest import manifest_path
-from asyncbackup.engine.verify import MAX_PROBLEMS, Problems, VerifyProgress
+from asyncbackup.engine.progress import Progress
+from asyncbackup.engine.verify import MAX_PROBLEMS, Problems
 from asyncbackup.errors import AsyncBackupError, BackupDamaged, Incompatible, SourceMissing
 from asyncbackup.format import RecordHeader
 from asyncbackup.sheep import MemoryStore, Sheep
@@ -135,10 +136,10 @@ async def test_what_is_no_backup_is_a_problem(tmp_path: Path) -> None:
 
 
 async def test_progress_comes_to_the_end(files: list[Path]) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int | None]] = []
 
-    def note(progress: VerifyProgress) -> None:
-        seen.append((progress.records_done, progress.bytes_total - progress.bytes_done))
+    def note(progress: Progress) -> None:
+        seen.append((progress.objects_done, (progress.bytes_planned or 0) - progress.bytes_done))
 
     await verify(files, on_progress=note)
 
@@ -195,7 +196,7 @@ async def test_progress_is_told_while_a_file_of_many_records_is_read(tmp_path: P
     records = b"".join(RecordHeader(idx, 0, SECTOR_SIZE).encode() + bytes(SECTOR_SIZE) for idx in range(count))
     (tmp_path / "file").write_bytes(Dialect.DOG.opening + records + Dialect.DOG.ending)
 
-    report = await verify([tmp_path / "file"], on_progress=lambda progress: seen.append(progress.records_done))
+    report = await verify([tmp_path / "file"], on_progress=lambda progress: seen.append(progress.objects_done))
 
     assert (report.is_good, report.files[0].records) == (True, count)
     assert len(seen) > 1

@@ -1,0 +1,112 @@
+"""What is shown on a terminal while a verb works."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asyncbackup.cli.progress import amounts, name_files, name_target
+from asyncbackup.engine.progress import Progress
+from tests.cli.command import Served, disk_store, serving, start
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving(disk_store()) as running:
+        yield running
+
+
+def run(*arguments: str | Path) -> tuple[str, str]:
+    """Run a verb with standard error on a terminal; give what that shows, without its sequences, and the output."""
+    ours, theirs = pty.openpty()
+    process = start(
+        *arguments, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | {"COLUMNS": "80", "TERM": "xterm"}
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while data := os.read(ours, 1 << 16):
+            shown += data
+    except OSError:  # how Linux says that nobody has the terminal open any more
+        pass
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, shown
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()), out.decode()
+
+
+@pytest.fixture(scope="module")
+def file(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("backups") / "disk.b"
+    shown, _ = run("backup", "disk", made, "-s", "b", "-q", "-p", served.port)
+    assert shown == ""
+    return made
+
+
+def test_a_backup_shows_how_far_it_is(served: Served, tmp_path: Path) -> None:
+    shown, out = run("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port)
+
+    assert re.search(r"disk .* 7 of 7 objects, [0-9.]+ [KM]iB/s ETA 0:00:00", shown)
+    assert "checking" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert out.startswith("disk b: 7 objects in ")
+
+
+def test_a_report_in_json_goes_with_progress(served: Served, tmp_path: Path) -> None:
+    shown, out = run("backup", "disk", tmp_path / "file", "-s", "b", "--json", "-p", served.port)
+
+    assert "7 of 7 objects" in shown
+    assert json.loads(out)["records"] == 7
+
+
+def test_verify_says_that_it_checks(file: Path) -> None:
+    shown, _ = run("verify", file)
+
+    assert re.search(r"checking disk\.b .* 5\.0 MiB of 5\.0 MiB, ", shown)
+
+
+def test_a_restore_names_the_new_vdi(served: Served, file: Path) -> None:
+    shown, _ = run("restore", file, "--to", "new", "-p", served.port)
+
+    assert re.search(r"\bnew .* 7 of 7 objects", shown)
+
+
+def test_an_export_names_the_image(file: Path, tmp_path: Path) -> None:
+    shown, _ = run("export", file, "--to", tmp_path / "disk.img")
+
+    assert re.search(r"disk\.img .* 7 of 7 objects", shown)
+
+
+def test_a_long_name_is_cut_and_markup_is_shown_as_it_is(served: Served, file: Path, tmp_path: Path) -> None:
+    shown, _ = run("convert", file, "--to", tmp_path / ("[red]" + "x" * 40), "--format", "dog")
+
+    assert "[red]xxxxxxxxxxxxxxxxxx… " in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("progress", "told"),
+    [
+        (Progress(3, 7, 0), "3 of 7 objects"),
+        (Progress(3, 7, 8 * MIB), "3 of 7 objects, 4.0 MiB/s"),
+        (Progress(3, None, 8 * MIB), "3 objects, 4.0 MiB/s"),
+        (Progress(3, None, 8 * MIB, 16 * MIB), "8.0 MiB of 16.0 MiB, 4.0 MiB/s"),
+    ],
+)
+def test_each_amount_is_told_once(progress: Progress, told: str) -> None:
+    assert amounts(progress, elapsed_s=2) == told
+
+
+def test_files_are_named_in_a_few_words() -> None:
+    assert name_files(("/backup/vm1.a",)) == "vm1.a"
+    assert name_files(("/backup/vm1.a", "vm1.b", "vm1.c")) == "vm1.a and 2 more"
+    assert name_target("-") == "standard output"
