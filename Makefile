@@ -1,14 +1,13 @@
 # The same commands as ./dev, for those who type make.
 
 .PHONY: demo test lint bench fuzz lock
-demo test lint bench:
+demo test lint bench fuzz:
 	./dev $@
 
-# Fuzzes the readers for a minute; it wants atheris in .venv (`.venv/bin/pip install atheris`).
-fuzz:
-	./dev fuzz -max_total_time=60
-
-# Pins what pyproject.toml asks for, with hashes and without the name of any host.
+# Pins what pyproject.toml asks for, with hashes and without the name of any host: what the program needs, and with it
+# what its developers need.
+compile = .venv/bin/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header \
+	--python-version 3.11
 lock:
-	uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header \
-		--all-extras --group build --output-file requirements.lock pyproject.toml
+	$(compile) --output-file requirements.lock pyproject.toml
+	$(compile) --group dev --constraints requirements.lock --output-file requirements-dev.lock pyproject.toml
