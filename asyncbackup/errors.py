@@ -37,10 +37,14 @@
     ├── TooManyVdis                  a cluster claims more VDIs than can be listed
     └── TargetError                  where the bytes should go
         ├── TargetExists
+        ├── TargetBusy               somebody else is writing it
+        ├── OwnInput                 it is what is read, too
+        ├── ManifestUnplaced         a manifest that does not go beside its file
         ├── TargetUnusable
         ├── TargetFull
         ├── TargetWriteFailed
-        └── HalfRolled           an image that backups were not applied to completely
+        ├── HalfReplaced             a file and its manifest of which only one is new
+        └── HalfRolled               an image that backups were not applied to completely
 
 An error is named by its meaning and carries the facts as fields; the message says what was expected and what
 came. What to type next, and exit codes, are the business of ``asyncbackup.cli``: no message here names an option
@@ -360,6 +364,29 @@ class TargetExists(TargetError):
         super().__init__(target, "exists already")
 
 
+class TargetBusy(TargetError):
+    """``owner``, such as ``process 4711``, is writing this file, or what stands beside it."""
+
+    def __init__(self, target: str, owner: str) -> None:
+        super().__init__(target, f"{owner} is writing it: wait for that, or use another name")
+        self.owner = owner
+
+
+class OwnInput(TargetError):
+    """Writing this file would replace ``source``, which is read."""
+
+    def __init__(self, target: str, source: str) -> None:
+        super().__init__(target, f"writing it would replace {source}, which is read for it: use another name")
+        self.source = source
+
+
+class ManifestUnplaced(TargetError):
+    """The manifest of a file was to go elsewhere than beside it."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(target, "the manifest of a file stands beside it: only that of a pipe goes elsewhere")
+
+
 class TargetUnusable(TargetError):
     """The target cannot be opened for writing."""
 
@@ -370,6 +397,18 @@ class TargetFull(TargetError):
 
 class TargetWriteFailed(TargetError):
     """Writing failed for another reason than space."""
+
+
+class HalfReplaced(TargetError):
+    """A file and what belongs to it were being replaced, and that was interrupted: ``source`` should be ``place``."""
+
+    def __init__(self, target: str, source: str, place: str) -> None:
+        super().__init__(
+            target,
+            f"is half replaced: replacing it together with {place} was interrupted; what belongs there is {source}",
+        )
+        self.source = source
+        self.place = place
 
 
 class HalfRolled(TargetError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Final
 
 from asyncbackup.errors import (
@@ -13,6 +14,7 @@ from asyncbackup.errors import (
     Fact,
     FactMissing,
     FormatUnclear,
+    HalfReplaced,
     OutsideVdi,
     SeekNeeded,
     TargetExists,
@@ -44,6 +46,8 @@ def advice(error: AsyncBackupError) -> str | None:
     """Tell what to type after ``error``; None where the message says all there is."""
     if isinstance(error, FactMissing):
         return _OF_FACT[error.fact]
+    if isinstance(error, HalfReplaced):
+        return f"{shlex.join(['mv', '--', error.source, error.place])} finishes it, as does the next run that writes it"
     return next((text for kind, text in _BY_ERROR.items() if isinstance(error, kind)), None)
 
 

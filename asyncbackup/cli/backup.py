@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-
 import click
 
 from asyncbackup.cli import text
@@ -25,8 +23,8 @@ from asyncbackup.engine.backup import backup
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, Summary
 from asyncbackup.engine.proof import open_standard_output, open_target
+from asyncbackup.errors import ManifestUnplaced
 from asyncbackup.format import Dialect
-from asyncbackup.sinks import Sink
 
 
 @click.command("backup", cls=Verb, context_settings=CONTEXT)
@@ -40,11 +38,11 @@ from asyncbackup.sinks import Sink
     "--format",
     "dialect",
     type=click.Choice([dialect.value for dialect in Dialect]),
-    help="The format to write.  [default: collie; dog to standard output]",
+    help="The format to write.  [default: collie; dog to a pipe]",
 )
 @connection_options
 @window_options
-@click.option("--manifest", type=PATH, help="Where the manifest goes if FILE is `-`.  [default: nowhere]")
+@click.option("--manifest", type=PATH, help="Where the manifest goes if FILE is `-` or a FIFO.  [default: nowhere]")
 @click.option("--no-manifest", is_flag=True, help="Write no FILE.manifest.")
 @click.option("--force", is_flag=True, help="Replace FILE, once the new backup is complete.")
 @quiet_option
@@ -72,52 +70,53 @@ def command(
     """Back up snapshot -s of VDI into FILE; with -F only what differs from that snapshot.
 
     FILE appears under its name only when it is complete and on disk, and with it FILE.manifest, which proves what is
-    in it. FILE `-` is standard output.
+    in it. FILE `-` is standard output, and a FIFO is written like it.
     """
     to_stdout = file == "-"
-    format_ = Dialect(dialect) if dialect else Dialect.DOG if to_stdout else Dialect.COLLIE
+    format_ = Dialect(dialect) if dialect else None
     _check_usage(snapshot, live=live, to_stdout=to_stdout, dialect=format_)
-    if manifest is not None and not to_stdout:
-        raise click.UsageError("--manifest is for `-`: a file's manifest stands beside it")
-    target: AbstractAsyncContextManager[tuple[Sink, Sink | None]] = (
-        open_standard_output(manifest, replace=force)
+    opening = (
+        open_standard_output(manifest, replace=force, on_leftover=warn)
         if to_stdout
-        else open_target(file, replace=force, manifest=not no_manifest)
+        else open_target(file, replace=force, manifest=manifest or not no_manifest, on_leftover=warn)
     )
     client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
-    options = BackupOptions(dialect=format_, in_flight=in_flight, memory=memory)
     if live and not quiet:
         warn(f"backing up {vdi} while it may be written: this is no point in time")
 
-    async def work(on_progress: OnProgress | None) -> Summary:
+    async def work(on_progress: OnProgress | None) -> tuple[Summary, bool]:
         # The target first: what is wrong with it should be told before anything is read.
-        async with target as (data, proof), connect(address, port, client_options) as cluster:
-            return await backup(
+        async with opening as target, connect(address, port, client_options) as cluster:
+            summary = await backup(
                 cluster,
                 vdi,
-                data,
+                target.data,
                 snapshot=snapshot,
                 base=base,
                 live=live,
-                manifest=proof,
-                options=options,
+                manifest=target.proof,
+                options=BackupOptions(dialect=format_ or target.usual_dialect, in_flight=in_flight, memory=memory),
                 on_progress=on_progress,
             )
+            return summary, target.is_piped
 
     with progress_bar(vdi, wanted=not quiet) as tell:
-        summary = run_async(lambda: work(tell))
+        try:
+            summary, is_piped = run_async(lambda: work(tell))
+        except ManifestUnplaced as error:
+            raise click.UsageError("--manifest is for `-` and FIFOs: a file's manifest stands beside it") from error
     if as_json:
-        say_json(summary.as_dict(), err=to_stdout, done=COMPLETE)
+        say_json(summary.as_dict(), err=is_piped, done=COMPLETE)
     elif not quiet:
-        say(*_report(summary, file), err=to_stdout, done=COMPLETE)
+        say(*_report(summary, file), err=is_piped, done=COMPLETE)
 
 
-def _check_usage(snapshot: int | str | None, *, live: bool, to_stdout: bool, dialect: Dialect) -> None:
+def _check_usage(snapshot: int | str | None, *, live: bool, to_stdout: bool, dialect: Dialect | None) -> None:
     if live and snapshot is not None:
         raise click.UsageError("give either -s or --live, not both")
     if snapshot is None and not live:
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
-    if to_stdout and dialect.needs_seek:
+    if to_stdout and dialect is not None and dialect.needs_seek:
         raise click.UsageError("a collie backup is completed at its beginning: it cannot go to `-`; use --format dog")
     if to_stdout and is_terminal():
         raise click.UsageError("a backup is not for a terminal: redirect standard output, or name a file")

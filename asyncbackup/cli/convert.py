@@ -10,7 +10,7 @@ from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.merge import check_output, report
 from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
-from asyncbackup.cli.output import COMPLETE, say, say_json
+from asyncbackup.cli.output import COMPLETE, say, say_json, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
@@ -20,7 +20,6 @@ from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.format import Dialect
-from asyncbackup.sinks import FileSink, PipeSink
 
 _RBD_DIFF: Final = "rbd-diff"
 
@@ -72,33 +71,40 @@ def command(
     options = BackupOptions(dialect=Dialect.DOG if to_rbd else Dialect(to_format), in_flight=in_flight, memory=memory)
     chain_options = ChainOptions(dialect, object_size, size)
 
-    async def work(on_progress: OnProgress | None) -> MergeSummary | RbdDiffSummary:
-        if to_rbd:
-            async with PipeSink(1) if to_stdout else FileSink(target, replace=force) as sink:
+    opening = (
+        open_standard_output(None)
+        if to_stdout
+        else open_target(target, replace=force, manifest=not (no_manifest or to_rbd), inputs=[file], on_leftover=warn)
+    )
+
+    async def work(on_progress: OnProgress | None) -> tuple[MergeSummary | RbdDiffSummary, bool]:
+        async with opening as opened:
+            if to_rbd:
                 return await convert_to_rbd_diff(
                     file,
-                    sink,
+                    opened.data,
                     snapshot_name=snapshot_name,
                     base_name=base_name,
                     chain_options=chain_options,
                     options=options,
                     on_progress=on_progress,
-                )
-        opened = (
-            open_standard_output(None) if to_stdout else open_target(target, replace=force, manifest=not no_manifest)
-        )
-        async with opened as (data, proof):
+                ), opened.is_piped
             return await convert(
-                file, data, manifest=proof, chain_options=chain_options, options=options, on_progress=on_progress
-            )
+                file,
+                opened.data,
+                manifest=opened.proof,
+                chain_options=chain_options,
+                options=options,
+                on_progress=on_progress,
+            ), opened.is_piped
 
     with progress_bar(name_target(target), wanted=not quiet) as tell:
-        summary = run_async(lambda: work(tell))
+        summary, is_piped = run_async(lambda: work(tell))
     if as_json:
-        say_json(summary.as_dict(), err=to_stdout, done=COMPLETE)
+        say_json(summary.as_dict(), err=is_piped, done=COMPLETE)
     elif not quiet:
         told = _report(summary, target) if isinstance(summary, RbdDiffSummary) else report(summary, target)
-        say(*told, err=to_stdout, done=COMPLETE)
+        say(*told, err=is_piped, done=COMPLETE)
 
 
 def _report(summary: RbdDiffSummary, target: str) -> list[str]:

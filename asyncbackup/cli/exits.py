@@ -8,8 +8,11 @@ from typing import Final
 from asyncbackup.errors import (
     AsyncBackupError,
     ClusterError,
+    ManifestUnplaced,
     NotFound,
+    OwnInput,
     SourceUnreadable,
+    TargetBusy,
     TargetError,
     TargetExists,
     TargetFull,
@@ -32,6 +35,9 @@ class ExitCode(IntEnum):
 
 _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
     (TargetExists, ExitCode.EXISTS),
+    (TargetBusy, ExitCode.EXISTS),
+    (ManifestUnplaced, ExitCode.USAGE),
+    (OwnInput, ExitCode.FAILURE),
     (VdiExists, ExitCode.EXISTS),
     (TargetFull, ExitCode.FULL),
     (NotFound, ExitCode.MISSING),

@@ -10,7 +10,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
-from asyncbackup.cli.output import is_terminal, say, say_json
+from asyncbackup.cli.output import is_terminal, say, say_json, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.engine.chain import ChainOptions
@@ -18,7 +18,7 @@ from asyncbackup.engine.export import ExportSummary, export
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.format import Dialect
-from asyncbackup.sinks import PipeSink
+from asyncbackup.sinks import PipeSink, is_fifo, open_fifo
 from asyncbackup.sinks.image import marker_path
 
 _COMPLETE: Final = "the image itself is complete"
@@ -64,9 +64,9 @@ def command(
     chain_options = ChainOptions(dialect, object_size, size)
     options = BackupOptions(in_flight=in_flight, memory=memory)
 
-    async def work(on_progress: OnProgress | None) -> ExportSummary:
-        async def into(target: str | PipeSink) -> ExportSummary:
-            return await export(
+    async def work(on_progress: OnProgress | None) -> tuple[ExportSummary, bool]:
+        async def into(target: str | PipeSink) -> tuple[ExportSummary, bool]:
+            summary = await export(
                 files,
                 target,
                 base=base,
@@ -75,22 +75,24 @@ def command(
                 chain_options=chain_options,
                 options=options,
                 on_progress=on_progress,
+                on_leftover=warn,
             )
+            return summary, isinstance(target, PipeSink)
 
-        if not to_stdout:
+        if not to_stdout and not await is_fifo(image):
             return await into(image)
-        async with PipeSink(1) as sink:
+        async with PipeSink(1) if to_stdout else open_fifo(image) as sink:
             return await into(sink)
 
     with progress_bar(name_target(image), wanted=not quiet) as tell:
         try:
-            summary = run_async(lambda: work(tell))
+            summary, is_piped = run_async(lambda: work(tell))
         except Interrupted as error:
             raise _interrupted(error, image) from error
     if as_json:
-        say_json(summary.as_dict(), err=to_stdout, done=_COMPLETE)
+        say_json(summary.as_dict(), err=is_piped, done=_COMPLETE)
     elif not quiet:
-        say(*_report(summary, image), err=to_stdout, done=_COMPLETE)
+        say(*_report(summary, image), err=is_piped, done=_COMPLETE)
 
 
 def _check_usage(files: Sequence[str], *, to_stdout: bool) -> None:

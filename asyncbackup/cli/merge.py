@@ -18,7 +18,7 @@ from asyncbackup.cli.options import (
     snapshot_name,
     window_options,
 )
-from asyncbackup.cli.output import COMPLETE, is_terminal, say, say_json
+from asyncbackup.cli.output import COMPLETE, is_terminal, say, say_json, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import connect
@@ -81,10 +81,15 @@ def command(
     range an object, so what lies between them has to come from somewhere.
     """
     to_stdout = target == "-"
-    format_ = Dialect(to_dialect) if to_dialect else Dialect.DOG if to_stdout else Dialect.COLLIE
+    format_ = Dialect(to_dialect) if to_dialect else None
     _check_usage(files, base_image, base_vdi, snapshot)
-    check_output(to_stdout=to_stdout, seeks=format_.needs_seek)
-    options = BackupOptions(dialect=format_, in_flight=in_flight, memory=memory)
+    check_output(to_stdout=to_stdout, seeks=format_ is not None and format_.needs_seek)
+    inputs = [*files, *([base_image] if base_image else [])]
+    opening = (
+        open_standard_output(None)
+        if to_stdout
+        else open_target(target, replace=force, manifest=not no_manifest, inputs=inputs, on_leftover=warn)
+    )
 
     @asynccontextmanager
     async def open_base() -> AsyncIterator[str | Base | None]:
@@ -94,28 +99,26 @@ def command(
         async with connect(address, port) as cluster:
             yield await SnapshotBase.open(cluster, await cluster.find_vdi(base_vdi, snapshot))
 
-    async def work(on_progress: OnProgress | None) -> MergeSummary:
-        opened = (
-            open_standard_output(None) if to_stdout else open_target(target, replace=force, manifest=not no_manifest)
-        )
-        async with opened as (data, proof), open_base() as base:
-            return await merge(
+    async def work(on_progress: OnProgress | None) -> tuple[MergeSummary, bool]:
+        async with opening as opened, open_base() as base:
+            summary = await merge(
                 files,
-                data,
+                opened.data,
                 base=base,
-                manifest=proof,
+                manifest=opened.proof,
                 check_base=not no_check_base,
                 chain_options=ChainOptions(dialect, object_size),
-                options=options,
+                options=BackupOptions(dialect=format_ or opened.usual_dialect, in_flight=in_flight, memory=memory),
                 on_progress=on_progress,
             )
+            return summary, opened.is_piped
 
     with progress_bar(name_target(target), wanted=not quiet) as tell:
-        summary = run_async(lambda: work(tell))
+        summary, is_piped = run_async(lambda: work(tell))
     if as_json:
-        say_json(summary.as_dict(), err=to_stdout, done=COMPLETE)
+        say_json(summary.as_dict(), err=is_piped, done=COMPLETE)
     elif not quiet:
-        say(*report(summary, target), err=to_stdout, done=COMPLETE)
+        say(*report(summary, target), err=is_piped, done=COMPLETE)
 
 
 def _check_usage(

@@ -15,11 +15,12 @@ from asyncbackup.engine.info import survey
 from asyncbackup.engine.merge import MergeSummary, merge
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
+from asyncbackup.engine.proof import open_target
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.errors import BaseUnwanted, single_error
 from asyncbackup.format import rbd_diff
 from asyncbackup.format.identity import Identity
-from asyncbackup.sinks import FileSink, Sink
+from asyncbackup.sinks import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ async def convert_to_rbd_diff(
     has. Raises FactMissing where neither says the VDI's size, and the errors of reading and writing.
     """
     if isinstance(target, str | os.PathLike):
-        async with FileSink(target, replace=replace) as sink:
+        async with open_target(target, replace=replace, manifest=False, inputs=[backup]) as (sink, _):
             return await convert_to_rbd_diff(
                 backup,
                 sink,

@@ -16,11 +16,14 @@ from asyncbackup.engine.compose import Base, Composer, ImageBase, ZeroBase
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
+from asyncbackup.engine.proof import refuse_own_inputs
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_covered
 from asyncbackup.errors import BaseUnnamed, BaseUnwanted, OutsideVdi, single_error
 from asyncbackup.sinks import FileSource, NewImage, Sink
+from asyncbackup.sinks.atomic import OnLeftover
 from asyncbackup.sinks.image import refuse_half_rolled
+from asyncbackup.sinks.publication import MANIFEST
 
 _BATCH: Final = 16
 """Pieces of zeros that a pipe gets at a time."""
@@ -56,6 +59,7 @@ async def export(
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
     on_progress: OnProgress | None = None,
+    on_leftover: OnLeftover | None = None,
 ) -> ExportSummary:
     """Make an image of the snapshot that the newest of ``backups`` is of; oldest first.
 
@@ -69,10 +73,13 @@ async def export(
     pieces, BaseMismatch where the base is another one, and the errors of reading and writing.
     """
     started = time.monotonic()
+    if isinstance(target, str | os.PathLike) and replace:
+        is_rolled = base is not None and _is_same(base, target)
+        await refuse_own_inputs(target, [*backups, *([base] if base is not None and not is_rolled else [])])
     with single_error():
         async with open_chain(backups, chain_options) as chain:
             counts = ReplayCounts()
-            job = _Export(chain, base, options or BackupOptions(), Meter(counts, on_progress), check_base)
+            job = _Export(chain, base, options or BackupOptions(), Meter(counts, on_progress), check_base, on_leftover)
             in_place = await job.run(target, replace=replace)
             return ExportSummary(
                 files=len(backups),
@@ -94,6 +101,7 @@ class _Export:
     options: BackupOptions
     meter: Meter
     check_base: bool
+    on_leftover: OnLeftover | None
     objects: int | None = None
     """Objects that the backups have something of, where that can be told before."""
 
@@ -141,7 +149,10 @@ class _Export:
         """Make a new image, with holes where nothing was ever written."""
         size, object_size, spans = self.chain.size, self.chain.object_size, self.chain.spans()
         refuse_half_rolled(path)
-        async with NewImage(path, replace=replace) as image, self._open_base() as (base, source):
+        async with (
+            NewImage(path, replace=replace, attached=[MANIFEST], on_leftover=self.on_leftover) as image,
+            self._open_base() as (base, source),
+        ):
             await self._judge_records()
             if source is not None:
                 await image.copy_from(source)

@@ -9,16 +9,29 @@ from pathlib import Path
 
 import xxhash
 
-from asyncbackup.errors import BackupDamaged, SourceMissing, SourceUnreadable
+from asyncbackup.errors import BackupDamaged, HalfReplaced, SourceUnreadable
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
+from asyncbackup.sinks.opening import open_regular
+from asyncbackup.sinks.publication import MANIFEST, Place, Publication, exists
 
 
 def manifest_path(backup: str | os.PathLike[str]) -> Path:
     """Name the manifest of a backup file."""
     path = Path(backup)
-    return path.with_name(path.name + ".manifest")
+    return path.with_name(path.name + MANIFEST)
+
+
+def find_manifest(backup: str | os.PathLike[str]) -> Path | None:
+    """Find the manifest of a backup: beside it, or where a link leads to it, beside what it leads to.
+
+    Raises HalfReplaced if replacing both was interrupted between them, OSError. Blocks: for threads.
+    """
+    final = Path(os.path.realpath(backup))
+    if (due := Publication(Place(final), (Place(manifest_path(final)),)).find_due()) is not None:
+        raise HalfReplaced(os.fspath(backup), str(due.source), str(due.target))
+    return next((path for path in (manifest_path(backup), manifest_path(final)) if exists(path)), None)
 
 
 class ManifestFile:
@@ -51,12 +64,10 @@ class ManifestFile:
         name = str(self.path)
         decoder = ManifestDecoder()
         try:
-            with self.path.open("rb") as lines, located(name):
+            with os.fdopen(open_regular(self.path), "rb") as lines, located(name):
                 while line := lines.readline(MAX_LINE):
                     yield decoder.feed(line)
                 decoder.finish()
-        except FileNotFoundError as error:
-            raise SourceMissing(name) from error
         except OSError as error:
             raise SourceUnreadable(name, error.strerror or str(error)) from error
 

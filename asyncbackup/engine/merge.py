@@ -66,7 +66,8 @@ async def merge(
     and writing. There is then, and after a cancellation, no new file.
     """
     if isinstance(target, str | os.PathLike):
-        async with open_target(target, replace=replace) as (data, proof):
+        inputs = [*backups, *([base] if isinstance(base, str | os.PathLike) else [])]
+        async with open_target(target, replace=replace, inputs=inputs) as (data, proof):
             return await merge(
                 backups,
                 data,

@@ -12,12 +12,13 @@ from typing import Final, NamedTuple, Self
 import xxhash
 from anyio import to_thread
 
-from asyncbackup.engine.manifest import Digests, ManifestFile, located, manifest_path
+from asyncbackup.engine.manifest import Digests, ManifestFile, find_manifest, located
 from asyncbackup.errors import BackupDamaged, FormatUnclear, Incompatible, SourceUnreadable
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
 from asyncbackup.format.manifest import RecordDigests, Subject
-from asyncbackup.sinks import FileSource, PipeSource
+from asyncbackup.sinks import FileSource, PipeSource, open_source
+from asyncbackup.sinks.opening import open_in_thread, open_regular
 from asyncbackup.sinks.source import BRIEF
 
 _BATCH: Final = 256
@@ -39,11 +40,11 @@ class Record(NamedTuple):
 
 
 class BackupReader:
-    """One backup: a file, or with path ``-`` standard input. Use it as a context.
+    """One backup: a file or a FIFO, or with path ``-`` standard input. Use it as a context.
 
     Entering checks the manifest as a whole, and finds out the dialect unless it is given. It uses ``manifest`` or, if
     there is one, the file beside the backup. Everything here raises SourceMissing, SourceUnreadable, BackupDamaged, and
-    entering Incompatible where the manifest contradicts what is given.
+    entering HalfReplaced, and Incompatible where the manifest contradicts what is given.
     """
 
     def __init__(
@@ -58,16 +59,22 @@ class BackupReader:
         self.name = str(path)
         self.end: int | None = None
         """The size of the backup in bytes, known when ``records`` came to its end."""
-        self._source: FileSource | PipeSource = PipeSource(0) if self.name == "-" else FileSource(path)
+        self._source: FileSource | PipeSource = FileSource(self.name)
         self._dialect = dialect
         self._object_size = object_size
-        self._manifest = None if ignore_manifest else _find_manifest(self.name, manifest)
+        self._manifest = None if manifest is None else ManifestFile(Path(manifest))
+        self._looks_for_manifest = not ignore_manifest and manifest is None and self.name != "-"
         self._stack = AsyncExitStack()
 
     @property
     def subject(self) -> Subject | None:
         """What the manifest says the backup is of; None without one."""
         return self._manifest.subject if self._manifest else None
+
+    @property
+    def manifest_name(self) -> str | None:
+        """What messages call the manifest; None without one."""
+        return str(self._manifest.path) if self._manifest else None
 
     @property
     def dialect(self) -> Dialect:
@@ -96,7 +103,10 @@ class BackupReader:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._source)
+            opened = PipeSource(0) if self.name == "-" else open_source(self.name)
+            self._source = await stack.enter_async_context(opened)
+            if self._looks_for_manifest:
+                self._manifest = await open_in_thread(self._find_manifest, lambda _: None)
             if self._manifest is not None:
                 await to_thread.run_sync(self._manifest.check)
             if self.subject is not None:
@@ -161,12 +171,19 @@ class BackupReader:
         digest = xxhash.xxh3_128()
         path = self._manifest.path if self._manifest else Path(self.name)
         try:
-            with path.open("rb") as file:
+            with os.fdopen(open_regular(path), "rb") as file:
                 while piece := file.read(_BUFFER_SIZE):
                     digest.update(piece)
         except OSError as error:
             raise SourceUnreadable(str(path), error.strerror or str(error)) from error
         return digest.hexdigest()
+
+    def _find_manifest(self) -> ManifestFile | None:
+        try:
+            path = find_manifest(self.name)
+        except OSError as error:
+            raise SourceUnreadable(self.name, error.strerror or str(error)) from error
+        return None if path is None else ManifestFile(path)
 
     async def _find_dialect(self) -> Dialect:
         if self.subject is not None:
@@ -261,13 +278,6 @@ class _Walk(NamedTuple):
     manifest_records: Iterator[RecordDigests]
     damage: list[BackupDamaged]
     """What the way ends at, behind the records that were found last."""
-
-
-def _find_manifest(backup: str, given: str | os.PathLike[str] | None) -> ManifestFile | None:
-    if given is not None:
-        return ManifestFile(Path(given))
-    path = manifest_path(backup)
-    return ManifestFile(path) if backup != "-" and path.exists() else None
 
 
 def _cut_short(name: str, offset: int, missing: int) -> BackupDamaged:

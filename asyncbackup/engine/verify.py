@@ -15,11 +15,10 @@ import xxhash
 from anyio import to_thread
 
 from asyncbackup.engine.chain import ChainOptions, check_link
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.engine.window import Slot, Window
-from asyncbackup.errors import AsyncBackupError, BackupDamaged, ChainBroken, DigestMismatch, single_error
+from asyncbackup.errors import AsyncBackupError, BackupDamaged, ChainBroken, DigestMismatch, HalfReplaced, single_error
 from asyncbackup.format import Dialect
 
 MAX_PROBLEMS: Final = 1000
@@ -156,15 +155,18 @@ async def _enter(
     *,
     ignore_manifest: bool = False,
 ) -> BackupReader | None:
-    """Open a backup; if its manifest is damaged, without it."""
+    """Open a backup; if its manifest is damaged, or not in its place, without it."""
     reader = BackupReader(
         path, dialect=options.dialect, object_size=options.object_size, ignore_manifest=ignore_manifest
     )
     try:
         return await stack.enter_async_context(reader)
+    except HalfReplaced as half:
+        report.problems.add(half)
     except BackupDamaged as damage:
         report.problems.add(damage)
-        if damage.source != str(manifest_path(path)):
+        # A FIFO is not there twice.
+        if damage.source != reader.manifest_name or (reader.size is None and reader.name != "-"):
             return None
     return await _enter(stack, path, options, report, ignore_manifest=True)
 

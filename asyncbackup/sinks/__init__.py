@@ -4,8 +4,8 @@ from asyncbackup.sinks.base import Sink
 from asyncbackup.sinks.file import FileSink
 from asyncbackup.sinks.image import NewImage, StandingImage
 from asyncbackup.sinks.null import NullSink
-from asyncbackup.sinks.pipe import PipeSink
-from asyncbackup.sinks.source import FileSource, PipeSource, Source
+from asyncbackup.sinks.pipe import PipeSink, is_fifo, open_fifo
+from asyncbackup.sinks.source import FileSource, PipeSource, Source, open_source
 
 __all__ = [
     "FileSink",
@@ -17,4 +17,7 @@ __all__ = [
     "Sink",
     "Source",
     "StandingImage",
+    "is_fifo",
+    "open_fifo",
+    "open_source",
 ]

@@ -1,15 +1,14 @@
 """Files that appear under their name only complete and durable.
 
-Bytes go to a temporary file beside it. All system calls of one file run in one thread, in order: after a
-cancellation, taking back waits for the write under way instead of racing it.
+Bytes go to a temporary file beside it, whose name follows from the file's own. ``publication`` has how it gets its
+name. All system calls of one file run in one thread at a time, in order: after a cancellation, taking back waits for
+the write under way instead of racing it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import secrets
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -22,19 +21,17 @@ from typing import Final, ParamSpec, Self, TypeVar
 import aiofiles.os
 import anyio
 
-from asyncbackup.errors import TargetExists, TargetUnusable
+from asyncbackup.errors import HalfReplaced, TargetExists, TargetUnusable
 from asyncbackup.sinks.base import Bytes, Sink, told, unwritten
+from asyncbackup.sinks.lock import NameLock
+from asyncbackup.sinks.opening import fault_of_name, open_in_thread
+from asyncbackup.sinks.publication import Place, Publication, exists
 
 _IOV_MAX: Final = 1024
 """Buffers that the kernel takes in one gather write."""
 
 _FLUSH_SIZE: Final = 64 << 20
 """Bytes after which the file is flushed, so that the last flush, which delays a Ctrl-C, is short."""
-
-_NAME_MAX: Final = 255
-"""Bytes of a file's name, on all the usual file systems."""
-
-_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -57,16 +54,19 @@ class SerialFile(ABC):
         return result
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._in_thread(self._open)
-        except BaseException:
-            await self._close()
-            raise
+        await open_in_thread(self._open_or_nothing, lambda _: self._clean_up())
         return self
+
+    def _open_or_nothing(self) -> None:
+        try:
+            self._open()
+        except BaseException:
+            self._clean_up()
+            raise
 
     @abstractmethod
     def _open(self) -> None:
-        """Set the descriptor. Called in the thread."""
+        """Set the descriptor. Called in a thread, before all else."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -92,12 +92,15 @@ class SerialFile(ABC):
                 self._count(written)
 
     def _write_at(self, offset: int, data: Bytes) -> None:
-        rest = memoryview(data)
         with told(str(self.path)):
-            while rest:
-                written = os.pwrite(self._descriptor, rest, offset)
-                rest, offset = rest[written:], offset + written
-                self._count(written)
+            self._pwrite(data, offset)
+
+    def _pwrite(self, data: Bytes, offset: int) -> None:
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(self._descriptor, rest, offset)
+            rest, offset = rest[written:], offset + written
+            self._count(written)
 
     def _count(self, written: int) -> None:
         self._unflushed += written
@@ -106,41 +109,138 @@ class SerialFile(ABC):
             self._unflushed = 0
 
 
+OnLeftover = Callable[[str], None]
+"""Called in the event loop with what an interrupted run left and what became of it, in words."""
+
+
 class AtomicFile(SerialFile):
     """Makes ``path``; with ``replace`` a file there stays as it is until the new one takes its place.
 
-    ``attached`` are paths of files that belong to the one at ``path``: they are in the way like itself, and what is
-    replaced goes with them.
+    What replaces a file has its owner and permissions. ``attached`` is what is added to the file's name for the names
+    of those that belong to it: they are in the way like itself, and what is replaced goes with them. What an
+    interrupted run left of the same file is brought to its end, or removed, and ``on_leftover`` told.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, replace: bool = False, attached: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        replace: bool = False,
+        attached: Sequence[str] = (),
+        on_leftover: OnLeftover | None = None,
+    ) -> None:
         super().__init__(path)
-        self._attached = tuple(attached)
-        self._replace = replace
-        self._final = Path(os.path.realpath(self.path)) if replace else self.path
-        self._temporary = self._final.parent / _temporary_name(self._final.name)
+        self._name = os.fspath(path)
+        self.replaces = replace
+        self._suffixes = tuple(attached)
+        self._on_leftover = on_leftover
+        self._leftover: str | None = None
+        self.place = Place(self.path)
+        """Where the file goes; known when it was entered, whatever links lead there."""
+        self._follows_links = True
+        self._replaced: os.stat_result | None = None
+        self._lock: NameLock | None = None
+        self._is_half = False
+
+    @property
+    def _publication(self) -> Publication:
+        return Publication(self.place, tuple(map(self.place.beside, self._suffixes)))
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        finally:
+            if self._leftover is not None and self._on_leftover is not None:
+                self._on_leftover(self._leftover)
 
     def _open(self) -> None:
         with told(str(self.path), TargetUnusable):
+            fault = fault_of_name(self._name) or ("names a folder" if self._name.endswith("/") else None)
+            if fault is not None:
+                raise TargetUnusable(self._name, fault)
+            if self._follows_links:
+                self.place = Place(Path(os.path.realpath(self.path)))
+                self._judge_links()
+            publication = self._publication
+            if not publication.find_leftovers():
+                self._judge_existing()
+            lock = NameLock(self.place.lock, str(self.path))
+            lock.acquire()
+            self._lock = lock
+            leftovers = publication.find_leftovers()
+            if leftovers:
+                self._recover(publication, leftovers)
+            # Again, and for good: now nobody else of us makes one.
             self._judge_existing()
-            self._descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            # Nobody shall read what is written who could not read what it replaces.
+            mode = 0o666 if self._replaced is None else 0o600
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self.place.partial, flags, mode)
+            if self._replaced is not None:
+                _take_over(self._descriptor, self._replaced)
+
+    def _recover(self, publication: Publication, leftovers: list[Path]) -> None:
+        due = publication.find_due()
+        try:
+            publication.recover()
+        except OSError as error:
+            if due is None:
+                raise
+            raise HalfReplaced(str(self.path), str(due.source), str(due.target)) from error
+        if due is not None:
+            self._leftover = f"{self.path}: a run was interrupted while it replaced this; {due.target} was put right"
+        else:
+            names = ", ".join(path.name for path in leftovers)
+            self._leftover = f"{self.path}: a run was interrupted before; what it left is removed: {names}"
 
     def _clean_up(self) -> None:
-        if self._descriptor >= 0:
-            super()._clean_up()
-            with suppress(FileNotFoundError):
-                self._temporary.unlink()
+        was_open = self._descriptor >= 0
+        super()._clean_up()
+        if was_open and not self._is_half:
+            # Where it cannot be removed any more, the next run finds it.
+            with suppress(OSError):
+                self.place.partial.unlink()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _judge_existing(self) -> None:
-        for path in (self._final, *self._attached):
-            try:
-                mode = path.lstat().st_mode
-            except FileNotFoundError:
-                continue
-            if not self._replace:
-                raise TargetExists(str(path))
-            if not stat.S_ISREG(mode):
-                raise TargetUnusable(str(path), "is no regular file, so it is not replaced; `-` writes to a pipe")
+        """Raise if what exists is in the way; otherwise take note of the file to replace, if there is one."""
+        if not self.replaces and self.path.is_symlink():
+            raise TargetExists(str(self.path))
+        status = self._judge(self.place.final, self.path)
+        if status is not None and stat.S_ISREG(status.st_mode):
+            self._replaced = status
+        for place in self._publication.attached:
+            if exists(place.final):
+                self._judge(place.final, place.final)
+
+    def _judge_links(self) -> None:
+        """Raise if readers would find beside a link to the file what does not go with the file."""
+        for suffix in self._suffixes:
+            beside, place = self.path.with_name(self.path.name + suffix), self.place.beside(suffix)
+            if exists(beside) and os.path.realpath(beside) != os.path.realpath(place.final):
+                raise TargetUnusable(
+                    str(beside), f"stands beside a link to {self.place.final}, and would be of another file: remove it"
+                )
+
+    def _judge(self, path: Path, name: Path) -> os.stat_result | None:
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            raise TargetUnusable(str(name), "is a folder: name a file in it")
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+            raise TargetUnusable(str(name), "is no regular file, so it is not replaced")
+        if not self.replaces:
+            raise TargetExists(str(name))
+        return status
+
+    def become_companion(self, main: AtomicFile) -> None:
+        """Belong to ``main``, which was entered: what replaces nothing has the owner and permissions of that one."""
+        self._follows_links = False
+        self._replaced = main._replaced
 
     async def commit(self, beginning: bytes, companion: Sink | None = None) -> None:
         if companion is None or isinstance(companion, AtomicFile):
@@ -151,46 +251,40 @@ class AtomicFile(SerialFile):
 
     def _commit(self, beginning: bytes, companion: AtomicFile | None) -> None:
         self._flush(beginning)
+        attached = dict.fromkeys(self._publication.attached)
+        place = None
         if companion is not None:
             companion._flush(b"")  # noqa: SLF001 - of the same class
-        with told(str(self.path)):
-            for path in self._attached if self._replace else ():
-                path.unlink(missing_ok=True)
-        self._publish()
-        if companion is not None:
-            try:
-                companion._publish()  # noqa: SLF001 - of the same class
-            except BaseException:
-                if not self._replace:
-                    self._final.unlink()
-                raise
+            place = companion.place
+            attached[place] = None
+        try:
+            with told(str(self.path)):
+                Publication(self.place, tuple(attached)).publish(place, replace=self.replaces)
+        except HalfReplaced:
+            # What is left over tells the next run what to do.
+            self._is_half = True
+            raise
 
     def _flush(self, beginning: bytes) -> None:
         with told(str(self.path)):
             if beginning:
-                os.pwrite(self._descriptor, beginning, 0)
+                self._pwrite(beginning, 0)
             os.fsync(self._descriptor)
 
-    def _publish(self) -> None:
-        """Give the file its name, and make that durable."""
-        with told(str(self.path)):
-            self._rename()
-            flush_folder(self._final.parent)
 
-    def _rename(self) -> None:
-        if not self._replace:
-            try:
-                os.link(self._temporary, self._final)
-            except FileExistsError as error:
-                raise TargetExists(str(self.path)) from error
-            except OSError as error:
-                if error.errno not in _NO_HARD_LINKS:
-                    raise
-                if self._final.exists():
-                    raise TargetExists(str(self.path)) from error
-            else:
-                return
-        self._temporary.replace(self._final)
+def _take_over(descriptor: int, replaced: os.stat_result) -> None:
+    """Give a new file the owner and permissions of the one that it replaces, as far as we may, and never more."""
+    mode = stat.S_IMODE(replaced.st_mode) & 0o777
+    try:
+        os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
+    except OSError:
+        try:
+            os.fchown(descriptor, -1, replaced.st_gid)
+        except OSError:
+            # Our group is not theirs: it gets what everybody gets.
+            others = mode & 0o007
+            mode &= 0o707 | others << 3
+    os.fchmod(descriptor, mode)
 
 
 async def _finished(in_thread: Future[None]) -> None:
@@ -208,19 +302,3 @@ async def _finished(in_thread: Future[None]) -> None:
         raise cancelled
     if failure is not None:
         raise failure
-
-
-def flush_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _temporary_name(name: str) -> str:
-    """Make a hidden name that tells whose temporary file it is, and is as long as names may be at most."""
-    ending = f".{secrets.token_hex(4)}.partial"
-    start = os.fsencode(f".{name}")[: _NAME_MAX - len(ending)]
-    return start.decode(errors="ignore") + ending

@@ -18,8 +18,8 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Sink(Protocol):
     """Takes bytes in order, once, between entering and leaving its context.
 
-    Entering opens the target, or raises TargetExists, TargetUnusable or TargetFull with nothing changed. Leaving
-    without a ``commit`` takes everything back that can be taken back.
+    Entering opens the target, or raises TargetExists, TargetBusy, TargetUnusable or TargetFull with nothing changed.
+    Leaving without a ``commit`` takes everything back that can be taken back.
     """
 
     @property

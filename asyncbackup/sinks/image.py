@@ -15,9 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from asyncbackup.errors import HalfRolled, SourceUnreadable, TargetUnusable
-from asyncbackup.sinks.atomic import AtomicFile, SerialFile, flush_folder
+from asyncbackup.errors import HalfRolled, SourceMissing, SourceUnreadable, TargetUnusable
+from asyncbackup.sinks.atomic import AtomicFile, SerialFile
 from asyncbackup.sinks.base import Bytes, told
+from asyncbackup.sinks.lock import NameLock
+from asyncbackup.sinks.opening import open_regular
+from asyncbackup.sinks.publication import Place, flush_folder
 from asyncbackup.sinks.source import FileSource
 
 _FICLONE: Final = 0x40049409
@@ -79,16 +82,26 @@ class StandingImage(SerialFile):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         self.marker = marker_path(path)
+        self._lock: NameLock | None = None
 
     def _open(self) -> None:
         with told(str(self.path), TargetUnusable):
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-                raise TargetUnusable(str(self.path), "is no regular file, so it is not rolled")
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise TargetUnusable(str(self.path), "is being rolled by another process") from error
+            self._judge(self.path.stat())
+            lock = NameLock(Place(Path(os.path.realpath(self.path))).lock, str(self.path))
+            lock.acquire()
+            self._lock = lock
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._judge(os.fstat(self._descriptor))
+
+    def _judge(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise TargetUnusable(str(self.path), "is no regular file, so it is not rolled")
+
+    def _clean_up(self) -> None:
+        super()._clean_up()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     async def begin(self, names: str) -> bool:
         """Tell whether the backups called ``names`` were being applied before, and were interrupted.
@@ -100,9 +113,11 @@ class StandingImage(SerialFile):
     def _begin(self, names: str) -> bool:
         with told(str(self.path), TargetUnusable):
             try:
-                found = self.marker.read_bytes()[:_MARKER_LIMIT]
-            except FileNotFoundError:
+                descriptor = open_regular(self.marker)
+            except SourceMissing:
                 return False
+            with os.fdopen(descriptor, "rb") as marker:
+                found = marker.read(_MARKER_LIMIT)
         if found != names.encode():
             raise HalfRolled(str(self.path), str(self.marker))
         return True

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import aiofiles.os
 import anyio
 
+from asyncbackup.errors import TargetUnusable
 from asyncbackup.sinks.base import Bytes, Sink, told, unwritten
+from asyncbackup.sinks.opening import fault_of_name, open_in_thread
 
 _IOV_MAX: Final = 1024
 _PIPE_SIZE: Final = 1 << 20
 """Bytes of buffer to ask for in a pipe: fewer wake-ups than with the usual 64 KiB."""
+
+_AWAIT_READER_S: Final = 0.05
+"""Seconds between two looks whether somebody reads a FIFO: the kernel tells only those who wait in ``open``."""
 
 
 class PipeSink:
@@ -67,3 +74,38 @@ class PipeSink:
                 await aiofiles.os.wrap(os.fsync)(self._descriptor)
         if companion is not None:
             await companion.commit(b"")
+
+
+async def is_fifo(path: str | os.PathLike[str]) -> bool:
+    """Tell whether there is a FIFO at ``path``."""
+    return fault_of_name(path) is None and await open_in_thread(Path(path).is_fifo, lambda _: None)
+
+
+@asynccontextmanager
+async def open_fifo(path: str | os.PathLike[str]) -> AsyncIterator[PipeSink]:
+    """Open the FIFO at ``path`` for writing, as soon as somebody reads it. Raises TargetUnusable."""
+    name = os.fspath(path)
+    descriptor = _open_fifo(name)
+    while descriptor is None:
+        await anyio.sleep(_AWAIT_READER_S)
+        descriptor = _open_fifo(name)
+    try:
+        async with PipeSink(descriptor, name) as sink:
+            yield sink
+    finally:
+        os.close(descriptor)
+
+
+def _open_fifo(name: str) -> int | None:
+    """Give a descriptor, or None while nobody reads it."""
+    with told(name, TargetUnusable):
+        try:
+            descriptor = os.open(name, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return None
+            raise
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise TargetUnusable(name, "is no pipe any more")
+    return descriptor

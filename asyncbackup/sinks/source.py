@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 import anyio
 from anyio import to_thread
 
-from asyncbackup.errors import SourceMissing, SourceUnreadable
+from asyncbackup.errors import SourceUnreadable
+from asyncbackup.sinks.opening import open_in_thread, open_regular, open_to_read
 
 BRIEF: Final = 64 << 10
 """Bytes up to which copying them out of the page cache takes less time than the way to a thread and back."""
@@ -49,8 +50,7 @@ class FileSource:
     """A file on disk."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.name = str(path)
+        self.name = os.fspath(path)
         self.size = 0
         self._descriptor = -1
 
@@ -60,25 +60,20 @@ class FileSource:
         return self._descriptor
 
     async def __aenter__(self) -> Self:
-        await to_thread.run_sync(self._open)
+        self.take(await open_in_thread(lambda: open_regular(self.name), os.close))
         return self
 
-    def _open(self) -> None:
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise SourceMissing(self.name) from error
-        except OSError as error:
-            raise SourceUnreadable(self.name, error.strerror or str(error)) from error
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise SourceUnreadable(self.name, "is no regular file; `-` reads from a pipe")
-        self._descriptor, self.size = descriptor, status.st_size
+    def take(self, descriptor: int) -> None:
+        """Read ``descriptor``, which is open, and is closed when the context is left."""
+        self._descriptor, self.size = descriptor, os.fstat(descriptor).st_size
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
 
@@ -114,12 +109,16 @@ class FileSource:
 
 
 class PipeSource:
-    """An open descriptor that is read once: a pipe, a socket. It stays open."""
+    """An open descriptor that is read once: a pipe, a socket. It stays open.
+
+    ``has_name``: it is a FIFO that was opened by its name. As long as nobody has opened it to write, it looks ended.
+    """
 
     size = None
 
-    def __init__(self, descriptor: int, name: str = "standard input") -> None:
+    def __init__(self, descriptor: int, name: str = "standard input", *, has_name: bool = False) -> None:
         self.name = name
+        self._awaits_writer = has_name
         self._descriptor = descriptor
         self._position = 0
         self._peeked = b""
@@ -165,6 +164,9 @@ class PipeSource:
             view[:count] = self._peeked[:count]
             self._peeked = self._peeked[count:]
             return count
+        if self._awaits_writer:
+            await anyio.wait_readable(self._descriptor)
+            self._awaits_writer = False
         while True:
             try:
                 return os.readv(self._descriptor, [view])
@@ -172,3 +174,23 @@ class PipeSource:
                 await anyio.wait_readable(self._descriptor)
             except OSError as error:
                 raise SourceUnreadable(self.name, error.strerror or str(error)) from error
+
+
+@asynccontextmanager
+async def open_source(path: str | os.PathLike[str]) -> AsyncIterator[FileSource | PipeSource]:
+    """Open the file or the pipe at ``path``, whichever it is. Raises SourceMissing or SourceUnreadable."""
+    name = os.fspath(path)
+    descriptor, status = await open_in_thread(lambda: open_to_read(name), lambda opened: os.close(opened[0]))
+    if stat.S_ISREG(status.st_mode):
+        source = FileSource(name)
+        source.take(descriptor)
+        try:
+            yield source
+        finally:
+            source.close()
+    else:
+        try:
+            async with PipeSource(descriptor, name, has_name=True) as pipe:
+                yield pipe
+        finally:
+            os.close(descriptor)

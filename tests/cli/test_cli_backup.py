@@ -158,7 +158,7 @@ def test_little_memory_is_enough(command: Command, served: Served, tmp_path: Pat
         (["backup", "disk", "file", "-s", "a", "--timeout", "0"], "0.0 is not in the range"),
         (["backup", "disk", "file", "-s", "a", "--timeout", "nan"], "expected a number of seconds, got nan"),
         (["backup", "disk", "file", "-s", "a", "-p", "70000"], "70000 is not in the range"),
-        (["backup", "disk", "file", "-s", "a", "--manifest", "m"], "--manifest is for `-`"),
+        (["backup", "disk", "file", "-s", "a", "--manifest", "m"], "--manifest is for `-` and FIFOs"),
         (["backup", "disk", "-", "-s", "a", "--format", "collie"], "cannot go to `-`; use --format dog"),
         (["backup", "--colour"], "No such option"),
         (["back-up"], "No such command 'back-up'"),

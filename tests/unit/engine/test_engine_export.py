@@ -31,8 +31,8 @@ from asyncbackup.errors import (
     HalfRolled,
     Incompatible,
     SourceMissing,
+    TargetBusy,
     TargetExists,
-    TargetUnusable,
 )
 from asyncbackup.wire.oid import inode_oid
 from tests.chains import SIZE, Files, copy_files
@@ -494,7 +494,7 @@ async def test_two_do_not_roll_one_image_at_a_time(files: Files) -> None:
 
     image = files.image("a", "standby")
     async with StandingImage(image):
-        with pytest.raises(TargetUnusable, match="another process"):
+        with pytest.raises(TargetBusy, match="is writing it"):
             await export([files.ab], image, base=image)
 
 

@@ -322,7 +322,7 @@ async def test_a_named_manifest_that_is_missing_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(SourceUnreadable, match="Is a directory"):
+    with pytest.raises(SourceUnreadable, match="is a folder"):
         async with BackupReader(write(tmp_path, framed(TWO)), manifest=tmp_path):
             pytest.fail("entered")
 
@@ -372,5 +372,5 @@ async def test_a_backup_that_is_gone_is_not_identified(tmp_path: Path) -> None:
 
     async with BackupReader(file) as reader:
         file.unlink()
-        with pytest.raises(SourceUnreadable, match="file: No such file or directory"):
+        with pytest.raises(SourceMissing, match="file: no such file"):
             await reader.identify()

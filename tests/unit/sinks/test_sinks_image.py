@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup.errors import HalfRolled, SourceUnreadable, TargetExists, TargetUnusable
+from asyncbackup.errors import HalfRolled, SourceUnreadable, TargetBusy, TargetExists, TargetUnusable
 from asyncbackup.sinks import FileSource, NewImage, StandingImage
 from asyncbackup.sinks.image import marker_path, refuse_half_rolled
 
@@ -95,7 +95,7 @@ async def test_a_standing_image_is_marked_until_it_is_whole(tmp_path: Path) -> N
     async with StandingImage(path) as image:
         assert not await image.begin("one")
         await image.mark("one")
-        assert names(tmp_path) == ["image", "image.rolling"]
+        assert names(tmp_path) == [".image.lock", "image", "image.rolling"]
         await image.resize(5)
         await image.write_at(3, b"er")
         await image.finish()
@@ -140,7 +140,7 @@ async def test_a_standing_image_is_rolled_by_one_at_a_time(tmp_path: Path) -> No
     (tmp_path / "image").touch()
 
     async with StandingImage(tmp_path / "image"):
-        with pytest.raises(TargetUnusable, match="another process"):
+        with pytest.raises(TargetBusy, match=f"process {os.getpid()} is writing it"):
             await StandingImage(tmp_path / "image").__aenter__()
     async with StandingImage(tmp_path / "image"):
         pass

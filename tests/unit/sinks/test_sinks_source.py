@@ -48,7 +48,7 @@ async def test_a_file_below_a_file_is_told(file: Path) -> None:
 
 
 async def test_a_folder_is_no_source(tmp_path: Path) -> None:
-    with pytest.raises(SourceUnreadable, match="is no regular file; `-` reads from a pipe"):
+    with pytest.raises(SourceUnreadable, match="is a folder: name a file in it"):
         async with FileSource(tmp_path):
             pytest.fail("entered")
 

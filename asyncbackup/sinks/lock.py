@@ -1,0 +1,74 @@
+"""Keeps two runs from writing one file: the second one is refused, and told who the first one is.
+
+The lock is on a file of its own, because what is written changes its name under way. It ends with the process that
+holds it, however that ends; the lock file, if it is left behind, keeps nobody out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from asyncbackup.errors import TargetBusy, TargetUnusable
+
+_OWNER_SIZE: Final = 512
+"""Bytes of what a lock file says of its holder, at most."""
+
+
+class NameLock:
+    """The right to write ``target``, by the lock file ``path``. Its calls block only where a disk or a server does."""
+
+    def __init__(self, path: Path, target: str) -> None:
+        self._path = path
+        self._target = target
+        self._descriptor = -1
+
+    def acquire(self) -> None:
+        """Take the lock. Raises TargetBusy if somebody has it, TargetUnusable, OSError."""
+        while self._descriptor < 0:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self._path, flags, 0o666)
+            try:
+                if self._take(descriptor):
+                    self._descriptor = descriptor
+            finally:
+                if self._descriptor < 0:
+                    os.close(descriptor)
+
+    def _take(self, descriptor: int) -> bool:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise TargetUnusable(str(self._path), "is no regular file, so it cannot be used as a lock: remove it")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TargetBusy(self._target, _read_owner(descriptor)) from error
+        # Who held the lock may have removed its file before we locked it: then others lock another one.
+        try:
+            if not os.path.samestat(status, self._path.lstat()):
+                return False
+        except FileNotFoundError:
+            return False
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()} {os.uname().nodename}\n".encode())
+        return True
+
+    def release(self) -> None:
+        """Give the lock back, if it was taken."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            with suppress(OSError):
+                self._path.unlink()
+            os.close(descriptor)
+
+
+def _read_owner(descriptor: int) -> str:
+    """Name the holder of a lock: by its process id, and its machine if that is another one."""
+    pid, _, machine = os.pread(descriptor, _OWNER_SIZE, 0).decode(errors="replace").strip().partition(" ")
+    if not pid.isdecimal():
+        return "another process"
+    return f"process {pid}" if machine == os.uname().nodename else f"process {pid} on {machine}"

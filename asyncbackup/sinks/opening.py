@@ -1,0 +1,107 @@
+"""How files are opened: a name that leads to a pipe or to a server that is gone holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final, TypeVar
+
+import anyio
+
+from asyncbackup.errors import SourceMissing, SourceUnreadable
+
+_Opened = TypeVar("_Opened")
+
+GRACE_S: Final = 1.0
+"""Seconds that a cancellation waits for an opening, so that nothing is left behind where the disk is merely slow."""
+
+
+async def open_in_thread(open_: Callable[[], _Opened], close: Callable[[_Opened], object]) -> _Opened:
+    """Give what ``open_`` gives, which runs in a thread of its own.
+
+    Opening a file of a server that is gone may last for ever. A cancellation leaves the thread behind then, which runs
+    ``close`` if it comes back, and does not keep the process from ending.
+    """
+    running: Future[_Opened] = Future()
+
+    def run() -> None:
+        running.set_running_or_notify_cancel()
+        try:
+            opened = open_()
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is waited for
+            running.set_exception(error)
+        else:
+            running.set_result(opened)
+
+    threading.Thread(target=run, name="opening", daemon=True).start()
+    done = asyncio.wrap_future(running)
+    try:
+        await asyncio.wait([done])
+    except BaseException:
+        with anyio.move_on_after(GRACE_S, shield=True):
+            await asyncio.wait([done])
+        done.cancel()
+        running.add_done_callback(lambda late: late.exception() or close(late.result()))
+        raise
+    return done.result()
+
+
+def fault_of_name(path: str | os.PathLike[str]) -> str | None:
+    """Say what rules a name out, whatever is on disk; None if nothing does."""
+    name = os.fspath(path)
+    if not name:
+        return "an empty name is the name of no file"
+    if "\0" in name:
+        return "no file has a NUL in its name"
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return "this name cannot be written in the system's encoding"
+    return None
+
+
+def open_to_read(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
+    """Open a regular file or a pipe, without waiting for who writes to it. Give its descriptor, and what it is.
+
+    Raises SourceMissing and SourceUnreadable. Blocks where a disk or a server does: it is for threads.
+    """
+    name = os.fspath(path)
+    fault = fault_of_name(name)
+    if fault is not None:
+        raise SourceUnreadable(name, fault)
+    try:
+        # A look first: to open a device may do something to it.
+        _judge(name, Path(name).stat())
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise SourceMissing(name) from error
+    except OSError as error:
+        raise SourceUnreadable(name, error.strerror or str(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        _judge(name, status)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, status
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """Open a regular file for reading, and nothing else; give its descriptor. Raises as ``open_to_read`` does."""
+    descriptor, status = open_to_read(path)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise SourceUnreadable(os.fspath(path), "is a pipe, and this is read more than once: write it to a file first")
+    return descriptor
+
+
+def _judge(name: str, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise SourceUnreadable(name, "is a folder: name a file in it")
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISFIFO(status.st_mode):
+        raise SourceUnreadable(name, "is neither a regular file nor a pipe, so it is not read")

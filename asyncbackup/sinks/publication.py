@@ -1,0 +1,231 @@
+"""Gives a file and what belongs to it, such as its manifest, their names as one.
+
+No file system renames two files at once, so the names between say how far it came. Beside FILE stand, hidden:
+
+- ``.FILE.partial``: what is being written;
+- ``.FILE.manifest.new``: a manifest that is complete, as is the data. Both are on disk under these names before
+  anything else changes;
+- ``.FILE.manifest.old``: the manifest that was there. It moves out of the way before the data is replaced, so that no
+  manifest ever stands beside data that it is not of.
+
+Then the data gets its name, the folder is flushed, and the new manifest gets its name. Whether the data has its name
+decides what an interruption meant: if not, the old manifest goes back; if so, the new one goes on. Either is one
+rename, which readers are told of and which the next run does. The folder is flushed between any two steps of which the
+second must not outlast a crash without the first.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import xxhash
+
+from asyncbackup.errors import HalfReplaced, TargetExists
+
+MANIFEST: Final = ".manifest"
+"""What is added to the name of a backup for that of its manifest."""
+
+_NAME_MAX: Final = 255
+"""Bytes of a file's name, on all the usual file systems."""
+
+_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a file goes, and the names that stand for it on the way there."""
+
+    final: Path
+
+    @property
+    def lock(self) -> Path:
+        """Locked by who writes it."""
+        return self._hidden(".lock")
+
+    @property
+    def partial(self) -> Path:
+        """What is being written."""
+        return self._hidden(".partial")
+
+    @property
+    def new(self) -> Path:
+        """What is complete, and gets its name right after the file that it belongs to."""
+        return self._hidden(".new")
+
+    @property
+    def old(self) -> Path:
+        """What was there before."""
+        return self._hidden(".old")
+
+    def beside(self, suffix: str) -> Place:
+        """Give the place of what belongs to this file."""
+        return Place(self.final.with_name(self.final.name + suffix))
+
+    def _hidden(self, ending: str) -> Path:
+        """Derive a name from the file's own, with a digest of it in place of what does not fit."""
+        name = os.fsencode(self.final.name)
+        whole = b"." + name + os.fsencode(ending)
+        if len(whole) <= _NAME_MAX:
+            return self.final.with_name(os.fsdecode(whole))
+        digest = f"~{xxhash.xxh3_64_hexdigest(name)}{ending}"
+        start = whole[: _NAME_MAX - len(digest)].decode(errors="ignore")
+        return self.final.with_name(start + digest)
+
+
+class Rename(NamedTuple):
+    """What brings a file and what belongs to it together again."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """The file at ``main`` and those ``attached`` to it. Who changes it holds the lock of ``main``."""
+
+    main: Place
+    attached: tuple[Place, ...] = ()
+
+    def find_due(self) -> Rename | None:
+        """Tell which rename an interrupted run left to do, if readers must not go on without it."""
+        has_name = self._has_name()
+        for place in self.attached:
+            if has_name and exists(place.new):
+                return Rename(place.new, place.final)
+            if not has_name and exists(place.old) and not exists(place.final):
+                return Rename(place.old, place.final)
+        return None
+
+    def find_leftovers(self) -> list[Path]:
+        """Find what stands under the names between."""
+        between = [path for place in self.attached for path in (place.partial, place.new, place.old)]
+        return [path for path in (*between, self.main.partial) if exists(path)]
+
+    def recover(self, *, has_name: bool | None = None) -> None:
+        """Bring back one of the two states, old with old or new with new, and remove what is left over.
+
+        ``has_name``: whether the data that was written has its name, where that is known.
+        """
+        self._flush()
+        if has_name is None:
+            has_name = self._has_name()
+        if exists(self.main.final):
+            for place in self.attached:
+                waiting = place.new if has_name else place.old
+                if exists(waiting):
+                    waiting.replace(place.final)
+        self._flush()
+        for place in self.attached:
+            _remove(place.partial, place.new, place.old)
+        # The data goes last: without it what is left of a manifest would look as if it were due.
+        self._flush()
+        _remove(self.main.partial)
+
+    def publish(self, companion: Place | None, *, replace: bool) -> None:
+        """Give the data, and ``companion`` of the attached ones, their names; other attached ones go.
+
+        All is on disk under the partial names. Raises TargetExists and OSError with everything as it was, and
+        HalfReplaced if that could not be brought back.
+        """
+        replaced = [place for place in self.attached if replace and exists(place.final)]
+        has_name = False
+        try:
+            if companion is not None:
+                companion.partial.replace(companion.new)
+            if companion is not None or replaced:
+                self._flush()
+            for place in replaced:
+                place.final.replace(place.old)
+            _give_name(self.main.partial, self.main.final, replace=replace)
+            has_name = True
+            self._flush()
+            if companion is not None:
+                _give_name(companion.new, companion.final, replace=replace)
+                self._flush()
+                _remove(companion.new)
+            for place in replaced:
+                _remove(place.old)
+        except BaseException as error:
+            self._undo(error, has_name=has_name, replace=replace)
+            raise
+
+    def _undo(self, error: BaseException, *, has_name: bool, replace: bool) -> None:
+        try:
+            if has_name and not replace:
+                self._take_back()
+                has_name = False
+            self.recover(has_name=has_name)
+        except OSError:
+            if (due := self.find_due()) is not None:
+                raise HalfReplaced(str(self.main.final), str(due.source), str(due.target)) from error
+
+    def _take_back(self) -> None:
+        """Take its name from a file that was not there before."""
+        if exists(self.main.partial):
+            self.main.final.unlink()
+        else:
+            self.main.final.replace(self.main.partial)
+
+    def _has_name(self) -> bool:
+        """Tell whether the data that was written has its name: a hard link may go by both."""
+        try:
+            partial = self.main.partial.lstat()
+        except FileNotFoundError:
+            return True
+        try:
+            return os.path.samestat(partial, self.main.final.lstat())
+        except FileNotFoundError:
+            return False
+
+    def _flush(self) -> None:
+        for folder in {place.final.parent for place in (self.main, *self.attached)}:
+            flush_folder(folder)
+
+
+def _give_name(source: Path, final: Path, *, replace: bool) -> None:
+    if not replace:
+        try:
+            os.link(source, final)
+        except FileExistsError as error:
+            raise TargetExists(str(final)) from error
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            if exists(final):
+                raise TargetExists(str(final)) from error
+        else:
+            return
+    source.replace(final)
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is something of this name, links that lead nowhere included. Raises OSError."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+    return True
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with suppress(FileNotFoundError):
+            path.unlink()
