@@ -31,7 +31,8 @@ def command(*, file: str, with_records: bool, dialect: Dialect | None, object_si
     """
     listing = _JsonListing() if as_json else _TextListing()
     found = run_async(
-        lambda: info(file, dialect=dialect, object_size=object_size, on_record=listing.add if with_records else None)
+        lambda: info(file, dialect=dialect, object_size=object_size, on_record=listing.add if with_records else None),
+        only_reads=True,
     )
     listing.end(found)
 

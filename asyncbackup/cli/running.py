@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -26,16 +27,19 @@ class Interrupted(Exception):
         self.exit_code = 128 + number
 
 
-def run_async(function: Callable[[], Awaitable[_Result]]) -> _Result:
+def run_async(function: Callable[[], Awaitable[_Result]], *, only_reads: bool = False) -> _Result:
     """Run ``function`` to its end in a new event loop, uvloop's where there is one; a signal cancels it.
 
-    Raises what it raises, or Interrupted.
+    What ``only_reads`` and prints has nothing to take back: a signal ends the process at once, even while nobody reads
+    what is printed. Raises what it raises, or Interrupted.
     """
     uvloop = importlib.util.find_spec("uvloop") is not None
     # What was imported stays: without this the garbage collector goes through all of it again and again.
     gc.freeze()
     with single_error():
-        return anyio.run(_until_signal, function, backend_options={"use_uvloop": uvloop})
+        return anyio.run(
+            function if only_reads else partial(_until_signal, function), backend_options={"use_uvloop": uvloop}
+        )
 
 
 async def _until_signal(function: Callable[[], Awaitable[_Result]]) -> _Result:
@@ -50,8 +54,10 @@ async def _until_signal(function: Callable[[], Awaitable[_Result]]) -> _Result:
 
     with anyio.CancelScope() as scope, signals_handled(stop):
         try:
-            return await function()
+            result = await function()
         except asyncio.CancelledError as cancelled:
             notes += getattr(cancelled, "__notes__", ())
             raise
-    raise Interrupted(received[0], *notes[:1])
+    if received:
+        raise Interrupted(received[0], *(["it was done already"] if not scope.cancelled_caught else notes[:1]))
+    return result

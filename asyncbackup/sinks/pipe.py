@@ -28,16 +28,26 @@ _AWAIT_READER_S: Final = 0.05
 
 
 class PipeSink:
-    """Writes to ``descriptor``, which stays open. What a pipe has taken cannot be taken back."""
+    """Writes to ``descriptor``, which stays open. What a pipe has taken cannot be taken back.
+
+    So what ends the context early carries a note (``__notes__``, also where it is a cancellation) that says whether
+    somebody has something incomplete now.
+    """
 
     can_seek = False
 
     def __init__(self, descriptor: int, name: str = "standard output") -> None:
         self._descriptor = descriptor
         self._name = name
-        self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._is_file = False
+        self._is_begun = False
+        self._is_complete = False
 
     async def __aenter__(self) -> Self:
+        with told(self._name, TargetUnusable):
+            if fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                raise TargetUnusable(self._name, "is closed, or open for reading only")
+            self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         # A write that blocks in a thread could not be cancelled while nobody reads. Files never block for long.
         if not self._is_file:
             self._was_blocking = os.get_blocking(self._descriptor)
@@ -51,6 +61,9 @@ class PipeSink:
     ) -> None:
         if not self._is_file:
             os.set_blocking(self._descriptor, self._was_blocking)
+        if error is not None and not self._is_complete:
+            incomplete = f"what went to {self._name} is incomplete: do not keep it"
+            error.add_note(incomplete if self._is_begun else f"nothing went to {self._name}")
 
     async def append(self, buffers: Sequence[Bytes]) -> None:
         with told(self._name):
@@ -59,19 +72,24 @@ class PipeSink:
 
     async def _write_some(self, buffers: Sequence[Bytes]) -> int:
         if self._is_file:
+            # Cancelled, the write goes on.
+            self._is_begun = True
             written: int = await aiofiles.os.wrap(os.writev)(self._descriptor, buffers)
             return written
         try:
-            return os.writev(self._descriptor, buffers)
+            written = os.writev(self._descriptor, buffers)
         except BlockingIOError:
             await anyio.wait_writable(self._descriptor)
             return 0
+        self._is_begun = self._is_begun or written > 0
+        return written
 
     async def commit(self, beginning: bytes, companion: Sink | None = None) -> None:
         assert not beginning
         if self._is_file:
             with told(self._name):
                 await aiofiles.os.wrap(os.fsync)(self._descriptor)
+        self._is_complete = True
         if companion is not None:
             await companion.commit(b"")
 

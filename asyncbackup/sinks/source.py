@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -125,8 +126,13 @@ class PipeSource:
         self._moved = anyio.Event()
 
     async def __aenter__(self) -> Self:
-        self._was_blocking = os.get_blocking(self._descriptor)
-        os.set_blocking(self._descriptor, False)
+        try:
+            if fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+                raise SourceUnreadable(self.name, "is closed, or open for writing only")
+            self._was_blocking = os.get_blocking(self._descriptor)
+            os.set_blocking(self._descriptor, False)
+        except OSError as error:
+            raise SourceUnreadable(self.name, error.strerror or str(error)) from error
         return self
 
     async def __aexit__(

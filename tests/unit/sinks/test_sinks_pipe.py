@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup.errors import TargetFull, TargetWriteFailed
+from asyncbackup.errors import TargetFull, TargetUnusable, TargetWriteFailed
 from asyncbackup.sinks import FileSink, NullSink, PipeSink, Sink
 from tests.waiting import turn, until
 
@@ -171,3 +171,74 @@ async def test_a_companion_is_committed_with_it(pipe: Pipe, tmp_path: Path, kind
         await sink.commit(b"", proof)
 
     assert (tmp_path / "proof").read_bytes() == b"proof"
+
+
+async def test_a_descriptor_that_cannot_be_written_is_told_at_once(pipe: Pipe) -> None:
+    with pytest.raises(TargetUnusable, match="standard output: is closed, or open for reading only"):
+        await PipeSink(pipe.reader).__aenter__()
+
+
+async def test_a_closed_descriptor_is_told_at_once(pipe: Pipe) -> None:
+    closed = os.dup(pipe.writer)
+    os.close(closed)
+
+    with pytest.raises(TargetUnusable, match="standard output: Bad file descriptor"):
+        await PipeSink(closed).__aenter__()
+
+
+INCOMPLETE = ["what went to standard output is incomplete: do not keep it"]
+NOTHING = ["nothing went to standard output"]
+
+
+@pytest.mark.parametrize(("data", "notes"), [(b"", NOTHING), (b"some", INCOMPLETE)])
+async def test_a_failure_notes_whether_something_incomplete_went_out(pipe: Pipe, data: bytes, notes: list[str]) -> None:
+    error = ZeroDivisionError()
+    sink = PipeSink(pipe.writer)
+    await sink.__aenter__()
+    await sink.append([data])
+    await sink.__aexit__(type(error), error, None)
+
+    assert error.__notes__ == notes
+
+
+async def test_a_failure_after_all_is_written_notes_nothing(pipe: Pipe) -> None:
+    error = ZeroDivisionError()
+    sink = PipeSink(pipe.writer)
+    await sink.__aenter__()
+    await sink.append([b"all"])
+    await sink.commit(b"")
+    await sink.__aexit__(type(error), error, None)
+
+    assert not hasattr(error, "__notes__")
+
+
+@pytest.mark.parametrize(("size", "notes"), [(0, NOTHING), (PIPE_SIZE, INCOMPLETE)])
+async def test_a_cancellation_notes_it_as_well(pipe: Pipe, size: int, notes: list[str]) -> None:
+    async def write() -> None:
+        async with PipeSink(pipe.writer) as sink:
+            await sink.append([bytes(2 * PIPE_SIZE)] if size else [])
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(write())
+    await turn()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+
+    assert caught.value.__notes__ == notes
+
+
+async def test_a_write_to_a_file_that_goes_on_when_it_is_cancelled_is_noted(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+
+        async def write() -> None:
+            async with PipeSink(file.fileno()) as sink:
+                await sink.append([b"some"])
+
+        task = asyncio.create_task(write())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+
+    assert caught.value.__notes__ == INCOMPLETE

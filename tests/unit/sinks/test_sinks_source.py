@@ -167,8 +167,25 @@ async def test_waiting_for_a_pipe_can_be_cancelled(pipe: tuple[int, int]) -> Non
     assert os.get_blocking(reader)
 
 
-async def test_a_pipe_that_fails_is_told(pipe: tuple[int, int]) -> None:
+async def test_a_descriptor_that_fails_is_told(tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        async with PipeSource(folder) as source:
+            with pytest.raises(SourceUnreadable, match="standard input: Is a directory"):
+                await source.read_into(0, memoryview(bytearray(1)))
+    finally:
+        os.close(folder)
+
+
+async def test_a_descriptor_that_cannot_be_read_is_told_at_once(pipe: tuple[int, int]) -> None:
     _, writer = pipe
-    async with PipeSource(writer) as source:
-        with pytest.raises(SourceUnreadable, match="standard input: Bad file descriptor"):
-            await source.read_into(0, memoryview(bytearray(1)))
+    with pytest.raises(SourceUnreadable, match="standard input: is closed, or open for writing only"):
+        await PipeSource(writer).__aenter__()
+
+
+async def test_a_closed_descriptor_is_told_at_once(pipe: tuple[int, int]) -> None:
+    closed = os.dup(pipe[0])
+    os.close(closed)
+
+    with pytest.raises(SourceUnreadable, match="standard input: Bad file descriptor"):
+        await PipeSource(closed).__aenter__()
