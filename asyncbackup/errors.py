@@ -33,6 +33,7 @@
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
     │   ├── SeekNeeded               a format that cannot be written to a pipe
     │   └── ErasureCodingUnknown     a cluster that cannot keep a VDI as the manifest says
+    ├── SnapshotChanged              a snapshot that was deleted while it was read
     ├── InodeCorrupt                 metadata of a VDI that contradicts itself
     ├── TooManyVdis                  a cluster claims more VDIs than can be listed
     └── TargetError                  where the bytes should go
@@ -326,6 +327,15 @@ class ErasureCodingUnknown(Incompatible):
     def __init__(self, copy_policy: int) -> None:
         super().__init__(f"this cluster knows no erasure coding, and the VDI has it (0x{copy_policy:02x})")
         self.copy_policy = copy_policy
+
+
+class SnapshotChanged(AsyncBackupError):
+    """``snapshot`` (in words) was being deleted while it was read, as ``sign`` tells: not all of it was read."""
+
+    def __init__(self, snapshot: str, sign: str) -> None:
+        super().__init__(f"{snapshot} was being deleted while it was read: {sign}; choose one that stays")
+        self.snapshot = snapshot
+        self.sign = sign
 
 
 class InodeCorrupt(AsyncBackupError):

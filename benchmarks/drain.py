@@ -14,7 +14,7 @@ import anyio
 from asyncbackup import BackupOptions, ClientOptions, connect
 from asyncbackup.cli.running import run_async
 from asyncbackup.client.objects import ObjectRead
-from asyncbackup.engine.backup import make_plan
+from asyncbackup.engine.backup import open_sides, plan_sides
 from asyncbackup.engine.fetch import PART_SIZE
 from asyncbackup.wire.oid import data_oid
 from benchmarks.servers import BIND
@@ -25,7 +25,7 @@ async def drain(port: int, connections: int, in_flight: int) -> int:
     """Read both sides of each pair, ``in_flight`` pairs at a time; give the bytes."""
     async with connect(BIND, port, ClientOptions(connections=connections)) as cluster:
         new, old = await cluster.find_vdi(VDI, NEW), await cluster.find_vdi(VDI, OLD)
-        plan = await make_plan(cluster, new, old)
+        plan = plan_sides(*await open_sides(cluster, new, old))
         pairs = iter(plan)
         done = 0
 

@@ -127,10 +127,13 @@ def _report(summary: Summary, file: str) -> list[str]:
     against = f" against {summary.base}" if summary.base is not None else ""
     target = "standard output" if file == "-" else file
     rate = summary.bytes_read / max(summary.elapsed_s, 1e-6)
-    return [
+    lines = [
         f"{what}{against}: {text.objects(summary.records)} in {text.size(summary.bytes_written)} to {target}",
         (
             f"compared {text.objects(summary.objects_planned)}, skipped {summary.objects_shared:,} shared; "
             f"read {text.size(summary.bytes_read)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
         ),
     ]
+    if summary.objects_discarded:
+        lines.append(f"{text.objects(summary.objects_discarded)} discarded by the guest meanwhile: zeros in the backup")
+    return lines

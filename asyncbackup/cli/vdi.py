@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -145,12 +146,16 @@ def _damage_as_dict(vdi: DamagedVdi) -> dict[str, object]:
 
 
 async def _measure(cluster: Cluster, inode: Inode) -> _Vdi:
+    own = in_use = 0
     if inode.is_hyper:
-        _, owners = await cluster.read_btree(inode.vdi_id)
+        async with aclosing(cluster.read_btree(inode)) as leaves:
+            async for _, owners in leaves:
+                own += int(np.count_nonzero(owners == inode.vdi_id))
+                in_use += int(np.count_nonzero(owners))
     else:
         owners = await cluster.read_owners(inode.vdi_id, inode.object_count)
-    own = int(np.count_nonzero(owners == inode.vdi_id))
-    return _Vdi(inode, own, int(np.count_nonzero(owners)) - own)
+        own, in_use = int(np.count_nonzero(owners == inode.vdi_id)), int(np.count_nonzero(owners))
+    return _Vdi(inode, own, in_use - own)
 
 
 def _when(time: int) -> datetime:

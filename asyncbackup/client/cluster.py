@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
@@ -15,7 +15,7 @@ from asyncbackup.client import policy
 from asyncbackup.client.connection import Exchange
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.client.gateway import Gateway
-from asyncbackup.client.objects import ObjectRead, cut
+from asyncbackup.client.objects import READ_SIZE, ObjectRead, cut
 from asyncbackup.client.policy import ClientOptions
 from asyncbackup.errors import (
     InodeCorrupt,
@@ -28,7 +28,7 @@ from asyncbackup.errors import (
 from asyncbackup.format.identity import Identity, time_text
 from asyncbackup.wire import btree, messages, oid
 from asyncbackup.wire.constants import DEFAULT_PORT, Result
-from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, unpack_owners
+from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, entry_offset, unpack_owners
 from asyncbackup.wire.messages import Bytes, Request, VdiReply
 from asyncbackup.wire.vdi_ids import VdiIds, is_vdi_id
 
@@ -41,6 +41,10 @@ _MAX_HINTS: Final = 256
 
 MAX_LISTED: Final = 1 << 17
 """VDIs and snapshots to list: 100 MB of inodes, several times what clusters are known to hold."""
+
+
+_ENTRIES_AT_A_TIME: Final = READ_SIZE // btree.LEAF_ENTRY_SIZE
+"""Entries of a B-tree's leaf to read at a time: one request, and little memory however large the tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,29 +270,48 @@ class Cluster(Gateway):
         """Read the first ``count`` entries of an owner table."""
         return unpack_owners(await self._read(oid.inode_oid(vdi_id), TABLE_OFFSET, count * ENTRY_SIZE))
 
-    async def read_btree(self, vdi_id: int) -> btree.Leaf:
-        """Read a hyper volume's owners: ascending data object indices, and the owner of each.
+    async def read_owner(self, inode: Inode, idx: int) -> int:
+        """Read who owns a data object now; 0: nobody."""
+        if not inode.is_hyper:
+            entry = await self._read(oid.inode_oid(inode.vdi_id), entry_offset(idx), ENTRY_SIZE)
+            return int(unpack_owners(entry)[0])
+        async with aclosing(self.read_btree(inode, start=idx)) as leaves:
+            async for indices, owners in leaves:
+                return int(owners[0]) if indices[0] == idx else 0
+        return 0
 
-        Raises InodeCorrupt if the tree is none. Each node object is read once.
+    async def read_btree(self, inode: Inode, start: int = 0) -> AsyncGenerator[btree.Leaf, None]:
+        """Read a hyper volume's owners from index ``start`` on: ascending data object indices, and the owner of each.
+
+        They come in arrays of bounded length, none of them empty, and end where the VDI's size does. Raises
+        InodeCorrupt if the tree is none.
         """
-        inode = oid.inode_oid(vdi_id)
-        root = btree.unpack_node_header(vdi_id, await self._read(inode, TABLE_OFFSET, btree.NODE_HEADER_SIZE))
-        if root.count == 0:
-            return np.empty(0, np.uint32), np.empty(0, np.uint32)
-        entries = await self._read(inode, TABLE_OFFSET + btree.NODE_HEADER_SIZE, root.entries_size)
+        last = -1
+        async with aclosing(self._leaves(inode, start)) as leaves:
+            async for node_oid, entries_at, count in leaves:
+                for first in range(0, count, _ENTRIES_AT_A_TIME):
+                    length = min(_ENTRIES_AT_A_TIME, count - first) * btree.LEAF_ENTRY_SIZE
+                    entries = await self._read(node_oid, entries_at + first * btree.LEAF_ENTRY_SIZE, length)
+                    indices, owners = btree.unpack_leaf(inode.vdi_id, entries, last)
+                    last = int(indices[-1])
+                    wanted = slice(*np.searchsorted(indices, (start, inode.object_count)).tolist())
+                    if wanted.start < wanted.stop:
+                        yield indices[wanted], owners[wanted]
+                    if last >= inode.object_count - 1:
+                        return
+
+    async def _leaves(self, inode: Inode, start: int) -> AsyncGenerator[tuple[int, int, int], None]:
+        """Give the object, the offset and the number of each leaf's entries that may have indices from ``start`` on."""
+        root_oid, entries_at = oid.inode_oid(inode.vdi_id), TABLE_OFFSET + btree.NODE_HEADER_SIZE
+        root = btree.unpack_node_header(inode.vdi_id, await self._read(root_oid, TABLE_OFFSET, btree.NODE_HEADER_SIZE))
         if root.depth == btree.LEAF:
-            return btree.unpack_leaf(vdi_id, entries)
-        leaves = await self._read_leaves(vdi_id, btree.unpack_indirect(vdi_id, entries))
-        return btree.join_leaves(vdi_id, leaves)
-
-    async def _read_leaves(self, vdi_id: int, oids: list[int]) -> list[btree.Leaf]:
-        leaves: dict[int, btree.Leaf] = {}
-
-        async def read_leaf(node_oid: int) -> None:
-            leaves[node_oid] = btree.unpack_leaf_node(vdi_id, await self._read(node_oid, 0, btree.NODE_SIZE))
-
-        await for_each(dict.fromkeys(oids), read_leaf)
-        return [leaves[node_oid] for node_oid in oids]
+            yield root_oid, entries_at, root.count
+            return
+        entries = await self._read(root_oid, entries_at, root.entries_size)
+        highest, oids = btree.unpack_indirect(inode.vdi_id, entries)
+        for node_oid in oids[min(int(np.searchsorted(highest, start)), len(oids) - 1) :]:
+            header = await self._read(int(node_oid), 0, btree.NODE_HEADER_SIZE)
+            yield int(node_oid), btree.NODE_HEADER_SIZE, btree.unpack_leaf_header(inode.vdi_id, header).count
 
     async def create_vdi(
         self, name: str, size: int, *, copies: int = 0, block_size_shift: int = 0, store_policy: int = 0

@@ -21,7 +21,14 @@ import numpy as np
 from asyncbackup.client import policy
 from asyncbackup.client.cluster import Cluster
 from asyncbackup.client.fan_out import for_each
-from asyncbackup.errors import ErasureCodingUnknown, Incompatible, RequestFailed, VdiExists, VdiNotFound
+from asyncbackup.errors import (
+    ErasureCodingUnknown,
+    Incompatible,
+    RequestFailed,
+    SnapshotChanged,
+    VdiExists,
+    VdiNotFound,
+)
 from asyncbackup.wire import messages, oid
 from asyncbackup.wire.constants import DEFAULT_BLOCK_SIZE_SHIFT, MAX_DENSE_OBJECTS, Result
 from asyncbackup.wire.inode import TAG_OFFSET, Inode, Owners, entry_offset
@@ -65,6 +72,7 @@ class NewVdi:
     def __init__(self, cluster: Cluster, inode: Inode, parent: Parent | None) -> None:
         self.inode = inode
         self._cluster = cluster
+        self._parent = parent
         inherited = parent.owners if parent else np.zeros(0, np.uint32)
         self._inherited = np.zeros(max(inode.object_count, len(inherited)), np.uint32)
         self._inherited[: len(inherited)] = inherited
@@ -85,6 +93,18 @@ class NewVdi:
             raise RequestFailed(f"creating VDI {name!r}", reply.result, reply.result.meaning)
         inode = await cluster.read_inode(cluster.vdi_id_of(reply))
         return cls(cluster, inode, parent)
+
+    async def check_inherited(self) -> None:
+        """Raise SnapshotChanged if a clone did not get the owners that its parent was read with: it was deleted."""
+        if self._parent is None:
+            return
+        owners = await self._cluster.read_owners(self.inode.vdi_id, len(self._inherited))
+        differing = int(np.count_nonzero(owners != self._inherited))
+        if differing:
+            raise SnapshotChanged(
+                f"VDI {self._parent.inode.name!r} snapshot {self._parent.inode.snap_id}",
+                f"its clone has {differing} other objects than it had when its table was read",
+            )
 
     async def mark(self) -> None:
         """Tag the VDI as unfinished."""

@@ -19,7 +19,7 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.chain import Chain, ChainOptions, Group, open_chain
 from asyncbackup.engine.compact import trim
-from asyncbackup.engine.compose import Composer, SnapshotBase, ZeroBase
+from asyncbackup.engine.compose import Composer, SnapshotBase, ZeroBase, staying
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.window import Slot, Window
@@ -103,7 +103,8 @@ async def compare(
                     layout, here.owners, base.owners if isinstance(base, SnapshotBase) else NOTHING, sample, found
                 )
             found.objects_planned = int(np.count_nonzero(layout.recorded)) + found.unchanged_audited
-            await _Job(chain, here, Composer(base), chosen, options or BackupOptions(), found, on_progress).run()
+            async with staying(here, base):
+                await _Job(chain, here, Composer(base), chosen, options or BackupOptions(), found, on_progress).run()
             return found
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 import anyio
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.compact import Extent
+from asyncbackup.engine.compose import SnapshotBase, staying
 from asyncbackup.engine.fetch import Chunk, Fetcher
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.plan import Pair, Plan, plan_difference, plan_full
@@ -24,9 +25,7 @@ from asyncbackup.engine.window import Window
 from asyncbackup.errors import Incompatible, SeekNeeded, single_error
 from asyncbackup.format.record import END_IDX
 from asyncbackup.sinks import Sink
-from asyncbackup.wire.inode import Inode, Owners
-
-_Item = TypeVar("_Item")
+from asyncbackup.wire.inode import Inode
 
 _GATHERED_SIZE: Final = 64 << 10
 """Bytes of short records to copy together before they go to the sink: a hop to its thread costs more."""
@@ -52,8 +51,9 @@ async def backup(
     (int) or tag (str). With ``live`` in place of a snapshot the working VDI is read, which is no point in time while
     somebody writes.
 
-    Raises the errors of ``asyncbackup.errors``; there is then, and after a cancellation, no new file, and no request
-    in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given.
+    Raises the errors of ``asyncbackup.errors``, among them SnapshotChanged if a snapshot was being deleted meanwhile;
+    there is then, and after a cancellation, no new file, and no request in flight. Raises ValueError unless exactly
+    one of ``snapshot`` and ``live`` is given.
     """
     if isinstance(target, str | os.PathLike):
         async with open_target(target, replace=replace) as (data, proof):
@@ -76,9 +76,9 @@ async def backup(
     started, requests, retries = time.monotonic(), cluster.requests, cluster.retries
     with single_error():
         to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
-        plan = await make_plan(cluster, to_inode, base_inode)
-        counts = BackupCounts(len(plan), plan.shared)
-        job = _Job(cluster, plan, to_inode.object_size, options, target, on_progress, counts)
+        work = await _plan(cluster, to_inode, base_inode)
+        counts = BackupCounts(work.planned, work.shared)
+        job = _Job(cluster, work, to_inode, options, target, on_progress, counts)
         if manifest is not None:
             job.proof = ManifestWriter(manifest)
             job.proof.start(await describe_backup(cluster, to_inode, base_inode, options.dialect))
@@ -112,24 +112,60 @@ async def _find(
     return to_inode, base_inode
 
 
-async def make_plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> Plan:
-    """Read the part of the owner tables that the size of ``to_inode`` spans, and compare them."""
-    count = to_inode.object_count
-    if count > END_IDX:
-        raise Incompatible(f"{to_inode.name!r} has {count} objects, more than a backup can number")
+_NO_OWNERS: Final = np.zeros(0, np.uint32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What there is to compare: ``planned`` pairs. ``sides``: the snapshots that are compared."""
+
+    pairs: AsyncGenerator[Pair, None]
+    planned: int
+    shared: int = 0
+    sides: Sequence[SnapshotBase] = ()
+
+
+async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> _Work:
+    if to_inode.object_count > END_IDX:
+        raise Incompatible(f"{to_inode.name!r} has {to_inode.object_count} objects, more than a backup can number")
     if to_inode.is_hyper:
-        return plan_full(*await cluster.read_btree(to_inode.vdi_id), count)
-    if base_inode is None:
-        return plan_difference(await cluster.read_owners(to_inode.vdi_id, count), np.zeros(count, np.uint32))
-    tables: dict[int, Owners] = {}
+        # The tree is gone through twice, to count and to read: that of a large volume does not fit into memory.
+        count = await _count_owned(cluster, to_inode)
+        return _Work(_owned(cluster, to_inode), count, sides=[SnapshotBase(cluster, to_inode, _NO_OWNERS)])
+    sides = await open_sides(cluster, to_inode, base_inode)
+    plan = plan_sides(*sides)
+    return _Work(_each(plan), len(plan), plan.shared, sides)
 
-    async def read_table(vdi_id: int) -> None:
-        tables[vdi_id] = await cluster.read_owners(vdi_id, count)
 
+async def open_sides(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> list[SnapshotBase]:
+    """Read the part of the owner tables that the size of ``to_inode`` spans."""
+    opened: dict[int, SnapshotBase] = {}
+
+    async def open_side(inode: Inode) -> None:
+        opened[inode.vdi_id] = await SnapshotBase.open(cluster, inode, to_inode.object_count)
+
+    inodes = [to_inode] if base_inode is None else [to_inode, base_inode]
     async with anyio.create_task_group() as group:
-        for vdi_id in {to_inode.vdi_id, base_inode.vdi_id}:
-            group.start_soon(read_table, vdi_id)
-    return plan_difference(tables[to_inode.vdi_id], tables[base_inode.vdi_id])
+        for inode in {inode.vdi_id: inode for inode in inodes}.values():
+            group.start_soon(open_side, inode)
+    return [opened[inode.vdi_id] for inode in inodes]
+
+
+def plan_sides(to: SnapshotBase, base: SnapshotBase | None = None) -> Plan:
+    """Compare the owner tables."""
+    return plan_difference(to.owners, np.zeros(len(to.owners), np.uint32) if base is None else base.owners)
+
+
+async def _owned(cluster: Cluster, inode: Inode) -> AsyncGenerator[Pair, None]:
+    async with aclosing(cluster.read_btree(inode)) as leaves:
+        async for indices, owners in leaves:
+            for pair in plan_full(indices, owners):
+                yield pair
+
+
+async def _count_owned(cluster: Cluster, inode: Inode) -> int:
+    async with aclosing(cluster.read_btree(inode)) as leaves:
+        return sum([len(plan_full(indices, owners)) async for indices, owners in leaves])
 
 
 @dataclass
@@ -137,8 +173,8 @@ class _Job:
     """One backup under way."""
 
     cluster: Cluster
-    plan: Plan
-    object_size: int
+    work: _Work
+    to: Inode
     options: BackupOptions
     sink: Sink
     on_progress: OnProgress | None
@@ -151,7 +187,10 @@ class _Job:
         """Write the whole backup, and commit it."""
         dialect = self.options.dialect
         await self._write([dialect.opening])
-        await self._write_records()
+        # What makes a backup complete, in a pipe its end marker, comes only when it is known to be that.
+        async with staying(*self.work.sides), aclosing(self.work.pairs):
+            await self._write_records()
+        self.counts.objects_planned = self.counts.objects_done
         await self._write([dialect.ending])
         await self._flush()
         beginning = dialect.patch(self.counts.records)
@@ -162,11 +201,13 @@ class _Job:
             await self.sink.commit(beginning, self.proof.sink)
 
     async def _write_records(self) -> None:
-        piece_size = self.options.piece_size(self.object_size)
+        object_size = self.to.object_size
+        piece_size = self.options.piece_size(object_size)
         slots = self.options.slots(piece_size)
-        fetcher = Fetcher(self.cluster, self.object_size, piece_size, self.counts)
-        if piece_size == self.object_size:
-            await Window(slots, piece_size, fetcher.fetch_record, self._append).run(_each(self.plan))
+        working = None if self.to.is_snapshot else self.to
+        fetcher = Fetcher(self.cluster, object_size, piece_size, self.counts, working=working)
+        if piece_size == object_size:
+            await Window(slots, piece_size, fetcher.fetch_record, self._append).run(self.work.pairs)
         else:
             await self._write_large_records(fetcher, max(1, slots // 2))
 
@@ -183,7 +224,7 @@ class _Job:
 
         async def find_extents() -> None:
             async with send:
-                await Window(slots, fetcher.piece_size, fetcher.find_extent, pass_on).run(_each(self.plan))
+                await Window(slots, fetcher.piece_size, fetcher.find_extent, pass_on).run(self.work.pairs)
 
         async with receive, aclosing(fetcher.pieces(receive)) as pieces, anyio.create_task_group() as group:
             group.start_soon(find_extents)
@@ -219,6 +260,6 @@ class _Job:
             self.counts.bytes_written += sum(map(len, filled))
 
 
-async def _each(items: Iterable[_Item]) -> AsyncIterator[_Item]:
-    for item in items:
-        yield item
+async def _each(pairs: Iterable[Pair]) -> AsyncGenerator[Pair, None]:
+    for pair in pairs:
+        yield pair

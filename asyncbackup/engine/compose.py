@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Protocol
 
+import numpy as np
 import xxhash
 
 from asyncbackup.client import Cluster
 from asyncbackup.engine.chain import Group, Part
 from asyncbackup.engine.compact import ZEROS
 from asyncbackup.engine.manifest import Digests
-from asyncbackup.errors import BaseMismatch, BaseNeeded, DigestMismatch
+from asyncbackup.errors import (
+    BaseMismatch,
+    BaseNeeded,
+    ClusterError,
+    DigestMismatch,
+    InodeCorrupt,
+    NotFound,
+    ObjectReadFailed,
+    RequestFailed,
+    SnapshotChanged,
+    single_error,
+)
 from asyncbackup.sinks import FileSource
 from asyncbackup.wire.inode import Inode, Owners
 from asyncbackup.wire.oid import data_oid
@@ -30,6 +43,9 @@ class Base(Protocol):
     async def read(self, idx: int, offset: int, into: memoryview) -> None:
         """Fill ``into`` with what the base has from ``offset`` of object ``idx``."""
 
+    async def check_unchanged(self) -> None:
+        """Raise if what was read so far need not be what the base had when it was opened."""
+
 
 class ZeroBase:
     """Nothing: what a full backup is the difference to."""
@@ -38,6 +54,9 @@ class ZeroBase:
 
     async def read(self, idx: int, offset: int, into: memoryview) -> None:  # noqa: ARG002 - it is the same everywhere
         into[:] = ZEROS[: len(into)]
+
+    async def check_unchanged(self) -> None:
+        """Do nothing: it does not change."""
 
 
 class SnapshotBase:
@@ -66,6 +85,56 @@ class SnapshotBase:
             return
         await self._cluster.read_object(data_oid(owner, idx), into, offset)
 
+    async def check_unchanged(self) -> None:
+        """Raise SnapshotChanged if the snapshot is gone, or its owners are not those that were used.
+
+        Clients empty the table of a snapshot that they delete from its beginning on, and its name goes last
+        (``docs/protocol.md``): a table that was read meanwhile has only a part of the objects. Of a working VDI only
+        the name is looked at: its table changes as it is written to.
+        """
+        try:
+            found = await self._find_again()
+        except NotFound as error:
+            raise SnapshotChanged(self.name, "it is not there any more") from error
+        if _told_apart_by(found) != _told_apart_by(self.inode):
+            raise SnapshotChanged(self.name, "its name is gone, or another's now")
+        if not self.inode.is_snapshot:
+            return
+        owners = await self._cluster.read_owners(self.inode.vdi_id, len(self.owners))
+        gone = int(np.count_nonzero(owners != self.owners))
+        if gone:
+            raise SnapshotChanged(self.name, f"{gone} of its objects were given up since its table was read first")
+
+    async def _find_again(self) -> Inode:
+        if self.inode.is_snapshot:
+            return await self._cluster.find_vdi(self.inode.name, self.inode.snap_id)
+        # By id: a snapshot that is taken of it meanwhile has its id, and harms nobody.
+        return await self._cluster.read_inode(self.inode.vdi_id)
+
+
+def _told_apart_by(inode: Inode) -> tuple[str, int, int]:
+    return inode.name, inode.vdi_id, inode.create_time
+
+
+@asynccontextmanager
+async def staying(*bases: Base | None) -> AsyncIterator[None]:
+    """Check ``bases``, after what the block reads of them and before anything of it becomes visible.
+
+    Where the block fails as it would if one of them was being deleted, that is told in place of the failure.
+    """
+    read = [base for base in dict.fromkeys(bases) if base is not None]
+    try:
+        with single_error():
+            yield
+    except (ObjectReadFailed, BaseMismatch):
+        for base in read:
+            # That it cannot be found out is no news: the failure itself is.
+            with suppress(ClusterError, RequestFailed, InodeCorrupt):
+                await base.check_unchanged()
+        raise
+    for base in read:
+        await base.check_unchanged()
+
 
 class ImageBase:
     """A raw image; what lies behind its end, and behind its first ``objects`` objects, is zeros."""
@@ -81,6 +150,9 @@ class ImageBase:
         if self._objects is None or idx < self._objects:
             count = await self._source.read_into(idx * self._object_size + offset, into)
         into[count:] = bytes(len(into) - count)
+
+    async def check_unchanged(self) -> None:
+        """Do nothing: who writes to an image while it is read is not found out."""
 
 
 @dataclass(frozen=True, slots=True)

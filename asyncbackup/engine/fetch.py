@@ -10,9 +10,9 @@ So a record's length is known before its first byte is written, whatever the obj
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeVar
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.objects import READ_SIZE, ObjectRead
@@ -20,8 +20,13 @@ from asyncbackup.engine.compact import ZEROS, Extent, trim
 from asyncbackup.engine.plan import Pair
 from asyncbackup.engine.progress import BackupCounts
 from asyncbackup.engine.window import Slot
+from asyncbackup.errors import ObjectReadFailed
 from asyncbackup.format import RecordHeader
+from asyncbackup.wire.constants import Result
+from asyncbackup.wire.inode import Inode
 from asyncbackup.wire.oid import data_oid
+
+_Read = TypeVar("_Read")
 
 PART_SIZE: Final = 2 * READ_SIZE
 """Bytes of an object to compare at a time, a fifth of 4 MiB.
@@ -89,9 +94,16 @@ class Fetcher:
     piece_size: int
     counts: BackupCounts
     part_size: int = PART_SIZE
+    working: Inode | None = None
+    """The working VDI, if that is what is read: its guest may discard objects meanwhile, which then are zeros."""
+    _discarded: set[int] = field(default_factory=set)
 
     async def fetch_record(self, pair: Pair, slot: Slot) -> Chunk:
         """Read what is needed of an object that fits into a slot."""
+        self._count(pair)
+        return await self._unless_discarded(pair, lambda pair: self._fetch_record(pair, slot))
+
+    async def _fetch_record(self, pair: Pair, slot: Slot) -> Chunk:
         ends = await self._find_ends(pair, slot)
         if ends is None:
             return Chunk(None, (), (), completes_object=True)
@@ -107,6 +119,10 @@ class Fetcher:
 
     async def find_extent(self, pair: Pair, slot: Slot) -> tuple[Pair, Extent]:
         """Find what differs in a large object."""
+        self._count(pair)
+        return await self._unless_discarded(pair, lambda pair: self._find_extent(pair, slot))
+
+    async def _find_extent(self, pair: Pair, slot: Slot) -> tuple[Pair, Extent]:
         ends = await self._find_ends(pair, slot)
         return pair, Extent(ends.start, ends.end - ends.start) if ends else Extent(0, 0)
 
@@ -122,12 +138,33 @@ class Fetcher:
 
     async def fetch_piece(self, piece: Piece, slot: Slot) -> Chunk:
         """Read a part of what a record holds."""
-        data = await self._read_record(piece.pair, piece.offset, slot.to[: piece.length])
+        data = await self._unless_discarded(
+            piece.pair, lambda pair: self._read_record(pair, piece.offset, slot.to[: piece.length])
+        )
         return Chunk(piece.header, [data], None, piece.is_last)
+
+    def _count(self, pair: Pair) -> None:
+        self.counts.objects_read += (pair.to_owner != 0) + (pair.base_owner != 0)
+
+    async def _unless_discarded(self, pair: Pair, read: Callable[[Pair], Awaitable[_Read]]) -> _Read:
+        """Read ``pair``, and where its object was discarded since the plan was made, the same with zeros in its place.
+
+        A server takes a discarded object out of the owner table before it removes it: an object that is missing and
+        named there is lost, which is an error.
+        """
+        try:
+            return await read(pair)
+        except ObjectReadFailed as error:
+            if self.working is None or error.oid != data_oid(self.working.vdi_id, pair.idx):
+                raise
+            if error.result != Result.NO_OBJ or await self.cluster.read_owner(self.working, pair.idx):
+                raise
+        self._discarded.add(pair.idx)
+        self.counts.objects_discarded = len(self._discarded)
+        return await read(pair._replace(to_owner=0))
 
     async def _find_ends(self, pair: Pair, slot: Slot) -> _Ends | None:
         """Compare from both ends inwards. The parts that are found lie at the two ends of the slot."""
-        self.counts.objects_read += (pair.to_owner != 0) + (pair.base_owner != 0)
         size = min(self.part_size, self.piece_size)
         parts = [(start, min(size, self.object_size - start)) for start in range(0, self.object_size, size)]
         for offset, length in parts:

@@ -53,7 +53,7 @@ def plan_difference(to_owners: Owners, base_owners: Owners) -> Plan:
     return Plan(idx.astype(np.uint32), to_owners[idx], base_owners[idx], owned - len(idx))
 
 
-def plan_full(idx: NDArray[np.uint32], owners: Owners, object_count: int) -> Plan:
-    """Plan a full backup of the objects ``idx`` (ascending) and their owners, up to index ``object_count``."""
-    wanted = (owners != 0) & (idx < object_count)
+def plan_full(idx: NDArray[np.uint32], owners: Owners) -> Plan:
+    """Plan a full backup of the objects ``idx`` (ascending) that have one of ``owners``."""
+    wanted = owners != 0
     return Plan(idx[wanted], owners[wanted], np.zeros(int(np.count_nonzero(wanted)), dtype=np.uint32), 0)

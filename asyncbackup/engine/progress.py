@@ -39,6 +39,8 @@ class BackupCounts:
     bytes_read: int = 0
     records: int = 0
     bytes_written: int = 0
+    objects_discarded: int = 0
+    """Objects of a working VDI that its guest discarded while it was read: they are zeros in the backup."""
 
     def progress(self) -> Progress:
         return Progress(self.objects_done, self.objects_planned, self.bytes_read)
@@ -81,6 +83,8 @@ class Summary:
     bytes_read: int
     records: int
     bytes_written: int
+    objects_discarded: int
+    """Objects of a working VDI that its guest discarded while it was read: they are zeros in the backup."""
     elapsed_s: float
     requests: int
     retries: int

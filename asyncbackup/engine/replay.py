@@ -11,7 +11,7 @@ import anyio
 
 from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compact import MAX_LENGTH
-from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.compose import Composer, staying
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.window import Slot, Window
@@ -72,10 +72,10 @@ class Replay:
     deliver: Callable[[list[Content]], Awaitable[None]]
 
     async def run(self) -> None:
-        """Do it all. Errors arrive in an exception group."""
+        """Do it all. At the end the base is as it was at the beginning, or this raises what its check does."""
         piece_size = self.options.piece_size(self.chain.known_object_size or MAX_LENGTH)
         window = Window(self.options.slots(piece_size), piece_size, self._do, self.deliver)
-        async with aclosing(self._portions(piece_size)) as portions:
+        async with staying(self.composer.base), aclosing(self._portions(piece_size)) as portions:
             await window.run(portions)
 
     async def _portions(self, piece_size: int) -> AsyncGenerator[Portion, None]:

@@ -190,6 +190,7 @@ class _Job:
         async def make() -> None:
             made.append(await self._create(name))
             await made[0].mark()
+            await made[0].check_inherited()
 
         try:
             await _undisturbed(make)

@@ -26,6 +26,8 @@ NODE_SIZE: Final = TABLE_SIZE
 Leaf = tuple[NDArray[np.uint32], Owners]
 """Ascending data object indices, and the owner of each."""
 
+LEAF_ENTRY_SIZE: Final = 8
+
 LEAF: Final = 1
 INDIRECT: Final = 2
 
@@ -69,40 +71,33 @@ def unpack_node_header(vdi_id: int, header: Bytes) -> NodeHeader:
     return node
 
 
-def unpack_leaf(vdi_id: int, entries: Bytes) -> Leaf:
-    """Read a leaf's entries. Raises InodeCorrupt if their indices do not ascend."""
+def unpack_leaf_header(vdi_id: int, header: Bytes) -> NodeHeader:
+    """Read the first 8 bytes of a node under the root. Raises InodeCorrupt unless it is a leaf that names something."""
+    node = unpack_node_header(vdi_id, header)
+    if node.depth != LEAF:
+        raise InodeCorrupt(vdi_id, f"expected a B-tree leaf under the root, got a node of depth {node.depth}")
+    if not node.count:
+        raise InodeCorrupt(vdi_id, "expected a B-tree leaf under the root, got an empty one")
+    return node
+
+
+def unpack_leaf(vdi_id: int, entries: Bytes, after: int = -1) -> Leaf:
+    """Read a leaf's entries, or some of them. Raises InodeCorrupt unless their indices ascend from behind ``after``."""
     leaf = np.frombuffer(entries, dtype=_LEAF_ENTRY)
-    return _ascending(vdi_id, np.ascontiguousarray(leaf["idx"]), np.ascontiguousarray(leaf["owner"]))
-
-
-def unpack_leaf_node(vdi_id: int, node: Bytes) -> Leaf:
-    """Read a whole leaf node object. Raises InodeCorrupt if it is none."""
-    header = unpack_node_header(vdi_id, node)
-    if header.depth != LEAF:
-        raise InodeCorrupt(vdi_id, f"expected a B-tree leaf under the root, got a node of depth {header.depth}")
-    return unpack_leaf(vdi_id, memoryview(node)[NODE_HEADER_SIZE : NODE_HEADER_SIZE + header.entries_size])
-
-
-def join_leaves(vdi_id: int, leaves: list[Leaf]) -> Leaf:
-    """Join the leaves of a tree, in order. Raises InodeCorrupt if indices do not ascend across them."""
-    return _ascending(
-        vdi_id, np.concatenate([idx for idx, _ in leaves]), np.concatenate([owner for _, owner in leaves])
-    )
-
-
-def _ascending(vdi_id: int, idx: NDArray[np.uint32], owners: Owners) -> Leaf:
-    if np.any(idx[1:] <= idx[:-1]):
+    idx = leaf["idx"].astype(np.uint32)
+    if len(idx) and (int(idx[0]) <= after or np.any(idx[1:] <= idx[:-1])):
         raise InodeCorrupt(vdi_id, "the indices in its B-tree do not ascend")
-    return idx, owners
+    return idx, leaf["owner"].astype(np.uint32)
 
 
-def unpack_indirect(vdi_id: int, entries: Bytes) -> list[int]:
-    """Read an indirect node's entries: the oids of its leaves, in order of their indices.
+def unpack_indirect(vdi_id: int, entries: Bytes) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+    """Read an indirect node's entries: the highest index of each leaf, and the leaves' oids, in their order.
 
     Raises InodeCorrupt if one is no B-tree node's oid.
     """
-    oids = [int(oid) for oid in np.frombuffer(entries, dtype=_INDIRECT_ENTRY)["oid"]]
-    for oid in oids:
-        if not oid & BTREE_BIT:
-            raise InodeCorrupt(vdi_id, f"expected the oid of a B-tree node, got {oid:016x}")
-    return oids
+    nodes = np.frombuffer(entries, dtype=_INDIRECT_ENTRY)
+    highest, oids = nodes["idx"].astype(np.uint32), nodes["oid"].astype(np.uint64)
+    strange = oids[(oids & np.uint64(BTREE_BIT)) == 0]
+    if len(strange):
+        raise InodeCorrupt(vdi_id, f"expected the oid of a B-tree node, got {int(strange[0]):016x}")
+    return highest, oids

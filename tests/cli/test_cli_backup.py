@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
-from asyncbackup import __version__
-from asyncbackup.sheep import MemoryStore
+from asyncbackup import Volume, __version__, connect
+from asyncbackup.sheep import MemoryStore, Sheep
 from tests.cli.command import Command, Served, disk_store, left_in, serving, start
 from tests.disks import OBJECT, PARTS
+from tests.faults.deletion import Deletable
 from tests.property import reference
 
 
@@ -194,3 +196,23 @@ def test_help_is_there_for_the_asking(command: Command, arguments: list[str]) ->
 
 def test_the_version_is_told(command: Command) -> None:
     assert command("--version").out.decode() == f"asyncbackup, version {__version__}\n"
+
+
+def test_what_the_guest_discarded_meanwhile_is_told(command: Command, tmp_path: Path) -> None:
+    server = Deletable(disk_store())
+    sheep = Sheep(server.store, on_request=server.note)
+
+    async def write_and_discard() -> None:
+        async with connect(sheep.host, sheep.port) as cluster:
+            volume = await Volume.open(cluster, "disk")
+            await volume.write(3 * OBJECT, b"data".ljust(512))
+            server.at_read(1, lambda: server.discard(volume.inode, 3))
+
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sheep):
+        portal.call(write_and_discard)
+        told = command("backup", "disk", tmp_path / "one", "--live", "-p", str(sheep.port))
+        portal.call(write_and_discard)
+        summary = json.loads(command("backup", "disk", tmp_path / "two", "--live", "--json", "-p", str(sheep.port)).out)
+
+    assert told.out.decode().splitlines()[-1] == "1 object discarded by the guest meanwhile: zeros in the backup"
+    assert summary["objects_discarded"] == 1

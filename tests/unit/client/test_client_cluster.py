@@ -3,12 +3,14 @@ from __future__ import annotations
 import asyncio
 import random
 import struct
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
@@ -31,8 +33,8 @@ from asyncbackup.sheep.store import ClusterConfig
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
-from asyncbackup.wire.messages import RequestHeader, VdiReply, node_list, vdi_info
-from asyncbackup.wire.oid import btree_oid, data_oid, inode_oid
+from asyncbackup.wire.messages import ObjectBody, RequestHeader, VdiReply, node_list, vdi_info
+from asyncbackup.wire.oid import btree_oid, data_oid, index_of, inode_oid
 from asyncbackup.wire.vdi_ids import first_id
 from tests.disks import OBJECT, SHIFT, make_disk, rewrite_inode
 from tests.faults.claims import ALL_IDS, Claims, bitmap_of
@@ -566,9 +568,13 @@ async def hyper_volume(cluster: Cluster, root: bytes) -> int:
     return vdi_id
 
 
-async def read_tree(cluster: Cluster, vdi_id: int) -> list[tuple[int, int]]:
-    idx, owned_by = await cluster.read_btree(vdi_id)
-    return list(zip(idx.tolist(), owned_by.tolist(), strict=True))
+async def read_tree(cluster: Cluster, vdi_id: int, start: int = 0) -> list[tuple[int, int]]:
+    inode = await cluster.read_inode(vdi_id)
+    pairs: list[tuple[int, int]] = []
+    async with aclosing(cluster.read_btree(inode, start)) as leaves:
+        async for idx, owned_by in leaves:
+            pairs += zip(idx.tolist(), owned_by.tolist(), strict=True)
+    return pairs
 
 
 async def test_an_empty_tree_has_no_owners(cluster: Cluster) -> None:
@@ -584,14 +590,95 @@ async def test_a_tree_of_depth_1_stands_in_the_inode(cluster: Cluster) -> None:
     assert await read_tree(cluster, vdi_id) == pairs
 
 
-async def test_a_tree_of_depth_2_is_read_through_its_nodes(cluster: Cluster) -> None:
-    leaves = [[(0, 5), (9, 5)], [(10, 6)], [(50, 7), (99, 8)]]
+LEAVES = [[(0, 5), (9, 5)], [(10, 6)], [(50, 7), (99, 8)]]
+
+
+async def deep_volume(cluster: Cluster, leaves: list[list[tuple[int, int]]]) -> int:
     entries = b"".join(struct.pack("<IIQ", leaf[-1][0], 0, btree_oid(1, number)) for number, leaf in enumerate(leaves))
-    vdi_id = await hyper_volume(cluster, btree.pack_node_header(btree.INDIRECT, 3) + entries)
+    vdi_id = await hyper_volume(cluster, btree.pack_node_header(btree.INDIRECT, len(leaves)) + entries)
     for number, leaf in enumerate(leaves):
         await cluster.create_object(btree_oid(1, number), leaf_node(leaf), copies=1)
+    return vdi_id
 
-    assert await read_tree(cluster, vdi_id) == [pair for leaf in leaves for pair in leaf]
+
+async def test_a_tree_of_depth_2_is_read_through_its_nodes(cluster: Cluster) -> None:
+    vdi_id = await deep_volume(cluster, LEAVES)
+
+    assert await read_tree(cluster, vdi_id) == [pair for leaf in LEAVES for pair in leaf]
+
+
+@pytest.mark.parametrize("start", [0, 5, 9, 10, 11, 50, 99])
+async def test_a_tree_can_be_read_from_an_index_on(cluster: Cluster, start: int) -> None:
+    vdi_id = await deep_volume(cluster, LEAVES)
+
+    assert await read_tree(cluster, vdi_id, start) == [pair for leaf in LEAVES for pair in leaf if pair[0] >= start]
+
+
+@pytest.mark.parametrize(("idx", "owner"), [(0, 5), (1, 0), (10, 6), (50, 7), (51, 0), (99, 8)])
+async def test_the_owner_of_one_object_is_found_in_a_tree(cluster: Cluster, idx: int, owner: int) -> None:
+    inode = await cluster.read_inode(await deep_volume(cluster, LEAVES))
+
+    assert await cluster.read_owner(inode, idx) == owner
+
+
+async def test_the_owner_of_one_object_is_found_in_a_table(cluster: Cluster) -> None:
+    await make_disk(cluster)
+    inode = await cluster.find_vdi("disk", "a")
+
+    assert [await cluster.read_owner(inode, idx) for idx in (4, 5)] == [inode.vdi_id, 0]
+
+
+async def test_a_tree_ends_where_the_size_of_the_vdi_does(cluster: Cluster) -> None:
+    vdi_id = await deep_volume(cluster, [[(99, 5), (100, 5)], [(101, 6)]])
+    await cluster.write_object(btree_oid(1, 1), b"no node at all", copies=1)
+
+    assert await read_tree(cluster, vdi_id) == [(99, 5)]
+
+
+async def test_a_leaf_that_overlaps_the_one_before_it_is_refused(cluster: Cluster) -> None:
+    vdi_id = await deep_volume(cluster, [[(0, 5), (10, 5)], [(10, 6)]])
+
+    with pytest.raises(InodeCorrupt, match="do not ascend"):
+        await read_tree(cluster, vdi_id)
+
+
+async def test_a_large_tree_takes_little_memory() -> None:
+    full = btree.NODE_SIZE // btree.LEAF_ENTRY_SIZE - 1
+    oids = [btree_oid(5, number) for number in range(24)]
+    root = btree.pack_node_header(btree.INDIRECT, len(oids)) + b"".join(
+        struct.pack("<IIQ", full * (number + 1) - 1, 0, node_oid) for number, node_oid in enumerate(oids)
+    )
+    inode = Inode("hyper", 5, len(oids) * full << 22, store_policy=1)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await receive(reader)
+            body = ObjectBody.unpack(request.body)
+            if request.opcode != Opcode.READ_OBJ:
+                writer.write(answer(request))
+            elif body.oid == inode_oid(5):
+                writer.write(answer(request, root[body.offset - TABLE_OFFSET :][: request.data_length]))
+            elif body.offset == 0:
+                writer.write(answer(request, btree.pack_node_header(btree.LEAF, full)))
+            else:
+                first = index_of(body.oid) * full + (body.offset - btree.NODE_HEADER_SIZE) // btree.LEAF_ENTRY_SIZE
+                entries = np.full((request.data_length // btree.LEAF_ENTRY_SIZE, 2), 5, dtype="<u4")
+                entries[:, 0] = np.arange(first, first + len(entries))
+                writer.write(answer(request, entries.tobytes()))
+
+    count = 0
+    async with serve(handle) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        tracemalloc.start()
+        try:
+            async with aclosing(cluster.read_btree(inode)) as leaves:
+                async for indices, _ in leaves:
+                    count += len(indices)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert count == inode.object_count
+    assert peak < 8 << 20, "of 96 MiB"
 
 
 async def test_a_tree_that_names_a_node_twice_is_refused(cluster: Cluster) -> None:
@@ -600,7 +687,7 @@ async def test_a_tree_that_names_a_node_twice_is_refused(cluster: Cluster) -> No
     await cluster.create_object(btree_oid(1, 0), leaf_node([(5, 5)]), copies=1)
 
     with pytest.raises(InodeCorrupt, match="do not ascend"):
-        await cluster.read_btree(vdi_id)
+        await read_tree(cluster, vdi_id)
 
 
 async def test_a_tree_that_names_a_missing_node_cannot_be_read(cluster: Cluster) -> None:
@@ -608,4 +695,4 @@ async def test_a_tree_that_names_a_missing_node_cannot_be_read(cluster: Cluster)
     vdi_id = await hyper_volume(cluster, root)
 
     with pytest.raises(RequestFailed, match="reading object 1000000100000000 failed: no such object"):
-        await cluster.read_btree(vdi_id)
+        await read_tree(cluster, vdi_id)

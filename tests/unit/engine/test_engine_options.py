@@ -54,7 +54,7 @@ def test_the_window_never_takes_more_than_its_memory(memory: int, object_size: i
 
 
 def test_a_summary_is_plain_values_for_json() -> None:
-    summary = Summary("vm", "b", None, Dialect.DOG, 1, 2, 3, 4, 5, 6, 7, 0.5, 8, 9)
+    summary = Summary("vm", "b", None, Dialect.DOG, 1, 2, 3, 4, 5, 6, 7, 10, 0.5, 8, 9)
 
     assert summary.as_dict() == {
         "vdi": "vm",
@@ -68,6 +68,7 @@ def test_a_summary_is_plain_values_for_json() -> None:
         "bytes_read": 5,
         "records": 6,
         "bytes_written": 7,
+        "objects_discarded": 10,
         "elapsed_s": 0.5,
         "requests": 8,
         "retries": 9,

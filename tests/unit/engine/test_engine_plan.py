@@ -28,8 +28,8 @@ def test_two_equal_tables_leave_nothing_to_do() -> None:
     assert len(plan_difference(owners(1, 2, 3), owners(1, 2, 3))) == 0
 
 
-def test_a_full_backup_of_a_tree_takes_what_is_owned_within_the_size() -> None:
-    plan = plan_full(np.array([0, 3, 7, 8], dtype=np.uint32), owners(5, 0, 6, 7), object_count=8)
+def test_a_full_backup_of_a_tree_takes_what_is_owned() -> None:
+    plan = plan_full(np.array([0, 3, 7], dtype=np.uint32), owners(5, 0, 6))
 
     assert list(plan) == [Pair(0, 5, 0), Pair(7, 6, 0)]
     assert plan.shared == 0

@@ -16,10 +16,6 @@ def entries(*pairs: tuple[int, int]) -> bytes:
     return b"".join(struct.pack("<II", idx, owner) for idx, owner in pairs)
 
 
-def node(*pairs: tuple[int, int]) -> bytes:
-    return (btree.pack_node_header(LEAF, len(pairs)) + entries(*pairs)).ljust(NODE_SIZE, b"\0")
-
-
 def as_pairs(leaf: Leaf) -> list[tuple[int, int]]:
     idx, owners = leaf
     return list(zip(idx.tolist(), owners.tolist(), strict=True))
@@ -73,34 +69,46 @@ def test_a_leaf_whose_indices_do_not_ascend_is_refused(indices: tuple[int, int])
         btree.unpack_leaf(VDI, entries(*((idx, VDI) for idx in indices)))
 
 
-def test_a_leaf_node_ends_where_its_count_says() -> None:
-    assert as_pairs(btree.unpack_leaf_node(VDI, node((3, VDI)))) == [(3, VDI)]
+def test_the_indices_of_a_leaf_may_have_to_be_behind_those_before_it() -> None:
+    assert as_pairs(btree.unpack_leaf(VDI, entries((5, VDI)), after=4)) == [(5, VDI)]
+    with pytest.raises(InodeCorrupt, match="do not ascend"):
+        btree.unpack_leaf(VDI, entries((5, VDI)), after=5)
 
 
-def test_a_node_of_depth_2_is_no_leaf() -> None:
-    with pytest.raises(InodeCorrupt, match="expected a B-tree leaf under the root, got a node of depth 2"):
-        btree.unpack_leaf_node(VDI, btree.pack_node_header(INDIRECT, 0).ljust(NODE_SIZE, b"\0"))
+def test_a_leaf_keeps_nothing_of_the_bytes_it_came_in() -> None:
+    packed = bytearray(entries((5, VDI)))
+    leaf = btree.unpack_leaf(VDI, packed)
+
+    packed[:] = bytes(8)
+
+    assert as_pairs(leaf) == [(5, VDI)]
+
+
+def test_a_leaf_under_the_root_says_how_many_entries_it_has() -> None:
+    assert btree.unpack_leaf_header(VDI, btree.pack_node_header(LEAF, 3)).count == 3
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        (btree.pack_node_header(INDIRECT, 1), "got a node of depth 2"),
+        (btree.pack_node_header(LEAF, 0), "got an empty one"),
+        (bytes(8), "got an empty one"),
+    ],
+)
+def test_what_is_no_leaf_with_entries_is_refused_under_the_root(header: bytes, problem: str) -> None:
+    with pytest.raises(InodeCorrupt, match=f"expected a B-tree leaf under the root, {problem}"):
+        btree.unpack_leaf_header(VDI, header)
 
 
 def test_an_indirect_node_names_its_leaves() -> None:
     packed = b"".join(struct.pack("<IIQ", idx, 0, btree_oid(VDI, number)) for number, idx in enumerate((9, 20)))
 
-    assert btree.unpack_indirect(VDI, packed) == [btree_oid(VDI, 0), btree_oid(VDI, 1)]
+    highest, oids = btree.unpack_indirect(VDI, packed)
+
+    assert (highest.tolist(), oids.tolist()) == ([9, 20], [btree_oid(VDI, 0), btree_oid(VDI, 1)])
 
 
 def test_an_indirect_node_that_names_something_else_is_refused() -> None:
     with pytest.raises(InodeCorrupt, match="expected the oid of a B-tree node, got 00abcdef00000001"):
         btree.unpack_indirect(VDI, struct.pack("<IIQ", 9, 0, data_oid(VDI, 1)))
-
-
-def test_leaves_are_joined_in_order() -> None:
-    leaves = [btree.unpack_leaf(VDI, entries(*pairs)) for pairs in ([(0, 1), (1, 2)], [], [(5, 3)])]
-
-    assert as_pairs(btree.join_leaves(VDI, leaves)) == [(0, 1), (1, 2), (5, 3)]
-
-
-def test_leaves_that_overlap_are_refused() -> None:
-    leaves = [btree.unpack_leaf(VDI, entries(*pairs)) for pairs in ([(0, 1), (5, 2)], [(5, 3)])]
-
-    with pytest.raises(InodeCorrupt, match="do not ascend"):
-        btree.join_leaves(VDI, leaves)
