@@ -103,7 +103,8 @@ def test_json_tells_what_was_done(command: Command, served: Served, tmp_path: Pa
         "bytes_read": 10 * OBJECT,
         "records": 5,
         "bytes_written": (tmp_path / "file").stat().st_size,
-        "requests": 6 + 10 * PARTS,
+        "objects_discarded": 0,
+        "requests": 2 * 6 + 1 + 10 * PARTS,  # the snapshots at the beginning and at the end, the cluster, the objects
         "retries": 0,
     }
 
