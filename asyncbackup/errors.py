@@ -15,7 +15,8 @@
     ├── NotFound
     │   ├── VdiNotFound
     │   ├── SnapshotNotFound
-    │   └── SourceMissing            no such file
+    │   ├── SourceMissing            no such file
+    │   └── BackupMissing            a manifest was named, and its backup was not
     ├── VdiExists                    a restore makes a new VDI, and this name is taken
     ├── SourceError                  what is read
     │   ├── SourceUnreadable         a file that cannot be read
@@ -186,6 +187,16 @@ class SourceMissing(NotFound):
     def __init__(self, source: str) -> None:
         super().__init__(f"{source}: no such file")
         self.source = source
+
+
+class BackupMissing(NotFound):
+    """``manifest`` was named, but not the ``backup`` that it proves."""
+
+    def __init__(self, manifest: str, backup: str, *, is_there: bool) -> None:
+        where = "which is there, but was not named" if is_there else "which is missing"
+        super().__init__(f"{manifest} is the manifest of the backup {backup}, {where}")
+        self.manifest = manifest
+        self.backup = backup
 
 
 class VdiExists(AsyncBackupError):

@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
 from asyncbackup.cli.output import is_terminal, say, say_json, warn
@@ -59,6 +60,7 @@ def command(
     IMAGE, or, if IMAGE0 is IMAGE, in place. Then all of it is checked before anything is written; what is interrupted
     after that leaves IMAGE.rolling behind, and the same command finishes it.
     """
+    files, _ = arrange(leave_out(files, quiet=quiet), quiet=quiet)
     to_stdout = image == "-"
     _check_usage(files, to_stdout=to_stdout)
     chain_options = ChainOptions(dialect, object_size, size)

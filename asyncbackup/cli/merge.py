@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -80,6 +81,7 @@ def command(
     A base is only needed where two increments changed an object in places apart from one another: a backup has one
     range an object, so what lies between them has to come from somewhere.
     """
+    files, _ = arrange(leave_out(files, quiet=quiet), quiet=quiet)
     to_stdout = target == "-"
     format_ = Dialect(to_dialect) if to_dialect else None
     _check_usage(files, base_image, base_vdi, snapshot)

@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -75,6 +76,7 @@ def command(
         raise click.UsageError("--base-vdi says which VDI -s is a snapshot of: give -s as well")
     if files.count("-") > 1:
         raise click.UsageError("standard input can be read only once")
+    files, _ = arrange(leave_out(files, quiet=quiet), quiet=quiet)
 
     async def work(on_progress: OnProgress | None) -> RestoreSummary:
         async with connect(address, port, ClientOptions(connections=connections, request_timeout_s=timeout)) as cluster:

@@ -7,6 +7,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode
+from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -18,7 +19,7 @@ from asyncbackup.cli.options import (
     snapshot_name,
     window_options,
 )
-from asyncbackup.cli.output import say, say_json
+from asyncbackup.cli.output import complain, say, say_json
 from asyncbackup.cli.progress import name_files, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
@@ -26,6 +27,7 @@ from asyncbackup.engine.against import Comparison, compare
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.verify import FileReport, Problems, VerifyReport, verify
+from asyncbackup.errors import ChainBroken
 from asyncbackup.format import Dialect
 
 _LISTED = 20
@@ -83,6 +85,12 @@ def command(
         raise click.UsageError("-s and --sample go with --against")
     if files.count("-") > (vdi is None):
         raise click.UsageError("standard input can be read only once")
+    files = leave_out(files, quiet=quiet)
+    try:
+        files, _ = arrange(files, quiet=quiet)
+    except ChainBroken as broken:
+        # Each file is proved nevertheless, and the report says that they do not follow one another.
+        complain(str(broken))
     chain_options = ChainOptions(dialect, object_size)
 
     async def work() -> tuple[VerifyReport, Comparison | None]:
