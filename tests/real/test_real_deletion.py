@@ -1,0 +1,128 @@
+"""Snapshots that ``dog vdi delete`` removes while they are read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+
+import anyio
+import numpy as np
+import pytest
+
+from asyncbackup import Cluster, NullSink, Volume, backup
+from asyncbackup.client.fan_out import for_each
+from asyncbackup.errors import SnapshotChanged
+from asyncbackup.sinks import Sink
+from asyncbackup.sinks.base import Bytes
+from asyncbackup.wire.inode import TABLE_OFFSET, Inode
+from asyncbackup.wire.oid import data_oid, inode_oid
+from tests.clusters import MISSING, RealCluster
+
+pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
+
+OBJECTS = 2000
+OBJECT_SIZE = 1 << 20
+BATCH = 500
+_NAMES = count()
+
+
+async def make_snapshots(cluster: Cluster, *tags: str) -> str:
+    """Create a VDI of many small objects, which all its snapshots share; give its name."""
+    name = f"going{next(_NAMES)}"
+    vdi_id = await cluster.create_vdi(name, OBJECTS * OBJECT_SIZE, block_size_shift=20)
+
+    async def create(idx: int) -> None:
+        await cluster.create_object(data_oid(vdi_id, idx), b"data".ljust(512, b"\0"), copies=2)
+
+    await for_each(range(OBJECTS), create)
+    table = np.full(OBJECTS, vdi_id, dtype="<u4").tobytes()
+    await cluster.write_object(inode_oid(vdi_id), table, TABLE_OFFSET, copies=2)
+    for tag in tags:
+        await cluster.create_snapshot(name, tag)
+    return name
+
+
+class MeanwhileSink(NullSink):
+    """Throws everything away; once the first bytes came, it waits for ``meanwhile``."""
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._meanwhile = [meanwhile]
+        self.committed = False
+
+    async def append(self, buffers: Sequence[Bytes]) -> None:
+        while self._meanwhile:
+            await self._meanwhile.pop()()
+        await super().append(buffers)
+
+    async def commit(self, beginning: bytes, companion: Sink | None = None) -> None:
+        self.committed = True
+        await super().commit(beginning, companion)
+
+
+async def owned(cluster: Cluster, inode: Inode) -> int:
+    """Count the objects that a table names."""
+    return int(np.count_nonzero(await cluster.read_owners(inode.vdi_id, OBJECTS)))
+
+
+async def until_fewer(cluster: Cluster, inode: Inode, than: int) -> int:
+    """Wait until a table names fewer objects than ``than``, and give how many."""
+    with anyio.fail_after(60):
+        while (left := await owned(cluster, inode)) >= than:  # noqa: ASYNC110 - dog has no other way to tell
+            await anyio.sleep(0.02)
+    return left
+
+
+@asynccontextmanager
+async def deleting(real: RealCluster, name: str, tag: str, interval_s: int) -> AsyncIterator[None]:
+    """Let ``dog vdi delete`` run, with pauses of ``interval_s`` seconds between its writes to the table."""
+    options = ["-p", str(real.port), "-s", tag, "-B", str(BATCH), "-I", str(interval_s)]
+    process = await anyio.open_process(["dog", "vdi", "delete", *options, name])
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.aclose()
+
+
+@pytest.mark.parametrize("gone", ["a", "b"], ids=["base", "snapshot"])
+async def test_a_deletion_that_began_before_the_backup_is_found_out(
+    real: RealCluster, client: Cluster, gone: str
+) -> None:
+    name = await make_snapshots(client, "a", "b")
+    inode = await client.find_vdi(name, gone)
+
+    async with deleting(real, name, gone, interval_s=3):
+        left = await until_fewer(client, inode, OBJECTS)
+
+        async def meanwhile() -> None:
+            await until_fewer(client, inode, left)
+
+        sink = MeanwhileSink(meanwhile)
+        with pytest.raises(SnapshotChanged, match=r"of its objects were given up|is not there any more"):
+            await backup(client, name, sink, snapshot="b", base="a")
+
+    assert not sink.committed
+
+
+@pytest.mark.parametrize(("gone", "base"), [("b", None), ("b", "a"), ("a", "a")], ids=["full", "snapshot", "base"])
+async def test_a_snapshot_that_is_deleted_while_it_is_read_is_found_out(
+    real: RealCluster, client: Cluster, gone: str, base: str | None
+) -> None:
+    name = await make_snapshots(client, "a")
+    volume = await Volume.open(client, name)
+    for idx in range(200):
+        await volume.write(idx * OBJECT_SIZE, b"newer".ljust(512, b"\0"))
+    await client.create_snapshot(name, "b")
+
+    async def meanwhile() -> None:
+        await anyio.run_process(["dog", "vdi", "delete", "-p", str(real.port), "-s", gone, name])
+
+    sink = MeanwhileSink(meanwhile)
+    with pytest.raises(SnapshotChanged, match=r"is not there any more"):
+        await backup(client, name, sink, snapshot="b", base=base)
+
+    assert not sink.committed
