@@ -96,7 +96,14 @@ class PipeSink:
 
 async def is_fifo(path: str | os.PathLike[str]) -> bool:
     """Tell whether there is a FIFO at ``path``."""
-    return fault_of_name(path) is None and await open_in_thread(Path(path).is_fifo, lambda _: None)
+    return fault_of_name(path) is None and await open_in_thread(lambda: _is_fifo(path), lambda _: None)
+
+
+def _is_fifo(path: str | os.PathLike[str]) -> bool:
+    try:
+        return Path(path).is_fifo()
+    except OSError:  # Whoever opens it will tell.
+        return False
 
 
 @asynccontextmanager

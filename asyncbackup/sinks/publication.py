@@ -2,16 +2,15 @@
 
 No file system renames two files at once, so the names between say how far it came. Beside FILE stand, hidden:
 
-- ``.FILE.partial``: what is being written;
-- ``.FILE.manifest.new``: a manifest that is complete, as is the data. Both are on disk under these names before
-  anything else changes;
+- ``.FILE.partial`` and ``.FILE.manifest.partial``: what is being written;
+- ``.FILE.manifest.new``: a manifest that is complete, as is the data;
 - ``.FILE.manifest.old``: the manifest that was there. It moves out of the way before the data is replaced, so that no
   manifest ever stands beside data that it is not of.
 
-Then the data gets its name, the folder is flushed, and the new manifest gets its name. Whether the data has its name
-decides what an interruption meant: if not, the old manifest goes back; if so, the new one goes on. Either is one
-rename, which readers are told of and which the next run does. The folder is flushed between any two steps of which the
-second must not outlast a crash without the first.
+Then the data gets its name, and after it the new manifest. Whether the data has its name, so that nothing goes by the
+partial one alone, decides what an interruption meant: if not, the old manifest goes back; if so, the new one goes on.
+Either is one rename, which readers are told of and which the next run does. The folder is flushed before each of these
+steps, because a crash may keep the later of two changes and lose the earlier.
 """
 
 from __future__ import annotations
@@ -135,12 +134,13 @@ class Publication:
         replaced = [place for place in self.attached if replace and exists(place.final)]
         has_name = False
         try:
-            if companion is not None:
-                companion.partial.replace(companion.new)
             if companion is not None or replaced:
                 self._flush()
-            for place in replaced:
-                place.final.replace(place.old)
+                if companion is not None:
+                    companion.partial.replace(companion.new)
+                for place in replaced:
+                    place.final.replace(place.old)
+                self._flush()
             _give_name(self.main.partial, self.main.final, replace=replace)
             has_name = True
             self._flush()

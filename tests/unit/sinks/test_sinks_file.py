@@ -16,7 +16,8 @@ import anyio
 import pytest
 
 from asyncbackup.errors import TargetError, TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
-from asyncbackup.sinks import FileSink, NullSink
+from asyncbackup.sinks import FileSink, NullSink, opening
+from tests.descriptors import open_descriptors
 
 
 @pytest.fixture
@@ -30,10 +31,6 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def open_descriptors() -> list[Path]:
-    return sorted(Path("/proc/self/fd").iterdir())
-
-
 async def write(
     path: Path,
     *buffers: bytes,
@@ -45,6 +42,10 @@ async def write(
         await sink.append(buffers)
         before_commit()
         await sink.commit(beginning)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
 
 
 def failing(code: int) -> Callable[..., Any]:
@@ -473,14 +474,20 @@ async def test_a_commit_that_is_cancelled_is_whole(
     assert (folder / "file").read_bytes() == b"headrest"
 
 
-async def test_a_cancelled_open_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("waits", [True, False], ids=["in time", "late"])
+async def test_a_cancelled_open_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, *, waits: bool) -> None:
+    monkeypatch.setattr(opening, "GRACE_S", 60 if waits else 0)
     gate = Gate(monkeypatch, "open")
-
     task = asyncio.create_task(write(folder / "file"))
     await asyncio.to_thread(gate.entered.wait, 10)
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "opening")
+
     task.cancel()
-    gate.go_on.set()
+    if waits:
+        gate.go_on.set()
     await asyncio.wait([task])
+    gate.go_on.set()
+    await asyncio.to_thread(thread.join, 10)
 
     assert task.cancelled()
     assert names(folder) == []
@@ -535,3 +542,154 @@ async def test_what_is_attached_goes_with_the_file_it_belongs_to(folder: Path) -
         await sink.commit(b"")
 
     assert names(folder) == ["file"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o604, 0o444, 0o4755])
+async def test_what_replaces_a_file_has_its_permissions(folder: Path, mode: int) -> None:
+    (folder / "file").touch()
+    (folder / "file").chmod(mode)
+
+    async with FileSink(folder / "file", replace=True) as sink:
+        assert modes(folder)[".file.partial"] == mode & 0o777
+        await sink.commit(b"")
+
+    assert stat.S_IMODE((folder / "file").stat().st_mode) == mode & 0o777
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+async def test_what_replaces_a_file_has_its_owner(folder: Path) -> None:
+    (folder / "file").touch()
+    os.chown(folder / "file", 1234, 5678)
+
+    async with FileSink(folder / "file", replace=True) as sink, FileSink.beside(sink, ".proof") as proof:
+        await sink.commit(b"", proof)
+
+    for name in ("file", "file.proof"):
+        assert ((folder / name).stat().st_uid, (folder / name).stat().st_gid) == (1234, 5678)
+
+
+async def test_what_belongs_to_a_file_keeps_its_own_permissions_and_has_else_those_of_the_file(folder: Path) -> None:
+    for name, mode in (("file", 0o600), ("file.one", 0o640)):
+        (folder / name).touch()
+        (folder / name).chmod(mode)
+
+    for suffix in (".one", ".two"):
+        async with FileSink(folder / "file", replace=True) as sink, FileSink.beside(sink, suffix) as beside:
+            await sink.commit(b"", beside)
+
+    assert modes(folder) == {"file": 0o600, "file.one": 0o640, "file.two": 0o600}
+
+
+@pytest.mark.parametrize(("mode", "narrowed"), [(0o640, 0o600), (0o660, 0o600), (0o664, 0o644), (0o646, 0o646)])
+async def test_a_group_that_cannot_be_kept_gets_no_more_than_everybody(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int, narrowed: int
+) -> None:
+    (folder / "file").touch()
+    (folder / "file").chmod(mode)
+    monkeypatch.setattr(os, "fchown", failing(errno.EPERM))
+
+    async with FileSink(folder / "file", replace=True) as sink:
+        await sink.commit(b"")
+
+    assert stat.S_IMODE((folder / "file").stat().st_mode) == narrowed
+
+
+async def test_a_group_is_kept_where_the_owner_cannot_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "file").touch()
+    (folder / "file").chmod(0o640)
+    changes: list[tuple[int, int]] = []
+
+    def change(_: int, owner: int, group: int) -> None:
+        changes.append((owner, group))
+        if owner >= 0:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", change)
+
+    async with FileSink(folder / "file", replace=True) as sink:
+        await sink.commit(b"")
+
+    status = (folder / "file").stat()
+    assert changes[-1] == (-1, status.st_gid)
+    assert stat.S_IMODE(status.st_mode) == 0o640
+
+
+async def test_what_belongs_to_a_file_goes_where_a_link_to_the_file_leads(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (folder / "link").symlink_to(tmp_path / "real")
+
+    async with (
+        FileSink(folder / "link", replace=True, attached=[".proof"]) as sink,
+        FileSink.beside(sink, ".proof") as proof,
+    ):
+        await proof.append([b"proof"])
+        await sink.commit(b"", proof)
+
+    assert names(folder) == ["link"]
+    assert (tmp_path / "real.proof").read_bytes() == b"proof"
+
+
+async def test_what_stands_beside_a_link_and_would_be_of_another_file_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").touch()
+    (folder / "link").symlink_to(tmp_path / "real")
+    (folder / "link.proof").write_bytes(b"of the old file")
+
+    with pytest.raises(TargetUnusable, match=r"link\.proof: stands beside a link to .*real"):
+        async with FileSink(folder / "link", replace=True, attached=[".proof"]):
+            pytest.fail("entered")
+
+    (folder / "link.proof").unlink()
+    (folder / "link.proof").symlink_to(tmp_path / "real.proof")
+    async with FileSink(folder / "link", replace=True, attached=[".proof"]):
+        pass
+
+
+async def test_a_link_in_the_place_of_what_belongs_to_a_file_is_replaced_itself(folder: Path, tmp_path: Path) -> None:
+    (folder / "file").touch()
+    (tmp_path / "elsewhere").write_bytes(b"theirs")
+    (folder / "file.proof").symlink_to(tmp_path / "elsewhere")
+
+    async with (
+        FileSink(folder / "file", replace=True, attached=[".proof"]) as sink,
+        FileSink.beside(sink, ".proof") as proof,
+    ):
+        await proof.append([b"ours"])
+        await sink.commit(b"", proof)
+
+    assert not (folder / "file.proof").is_symlink()
+    assert (folder / "file.proof").read_bytes() == b"ours"
+    assert (tmp_path / "elsewhere").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "an empty name"),
+        ("folder/", "names a folder"),
+        ("a\0b", "NUL"),
+        ("\ud800", "encoding"),
+        ("n" * 256, "File name too long"),
+    ],
+)
+async def test_what_is_no_name_of_a_file_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, name: str, message: str, replace: bool
+) -> None:
+    monkeypatch.chdir(folder)
+
+    with pytest.raises(TargetUnusable, match=message):
+        async with FileSink(name, replace=replace):
+            pytest.fail("entered")
+
+    assert names(folder) == []
+
+
+async def test_short_writes_in_the_middle_are_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: pwrite(descriptor, data[:3], offset))
+
+    async with FileSink(folder / "file") as sink:
+        await sink.append([bytes(12)])
+        await sink.commit(b"0123456789")
+
+    assert (folder / "file").read_bytes() == b"0123456789\0\0"

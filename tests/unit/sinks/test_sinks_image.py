@@ -154,3 +154,30 @@ async def test_a_device_is_not_rolled() -> None:
 async def test_an_image_that_is_not_there_is_not_rolled(tmp_path: Path) -> None:
     with pytest.raises(TargetUnusable, match="No such file"):
         await StandingImage(tmp_path / "image").__aenter__()
+
+
+async def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, offset: pwrite(descriptor, data[:3], offset))
+
+    async with NewImage(tmp_path / "image") as image:
+        await image.write_at(2, b"0123456789")
+        await image.commit(b"")
+
+    assert (tmp_path / "image").read_bytes() == b"\0\x000123456789"
+
+
+async def test_a_marker_that_is_a_fifo_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "image").touch()
+    os.mkfifo(marker_path(tmp_path / "image"))
+
+    async with StandingImage(tmp_path / "image") as image:
+        with pytest.raises(SourceUnreadable, match="is a pipe"):
+            await image.begin("one")
+
+
+async def test_a_fifo_is_not_rolled(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "image")
+
+    with pytest.raises(TargetUnusable, match="no regular file"):
+        await StandingImage(tmp_path / "image").__aenter__()

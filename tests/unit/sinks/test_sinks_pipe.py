@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from asyncbackup.errors import TargetFull, TargetUnusable, TargetWriteFailed
-from asyncbackup.sinks import FileSink, NullSink, PipeSink, Sink
+from asyncbackup.sinks import FileSink, NullSink, PipeSink, Sink, is_fifo, open_fifo
+from tests.descriptors import open_descriptors
 from tests.waiting import turn, until
 
 PIPE_SIZE = 1 << 20
@@ -242,3 +243,55 @@ async def test_a_write_to_a_file_that_goes_on_when_it_is_cancelled_is_noted(tmp_
             await task
 
     assert caught.value.__notes__ == INCOMPLETE
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "fifo")
+    return tmp_path / "fifo"
+
+
+async def test_a_fifo_is_told_from_all_else(fifo: Path) -> None:
+    assert await is_fifo(fifo)
+    for other in (fifo.parent, fifo.parent / "missing", "", "a\0b", "n" * 300, "/dev/null"):
+        assert not await is_fifo(other)
+
+
+async def test_a_fifo_is_written_once_somebody_reads_it(fifo: Path) -> None:
+    async def write() -> None:
+        async with open_fifo(fifo) as sink:
+            await sink.append([b"data"])
+            await sink.commit(b"")
+
+    task = asyncio.create_task(write())
+    await turn()
+    assert not task.done()
+    assert await asyncio.to_thread(fifo.read_bytes) == b"data"
+    await task
+
+
+async def test_waiting_for_who_reads_a_fifo_can_be_cancelled(fifo: Path) -> None:
+    task = asyncio.create_task(open_fifo(fifo).__aenter__())
+    await turn()
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+
+
+async def test_what_is_no_fifo_any_more_is_not_written_as_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"theirs")
+    before = len(open_descriptors())
+
+    with pytest.raises(TargetUnusable, match="is no pipe any more"):
+        async with open_fifo(tmp_path / "file"):
+            pytest.fail("entered")
+
+    assert (tmp_path / "file").read_bytes() == b"theirs"
+    assert len(open_descriptors()) == before
+
+
+async def test_a_fifo_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TargetUnusable, match="missing: No such file"):
+        async with open_fifo(tmp_path / "missing"):
+            pytest.fail("entered")

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from asyncbackup.errors import SourceMissing, SourceUnreadable
-from asyncbackup.sinks.source import FileSource, PipeSource
+from asyncbackup.sinks.source import FileSource, PipeSource, open_source
+from tests.descriptors import open_descriptors
 from tests.waiting import turn
 
 
@@ -189,3 +190,83 @@ async def test_a_closed_descriptor_is_told_at_once(pipe: tuple[int, int]) -> Non
 
     with pytest.raises(SourceUnreadable, match="standard input: Bad file descriptor"):
         await PipeSource(closed).__aenter__()
+
+
+async def test_several_readers_wait_for_one_pipe_each_for_its_turn(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    parts = [bytearray(2) for _ in range(4)]
+    async with PipeSource(reader) as source:
+        waiting = [
+            asyncio.create_task(source.read_into(2 * place, memoryview(part)))
+            for place, part in reversed(list(enumerate(parts)))
+        ]
+        await turn()
+        os.write(writer, b"01234567")
+        assert [await task for task in waiting] == [2, 2, 2, 2]
+
+    assert b"".join(parts) == b"01234567"
+
+
+async def test_no_descriptor_stays_open_of_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    async with open_source(tmp_path / "fifo"):
+        pass
+    before = len(open_descriptors())
+
+    for path in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(SourceUnreadable):
+            async with FileSource(path):
+                pytest.fail("entered")
+    async with open_source(tmp_path / "fifo"):
+        pass
+
+    assert len(open_descriptors()) == before
+
+
+async def test_a_file_is_opened_as_a_file(file: Path) -> None:
+    async with open_source(file) as source:
+        assert source.size == 10
+        assert await source.peek(3) == b"012"
+
+
+async def test_a_fifo_is_read_once_somebody_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    async with open_source(path) as source:
+        assert source.size is None
+        task = asyncio.create_task(source.peek(10))
+        await turn()
+        assert not task.done()
+
+        await asyncio.to_thread(path.write_bytes, b"0123")
+
+        assert await task == b"0123"
+
+
+async def test_a_fifo_that_is_closed_unwritten_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    async with open_source(path) as source:
+        task = asyncio.create_task(source.peek(10))
+        await turn()
+        await asyncio.to_thread(path.write_bytes, b"")
+
+        assert await task == b""
+
+
+async def test_waiting_for_who_writes_a_fifo_can_be_cancelled(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    async with open_source(tmp_path / "fifo") as source:
+        task = asyncio.create_task(source.peek(1))
+        await turn()
+        task.cancel()
+        await asyncio.wait([task])
+
+    assert task.cancelled()
+
+
+async def test_the_end_of_a_pipe_that_the_shell_made_is_read_by_its_name() -> None:
+    reader = piped(b"0123")
+    async with open_source(f"/dev/fd/{reader}") as source:
+        assert await source.peek(10) == b"0123"
+    os.close(reader)
