@@ -7,8 +7,9 @@ import random
 from asyncbackup import Cluster, Volume
 from asyncbackup.client.objects import READ_SIZE
 from asyncbackup.sheep import Store
+from asyncbackup.wire import messages
 from asyncbackup.wire.constants import SECTOR_SIZE
-from asyncbackup.wire.inode import Inode
+from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, Inode
 from asyncbackup.wire.oid import inode_oid
 
 SHIFT = 20
@@ -51,6 +52,14 @@ async def content_of(cluster: Cluster, name: str, snapshot: str | None) -> dict[
             await cluster.read_object(owner << 32 | idx, memoryview(buffer))
             content[idx] = bytes(buffer)
     return content
+
+
+async def delete_as_dog(cluster: Cluster, name: str) -> None:
+    """Delete a working VDI in dog's way: clear the owner table, so that its objects go, and then the name."""
+    inode = await cluster.find_vdi(name)
+    table = bytes(ENTRY_SIZE * inode.object_count)
+    await cluster.write_object(inode_oid(inode.vdi_id), table, TABLE_OFFSET, copies=inode.nr_copies)
+    await cluster.expect_success(messages.delete_vdi(name), "deleting it")
 
 
 def rewrite_inode(store: Store, inode: Inode) -> None:

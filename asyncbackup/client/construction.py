@@ -4,10 +4,15 @@ The law of this module:
 
 - The VDI carries the tag ``UNFINISHED_TAG`` from its creation to the end of ``publish``. Whatever ends this process in
   between, even without notice, leaves that to be seen by ``asyncbackup vdi list`` and ``dog vdi list``.
-- Objects come first. The owner table is written when all are there, in few pieces: until then a fresh VDI reads as
-  zeros, and a clone as its base.
-- Only entries that change are written. A server of 1.0 resets the reference counts of all entries in the range of a
-  write, and those of an inherited object would be lost (``gateway_write_obj`` in sheep/gateway.c).
+- The owner table names an object before the object is created, never after it. Deleting the VDI, with our ``remove`` or
+  with dog, frees what the table names, so that a process that was killed leaves nothing that nobody could free. Until
+  the end the table may name objects that are not there yet; a guest would find them missing.
+- What the table was told cannot be taken back where the entry was inherited: with the entry went the reference to the
+  object of the base. So only objects that will surely come are named ahead.
+- Only entries that change are written, or those between them that are nobody's. A server of 1.0 resets the reference
+  counts of all entries in the range of a write, and those of an inherited object would be lost: deleting the VDI would
+  then remove the object of the base (``gateway_write_obj`` in sheep/gateway.c).
+- ``remove`` clears the table last, so that it can be repeated from wherever it ended.
 """
 
 from __future__ import annotations
@@ -16,7 +21,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+import anyio
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncbackup.client import policy
 from asyncbackup.client.cluster import Cluster
@@ -37,7 +44,13 @@ from asyncbackup.wire.messages import Bytes, Request
 UNFINISHED_TAG: Final = "unfinished restore"
 
 _ENTRIES_TO_CLEAR: Final = 1024
-"""Entries cleared in a request: a server of 1.0 answers only when it has counted down the references of each."""
+"""Entries cleared in a request: a server of 1.0 counts down the references of each."""
+
+_OBJECTS_AHEAD: Final = 256
+"""Objects named ahead at a time: few requests for many objects, and little in vain where the restore fails early."""
+
+_ENTRIES_BETWEEN: Final = 1024
+"""Entries that are nobody's and are written together with those on both sides: 4 KiB cost less than a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +82,35 @@ class Parent:
 class NewVdi:
     """Made by ``create``."""
 
-    def __init__(self, cluster: Cluster, inode: Inode, parent: Parent | None) -> None:
+    def __init__(self, cluster: Cluster, inode: Inode, parent: Parent | None, expected: Owners | None) -> None:
         self.inode = inode
         self._cluster = cluster
         self._parent = parent
         inherited = parent.owners if parent else np.zeros(0, np.uint32)
-        self._inherited = np.zeros(max(inode.object_count, len(inherited)), np.uint32)
-        self._inherited[: len(inherited)] = inherited
-        self._owners = self._inherited.copy()
+        self._owners = np.zeros(max(inode.object_count, len(inherited)), np.uint32)
+        """What the table says."""
+        self._owners[: len(inherited)] = inherited
+        self._beneath = self._owners.copy()
+        """Who owns what lies beneath our objects, and is to stay where we have none."""
         if parent and parent.keep is not None:
-            self._owners[parent.keep :] = 0
+            self._beneath[parent.keep :] = 0
+        self._expected = np.zeros(0, np.uint32) if expected is None else expected
+        self._awaited: set[int] = set()
+        self._naming = anyio.Lock()
+        self._created = np.zeros(len(self._owners), bool)
 
     @classmethod
-    async def create(cls, cluster: Cluster, name: str, shape: Shape, parent: Parent | None = None) -> NewVdi:
+    async def create(
+        cls,
+        cluster: Cluster,
+        name: str,
+        shape: Shape,
+        parent: Parent | None = None,
+        expected: Owners | None = None,
+    ) -> NewVdi:
         """Make VDI ``name``, fresh or as a clone of ``parent``. Raises VdiExists, and Incompatible.
+
+        ``expected``: the indices of all objects that will be created, ascending, u32 each; None where nobody knows.
 
         Cancelled: it may be made or not, so this should be shielded.
         """
@@ -92,14 +120,17 @@ class NewVdi:
         if reply.result is not Result.SUCCESS:
             raise RequestFailed(f"creating VDI {name!r}", reply.result, reply.result.meaning)
         inode = await cluster.read_inode(cluster.vdi_id_of(reply))
-        return cls(cluster, inode, parent)
+        return cls(cluster, inode, parent, expected)
 
     async def check_inherited(self) -> None:
-        """Raise SnapshotChanged if a clone did not get the owners that its parent was read with: it was deleted."""
+        """Raise SnapshotChanged if a clone did not get the owners that its parent was read with: it was deleted.
+
+        To be called before the first object is created.
+        """
         if self._parent is None:
             return
-        owners = await self._cluster.read_owners(self.inode.vdi_id, len(self._inherited))
-        differing = int(np.count_nonzero(owners != self._inherited))
+        owners = await self._cluster.read_owners(self.inode.vdi_id, len(self._owners))
+        differing = int(np.count_nonzero(owners != self._owners))
         if differing:
             raise SnapshotChanged(
                 f"VDI {self._parent.inode.name!r} snapshot {self._parent.inode.snap_id}",
@@ -123,9 +154,10 @@ class NewVdi:
         )
 
     async def create_object(self, idx: int, data: Bytes, offset: int) -> None:
-        """Write the first bytes of an object; the others are the base's."""
-        owner = int(self._owners[idx])
-        self._owners[idx] = self.inode.vdi_id
+        """Write the first bytes of an object; the others are the base's. The table names it before."""
+        await self._name(idx)
+        self._created[idx] = True
+        beneath = int(self._beneath[idx])
         # Where nothing of the base is left, a server of 1.0 is spared a copy of the object in memory.
         is_partial = len(data) < self.inode.object_size
         await self._cluster.create_object(
@@ -134,8 +166,22 @@ class NewVdi:
             offset,
             copies=self.inode.nr_copies,
             policy=self.inode.copy_policy,
-            cow_oid=oid.data_oid(owner, idx) if owner and is_partial else 0,
+            cow_oid=oid.data_oid(beneath, idx) if beneath and is_partial else 0,
         )
+
+    async def _name(self, idx: int) -> None:
+        """Have the table name object ``idx``, along with those that are waited for too and those that come next."""
+        if self._owners[idx] == self.inode.vdi_id:
+            return
+        self._awaited.add(idx)
+        async with self._naming:
+            if self._owners[idx] == self.inode.vdi_id:
+                return
+            awaited = np.array(sorted(self._awaited), np.uint32)
+            self._awaited.clear()
+            next_ = np.searchsorted(self._expected, awaited[0])
+            indices = np.union1d(awaited, self._expected[next_ : next_ + _OBJECTS_AHEAD])
+            await self._set_entries(indices[self._owners[indices] != self.inode.vdi_id], self.inode.vdi_id)
 
     async def write_object(self, idx: int, data: Bytes, offset: int) -> None:
         """Write more bytes of an object that was created."""
@@ -148,25 +194,40 @@ class NewVdi:
         )
 
     async def publish(self) -> None:
-        """Name the owner of all objects written, and take the mark off."""
-        await for_each(self._runs(), self._write_run)
+        """Take out of the table what the base has no more, and take the mark off.
+
+        Raises Incompatible if an object was expected, and named, but not created.
+        """
+        ours = self._owners == self.inode.vdi_id
+        if len(missing := np.flatnonzero(ours & ~self._created)):
+            raise Incompatible(
+                f"object {missing[0]} was to come, and did not: was a backup changed while it was read? Try again"
+            )
+        await self._set_entries(np.flatnonzero(~ours & (self._owners != self._beneath)), 0)
         await self._tag("")
 
-    def _runs(self) -> Iterable[tuple[int, int]]:
-        """Give the ranges of entries to write: in a clone the changed ones alone, and otherwise one."""
-        changed = np.flatnonzero(self._owners != self._inherited)
-        if not len(changed):
-            return ()
-        if not self._inherited.any():
-            return ((int(changed[0]), int(changed[-1]) + 1),)
-        ends = np.flatnonzero(np.diff(changed) != 1)
-        starts = changed[np.concatenate(([0], ends + 1))]
-        stops = changed[np.concatenate((ends, [len(changed) - 1]))] + 1
-        return zip(starts.tolist(), stops.tolist(), strict=True)
+    async def _set_entries(self, indices: NDArray[np.integer], owner: int) -> None:
+        """Write ``owner`` into the entries at ``indices``, ascending."""
 
-    async def _write_run(self, run: tuple[int, int]) -> None:
-        start, stop = run
-        await self._write_inode(entry_offset(start), self._owners[start:stop].astype("<u4").tobytes())
+        async def write(run: NDArray[np.integer]) -> None:
+            start, stop = int(run[0]), int(run[-1]) + 1
+            # Those in between are nobody's.
+            entries = np.zeros(stop - start, "<u4")
+            entries[run - start] = owner
+            await self._write_inode(entry_offset(start), entries.tobytes())
+
+        if len(indices):
+            await for_each(self._runs(indices), write)
+            self._owners[indices] = owner
+
+    def _runs(self, indices: NDArray[np.integer]) -> list[NDArray[np.integer]]:
+        """Divide ``indices`` where entries lie between that somebody has, or many."""
+        first = int(indices[0])
+        owned = self._owners[first : int(indices[-1]) + 1] != 0
+        owned[indices - first] = False
+        owned_before = np.cumsum(owned)[indices - first]
+        ends = (np.diff(owned_before) != 0) | (np.diff(indices) > _ENTRIES_BETWEEN)
+        return np.split(indices, np.flatnonzero(ends) + 1)
 
     async def remove(self, cluster: Cluster) -> None:
         """Delete the VDI and all that was written for it, through ``cluster``, whose connections must be good.
@@ -174,9 +235,11 @@ class NewVdi:
         Raises RequestFailed if something stays, and ClusterError.
         """
         self._cluster = cluster
-        owners = await cluster.read_owners(self.inode.vdi_id, len(self._owners))
-        await for_each(self._entries_in_use(owners), self._clear_entries)
-        await for_each(np.flatnonzero(self._owners == self.inode.vdi_id).tolist(), self._remove_object)
+        table = await cluster.read_owners(self.inode.vdi_id, len(self._owners))
+        # Somebody else who deleted the VDI meanwhile has cleared the table, and our last objects came behind him.
+        ours = np.flatnonzero((table == self.inode.vdi_id) | self._created)
+        await for_each(ours.tolist(), self._remove_object)
+        await for_each(self._entries_in_use(table), self._clear_entries)
         # By name is the only way to delete; somebody else may have deleted it, or made another of this name, meanwhile.
         try:
             if (await cluster.find_vdi(self.inode.name)).vdi_id != self.inode.vdi_id:
@@ -199,7 +262,7 @@ class NewVdi:
     async def _remove_object(self, idx: int) -> None:
         object_id = oid.data_oid(self.inode.vdi_id, idx)
         reply = await self._cluster.call(messages.remove_object(object_id))
-        # Its creation may have failed, and the server removes what an entry that was cleared named.
+        # Its creation may have failed, or never have begun.
         if reply.result not in (Result.SUCCESS, Result.NO_OBJ):
             raise RequestFailed(f"removing object {object_id:016x}", reply.result, reply.result.meaning)
 

@@ -82,12 +82,16 @@ _TOLD: Final = 1024
 """Objects after which a survey tells of itself again: it takes some thousand a second."""
 
 
-async def survey(chain: Chain, on_progress: OnProgress | None = None) -> Survey:
-    """Go through all headers of a chain of files. Raises BackupDamaged."""
+async def survey(
+    chain: Chain, on_progress: OnProgress | None = None, on_object: Callable[[int], object] | None = None
+) -> Survey:
+    """Go through all headers of a chain of files; ``on_object`` gets each object's index. Raises BackupDamaged."""
     objects, last_idx = 0, -1
     async with aclosing(chain.groups()) as groups:
         async for group in groups:
             if on_progress is not None and objects % _TOLD == 0:
                 on_progress(Progress(objects, None, 0, is_checking=True))
             objects, last_idx = objects + 1, group.idx
+            if on_object is not None:
+                on_object(group.idx)
     return Survey(objects, last_idx)

@@ -6,12 +6,14 @@ import asyncio
 import math
 import os
 import time
+from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Final
 
 import anyio
+import numpy as np
 
 from asyncbackup.client import Cluster, connect
 from asyncbackup.client.cluster import Snapshot
@@ -34,7 +36,7 @@ from asyncbackup.errors import (
     VdiExists,
     single_error,
 )
-from asyncbackup.wire.inode import Inode
+from asyncbackup.wire.inode import Inode, Owners
 
 _GRACE_S: Final = 3.0
 """Seconds for writes under way to be answered once the restore has failed: what is unanswered may be done later."""
@@ -95,11 +97,11 @@ async def restore(
         async with open_chain(backups, chain_options) as chain:
             clone_of = await _find_base(cluster, chain, base, base_vdi)
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
-            planned = await _judge(chain, shape, on_progress)
+            expected = await _judge(chain, shape, on_progress)
             if await cluster.has_vdi(to):
                 raise VdiExists(to)
-            meter = Meter(ReplayCounts(planned), on_progress)
-            job = _Job(cluster, chain, clone_of, shape, options or BackupOptions(), meter, check_base)
+            meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
+            job = _Job(cluster, chain, clone_of, shape, expected, options or BackupOptions(), meter, check_base)
             new = await job.run(to)
             return RestoreSummary(
                 vdi=to,
@@ -154,16 +156,17 @@ def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
     return Shape(chain.size, object_size)
 
 
-async def _judge(chain: Chain, shape: Shape, on_progress: OnProgress | None) -> int | None:
+async def _judge(chain: Chain, shape: Shape, on_progress: OnProgress | None) -> Owners | None:
     """Read all headers, if they can be read twice: what is damaged is not begun. Raises Incompatible, BackupDamaged.
 
-    Gives the count of objects, if it is known.
+    Gives the indices of the objects, u32 each, if they are known.
     """
     if any(reader.size is None for reader in chain.readers):
         return None
-    found = await survey(chain, on_progress)
+    indices = array("I")
+    found = await survey(chain, on_progress, indices.append)
     _check_fits(found.last_idx, shape)
-    return found.objects
+    return np.array(indices, np.uint32)
 
 
 def _check_fits(idx: int, shape: Shape) -> None:
@@ -179,6 +182,8 @@ class _Job:
     chain: Chain
     clone_of: SnapshotBase | None
     shape: Shape
+    expected: Owners | None
+    """The indices of all objects to come, where they are known."""
     options: BackupOptions
     meter: Meter
     check_base: bool
@@ -204,9 +209,9 @@ class _Job:
 
     async def _create(self, name: str) -> NewVdi:
         if self.clone_of is None:
-            return await NewVdi.create(self.cluster, name, self.shape)
+            return await NewVdi.create(self.cluster, name, self.shape, expected=self.expected)
         parent = Parent(self.clone_of.inode, self.clone_of.owners, self.chain.spans())
-        return await NewVdi.create(self.cluster, name, self.shape, parent)
+        return await NewVdi.create(self.cluster, name, self.shape, parent, self.expected)
 
     def _base(self) -> Base:
         if self.clone_of is None:

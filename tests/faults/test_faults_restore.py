@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from asyncbackup import BackupOptions, ClientOptions, Volume, backup, connect, restore
+from asyncbackup import ClientOptions, Volume, backup, connect, restore
 from asyncbackup.client.construction import UNFINISHED_TAG
 from asyncbackup.errors import ClusterError, ConnectionLost, LeftUnfinished, RequestFailed
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
@@ -22,8 +23,9 @@ from asyncbackup.sheep.faults import Error, Reset, Stall
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.messages import ObjectBody, RequestHeader
 from asyncbackup.wire.oid import is_data
-from tests.disks import OBJECT, SHIFT, noise
+from tests.disks import OBJECT, SHIFT, delete_as_dog, noise
 from tests.faults.test_faults_cancellation import WAYS, Cancel, run_cancelled
+from tests.property.test_restore import working_image
 from tests.waiting import until
 
 OPTIONS = ClientOptions(connections=2, request_timeout_s=10)
@@ -89,24 +91,24 @@ async def test_a_restore_cancelled_at_any_step_leaves_nothing(
     backed: Backed, wanted: dict[str, Any], cancel: Cancel
 ) -> None:
     before = backed.data_objects()
-    async with Sheep(backed.store) as sheep:
+    async with Sheep(backed.store) as sheep, connect(sheep.host, sheep.port, OPTIONS) as cluster:
+        expected = await working_image(cluster, "disk")
 
         async def work() -> None:
-            async with connect(sheep.host, sheep.port, OPTIONS) as cluster:
-                await restore(cluster, to="new", options=BackupOptions(memory=1 << 20), **wanted)
+            await restore(cluster, to="new", **wanted)
 
-        at = 0
-        while await run_cancelled(cancel, work, at) and not await has_new(sheep):
+        for at in itertools.count():
+            was_cut = await run_cancelled(cancel, work, at)
+
+            # Cancelled in one of its last steps it is complete.
+            if not was_cut or await cluster.has_vdi("new"):
+                assert (await cluster.find_vdi("new")).tag == "", at
+                assert await working_image(cluster, "new") == expected, at
+                await delete_as_dog(cluster, "new")
             assert backed.data_objects() == before, at
-            # Every step of the beginning, and then every third: there are hundreds, and each is a whole restore.
-            at += 1 if at < 40 else 3
-        async with connect(sheep.host, sheep.port) as cluster:
-            assert (await cluster.find_vdi("new")).tag == ""
-
-
-async def has_new(sheep: Sheep) -> bool:
-    async with connect(sheep.host, sheep.port) as cluster:
-        return await cluster.has_vdi("new")
+            if not was_cut:
+                break
+        assert [inode.name for inode in (await cluster.list_vdis()).sound] == ["disk"] * 3
 
 
 REMOVAL_FAULTS = {
@@ -167,10 +169,11 @@ def start(sheep: Sheep, backed: Backed) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ})
 
 
-async def test_kill_9_leaves_a_vdi_that_is_plainly_unfinished(
+async def test_kill_9_leaves_a_vdi_that_is_plainly_unfinished_and_names_its_objects(
     backed: Backed, stalling: tuple[Sheep, asyncio.Event]
 ) -> None:
     sheep, came = stalling
+    before = backed.data_objects()
     process = start(sheep, backed)
     async with asyncio.timeout(20):
         await came.wait()
@@ -182,7 +185,9 @@ async def test_kill_9_leaves_a_vdi_that_is_plainly_unfinished(
     async with connect(sheep.host, sheep.port) as cluster:
         inode = await cluster.find_vdi("new")
         assert inode.tag == UNFINISHED_TAG
-        assert not (await cluster.read_owners(inode.vdi_id, 3)).any()
+        assert backed.data_objects() > before
+        await delete_as_dog(cluster, "new")
+    assert backed.data_objects() == before
 
 
 async def test_ctrl_c_takes_the_vdi_back(backed: Backed, stalling: tuple[Sheep, asyncio.Event]) -> None:

@@ -3,16 +3,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
-from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Shape
+from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape
 from asyncbackup.errors import ErasureCodingUnknown, Incompatible, RequestFailed, VdiExists, VdiNotFound
 from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
-from asyncbackup.wire import messages
 from asyncbackup.wire.constants import Opcode, Result
-from asyncbackup.wire.oid import is_data
-from tests.disks import OBJECT, OBJECTS, SHIFT, noise
+from asyncbackup.wire.inode import TABLE_OFFSET, Inode, Owners
+from asyncbackup.wire.oid import inode_oid, is_data
+from tests.disks import OBJECT, OBJECTS, SHIFT, delete_as_dog, noise
 
 SHAPE = Shape(OBJECTS * OBJECT, OBJECT)
 QUICK = ClientOptions(connections=1, request_timeout_s=10, retry_delay_s=0)
@@ -102,11 +103,87 @@ async def test_a_removed_vdi_leaves_nothing() -> None:
         assert not data_objects(store)
 
 
+async def test_a_vdi_of_many_objects_is_removed_whole() -> None:
+    store, count = MemoryStore(), 2500
+    every_third = np.arange(0, count, 3, dtype=np.uint32)
+    async with served(store) as (_, cluster):
+        new = await NewVdi.create(cluster, "new", Shape(count * OBJECT, OBJECT), expected=every_third)
+        await new.mark()
+        for idx in every_third.tolist():
+            await new.create_object(idx, bytes(512), 0)
+        assert len(data_objects(store)) == len(every_third)
+
+        await new.remove(cluster)
+
+        # A server of 1.0 keeps an inode that still names objects.
+        assert not (await cluster.read_owners(new.inode.vdi_id, count)).any()
+        assert not await cluster.has_vdi("new")
+    assert not data_objects(store)
+
+
+async def test_objects_are_named_some_ahead_in_one_request(cluster: Cluster) -> None:
+    count = 700
+    new = await NewVdi.create(
+        cluster, "new", Shape(count * OBJECT, OBJECT), expected=np.arange(0, count, 2, dtype=np.uint32)
+    )
+
+    await new.create_object(0, bytes(512), 0)
+
+    named = np.flatnonzero(await cluster.read_owners(new.inode.vdi_id, count))
+    assert named.tolist() == list(range(0, 512, 2))
+
+
+async def test_entries_of_others_are_never_written(cluster: Cluster, sheep: Sheep) -> None:
+    owners = np.array([5, 5, 0, 5, 0, 0, 5, 5], np.uint32)
+    base = await make_base(cluster, owners)
+    requests = sheep.requests
+    before = requests[Opcode.WRITE_OBJ]
+    new = await NewVdi.create(
+        cluster, "new", SHAPE, Parent(base, owners), expected=np.array([0, 1, 4, 5, 7], np.uint32)
+    )
+
+    await new.create_object(0, bytes(OBJECT), 0)
+
+    own = new.inode.vdi_id
+    assert (await cluster.read_owners(own, OBJECTS)).tolist() == [own, own, 0, 5, own, own, 5, own]
+    # 0 and 1, 4 and 5, 7: between them are entries of the base.
+    assert requests[Opcode.WRITE_OBJ] - before == 3
+
+
+async def test_an_object_that_was_named_and_did_not_come_is_an_error(cluster: Cluster) -> None:
+    new = await NewVdi.create(cluster, "new", SHAPE, expected=np.array([0, 1, 2], np.uint32))
+    await new.mark()
+    for idx in (0, 2):
+        await new.create_object(idx, bytes(512), 0)
+
+    with pytest.raises(Incompatible, match="object 1 was to come, and did not"):
+        await new.publish()
+
+    assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG
+
+
+async def test_an_old_cluster_deletes_by_its_old_request() -> None:
+    async with served(MemoryStore(), release=Release.V0_4) as (sheep, cluster):
+        new = await NewVdi.create(cluster, "new", Shape(1 << 22, 1 << 22))
+
+        await new.remove(cluster)
+
+        assert not await cluster.has_vdi("new")
+        assert (sheep.requests[Opcode.DEL_VDI_OLD], sheep.requests[Opcode.DEL_VDI]) == (1, 0)
+
+
+async def make_base(cluster: Cluster, owners: Owners) -> Inode:
+    """Make a VDI whose objects are somebody's."""
+    vdi_id = await cluster.create_vdi("base", OBJECTS * OBJECT, block_size_shift=SHIFT)
+    await cluster.write_object(inode_oid(vdi_id), owners.tobytes(), TABLE_OFFSET, copies=1)
+    return await cluster.find_vdi("base")
+
+
 async def test_a_vdi_that_somebody_else_made_in_its_place_is_not_removed() -> None:
     store = MemoryStore()
     async with served(store) as (sheep, cluster):
         new = await make_unfinished(cluster)
-        await cluster.expect_success(messages.delete_vdi("new"), "deleting it")
+        await delete_as_dog(cluster, "new")
         other = await cluster.create_vdi("new", OBJECT, block_size_shift=SHIFT)
         deleted = sheep.requests[Opcode.DEL_VDI]
 
@@ -122,7 +199,20 @@ async def test_a_vdi_that_somebody_else_deleted_needs_no_removal() -> None:
     store = MemoryStore()
     async with served(store) as (_, cluster):
         new = await make_unfinished(cluster)
-        await cluster.expect_success(messages.delete_vdi("new"), "deleting it")
+        await delete_as_dog(cluster, "new")
+
+        await new.remove(cluster)
+
+        assert not data_objects(store)
+
+
+async def test_objects_that_came_after_somebody_else_deleted_their_vdi_are_removed() -> None:
+    store = MemoryStore()
+    async with served(store) as (_, cluster):
+        new = await NewVdi.create(cluster, "new", SHAPE, expected=np.array([0, 1], np.uint32))
+        await new.create_object(0, noise(0, OBJECT), 0)
+        await delete_as_dog(cluster, "new")
+        await new.create_object(1, noise(1, OBJECT), 0)
 
         await new.remove(cluster)
 

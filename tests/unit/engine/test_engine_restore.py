@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
+import numpy as np
 import pytest
 
 from asyncbackup import BackupOptions, ChainOptions, Cluster, Dialect, Volume, backup, connect, restore
@@ -30,12 +31,14 @@ from asyncbackup.errors import (
 )
 from asyncbackup.format import RecordHeader
 from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
+from asyncbackup.sheep.volumes import owners_of
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import SECTOR_SIZE, Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, TAG_OFFSET
 from asyncbackup.wire.messages import ObjectBody, RequestHeader, VdiBody
-from asyncbackup.wire.oid import INODE_BIT, inode_oid, vdi_of
+from asyncbackup.wire.oid import INODE_BIT, index_of, inode_oid, vdi_of
 from tests.disks import OBJECT, OBJECTS, SHIFT, make_disk, noise
+from tests.property.test_export_merge import Discard, Resize, Step, Write, go, live
 from tests.property.test_restore import working_image
 from tests.streams import standard_input
 
@@ -108,14 +111,68 @@ async def test_a_full_backup_becomes_a_vdi_of_the_same_size(backed: Backed) -> N
     assert summary.vdi_id == f"{inode.vdi_id:x}"
 
 
-async def test_the_owner_table_of_a_fresh_vdi_is_written_in_one_piece_behind_all_objects(backed: Backed) -> None:
+async def test_the_owner_table_of_a_fresh_vdi_is_written_in_one_piece_ahead_of_all_objects(backed: Backed) -> None:
     summary = await restore(backed.cluster, backed.files, "new")
 
     offsets = backed.offsets_written(int(summary.vdi_id, 16))
     assert offsets == [TAG_OFFSET, TABLE_OFFSET, TAG_OFFSET]
     kinds = [each.opcode for each in backed.requests if each.opcode in {Opcode.CREATE_AND_WRITE_OBJ, Opcode.WRITE_OBJ}]
     created = kinds.count(Opcode.CREATE_AND_WRITE_OBJ)
-    assert kinds == [Opcode.WRITE_OBJ, *[Opcode.CREATE_AND_WRITE_OBJ] * created, Opcode.WRITE_OBJ, Opcode.WRITE_OBJ]
+    assert kinds == [Opcode.WRITE_OBJ, Opcode.WRITE_OBJ, *[Opcode.CREATE_AND_WRITE_OBJ] * created, Opcode.WRITE_OBJ]
+
+
+class Ownership:
+    """Watches a server: which objects came when the table did not name them, and how many it names ahead."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+        self.created = 0
+        self.unnamed: list[int] = []
+        self.most_ahead = 0
+
+    def __call__(self, request: RequestHeader) -> None:
+        if request.opcode != Opcode.CREATE_AND_WRITE_OBJ:
+            return
+        oid = ObjectBody.unpack(request.body).oid
+        inode = self.store.get(inode_oid(vdi_of(oid)))
+        assert inode is not None
+        named = np.flatnonzero(owners_of(inode) == vdi_of(oid)).tolist()
+        if index_of(oid) not in named:
+            self.unnamed.append(index_of(oid))
+        self.most_ahead = max(self.most_ahead, len(named) - self.created)
+        self.created += 1
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20])
+async def test_every_object_is_named_before_it_is_created(backed: Backed, memory: int) -> None:
+    watch, options = Ownership(backed.store), BackupOptions(memory=memory)
+    async with failing(backed.store, on_request=watch) as (_, cluster):
+        await restore(cluster, backed.files, "new", options=options)
+        await restore(cluster, [backed.increment], "clone", base="a", options=options)
+
+    assert watch.created == 7 + 5
+    assert not watch.unnamed
+
+
+async def test_of_a_pipe_only_objects_that_have_come_are_named(backed: Backed) -> None:
+    count, in_flight = 40, 3
+    watch = Ownership(backed.store)
+    async with failing(backed.store, on_request=watch) as (_, cluster):
+        with standard_input(of_sectors(*range(0, 2 * count, 2))):
+            await restore(
+                cluster,
+                ["-"],
+                "new",
+                chain_options=ChainOptions(Dialect.DOG, OBJECT, 2 * count * OBJECT),
+                options=BackupOptions(in_flight=in_flight),
+            )
+        inode = await cluster.find_vdi("new")
+        owners = (await cluster.read_owners(inode.vdi_id, 2 * count)).tolist()
+
+    assert watch.created == count
+    assert not watch.unnamed
+    assert watch.most_ahead <= in_flight
+    assert owners == [inode.vdi_id, 0] * count
 
 
 async def test_of_a_clone_only_changed_entries_are_written(backed: Backed) -> None:
@@ -123,13 +180,40 @@ async def test_of_a_clone_only_changed_entries_are_written(backed: Backed) -> No
 
     entries = [offset for offset in backed.offsets_written(int(summary.vdi_id, 16)) if offset >= TABLE_OFFSET]
     # Objects 1 to 3 in one run, 5 and 6 in another: 0 and 4 stay the base's.
-    assert entries == [TABLE_OFFSET + 4 * 1, TABLE_OFFSET + 4 * 5]
+    assert sorted(entries) == [TABLE_OFFSET + 4 * 1, TABLE_OFFSET + 4 * 5]
     inode = await backed.cluster.find_vdi("clone")
     base = await backed.cluster.find_vdi("disk", "a")
     owners = (await backed.cluster.read_owners(inode.vdi_id, OBJECTS)).tolist()
     own, inherited = inode.vdi_id, base.vdi_id
     assert owners == [inherited, own, own, own, inherited, own, own, 0]
     assert inode.parent_vdi_id == base.vdi_id
+
+
+async def test_what_an_increment_grew_is_restored_on_its_base(tmp_path: Path) -> None:
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
+        whole = Write(0, 3 * OBJECT // SECTOR_SIZE, 1)
+        tags = await live(cluster, OBJECT, [[whole], [Resize(3 * OBJECT), whole]])
+        way = await go(cluster, tmp_path, tags, BackupOptions())
+
+        await restore(cluster, way.files[1:], "grown", base=tags[0])
+
+        assert await working_image(cluster, "grown") == way.images[-1]
+
+
+async def test_what_was_behind_the_end_in_between_is_not_the_base_s(tmp_path: Path) -> None:
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
+        sectors = OBJECT // SECTOR_SIZE
+        history: list[list[Step]] = [
+            [Write(0, sectors, 1)],
+            [Resize(3 * OBJECT), Write(sectors, 2 * sectors, 2)],
+            [Write(sectors, sectors // 2, 0), Discard(2)],
+        ]
+        small, base, last = await live(cluster, OBJECT, history)
+        way = await go(cluster, tmp_path, [base, small, last], BackupOptions())
+
+        await restore(cluster, way.files[1:], "clone", base=base)
+
+        assert await working_image(cluster, "clone") == way.images[-1]
 
 
 async def test_the_vdi_is_marked_before_its_first_object(backed: Backed) -> None:
