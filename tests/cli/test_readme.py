@@ -66,6 +66,36 @@ async def test_the_cycle_works_on_a_real_cluster(tmp_path: Path) -> None:
         assert (tmp_path / "vm.img").read_bytes() == wanted
 
 
+async def test_the_python_runs_when_it_is_pasted_into_a_file(tmp_path: Path) -> None:
+    (found,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
+        await guest.live(cluster, guest.DAYS[:2], say=lambda _: None)
+        pasted = tmp_path / "pasted.py"
+        pasted.write_text(
+            replace_each(
+                found,
+                {
+                    '"10.0.0.5"': f'"{sheep.host}", {sheep.port}',
+                    '"vm1"': f'"{guest.VDI}"',
+                    "/backup/": f"{tmp_path}/",
+                },
+            )
+        )
+        done = await anyio.run_process([sys.executable, "-W", "error", str(pasted)], check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert re.fullmatch(rb"13 objects differ, [0-9]+ bytes written\n", done.stdout)
+    assert (tmp_path / "vm1.tuesday").exists()
+
+
+def replace_each(text: str, pairs: dict[str, str]) -> str:
+    """Replace what is of the example alone; each has to be there."""
+    for old, new in pairs.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
 async def check_cycle(folder: Path, port: int) -> None:
     """Compare the image and the restored VDI with a full backup of the last snapshot."""
     async with connect("127.0.0.1", port) as cluster:
