@@ -27,24 +27,52 @@ from asyncbackup.errors import ManifestUnplaced
 from asyncbackup.format import Dialect
 
 
-@click.command("backup", cls=Verb, context_settings=CONTEXT)
+@click.command(
+    "backup",
+    cls=Verb,
+    context_settings=CONTEXT,
+    examples=[
+        "asyncbackup backup -s monday vm1 /backup/vm1.monday",
+        "asyncbackup backup -s tuesday -F monday vm1 /backup/vm1.tuesday",
+    ],
+)
 @click.argument("vdi")
 @click.argument("file", type=PATH)
-@click.option("-s", "--snapshot", callback=snapshot_name, help="What to back up: a snapshot's id (all digits) or tag.")
-@click.option("-F", "--from", "--base", "base", callback=snapshot_name, help="Only what differs from this snapshot.")
+@click.option(
+    "-s",
+    "--snapshot",
+    metavar="SNAPSHOT",
+    callback=snapshot_name,
+    help="The snapshot to back up: its tag, or its id, which is all digits.",
+)
+@click.option(
+    "-F",
+    "--from",
+    "--base",
+    "base",
+    metavar="SNAPSHOT",
+    callback=snapshot_name,
+    help="Back up only what changed since this older snapshot of VDI: an increment.",
+)
 @cluster_options
-@click.option("--live", is_flag=True, help="Back up the working VDI instead of a snapshot: no point in time.")
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Back up the VDI as it is now instead of a snapshot. If it is written meanwhile, that is no point in time.",
+)
 @click.option(
     "--format",
     "dialect",
     type=click.Choice([dialect.value for dialect in Dialect]),
-    help="The format to write.  [default: collie; dog to a pipe]",
+    help="Write this format. collie needs a file, and dog can go to a pipe.  [default: collie; dog to a pipe]",
 )
 @connection_options
 @window_options
-@click.option("--manifest", type=PATH, help="Where the manifest goes if FILE is `-` or a FIFO.  [default: nowhere]")
-@click.option("--no-manifest", is_flag=True, help="Write no FILE.manifest.")
-@click.option("--force", is_flag=True, help="Replace FILE, once the new backup is complete.")
+@click.option(
+    "--manifest", type=PATH, help="Write the manifest to this file, if FILE is `-` or a FIFO.  [default: write none]"
+)
+@click.option("--no-manifest", is_flag=True, help="Do not write FILE.manifest. Then nothing proves the backup later.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists, once the new backup is complete.")
 @quiet_option
 @json_option
 def command(
@@ -67,10 +95,10 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Back up snapshot -s of VDI into FILE; with -F only what differs from that snapshot.
+    """Back up a snapshot of VDI into FILE: all of it, or with -F what changed since an older snapshot.
 
-    FILE appears under its name only when it is complete and on disk, and with it FILE.manifest, which proves what is
-    in it. FILE `-` is standard output, and a FIFO is written like it.
+    FILE appears under its name only when it is complete and on disk. Beside it stands FILE.manifest, which says what
+    was backed up, and proves it later. FILE `-` is standard output, and a FIFO is written like it.
     """
     to_stdout = file == "-"
     format_ = Dialect(dialect) if dialect else None

@@ -24,21 +24,44 @@ from asyncbackup.format import Dialect
 _RBD_DIFF: Final = "rbd-diff"
 
 
-@click.command("convert", cls=Verb, context_settings=CONTEXT)
+@click.command(
+    "convert",
+    cls=Verb,
+    context_settings=CONTEXT,
+    examples=[
+        "asyncbackup convert /backup/vm1.monday --to vm1.dog --format dog",
+        "asyncbackup convert /backup/vm1.tuesday --to - --format rbd-diff | rbd import-diff - vm1",
+    ],
+)
 @click.argument("file", type=PATH)
-@click.option("--to", "target", type=PATH, metavar="FILE", required=True, help="What to write; `-` is standard output.")
+@click.option(
+    "--to", "target", type=PATH, metavar="FILE", required=True, help="Write this file; `-` is standard output."
+)
 @click.option(
     "--format",
     "to_format",
     type=click.Choice([*(dialect.value for dialect in Dialect), _RBD_DIFF]),
     required=True,
-    help="The format to write; rbd-diff is what `rbd import-diff` reads.",
+    help="Write this format. rbd-diff is what `rbd import-diff` reads.",
 )
-@click.option("--snapshot-name", help="For rbd-diff: the snapshot to make.  [default: the manifest's tag or id]")
-@click.option("--base-name", help="For rbd-diff: the snapshot it goes on.  [default: the manifest's tag or id]")
-@click.option("--no-manifest", is_flag=True, help="Write no FILE.manifest.")
-@click.option("--force", is_flag=True, help="Replace the file, once the new one is complete.")
-@click.option("--size", callback=byte_count, help="Of the VDI.  [default: as the manifest says]")
+@click.option(
+    "--snapshot-name",
+    metavar="NAME",
+    help="Let `rbd import-diff` make a snapshot of this name.  [default: the snapshot's tag or id]",
+)
+@click.option(
+    "--base-name",
+    metavar="NAME",
+    help="Let `rbd import-diff` expect a snapshot of this name.  [default: the base's tag or id]",
+)
+@click.option("--no-manifest", is_flag=True, help="Do not write a manifest beside the new file.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists, once the new one is complete.")
+@click.option(
+    "--size",
+    metavar="SIZE",
+    callback=byte_count,
+    help="Take the VDI to be this large.  [default: as the manifest says]",
+)
 @file_options
 @window_options
 @quiet_option
@@ -60,9 +83,10 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Write the backup FILE in another format.
+    """Write the backup FILE in another format, which holds the same.
 
-    With rbd-diff, a VDI moves to Ceph while it is in use: convert and import its full backup, and then each increment.
+    With rbd-diff a VDI moves to Ceph while it is in use: convert and import its full backup, and then each increment.
+    FILE `-` is standard input.
     """
     to_stdout, to_rbd = target == "-", to_format == _RBD_DIFF
     if not to_rbd and (snapshot_name or base_name):

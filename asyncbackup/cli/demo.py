@@ -25,13 +25,13 @@ from asyncbackup.format import Dialect
 from asyncbackup.sheep import MemoryStore, Sheep
 
 
-@click.command("demo", cls=Verb, context_settings=CONTEXT)
+@click.command("demo", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup demo", "asyncbackup demo /tmp/demo"])
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
 def command(folder: Path | None) -> None:
     """Show an incremental backup being made.
 
-    Starts the embedded server, fills a volume as a guest would, takes two snapshots, and backs them up into DIR, by
-    default a temporary folder. Where `dog` is installed, it does the same, for comparison.
+    It starts the embedded server, fills a volume as a guest would, takes two snapshots, and backs them up into DIR, by
+    default a temporary folder. Where `dog` is installed, it backs up the same with it, to compare.
     """
     with ExitStack() as stack:
         if folder is None:

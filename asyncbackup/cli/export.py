@@ -25,7 +25,12 @@ from asyncbackup.sinks.image import marker_path
 _COMPLETE: Final = "the image itself is complete"
 
 
-@click.command("export", cls=Verb, context_settings=CONTEXT)
+@click.command(
+    "export",
+    cls=Verb,
+    context_settings=CONTEXT,
+    examples=["asyncbackup export /backup/vm1.monday /backup/vm1.tuesday --to vm1.img"],
+)
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--to", "image", type=PATH, metavar="IMAGE", required=True, help="The raw image to make; `-` is standard output."

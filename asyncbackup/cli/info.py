@@ -19,15 +19,20 @@ from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
 
 
-@click.command("info", cls=Verb, context_settings=CONTEXT)
+@click.command("info", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup info /backup/vm1.monday"])
 @click.argument("file", type=PATH)
-@click.option("--records", "with_records", is_flag=True, help="List each record.")
+@click.option(
+    "--records",
+    "with_records",
+    is_flag=True,
+    help="List each record: which object it is of, and where in it the data goes.",
+)
 @file_options
 @json_option
 def command(*, file: str, with_records: bool, dialect: Dialect | None, object_size: int | None, as_json: bool) -> None:
-    """Tell what backup FILE is: its format, how much is in it, and what its manifest says.
+    """Tell what the backup FILE is: its format, how much is in it, and which snapshot it is of.
 
-    FILE `-` is standard input.
+    The data itself is not read: `asyncbackup verify` proves it. FILE `-` is standard input.
     """
     listing = _JsonListing() if as_json else _TextListing()
     found = run_async(

@@ -10,7 +10,7 @@ import shlex
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import click
 from click.shell_completion import shell_complete
@@ -60,7 +60,18 @@ def _say_version(context: click.Context, _param: click.Parameter, value: bool) -
 
 
 class Verb(click.Command):
-    """A command whose help goes out where everything does."""
+    """A command whose help goes out where everything does, and ends with ``examples`` of how it is typed."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.examples = examples
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples"):
+                indent = " " * formatter.current_indent
+                formatter.write("".join(f"{indent}{example}\n" for example in self.examples))
+        super().format_epilog(context, formatter)
 
     def get_help_option(self, context: click.Context) -> click.Option | None:
         option = super().get_help_option(context)
@@ -96,11 +107,27 @@ class _Verbs(VerbGroup):
             formatter.write_dl(sorted(_VERBS.items()))
 
 
-@click.group(cls=_Verbs, context_settings=CONTEXT)
-@click.option("--debug", is_flag=True, envvar="ASYNCBACKUP_DEBUG", help="Show where in the program a bug shows itself.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version, help="Show it.")
+@click.group(
+    cls=_Verbs,
+    context_settings=CONTEXT,
+    examples=["asyncbackup vdi list -a sheep1", "asyncbackup backup -s monday -a sheep1 vm1 /backup/vm1.monday"],
+)
+@click.option(
+    "--debug", is_flag=True, envvar="ASYNCBACKUP_DEBUG", help="Show a traceback if a bug of this program shows itself."
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_say_version,
+    help="Show the version and exit.",
+)
 def program(*, debug: bool) -> None:
-    """Back up the volumes (VDIs) of Sheepdog storage clusters: fast, and never half."""
+    """Back up the volumes (VDIs) of Sheepdog storage clusters: fast, and never half.
+
+    `asyncbackup COMMAND -h` tells how a command is used.
+    """
 
 
 def run(arguments: Sequence[str]) -> int:

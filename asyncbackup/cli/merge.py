@@ -32,7 +32,12 @@ from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.format import Dialect
 
 
-@click.command("merge", cls=Verb, context_settings=CONTEXT)
+@click.command(
+    "merge",
+    cls=Verb,
+    context_settings=CONTEXT,
+    examples=["asyncbackup merge /backup/vm1.tuesday /backup/vm1.wednesday --to /backup/vm1.midweek"],
+)
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--to", "target", type=PATH, metavar="FILE", required=True, help="The backup to make; `-` is standard output."

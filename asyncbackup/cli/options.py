@@ -95,17 +95,18 @@ def cluster_options(function: _Function) -> _Function:
         envvar="ASYNCBACKUP_ADDRESS",
         show_envvar=True,
         show_default=True,
-        help="A node of the cluster: its name or IP address, perhaps with :PORT.",
+        help="Talk to this node of the cluster: HOST, HOST:PORT or [IPV6]:PORT.",
     )
     add_port = click.option(
         "-p",
         "--port",
+        metavar="PORT",
         type=click.IntRange(1, _MAX_PORT),
         default=DEFAULT_PORT,
         envvar="ASYNCBACKUP_PORT",
         show_envvar=True,
         show_default=True,
-        help="The port that the node listens at.",
+        help="The port of that node.",
     )
     return add_address(add_port(cast(_Function, call)))
 
@@ -128,18 +129,20 @@ def connection_options(function: _Function) -> _Function:
     """Add --connections and --timeout."""
     connections = click.option(
         "--connections",
+        metavar="COUNT",
         type=click.IntRange(1),
         default=_CLIENT_DEFAULTS.connections,
         show_default=True,
-        help="How many connections to make to the node.",
+        help="Make this many connections to the node.",
     )
     timeout = click.option(
         "--timeout",
+        metavar="SECONDS",
         type=click.FloatRange(0, min_open=True),
         callback=_seconds,
         default=_CLIENT_DEFAULTS.request_timeout_s,
         show_default=True,
-        help="Fail if the node does not answer a request within this many seconds.",
+        help="Give up if the node does not answer a request within this many seconds.",
     )
     return connections(timeout(function))
 
@@ -154,10 +157,11 @@ def window_options(function: _Function) -> _Function:
     """Add --in-flight and --memory."""
     in_flight = click.option(
         "--in-flight",
+        metavar="COUNT",
         type=click.IntRange(1),
         default=_DEFAULTS.in_flight,
         show_default=True,
-        help="How many objects to work on at a time.",
+        help="Work on at most this many objects at a time.",
     )
     memory = click.option(
         "--memory",
@@ -165,7 +169,7 @@ def window_options(function: _Function) -> _Function:
         callback=_memory,
         default=_MEMORY,
         show_default=True,
-        help="How much memory the objects that are worked on may take.",
+        help="Use at most this much memory for the objects that are worked on.",
     )
     return in_flight(memory(function))
 
@@ -185,13 +189,13 @@ def file_options(function: _Function) -> _Function:
         "dialect",
         type=click.Choice([dialect.value for dialect in Dialect]),
         callback=_dialect,
-        help="The format that FILE is in.  [default: as its manifest says, or as it looks]",
+        help="Read FILE as this format.  [default: as its manifest says, or as it looks]",
     )
     object_size = click.option(
         "--object-size",
         metavar="SIZE",
         callback=byte_count,
-        help="How large the VDI's objects are.  [default: as the manifest says]",
+        help="Take the VDI's objects to be this large, where no manifest says it.",
     )
     return input_format(object_size(function))
 
@@ -202,9 +206,9 @@ def _dialect(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 
 def quiet_option(function: _Function) -> _Function:
     """Add --quiet."""
-    return click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")(function)
+    return click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors, and show no progress.")(function)
 
 
 def json_option(function: _Function) -> _Function:
     """Add --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of text.")(function)

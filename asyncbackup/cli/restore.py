@@ -33,7 +33,12 @@ from asyncbackup.format import Dialect
 _COMPLETE: Final = "the VDI itself is complete"
 
 
-@click.command("restore", cls=Verb, context_settings=CONTEXT)
+@click.command(
+    "restore",
+    cls=Verb,
+    context_settings=CONTEXT,
+    examples=["asyncbackup restore /backup/vm1.monday /backup/vm1.tuesday --to vm1-restored"],
+)
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option("--to", required=True, metavar="VDI", help="The new VDI; nothing of this name may exist.")
 @click.option("-s", "--snapshot", "base", callback=snapshot_name, help="What increments go on: a snapshot's id or tag.")

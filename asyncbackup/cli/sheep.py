@@ -24,17 +24,25 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
         raise click.BadParameter(str(error)) from error
 
 
-@click.command("sheep", cls=Verb, context_settings=CONTEXT)
-@click.option("--store", type=click.Path(path_type=Path), help="A folder to keep the objects in.  [default: in memory]")
-@click.option("--bind", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("-p", "--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any.")
-@click.option("--demo", is_flag=True, help="Begin with a volume `vm` and its snapshots of three days.")
+@click.command("sheep", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup sheep --demo -p 7000"])
+@click.option("--store", type=click.Path(path_type=Path), help="Keep the objects in this folder.  [default: in memory]")
+@click.option("--bind", default="127.0.0.1", show_default=True, help="Listen at this address.")
+@click.option(
+    "-p",
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    metavar="PORT",
+    help="Listen at this port; 0 takes any that is free.",
+)
+@click.option("--demo", is_flag=True, help="Begin with a volume `vm` that has snapshots of three days.")
 @click.option(
     "--fault",
     "faults",
     callback=_faults,
     multiple=True,
-    help="Misbehave, such as `read_obj@3:error=EIO` or `any@10:reset`; may be given several times.",
+    help="Misbehave as this says, such as `read_obj@3:error=EIO` or `any@10:reset`; may be given several times.",
 )
 def command(*, store: Path | None, bind: str, port: int, demo: bool, faults: tuple[Fault, ...]) -> None:
     """Run the embedded server, a cluster of one node, until it is interrupted.

@@ -64,7 +64,12 @@ class _Vdi:
         }
 
 
-@command.command("list", cls=Verb, context_settings=CONTEXT)
+@command.command(
+    "list",
+    cls=Verb,
+    context_settings=CONTEXT,
+    examples=["asyncbackup vdi list -a sheep1", "asyncbackup vdi list vm1 --json"],
+)
 @click.argument("vdi", required=False)
 @click.option("-l", "--long", "is_long", is_flag=True, help="Show also what is shared, ids, copies and object sizes.")
 @cluster_options
@@ -99,12 +104,12 @@ def list_(vdi: str | None, address: str, port: int, *, is_long: bool, as_json: b
     _show_damaged(damaged)
 
 
-@command.command("tree", cls=Verb, context_settings=CONTEXT)
+@command.command("tree", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup vdi tree vm1"])
 @click.argument("vdi", required=False)
 @cluster_options
 @json_option
 def tree(vdi: str | None, address: str, port: int, *, as_json: bool) -> None:
-    """Show which snapshot descends from which.
+    """Show which snapshot descends from which: those of all VDIs, or of VDI alone.
 
     With --json the children of each are nested in it. Many snapshots nest deeper than some readers of JSON go: then
     use `vdi list --json`, which names the parent of each.

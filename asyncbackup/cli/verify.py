@@ -47,7 +47,15 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     return percent / 100
 
 
-@click.command("verify", cls=Verb, context_settings=CONTEXT)
+@click.command(
+    "verify",
+    cls=Verb,
+    context_settings=CONTEXT,
+    examples=[
+        "asyncbackup verify /backup/vm1.monday /backup/vm1.tuesday",
+        "asyncbackup verify /backup/vm1.* --against vm1 -s tuesday",
+    ],
+)
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option("--against", "vdi", metavar="VDI", help="Compare the records with what this VDI has.")
 @click.option("-s", "--snapshot", callback=snapshot_name, help="Of VDI, by id or tag.  [default: the working VDI]")
