@@ -20,6 +20,9 @@ from asyncbackup.wire.constants import DEFAULT_PORT
 
 _MAX_PORT: Final = 65535
 
+_MAX_DIGITS: Final = 40
+"""Of a snapshot's id: more than it ever has, fewer than Python takes long to read."""
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _DEFAULTS: Final = BackupOptions()
@@ -34,9 +37,11 @@ PATH: Final = click.Path(readable=False, allow_dash=True)
 
 
 def snapshot_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | str | None:
-    """Read a snapshot's name: all digits are an id, anything else is a tag."""
-    if value is None or not value.isdecimal():
+    """Read a snapshot's name: all ASCII digits are an id, anything else is a tag."""
+    if value is None or re.fullmatch("[0-9]+", value) is None:
         return value
+    if len(value) > _MAX_DIGITS:
+        raise click.BadParameter(f"expected a snapshot's id or tag, got a number of {len(value)} digits")
     if int(value) == 0:
         raise click.BadParameter("snapshot ids start at 1")
     return int(value)

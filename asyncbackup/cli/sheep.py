@@ -63,6 +63,8 @@ def command(*, store: Path | None, bind: str, port: int, demo: bool, faults: tup
         except OSError as error:
             where = f"{bind}:{port}" if error.filename is None else str(error.filename)
             raise TargetUnusable(where, error.strerror or str(error)) from error
+        except UnicodeError as error:  # What the resolver makes of a name that no host can have.
+            raise TargetUnusable(bind, "no host has such a name") from error
 
     try:
         run_async(serve)

@@ -97,6 +97,8 @@ class Connection(asyncio.BufferedProtocol):
             raise Unreachable(address, f"no connection within {timeout_s:g} s") from error
         except OSError as error:
             raise Unreachable(address, error.strerror or str(error)) from error
+        except UnicodeError as error:  # What the resolver makes of labels that are empty, or too long.
+            raise Unreachable(address, "no host has such a name") from error
         return connection
 
     @property

@@ -290,3 +290,12 @@ def test_output_that_nobody_reads_is_no_traceback(store: MemoryStore) -> None:
 
     assert process.returncode != 0
     assert err == b""
+
+
+def test_a_name_that_no_host_can_have_to_listen_at(command: Command) -> None:
+    assert_one_message(command("sheep", "--bind", "a" * 300, "-p", "0"), 2, "no host has such a name")
+
+
+@pytest.mark.parametrize("address", ["10.0.0..5", "a" * 300, "\udcff"])
+def test_a_name_that_no_host_can_have(command: Command, address: str) -> None:
+    assert_one_message(command("vdi", "list", "-a", address), 2, "no host has such a name")

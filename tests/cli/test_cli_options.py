@@ -192,3 +192,19 @@ def test_bash_asks_and_is_answered() -> None:
     done = subprocess.run(PROGRAM, env=asked, capture_output=True, text=True, check=True, timeout=60)
 
     assert (done.stdout, done.stderr) == ("plain,verify\n", "")
+
+
+@pytest.mark.parametrize(("text", "name"), [("7", 7), ("007", 7), ("٣", "٣"), ("7a", "7a"), ("", "")])
+def test_a_snapshot_is_named_by_an_id_of_ascii_digits_or_a_tag(text: str, name: int | str) -> None:
+    snapshot = click.option("-s", callback=options.snapshot_name)
+
+    assert read(snapshot, "-s", text).output == f"{name}\n"
+
+
+def test_a_snapshot_id_of_thousands_of_digits_is_refused() -> None:
+    snapshot = click.option("-s", callback=options.snapshot_name)
+
+    result = read(snapshot, "-s", "9" * 5000)
+
+    assert result.exit_code == 2
+    assert "expected a snapshot's id or tag, got a number of 5000 digits" in result.output

@@ -221,24 +221,6 @@ async def test_patience_with_a_cluster_ends() -> None:
         assert cluster.retries == 2
 
 
-async def test_what_the_cluster_puts_off_is_asked_again_later_and_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-
-    async def sleep(delay_s: float) -> None:
-        slept.append(delay_s)
-
-    options = replace(QUICK, attempts=4, retry_delay_s=0.5)
-    faults = [Fault.parse("get_vdi_info@1+:error=AGAIN")]
-    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, options) as cluster:
-        monkeypatch.setattr(anyio, "sleep", sleep)
-
-        with pytest.raises(RequestFailed, match=r"try again \(result 0x8f\)"):
-            await cluster.find_vdi("disk")
-
-    assert slept == [0.5, 1.0, 2.0]
-    assert sheep.requests[Opcode.GET_VDI_INFO] == 4
-
-
 async def test_a_cluster_that_does_not_serve_is_an_error_of_its_own() -> None:
     faults = [Fault.parse("get_vdi_info@1:error=HALT")]
     async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from typing import Any, cast
 
 import anyio
 import pytest
@@ -109,9 +107,6 @@ class RecordingTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.requests: list[RequestHeader] = []
-
-    def abort(self) -> None:
-        """Have nothing to end."""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.requests.append(RequestHeader.unpack(data))
@@ -371,98 +366,6 @@ async def test_after_a_cancellation_mid_payload_the_buffer_is_ours() -> None:
 
         assert task.cancelled()
         assert buffer == b"mine"
-        await connection.close()
-
-
-async def test_giving_up_one_request_leaves_the_payload_of_another_that_arrives_meanwhile() -> None:
-    given_up = asyncio.Event()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        arriving, neighbour = answer(await receive(reader), b"data"), answer(await receive(reader), b"late")
-        writer.write(arriving[:-2])
-        await given_up.wait()
-        writer.write(arriving[-2:] + neighbour)
-        await reader.read()
-
-    async with serve(handle) as port:
-        connection = await opened(port)
-        buffer, neighbour = bytearray(4), bytearray(4)
-        arriving = asyncio.create_task(read_into(buffer, connection))
-        given_up_task = asyncio.create_task(read_into(neighbour, connection))
-        await until(lambda: buffer[:2] == b"da")
-        given_up_task.cancel()
-        await asyncio.wait([given_up_task])
-        given_up.set()
-        await arriving
-
-        assert (bytes(buffer), bytes(neighbour)) == (b"data", bytes(4))
-        await connection.close()
-
-
-async def test_ids_begin_anew_behind_the_last_one_there_is() -> None:
-    connection = Connection("fake", depth=3)
-    connection.connection_made(transport := RecordingTransport())
-    connection._last_id = 0xFFFFFFFE
-    async with asyncio.TaskGroup() as group:
-        group.create_task(connection.call([Exchange(READ) for _ in range(3)], 2, 5))
-        await until(lambda: len(transport.requests) == 3)
-        for request in transport.requests:
-            connection.get_buffer(48)[:] = answer(request)
-            connection.buffer_updated(48)
-
-    assert [request.id for request in transport.requests] == [0xFFFFFFFF, 1, 2]
-    assert connection.in_flight == 0
-
-
-class RecordingLoop:
-    """Lets a real loop call later, and keeps the timers."""
-
-    def __init__(self) -> None:
-        self.timers: list[asyncio.TimerHandle] = []
-        self._loop = asyncio.get_running_loop()
-
-    def create_future(self) -> asyncio.Future[None]:
-        return self._loop.create_future()
-
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
-        self.timers.append(self._loop.call_later(delay, callback, *args))
-        return self.timers[-1]
-
-
-@pytest.mark.parametrize("how", ["answered", "cancelled", "lost"])
-async def test_no_timer_outlives_its_request(how: str) -> None:
-    connection = Connection("fake", depth=1)
-    connection.connection_made(transport := RecordingTransport())
-    connection._loop = loop = cast("Any", RecordingLoop())
-    task = asyncio.create_task(connection.call([Exchange(READ)], 2, 60))
-    await until(lambda: bool(transport.requests and loop.timers))
-    if how == "answered":
-        connection.get_buffer(48)[:] = answer(transport.requests[0])
-        connection.buffer_updated(48)
-    elif how == "cancelled":
-        task.cancel()
-    else:
-        connection.connection_lost(None)
-    await asyncio.gather(task, return_exceptions=True)
-
-    assert [timer.cancelled() for timer in loop.timers] == [True]
-
-
-async def test_the_deadline_holds_while_bytes_trickle_in() -> None:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await receive(reader)
-        writer.write(answer(request, data_length=request.data_length))
-        while True:
-            writer.write(b"x")
-            await writer.drain()
-            await asyncio.sleep(0)
-
-    async with serve(handle) as port:
-        connection = await opened(port)
-
-        with pytest.raises(RequestTimeout):
-            await call(connection, read_object(7, 0, 1 << 28), timeout_s=0.1)
-
         await connection.close()
 
 
