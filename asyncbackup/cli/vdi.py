@@ -20,7 +20,7 @@ from asyncbackup.cli.running import run_async
 from asyncbackup.client import Cluster, connect
 from asyncbackup.client.cluster import DamagedVdi, Vdis
 from asyncbackup.engine.family import Member, descend
-from asyncbackup.errors import InodeCorrupt, RequestFailed, VdiNotFound
+from asyncbackup.errors import InodeCorrupt, RequestFailed
 from asyncbackup.wire.inode import Inode
 
 _DRAWN_LEVELS: Final = 16
@@ -131,13 +131,8 @@ def tree(vdi: str | None, address: str, port: int, *, as_json: bool) -> None:
 
 
 async def _vdis(cluster: Cluster, name: str | None) -> Vdis:
-    vdis = await cluster.list_vdis()
-    sound = [inode for inode in vdis.sound if name in (None, inode.name)]
-    damaged = [vdi for vdi in vdis.damaged if name in (None, vdi.name)]
-    if name is not None and not sound and not damaged:
-        newest_first = sorted(vdis.sound, key=lambda inode: -inode.create_time)
-        raise VdiNotFound(name, list(dict.fromkeys(inode.name for inode in newest_first)))
-    return Vdis(sorted(sound, key=lambda inode: (inode.name, inode.snap_id)), damaged)
+    vdis = await cluster.list_vdis(name)
+    return Vdis(sorted(vdis.sound, key=lambda inode: (inode.name, inode.snap_id)), vdis.damaged)
 
 
 def _show_damaged(damaged: Sequence[DamagedVdi]) -> None:

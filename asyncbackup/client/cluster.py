@@ -218,17 +218,34 @@ class Cluster(Gateway):
         except ValueError as error:
             raise InodeCorrupt(inode.vdi_id, str(error)) from error
 
-    async def list_vdis(self) -> Vdis:
-        """Read the inode headers of all VDIs and snapshots that are not deleted, by ascending vdi id.
+    async def list_vdis(self, name: str | None = None) -> Vdis:
+        """Read the inode headers of all VDIs and snapshots that are not deleted, or of those called ``name``.
 
-        Raises TooManyVdis if the cluster says that it has more than ``MAX_LISTED``.
+        Raises TooManyVdis if the cluster says that it has more than ``MAX_LISTED``, and VdiNotFound, which on a large
+        cluster is known after few reads.
         """
         ids = await self._read_ids()
         if len(ids) > MAX_LISTED:
             raise TooManyVdis(self.address, len(ids), MAX_LISTED)
-        return await self._read_headers(ids.ascending().tolist())
+        if name is not None and len(ids) > _MAX_HINTS and not await self._is_known(name, ids):
+            raise await self._not_found(name, None)
+        vdis = await self._read_headers(ids.ascending().tolist(), name)
+        if name is not None and not any(vdis):
+            raise await self._not_found(name, None)
+        return vdis
 
-    async def _read_headers(self, vdi_ids: list[int]) -> Vdis:
+    async def _is_known(self, name: str, ids: VdiIds) -> bool:
+        """Tell whether there is a VDI ``name`` or a snapshot of one.
+
+        Where ids are used again, snapshots alone, whose VDI is deleted, may be overlooked.
+        """
+        if not _can_be_named(name):
+            return False
+        newest = await self._read_headers(list(islice(ids.newest_of(name), _MAX_HINTS)), name)
+        return any(newest) or await self.has_vdi(name)
+
+    async def _read_headers(self, vdi_ids: list[int], wanted: str | None = None) -> Vdis:
+        """Read inode headers; with a name ``wanted`` keep only those that have it."""
         inodes: dict[int, Inode] = {}
         damaged: dict[int, DamagedVdi] = {}
 
@@ -239,7 +256,8 @@ class Cluster(Gateway):
                 name = inode.name
                 if name:  # Servers before 1.0 blank the name of what was deleted.
                     inode.check(vdi_id)
-                    inodes[vdi_id] = inode
+                    if wanted in (None, name):
+                        inodes[vdi_id] = inode
             except InodeCorrupt as error:
                 damaged[vdi_id] = DamagedVdi(vdi_id, name, error.problem)
             except RequestFailed as error:
@@ -248,7 +266,7 @@ class Cluster(Gateway):
         await for_each(vdi_ids, read_header)
         return Vdis(
             [inodes[vdi_id] for vdi_id in vdi_ids if vdi_id in inodes],
-            [damaged[vdi_id] for vdi_id in vdi_ids if vdi_id in damaged],
+            [damaged[vdi_id] for vdi_id in vdi_ids if vdi_id in damaged and wanted in (None, damaged[vdi_id].name)],
         )
 
     async def _read_ids(self) -> VdiIds:

@@ -476,6 +476,38 @@ async def test_a_snapshot_that_is_not_there_costs_only_those_of_its_vdi() -> Non
     assert claims.requests[Opcode.READ_OBJ] == 5
 
 
+async def test_a_list_of_a_name_that_is_not_there_costs_few_reads_in_a_large_cluster() -> None:
+    claims = Claims.of(large(500).values())
+    async with serve(claims) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        with pytest.raises(VdiNotFound, match="no VDI named 'disc'; among others, VDIs are "):
+            await cluster.list_vdis("disc")
+
+    assert claims.requests[Opcode.READ_OBJ] <= 2 * 256
+
+
+async def test_a_list_of_a_name_has_all_that_have_it_wherever_their_ids_are() -> None:
+    inodes = large(500)
+    inodes[1] = replace(inodes[first_id("vm7") + 1], vdi_id=1, snap_id=77)
+    inodes[first_id("vm7")] = inodes.pop(first_id("vm7") + 1)
+    inodes[first_id("vm7")] = replace(inodes[first_id("vm7")], vdi_id=first_id("vm7"))
+    async with serve(Claims.of(inodes.values())) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        vdis = await cluster.list_vdis("vm7")
+
+    assert sorted(inode.snap_id for inode in vdis.sound) == [1, 2, 3, 4, 77]
+    assert {inode.name for inode in vdis.sound} == {"vm7"}
+
+
+async def test_a_list_of_a_name_finds_a_vdi_whose_id_is_elsewhere() -> None:
+    inodes = large(100)
+    inodes[1] = Inode("away", 1, OBJECT)
+    packed = {vdi_id: inode.pack() for vdi_id, inode in inodes.items()}
+    claims = Claims(bitmap_of(packed), packed.__getitem__, found=1)
+    async with serve(claims) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        vdis = await cluster.list_vdis("away")
+
+    assert [inode.vdi_id for inode in vdis.sound] == [1]
+
+
 async def test_of_many_snapshots_the_newest_are_told() -> None:
     start = first_id("vm")
     inodes = [Inode("vm", start + n, OBJECT, snap_id=n, snap_ctime=1) for n in range(1000)]
