@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from asyncbackup.cli import text
@@ -29,6 +31,7 @@ from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.verify import FileReport, Problems, VerifyReport, verify
 from asyncbackup.errors import ChainBroken
 from asyncbackup.format import Dialect
+from asyncbackup.sinks import is_fifo
 
 _LISTED = 20
 """Objects that differ, listed by their index; the others are only counted."""
@@ -102,6 +105,8 @@ def command(
     chain_options = ChainOptions(dialect, object_size)
 
     async def work() -> tuple[VerifyReport, Comparison | None]:
+        if vdi is not None:
+            await _refuse_pipes(files)
         with progress_bar(name_files(files), wanted=not quiet) as tell:
             report = await verify(files, chain_options=chain_options, on_progress=tell)
         if vdi is None or not report.is_good:
@@ -132,6 +137,12 @@ def command(
             say(f"not compared with {vdi}: what is damaged differs anyway")
     if not is_good:
         raise click.exceptions.Exit(ExitCode.FAILURE)
+
+
+async def _refuse_pipes(files: Sequence[str]) -> None:
+    for file in files:
+        if await is_fifo(file):
+            raise click.UsageError(f"{file} is a pipe, which can be read only once: --against needs files")
 
 
 def _print(report: VerifyReport, comparison: Comparison | None, *, quiet: bool) -> None:

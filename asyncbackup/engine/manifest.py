@@ -20,7 +20,7 @@ from asyncbackup.sinks.publication import MANIFEST, Place, Publication, exists
 def manifest_path(backup: str | os.PathLike[str]) -> Path:
     """Name the manifest of a backup file."""
     path = Path(backup)
-    return path.with_name(path.name + MANIFEST)
+    return path.parent / (path.name + MANIFEST)
 
 
 def find_manifest(backup: str | os.PathLike[str]) -> Path | None:

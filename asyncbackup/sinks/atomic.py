@@ -218,7 +218,7 @@ class AtomicFile(SerialFile):
     def _judge_links(self) -> None:
         """Raise if readers would find beside a link to the file what does not go with the file."""
         for suffix in self._suffixes:
-            beside, place = self.path.with_name(self.path.name + suffix), self.place.beside(suffix)
+            beside, place = Place(self.path).beside(suffix).final, self.place.beside(suffix)
             if exists(beside) and os.path.realpath(beside) != os.path.realpath(place.final):
                 raise TargetUnusable(
                     str(beside), f"stands beside a link to {self.place.final}, and would be of another file: remove it"

@@ -20,7 +20,7 @@ from asyncbackup.sinks.atomic import AtomicFile, SerialFile
 from asyncbackup.sinks.base import Bytes, told
 from asyncbackup.sinks.lock import NameLock
 from asyncbackup.sinks.opening import open_regular
-from asyncbackup.sinks.publication import Place, flush_folder
+from asyncbackup.sinks.publication import Place, exists, flush_folder
 from asyncbackup.sinks.source import FileSource
 
 _FICLONE: Final = 0x40049409
@@ -161,14 +161,15 @@ class StandingImage(SerialFile):
 
 def marker_path(image: str | os.PathLike[str]) -> Path:
     """Name the marker of an image, the same one whatever links lead to the image."""
-    final = Path(os.path.realpath(image))
-    return final.with_name(final.name + ".rolling")
+    return Place(Path(os.path.realpath(image))).beside(".rolling").final
 
 
 def refuse_half_rolled(image: str | os.PathLike[str]) -> None:
     """Raise HalfRolled if there is a marker beside ``image``."""
     marker = marker_path(image)
-    if marker.exists():
+    with told(str(image), TargetUnusable):
+        is_half = exists(marker)
+    if is_half:
         raise HalfRolled(str(image), str(marker))
 
 

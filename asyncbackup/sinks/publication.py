@@ -63,7 +63,7 @@ class Place:
 
     def beside(self, suffix: str) -> Place:
         """Give the place of what belongs to this file."""
-        return Place(self.final.with_name(self.final.name + suffix))
+        return Place(self.final.parent / (self.final.name + suffix))
 
     def _hidden(self, ending: str) -> Path:
         """Derive a name from the file's own, with a digest of it in place of what does not fit."""
