@@ -1,7 +1,8 @@
-"""Snapshots that ``dog vdi delete`` removes while they are read."""
+"""Snapshots that ``dog vdi delete`` removes while they are read, and objects that a guest discards meanwhile."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
@@ -10,12 +11,15 @@ import anyio
 import numpy as np
 import pytest
 
-from asyncbackup import Cluster, NullSink, Volume, backup
+from asyncbackup import BackupOptions, Cluster, NullSink, Volume, backup
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.errors import SnapshotChanged
 from asyncbackup.sinks import Sink
 from asyncbackup.sinks.base import Bytes
+from asyncbackup.wire import btree
+from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
+from asyncbackup.wire.messages import ObjectBody, Request
 from asyncbackup.wire.oid import data_oid, inode_oid
 from tests.clusters import MISSING, RealCluster
 
@@ -126,3 +130,30 @@ async def test_a_snapshot_that_is_deleted_while_it_is_read_is_found_out(
         await backup(client, name, sink, snapshot="b", base=base)
 
     assert not sink.committed
+
+
+@pytest.mark.parametrize("store_policy", [0, 1], ids=["table", "tree"])
+async def test_objects_that_the_guest_discards_while_they_are_read_are_zeros(
+    client: Cluster, store_policy: int
+) -> None:
+    name, object_count = f"trimmed{next(_NAMES)}", 40
+    vdi_id = await client.create_vdi(name, object_count << 22, store_policy=store_policy)
+    for idx in range(object_count):
+        await client.create_object(data_oid(vdi_id, idx), b"data" * (16 << 10), copies=2)
+    inode = inode_oid(vdi_id)
+    if store_policy:
+        entries = b"".join(struct.pack("<II", idx, vdi_id) for idx in range(object_count))
+        root = btree.pack_node_header(btree.LEAF, object_count) + entries
+        await client.write_object(inode, root, TABLE_OFFSET, copies=2)
+    else:
+        await client.write_object(inode, np.full(object_count, vdi_id, dtype="<u4").tobytes(), TABLE_OFFSET, copies=2)
+
+    async def meanwhile() -> None:
+        for idx in range(object_count - 5, object_count):
+            body = ObjectBody(data_oid(vdi_id, idx)).pack()
+            await client.expect_success(Request(Opcode.DISCARD_OBJ, body), "discarding an object")
+
+    sink = MeanwhileSink(meanwhile)
+    summary = await backup(client, name, sink, live=True, options=BackupOptions(in_flight=2))
+
+    assert (summary.records, summary.objects_discarded) == (object_count - 5, 5)
