@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyncbackup.engine.backup import backup
     from asyncbackup.engine.chain import ChainOptions
     from asyncbackup.engine.convert import RbdDiffSummary, convert, convert_to_rbd_diff
+    from asyncbackup.engine.discard import Discarded, discard
     from asyncbackup.engine.export import ExportSummary, export
     from asyncbackup.engine.info import Info, info
     from asyncbackup.engine.merge import MergeSummary, merge
@@ -39,6 +40,7 @@ __all__ = [
     "Cluster",
     "Comparison",
     "Dialect",
+    "Discarded",
     "ExportSummary",
     "FileReport",
     "FileSink",
@@ -58,6 +60,7 @@ __all__ = [
     "connect",
     "convert",
     "convert_to_rbd_diff",
+    "discard",
     "export",
     "info",
     "merge",
@@ -75,6 +78,7 @@ _HOMES: Final = {
     "Cluster": "asyncbackup.client",
     "Comparison": "asyncbackup.engine.against",
     "Dialect": "asyncbackup.format",
+    "Discarded": "asyncbackup.engine.discard",
     "ExportSummary": "asyncbackup.engine.export",
     "FileReport": "asyncbackup.engine.verify",
     "FileSink": "asyncbackup.sinks",
@@ -94,6 +98,7 @@ _HOMES: Final = {
     "connect": "asyncbackup.client",
     "convert": "asyncbackup.engine.convert",
     "convert_to_rbd_diff": "asyncbackup.engine.convert",
+    "discard": "asyncbackup.engine.discard",
     "export": "asyncbackup.engine.export",
     "info": "asyncbackup.engine.info",
     "merge": "asyncbackup.engine.merge",

@@ -10,6 +10,7 @@
     │   ├── ProtocolViolation        an answer that no sheep gives
     │   ├── ClusterNotReady          the cluster says that it does not serve now
     │   └── LeftUnfinished           a restore failed, and removing its VDI did too
+    │       └── PerhapsCreated       … or nobody knows whether there is a VDI to remove
     ├── RequestFailed                the cluster answered with an error result
     │   └── ObjectReadFailed         … to the read of a data object
     ├── NotFound
@@ -18,6 +19,8 @@
     │   ├── SourceMissing            no such file
     │   └── BackupMissing            a manifest was named, and its backup was not
     ├── VdiExists                    a restore makes a new VDI, and this name is taken
+    │   └── UnfinishedExists         … by what an unfinished restore left
+    ├── NotDiscarded                 a VDI that is no unfinished restore, or perhaps not left yet
     ├── SourceError                  what is read
     │   ├── SourceUnreadable         a file that cannot be read
     │   ├── BackupDamaged            bytes that no writer of backups writes
@@ -33,6 +36,7 @@
     │   ├── BaseUnproved             increments of which nothing says what they were made against
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
     │   ├── SeekNeeded               a format that cannot be written to a pipe
+    │   ├── CopiesUnkeepable         more copies than the cluster has nodes
     │   └── ErasureCodingUnknown     a cluster that cannot keep a VDI as the manifest says
     ├── SnapshotChanged              a snapshot that was deleted while it was read
     ├── InodeCorrupt                 metadata of a VDI that contradicts itself
@@ -122,14 +126,21 @@ class ClusterNotReady(ClusterError):
 class LeftUnfinished(ClusterError):
     """The restore of ``vdi`` failed because of ``cause``, and so did removing what it had made: ``reason``."""
 
-    def __init__(self, vdi: str, tag: str, cause: str, reason: str) -> None:
-        super().__init__(
-            f"{cause}; VDI {vdi!r}, tagged {tag!r}, may be left behind, because removing it failed ({reason}): "
-            "if so, delete it with `dog vdi delete`"
-        )
+    def __init__(self, vdi: str, left: str, cause: str, reason: str) -> None:
+        super().__init__(f"{cause}; VDI {vdi!r}, {left}, because {reason}")
         self.vdi = vdi
         self.cause = cause
         self.reason = reason
+
+
+class PerhapsCreated(LeftUnfinished):
+    """The creation of ``vdi`` failed because of ``cause``; it may be there all the same, empty and without a mark.
+
+    It is not removed: nothing would tell it from a VDI that somebody else made meanwhile.
+    """
+
+    def __init__(self, vdi: str, cause: str, reason: str) -> None:
+        super().__init__(vdi, "empty and without a mark, may be there", cause, reason)
 
 
 class RequestFailed(AsyncBackupError):
@@ -205,6 +216,25 @@ class VdiExists(AsyncBackupError):
     def __init__(self, vdi: str) -> None:
         super().__init__(f"a VDI named {vdi!r} exists already; restore under another name, or delete it first")
         self.vdi = vdi
+
+
+class UnfinishedExists(VdiExists):
+    """The VDI named ``vdi`` is what a restore left that did not come to its end."""
+
+    def __init__(self, vdi: str) -> None:
+        AsyncBackupError.__init__(
+            self, f"a VDI named {vdi!r} exists already: an unfinished restore left it, or is still making it"
+        )
+        self.vdi = vdi
+
+
+class NotDiscarded(AsyncBackupError):
+    """``vdi`` was left as it is, because of ``reason``."""
+
+    def __init__(self, vdi: str, reason: str) -> None:
+        super().__init__(f"VDI {vdi!r} was left as it is: {reason}")
+        self.vdi = vdi
+        self.reason = reason
 
 
 class SourceError(AsyncBackupError):
@@ -330,6 +360,17 @@ class SeekNeeded(Incompatible):
     def __init__(self, dialect: str) -> None:
         super().__init__(f"a {dialect} backup is completed at its beginning, so it cannot be piped")
         self.dialect = dialect
+
+
+class CopiesUnkeepable(Incompatible):
+    """A VDI of ``copies`` copies of each object, for which ``nodes`` nodes are too few."""
+
+    def __init__(self, copies: int, nodes: int) -> None:
+        super().__init__(
+            f"the VDI is to keep {copies} copies of each object, but the cluster has {nodes} nodes for them"
+        )
+        self.copies = copies
+        self.nodes = nodes
 
 
 class ErasureCodingUnknown(Incompatible):

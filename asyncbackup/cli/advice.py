@@ -10,14 +10,18 @@ from asyncbackup.errors import (
     BaseNeeded,
     BaseUnnamed,
     BaseUnproved,
+    CopiesUnkeepable,
     ErasureCodingUnknown,
     Fact,
     FactMissing,
     FormatUnclear,
     HalfReplaced,
+    LeftUnfinished,
     OutsideVdi,
+    PerhapsCreated,
     SeekNeeded,
     TargetExists,
+    UnfinishedExists,
 )
 
 _OF_FACT: Final = {
@@ -32,6 +36,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], str]] = {
     OutsideVdi: "see --size",
     FormatUnclear: "say which with --input-format",
     SeekNeeded: "use --format dog",
+    CopiesUnkeepable: "say with --copies how many to keep instead",
     ErasureCodingUnknown: "say with --copies how many copies to keep instead",
     BaseUnnamed: (
         "name the backups before it as well, from the full one on, or the base: "
@@ -48,6 +53,11 @@ def advice(error: AsyncBackupError) -> str | None:
         return _OF_FACT[error.fact]
     if isinstance(error, HalfReplaced):
         return f"{shlex.join(['mv', '--', error.source, error.place])} finishes it, as does the next run that writes it"
+    if isinstance(error, PerhapsCreated):
+        delete = shlex.join(["dog", "vdi", "delete", error.vdi])
+        return f"look with `asyncbackup vdi list`: if it is there, and nobody else made it, `{delete}` removes it"
+    if isinstance(error, LeftUnfinished | UnfinishedExists):
+        return f"`{shlex.join(['asyncbackup', 'restore', '--discard', error.vdi])}` removes it"
     return next((text for kind, text in _BY_ERROR.items() if isinstance(error, kind)), None)
 
 

@@ -25,22 +25,28 @@ from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.discard import Discarded, discard
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.restore import RestoreSummary, restore
 from asyncbackup.format import Dialect
 
 _COMPLETE: Final = "the VDI itself is complete"
+_DISCARDED: Final = "the VDI itself is removed"
 
 
 @click.command(
     "restore",
     cls=Verb,
     context_settings=CONTEXT,
-    examples=["asyncbackup restore /backup/vm1.monday /backup/vm1.tuesday --to vm1-restored"],
+    examples=[
+        "asyncbackup restore /backup/vm1.monday /backup/vm1.tuesday --to vm1-restored",
+        "asyncbackup restore --discard vm1-restored",
+    ],
 )
-@click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
-@click.option("--to", required=True, metavar="VDI", help="The new VDI; nothing of this name may exist.")
+@click.argument("files", type=PATH, metavar="FILE...", nargs=-1)
+@click.option("--to", metavar="VDI", help="The new VDI; nothing of this name may exist.")
+@click.option("--discard", "left", metavar="VDI", help="Remove what an unfinished restore left. Takes no FILE.")
 @click.option("-s", "--snapshot", "base", callback=snapshot_name, help="What increments go on: a snapshot's id or tag.")
 @click.option("--base-vdi", metavar="VDI", help="What -s is a snapshot of.  [default: the VDI that was backed up]")
 @click.option("--size", callback=byte_count, help="Of the VDI.  [default: as the manifest says]")
@@ -55,7 +61,8 @@ _COMPLETE: Final = "the VDI itself is complete"
 def command(
     *,
     files: tuple[str, ...],
-    to: str,
+    to: str | None,
+    left: str | None,
     base: int | str | None,
     base_vdi: str | None,
     size: int | None,
@@ -76,7 +83,18 @@ def command(
 
     No VDI or snapshot that exists is changed. Until it is complete the new VDI has the tag `unfinished restore`.
     FILE `-` is standard input.
+
+    --discard removes a VDI of exactly that tag, with all its objects, and no other. It watches the VDI for two seconds
+    and leaves it if a restore goes on with it. It cannot know of a restore that does nothing in that time, such as one
+    that waits for a pipe: make sure that none runs.
     """
+    if left is not None:
+        if files or to is not None:
+            raise click.UsageError("--discard VDI goes without FILEs and without --to")
+        _discard(left, address, port, _client_options(connections, timeout), quiet=quiet, as_json=as_json)
+        return
+    if not files or to is None:
+        raise click.UsageError("Missing argument 'FILE...'." if not files else "Missing option '--to'.")
     if base_vdi is not None and base is None:
         raise click.UsageError("--base-vdi says which VDI -s is a snapshot of: give -s as well")
     if files.count("-") > 1:
@@ -84,7 +102,7 @@ def command(
     files, _ = arrange(leave_out(files, quiet=quiet), quiet=quiet)
 
     async def work(on_progress: OnProgress | None) -> RestoreSummary:
-        async with connect(address, port, ClientOptions(connections=connections, request_timeout_s=timeout)) as cluster:
+        async with connect(address, port, _client_options(connections, timeout)) as cluster:
             return await restore(
                 cluster,
                 files,
@@ -104,6 +122,22 @@ def command(
         say_json(summary.as_dict(), done=_COMPLETE)
     elif not quiet:
         say(*_report(summary), done=_COMPLETE)
+
+
+def _client_options(connections: int, timeout_s: float) -> ClientOptions:
+    return ClientOptions(connections=connections, request_timeout_s=timeout_s)
+
+
+def _discard(vdi: str, address: str, port: int, options: ClientOptions, *, quiet: bool, as_json: bool) -> None:
+    async def work() -> Discarded:
+        async with connect(address, port, options) as cluster:
+            return await discard(cluster, vdi)
+
+    discarded = run_async(work)
+    if as_json:
+        say_json(discarded.as_dict(), done=_DISCARDED)
+    elif not quiet:
+        say(f"{vdi}: discarded, with {text.objects(discarded.objects)} at most", done=_DISCARDED)
 
 
 def _report(summary: RestoreSummary) -> list[str]:

@@ -27,9 +27,10 @@ from asyncbackup.errors import (
 )
 from asyncbackup.format.identity import Identity, time_text
 from asyncbackup.wire import btree, messages, oid
-from asyncbackup.wire.constants import DEFAULT_PORT, Result
+from asyncbackup.wire.constants import DEFAULT_PORT, INTERNAL_VERSIONS, Result
 from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, entry_offset, unpack_owners
 from asyncbackup.wire.messages import Bytes, Request, VdiReply
+from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, unpack_nodes
 from asyncbackup.wire.vdi_ids import VdiIds, is_vdi_id
 
 Snapshot = int | str
@@ -157,11 +158,21 @@ class Cluster(Gateway):
             raise RequestFailed(f"looking up VDI {name!r}", reply.result, reply.result.meaning)
         return reply.result is Result.SUCCESS
 
+    async def count_nodes(self) -> int | None:
+        """Count the nodes that keep objects; None if the cluster is of a release whose list we cannot read."""
+        if self.internal_version != INTERNAL_VERSIONS[0]:
+            return None
+        reply = await self.expect_success(messages.node_list(MAX_NODES * NODE_ENTRY_SIZE), "listing the nodes")
+        try:
+            return sum(node.vnodes > 0 for node in unpack_nodes(reply.payload)) or None
+        except ValueError as error:
+            raise ProtocolViolation(self.address, "a list of nodes", str(error)) from error
+
     async def _not_found(self, name: str, snapshot: Snapshot | None) -> VdiNotFound | SnapshotNotFound:
         """Say what exists instead, after reading a few inodes: of a large cluster those that are likely to help."""
         ids = await self._read_ids()
         is_small = len(ids) <= _MAX_HINTS
-        if snapshot is not None and _can_be_named(name):
+        if snapshot is not None and can_be_named(name):
             likely = ids.ascending().tolist() if is_small else list(islice(ids.newest_of(name), _MAX_HINTS))
             found = (await self._read_headers(likely)).sound
             namesakes = sorted((inode for inode in found if inode.name == name), key=lambda inode: -inode.snap_id)
@@ -239,7 +250,7 @@ class Cluster(Gateway):
 
         Where ids are used again, snapshots alone, whose VDI is deleted, may be overlooked.
         """
-        if not _can_be_named(name):
+        if not can_be_named(name):
             return False
         newest = await self._read_headers(list(islice(ids.newest_of(name), _MAX_HINTS)), name)
         return any(newest) or await self.has_vdi(name)
@@ -361,7 +372,8 @@ class Cluster(Gateway):
         return await self.read_inode(working.vdi_id)
 
 
-def _can_be_named(name: str) -> bool:
+def can_be_named(name: str) -> bool:
+    """Tell whether a VDI can have this name."""
     try:
         return bool(name) and bool(messages.pack_name(name))
     except ValueError:
@@ -373,7 +385,7 @@ def _look_up(name: str, snapshot: Snapshot | None) -> Request | None:
 
     An empty tag or an id of 0 would mean the working VDI on the wire, so they must not go there.
     """
-    if not _can_be_named(name) or snapshot in ("", 0):
+    if not can_be_named(name) or snapshot in ("", 0):
         return None
     try:
         if isinstance(snapshot, int):

@@ -29,15 +29,24 @@ from asyncbackup.client import policy
 from asyncbackup.client.cluster import Cluster
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.errors import (
+    ClusterError,
+    ClusterNotReady,
     ErasureCodingUnknown,
     Incompatible,
+    PerhapsCreated,
     RequestFailed,
     SnapshotChanged,
     VdiExists,
     VdiNotFound,
 )
 from asyncbackup.wire import messages, oid
-from asyncbackup.wire.constants import DEFAULT_BLOCK_SIZE_SHIFT, MAX_DENSE_OBJECTS, Result
+from asyncbackup.wire.constants import (
+    DEFAULT_BLOCK_SIZE_SHIFT,
+    MAX_BLOCK_SIZE_SHIFT,
+    MAX_DENSE_OBJECTS,
+    MIN_BLOCK_SIZE_SHIFT,
+    Result,
+)
 from asyncbackup.wire.inode import TAG_OFFSET, Inode, Owners, entry_offset
 from asyncbackup.wire.messages import Bytes, Request
 
@@ -45,6 +54,9 @@ UNFINISHED_TAG: Final = "unfinished restore"
 
 _ENTRIES_TO_CLEAR: Final = 1024
 """Entries cleared in a request: a server of 1.0 counts down the references of each."""
+
+_LEAST_OBJECT: Final = 1 << MIN_BLOCK_SIZE_SHIFT
+_LARGEST_OBJECT: Final = 1 << MAX_BLOCK_SIZE_SHIFT
 
 _OBJECTS_AHEAD: Final = 256
 """Objects named ahead at a time: few requests for many objects, and little in vain where the restore fails early."""
@@ -63,6 +75,13 @@ class Shape:
     copy_policy: int = 0
 
     def __post_init__(self) -> None:
+        if self.object_size.bit_count() != 1 or not _LEAST_OBJECT <= self.object_size <= _LARGEST_OBJECT:
+            raise Incompatible(
+                f"expected an object size that is a power of two, from {_LEAST_OBJECT} to {_LARGEST_OBJECT} bytes, "
+                f"got {self.object_size} bytes"
+            )
+        if self.size < 1:
+            raise Incompatible(f"expected a VDI of at least 1 byte, got {self.size} bytes")
         if -(-self.size // self.object_size) > MAX_DENSE_OBJECTS:
             raise Incompatible(
                 f"a VDI of {self.size} bytes would need more than {MAX_DENSE_OBJECTS} objects of {self.object_size} "
@@ -82,12 +101,25 @@ class Parent:
 class NewVdi:
     """Made by ``create``."""
 
-    def __init__(self, cluster: Cluster, inode: Inode, parent: Parent | None, expected: Owners | None) -> None:
-        self.inode = inode
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        vdi_id: int,
+        object_count: int,
+        *,
+        parent: Parent | None = None,
+        expected: Owners | None = None,
+    ) -> None:
+        self.name = name
+        self.vdi_id = vdi_id
+        self.is_marked = False
+        """Whether the VDI has its tag."""
+        self._inode: Inode | None = None
         self._cluster = cluster
         self._parent = parent
         inherited = parent.owners if parent else np.zeros(0, np.uint32)
-        self._owners = np.zeros(max(inode.object_count, len(inherited)), np.uint32)
+        self._owners = np.zeros(max(object_count, len(inherited)), np.uint32)
         """What the table says."""
         self._owners[: len(inherited)] = inherited
         self._beneath = self._owners.copy()
@@ -108,19 +140,45 @@ class NewVdi:
         parent: Parent | None = None,
         expected: Owners | None = None,
     ) -> NewVdi:
-        """Make VDI ``name``, fresh or as a clone of ``parent``. Raises VdiExists, and Incompatible.
+        """Make VDI ``name``, fresh or as a clone of ``parent``; nothing of the name exists as far as the caller knows.
 
         ``expected``: the indices of all objects that will be created, ascending, u32 each; None where nobody knows.
 
+        Raises VdiExists, Incompatible, and RequestFailed where it was not made. Raises PerhapsCreated where the answer
+        leaves that open: there was none, or it was repeated, and the first request may have made what the second found.
+
         Cancelled: it may be made or not, so this should be shielded.
         """
-        reply = await cluster.call(_request(cluster, name, shape, parent))
-        if reply.result is Result.VDI_EXIST:
+        request = _request(cluster, name, shape, parent)
+        repeated = cluster.retries
+        try:
+            reply = await cluster.call(request)
+            vdi_id = cluster.vdi_id_of(reply) if reply.result is Result.SUCCESS else 0
+        except ClusterNotReady:
+            raise
+        except ClusterError as error:
+            raise PerhapsCreated(name, str(error), "nothing says whether its creation was carried out") from error
+        if vdi_id:
+            return cls(cluster, name, vdi_id, -(-shape.size // shape.object_size), parent=parent, expected=expected)
+        if reply.result is Result.VDI_EXIST and cluster.retries == repeated:
             raise VdiExists(name)
-        if reply.result is not Result.SUCCESS:
-            raise RequestFailed(f"creating VDI {name!r}", reply.result, reply.result.meaning)
-        inode = await cluster.read_inode(cluster.vdi_id_of(reply))
-        return cls(cluster, inode, parent, expected)
+        failure = RequestFailed(f"creating VDI {name!r}", reply.result, reply.result.meaning)
+        if await cluster.has_vdi(name):
+            raise PerhapsCreated(name, str(failure), "there is one of its name now") from failure
+        raise failure
+
+    @classmethod
+    def of(cls, cluster: Cluster, inode: Inode) -> NewVdi:
+        """Take what another process left unfinished, to ``remove`` it."""
+        left = cls(cluster, inode.name, inode.vdi_id, MAX_DENSE_OBJECTS)
+        left._inode = inode
+        return left
+
+    @property
+    def inode(self) -> Inode:
+        """The inode as it was made. Known from ``mark`` on."""
+        assert self._inode is not None
+        return self._inode
 
     async def check_inherited(self) -> None:
         """Raise SnapshotChanged if a clone did not get the owners that its parent was read with: it was deleted.
@@ -129,7 +187,7 @@ class NewVdi:
         """
         if self._parent is None:
             return
-        owners = await self._cluster.read_owners(self.inode.vdi_id, len(self._owners))
+        owners = await self._cluster.read_owners(self.vdi_id, len(self._owners))
         differing = int(np.count_nonzero(owners != self._owners))
         if differing:
             raise SnapshotChanged(
@@ -139,14 +197,16 @@ class NewVdi:
 
     async def mark(self) -> None:
         """Tag the VDI as unfinished."""
+        self._inode = await self._cluster.read_inode(self.vdi_id)
         await self._tag(UNFINISHED_TAG)
+        self.is_marked = True
 
     async def _tag(self, tag: str) -> None:
         await self._write_inode(TAG_OFFSET, messages.pack_name(tag))
 
     async def _write_inode(self, offset: int, data: Bytes) -> None:
         await self._cluster.write_object(
-            oid.inode_oid(self.inode.vdi_id),
+            oid.inode_oid(self.vdi_id),
             data,
             offset,
             copies=self.inode.nr_copies,
@@ -161,7 +221,7 @@ class NewVdi:
         # Where nothing of the base is left, a server of 1.0 is spared a copy of the object in memory.
         is_partial = len(data) < self.inode.object_size
         await self._cluster.create_object(
-            oid.data_oid(self.inode.vdi_id, idx),
+            oid.data_oid(self.vdi_id, idx),
             data,
             offset,
             copies=self.inode.nr_copies,
@@ -171,22 +231,22 @@ class NewVdi:
 
     async def _name(self, idx: int) -> None:
         """Have the table name object ``idx``, along with those that are waited for too and those that come next."""
-        if self._owners[idx] == self.inode.vdi_id:
+        if self._owners[idx] == self.vdi_id:
             return
         self._awaited.add(idx)
         async with self._naming:
-            if self._owners[idx] == self.inode.vdi_id:
+            if self._owners[idx] == self.vdi_id:
                 return
             awaited = np.array(sorted(self._awaited), np.uint32)
             self._awaited.clear()
             next_ = np.searchsorted(self._expected, awaited[0])
             indices = np.union1d(awaited, self._expected[next_ : next_ + _OBJECTS_AHEAD])
-            await self._set_entries(indices[self._owners[indices] != self.inode.vdi_id], self.inode.vdi_id)
+            await self._set_entries(indices[self._owners[indices] != self.vdi_id], self.vdi_id)
 
     async def write_object(self, idx: int, data: Bytes, offset: int) -> None:
         """Write more bytes of an object that was created."""
         await self._cluster.write_object(
-            oid.data_oid(self.inode.vdi_id, idx),
+            oid.data_oid(self.vdi_id, idx),
             data,
             offset,
             copies=self.inode.nr_copies,
@@ -196,14 +256,17 @@ class NewVdi:
     async def publish(self) -> None:
         """Take out of the table what the base has no more, and take the mark off.
 
-        Raises Incompatible if an object was expected, and named, but not created.
+        Raises Incompatible if an object was expected, and named, but not created; and if somebody took the VDI away.
         """
-        ours = self._owners == self.inode.vdi_id
+        ours = self._owners == self.vdi_id
         if len(missing := np.flatnonzero(ours & ~self._created)):
             raise Incompatible(
                 f"object {missing[0]} was to come, and did not: was a backup changed while it was read? Try again"
             )
         await self._set_entries(np.flatnonzero(~ours & (self._owners != self._beneath)), 0)
+        found = await self._cluster.read_inode(self.vdi_id)
+        if not is_unfinished(found) or found.name != self.name:
+            raise Incompatible(f"VDI {self.name!r} was deleted, or changed, by somebody else while it was restored")
         await self._tag("")
 
     async def _set_entries(self, indices: NDArray[np.integer], owner: int) -> None:
@@ -232,22 +295,24 @@ class NewVdi:
     async def remove(self, cluster: Cluster) -> None:
         """Delete the VDI and all that was written for it, through ``cluster``, whose connections must be good.
 
-        Raises RequestFailed if something stays, and ClusterError.
+        Raises RequestFailed if something stays, and ClusterError. Cancelled or failed, it can be repeated.
         """
         self._cluster = cluster
-        table = await cluster.read_owners(self.inode.vdi_id, len(self._owners))
+        if self._inode is None:
+            self._inode = await cluster.read_inode(self.vdi_id)
+        table = await cluster.read_owners(self.vdi_id, len(self._owners))
         # Somebody else who deleted the VDI meanwhile has cleared the table, and our last objects came behind him.
-        ours = np.flatnonzero((table == self.inode.vdi_id) | self._created)
+        ours = np.flatnonzero((table == self.vdi_id) | self._created)
         await for_each(ours.tolist(), self._remove_object)
         await for_each(self._entries_in_use(table), self._clear_entries)
         # By name is the only way to delete; somebody else may have deleted it, or made another of this name, meanwhile.
         try:
-            if (await cluster.find_vdi(self.inode.name)).vdi_id != self.inode.vdi_id:
+            if (await cluster.find_vdi(self.name)).vdi_id != self.vdi_id:
                 return
         except VdiNotFound:
             return
-        request = messages.delete_vdi(self.inode.name, old=policy.deletes_as_of_old(cluster.internal_version))
-        await cluster.expect_success(request, f"deleting VDI {self.inode.name!r}")
+        request = messages.delete_vdi(self.name, old=policy.deletes_as_of_old(cluster.internal_version))
+        await cluster.expect_success(request, f"deleting VDI {self.name!r}")
 
     def _entries_in_use(self, owners: Owners) -> Iterable[tuple[int, int]]:
         for start in range(0, len(owners), _ENTRIES_TO_CLEAR):
@@ -260,11 +325,16 @@ class NewVdi:
         await self._write_inode(entry_offset(start), bytes(4 * (stop - start)))
 
     async def _remove_object(self, idx: int) -> None:
-        object_id = oid.data_oid(self.inode.vdi_id, idx)
+        object_id = oid.data_oid(self.vdi_id, idx)
         reply = await self._cluster.call(messages.remove_object(object_id))
         # Its creation may have failed, or never have begun.
         if reply.result not in (Result.SUCCESS, Result.NO_OBJ):
             raise RequestFailed(f"removing object {object_id:016x}", reply.result, reply.result.meaning)
+
+
+def is_unfinished(inode: Inode) -> bool:
+    """Tell whether a VDI is one that a restore is making, or left."""
+    return inode.tag == UNFINISHED_TAG and not inode.is_snapshot and not inode.is_hyper
 
 
 def _request(cluster: Cluster, name: str, shape: Shape, parent: Parent | None) -> Request:

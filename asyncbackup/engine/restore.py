@@ -16,8 +16,8 @@ import anyio
 import numpy as np
 
 from asyncbackup.client import Cluster, connect
-from asyncbackup.client.cluster import Snapshot
-from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape
+from asyncbackup.client.cluster import Snapshot, can_be_named
+from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape, is_unfinished
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase
 from asyncbackup.engine.info import survey
@@ -28,11 +28,14 @@ from asyncbackup.errors import (
     AsyncBackupError,
     BaseUnnamed,
     BaseUnwanted,
+    CopiesUnkeepable,
     Fact,
     FactMissing,
     Incompatible,
     LeftUnfinished,
     OutsideVdi,
+    PerhapsCreated,
+    UnfinishedExists,
     VdiExists,
     single_error,
 )
@@ -98,8 +101,8 @@ async def restore(
             clone_of = await _find_base(cluster, chain, base, base_vdi)
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
             expected = await _judge(chain, shape, on_progress)
-            if await cluster.has_vdi(to):
-                raise VdiExists(to)
+            await _check_name_is_free(cluster, to)
+            await _check_copies(cluster, shape)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
             job = _Job(cluster, chain, clone_of, shape, expected, options or BackupOptions(), meter, check_base)
             new = await job.run(to)
@@ -140,8 +143,6 @@ async def _find_base(
 def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
     """Decide what the new VDI is like. Raises Incompatible."""
     object_size, subject = chain.object_size, chain.subject
-    if object_size.bit_count() != 1:
-        raise Incompatible(f"expected an object size that is a power of two, got {object_size} bytes")
     if of_base and of_base.object_size != object_size:
         raise Incompatible(
             f"the backup has objects of {object_size} bytes, but {of_base.name!r} has objects of "
@@ -154,6 +155,20 @@ def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
     if of_base is not None:
         return Shape(chain.size, object_size, of_base.nr_copies, of_base.copy_policy)
     return Shape(chain.size, object_size)
+
+
+async def _check_name_is_free(cluster: Cluster, name: str) -> None:
+    """Raise VdiExists, or UnfinishedExists; Incompatible if no VDI can have the name."""
+    if not can_be_named(name):
+        raise Incompatible(f"expected a name of 1 to 255 bytes without zeros for the VDI, got {name!r}")
+    if await cluster.has_vdi(name):
+        raise UnfinishedExists(name) if is_unfinished(await cluster.find_vdi(name)) else VdiExists(name)
+
+
+async def _check_copies(cluster: Cluster, shape: Shape) -> None:
+    nodes = await cluster.count_nodes()
+    if nodes is not None and shape.copies > nodes:
+        raise CopiesUnkeepable(shape.copies, nodes)
 
 
 async def _judge(chain: Chain, shape: Shape, on_progress: OnProgress | None) -> Owners | None:
@@ -285,7 +300,10 @@ async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException) -> None
         reason = f"it took longer than {_REMOVAL_S:g} s"
     except AsyncBackupError as error:
         reason = str(error)
-    raise LeftUnfinished(new.inode.name, UNFINISHED_TAG, _describe(failure), reason) from failure
+    cause, why = _describe(failure), f"removing it failed ({reason})"
+    if not new.is_marked:
+        raise PerhapsCreated(new.name, cause, why) from failure
+    raise LeftUnfinished(new.name, f"tagged {UNFINISHED_TAG!r}, may be left behind", cause, why) from failure
 
 
 def _describe(failure: BaseException) -> str:

@@ -126,6 +126,7 @@ async def test_objects_are_named_some_ahead_in_one_request(cluster: Cluster) -> 
     new = await NewVdi.create(
         cluster, "new", Shape(count * OBJECT, OBJECT), expected=np.arange(0, count, 2, dtype=np.uint32)
     )
+    await new.mark()
 
     await new.create_object(0, bytes(512), 0)
 
@@ -136,11 +137,13 @@ async def test_objects_are_named_some_ahead_in_one_request(cluster: Cluster) -> 
 async def test_entries_of_others_are_never_written(cluster: Cluster, sheep: Sheep) -> None:
     owners = np.array([5, 5, 0, 5, 0, 0, 5, 5], np.uint32)
     base = await make_base(cluster, owners)
-    requests = sheep.requests
-    before = requests[Opcode.WRITE_OBJ]
     new = await NewVdi.create(
         cluster, "new", SHAPE, Parent(base, owners), expected=np.array([0, 1, 4, 5, 7], np.uint32)
     )
+
+    await new.mark()
+    requests = sheep.requests
+    before = requests[Opcode.WRITE_OBJ]
 
     await new.create_object(0, bytes(OBJECT), 0)
 
@@ -210,6 +213,7 @@ async def test_objects_that_came_after_somebody_else_deleted_their_vdi_are_remov
     store = MemoryStore()
     async with served(store) as (_, cluster):
         new = await NewVdi.create(cluster, "new", SHAPE, expected=np.array([0, 1], np.uint32))
+        await new.mark()
         await new.create_object(0, noise(0, OBJECT), 0)
         await delete_as_dog(cluster, "new")
         await new.create_object(1, noise(1, OBJECT), 0)

@@ -13,7 +13,7 @@ import anyio
 import numpy as np
 import pytest
 
-from asyncbackup import BackupOptions, ChainOptions, Cluster, Dialect, Volume, backup, connect, restore
+from asyncbackup import BackupOptions, ChainOptions, ClientOptions, Cluster, Dialect, Volume, backup, connect, restore
 from asyncbackup.client.construction import UNFINISHED_TAG
 from asyncbackup.engine import restore as engine_restore
 from asyncbackup.engine.manifest import manifest_path
@@ -21,12 +21,15 @@ from asyncbackup.errors import (
     BackupDamaged,
     BaseMismatch,
     BaseUnnamed,
+    CopiesUnkeepable,
     DigestMismatch,
     FactMissing,
     Incompatible,
     LeftUnfinished,
+    PerhapsCreated,
     RequestFailed,
     SnapshotNotFound,
+    UnfinishedExists,
     VdiExists,
 )
 from asyncbackup.format import RecordHeader
@@ -36,7 +39,7 @@ from asyncbackup.wire import messages
 from asyncbackup.wire.constants import SECTOR_SIZE, Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, TAG_OFFSET
 from asyncbackup.wire.messages import ObjectBody, RequestHeader, VdiBody
-from asyncbackup.wire.oid import INODE_BIT, index_of, inode_oid, vdi_of
+from asyncbackup.wire.oid import INODE_BIT, index_of, inode_oid, is_data, vdi_of
 from tests.disks import OBJECT, OBJECTS, SHIFT, make_disk, noise
 from tests.property.test_export_merge import Discard, Resize, Step, Write, go, live
 from tests.property.test_restore import working_image
@@ -328,11 +331,128 @@ async def test_a_size_too_small_for_the_records_is_refused(backed: Backed) -> No
     assert not backed.sheep.requests[Opcode.NEW_VDI]
 
 
-async def test_a_larger_size_and_other_copies_can_be_asked_for(backed: Backed) -> None:
+async def test_a_larger_size_and_other_copies_can_be_asked_for(backed: Backed, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def three(_: Cluster) -> int:
+        return 3
+
+    monkeypatch.setattr(Cluster, "count_nodes", three)
+
     await restore(backed.cluster, [backed.full], "new", copies=3, chain_options=ChainOptions(size=20 * OBJECT))
 
     inode = await backed.cluster.find_vdi("new")
     assert (inode.vdi_size, inode.nr_copies) == (20 * OBJECT, 3)
+
+
+async def test_more_copies_than_nodes_are_refused(backed: Backed) -> None:
+    with pytest.raises(CopiesUnkeepable, match="2 copies of each object, but the cluster has 1 node"):
+        await restore(backed.cluster, [backed.full], "new", copies=2)
+
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+
+
+async def test_where_the_nodes_are_not_known_copies_are_not_judged(tmp_path: Path) -> None:
+    async with Sheep(MemoryStore(), release=Release.V0_6) as sheep, connect(sheep.host, sheep.port) as cluster:
+        await cluster.create_vdi("disk", 3 << 22)
+        await cluster.create_snapshot("disk", "a")
+        await backup(cluster, "disk", tmp_path / "full", snapshot="a")
+
+        await restore(cluster, [tmp_path / "full"], "new", copies=2)
+
+        assert (await cluster.find_vdi("new")).nr_copies == 2
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "\u00e4" * 128, "a\0b"])
+async def test_a_name_that_no_vdi_has_is_refused(backed: Backed, name: str) -> None:
+    with pytest.raises(Incompatible, match="a name of 1 to 255 bytes without zeros"):
+        await restore(backed.cluster, [backed.full], name)
+
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+
+
+async def test_the_longest_name_is_taken(backed: Backed) -> None:
+    await restore(backed.cluster, [backed.full], "x" * 255)
+
+    assert await backed.cluster.has_vdi("x" * 255)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+async def test_a_vdi_of_no_size_is_refused(backed: Backed, size: int) -> None:
+    with pytest.raises(Incompatible, match="at least 1 byte"):
+        await restore(backed.cluster, [backed.full], "new", chain_options=ChainOptions(size=size))
+
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+
+
+async def test_what_an_unfinished_restore_left_is_told_as_that(backed: Backed) -> None:
+    inode = await backed.cluster.find_vdi("disk")
+    tag = messages.pack_name(UNFINISHED_TAG)
+    await backed.cluster.write_object(inode_oid(inode.vdi_id), tag, TAG_OFFSET, copies=1)
+
+    with pytest.raises(UnfinishedExists, match="'disk' exists already: an unfinished restore left it"):
+        await restore(backed.cluster, backed.files, "disk")
+
+
+async def test_a_vdi_whose_inode_cannot_be_read_is_removed(backed: Backed) -> None:
+    async with failing(backed.store, "read_obj@1:error=EIO") as (_, cluster):
+        with pytest.raises(RequestFailed, match="reading object"):
+            await restore(cluster, [backed.full], "new")
+
+        assert not await cluster.has_vdi("new")
+
+
+async def test_a_vdi_whose_inode_can_never_be_read_is_told(backed: Backed) -> None:
+    async with failing(backed.store, "read_obj@1+:error=EIO") as (_, cluster):
+        with pytest.raises(PerhapsCreated, match="VDI 'new', empty and without a mark, may be there"):
+            await restore(cluster, [backed.full], "new")
+
+
+async def test_a_creation_without_an_answer_is_told_and_nothing_is_removed(backed: Backed) -> None:
+    options = ClientOptions(request_timeout_s=0.5)
+    faults = [Fault.parse("new_vdi@1:stall")]
+    async with Sheep(backed.store, faults=faults) as sheep, connect(sheep.host, sheep.port, options) as cluster:
+        with pytest.raises(PerhapsCreated, match=r"did not answer NEW_VDI .*; VDI 'new', .* may be there") as raised:
+            await restore(cluster, [backed.full], "new")
+
+        assert isinstance(raised.value, LeftUnfinished)
+        assert not sheep.requests[Opcode.DEL_VDI]
+
+
+async def test_a_name_that_is_taken_after_a_repeated_creation_is_perhaps_ours(backed: Backed) -> None:
+    faults = "new_vdi@1:error=AGAIN", "new_vdi@2:error=VDI_EXIST"
+    async with failing(backed.store, *faults) as (_, cluster):
+        with pytest.raises(RequestFailed, match="exists already"):
+            await restore(cluster, [backed.full], "new")
+
+    def make(request: RequestHeader) -> None:
+        made.append(request) if request.opcode == Opcode.NEW_VDI else None
+        if len(made) == 1 and request.opcode == Opcode.NEW_VDI:
+            store_service.new("new", VdiBody.unpack(request.body))
+
+    made: list[RequestHeader] = []
+    async with failing(backed.store, "new_vdi@1:error=AGAIN", on_request=make) as (sheep, cluster):
+        store_service = sheep._service._volumes
+        with pytest.raises(PerhapsCreated, match="there is one of its name now"):
+            await restore(cluster, [backed.full], "new")
+
+        assert not sheep.requests[Opcode.DEL_VDI]
+
+
+async def test_a_vdi_that_somebody_deletes_meanwhile_is_not_called_restored(backed: Backed) -> None:
+    store = backed.store
+
+    def delete(request: RequestHeader) -> None:
+        body = ObjectBody.unpack(request.body)
+        if request.opcode == Opcode.CREATE_AND_WRITE_OBJ and index_of(body.oid) == 4:
+            view = store.get(inode_oid(vdi_of(body.oid)))
+            assert view is not None
+            view[:256] = bytes(256)
+
+    before = {oid for oid in store.oids() if is_data(oid)}
+    async with failing(store, on_request=delete) as (_, cluster):
+        with pytest.raises(Incompatible, match="'new' was deleted, or changed, by somebody else"):
+            await restore(cluster, [backed.full], "new")
+
+    assert {oid for oid in store.oids() if is_data(oid)} == before
 
 
 async def test_a_size_that_only_a_hyper_volume_has_is_refused(backed: Backed) -> None:
@@ -420,11 +540,13 @@ async def test_a_hyper_volume_is_no_base(backed: Backed) -> None:
         await restore(backed.cluster, [backed.increment], "new", base=1, base_vdi="hyper")
 
 
-async def test_an_object_size_that_no_vdi_has_is_refused(backed: Backed) -> None:
+@pytest.mark.parametrize("object_size", [3 * OBJECT, 1 << 19, 1 << 32, 0])
+async def test_an_object_size_that_no_vdi_has_is_refused(backed: Backed, object_size: int) -> None:
     without_manifest(backed.full)
-    options = ChainOptions(object_size=3 * OBJECT, size=OBJECTS * OBJECT)
+    backed.full.write_bytes(of_sectors(0))
+    options = ChainOptions(object_size=object_size, size=OBJECTS * OBJECT)
 
-    with pytest.raises(Incompatible, match="expected an object size that is a power of two, got 3145728 bytes"):
+    with pytest.raises(Incompatible, match=f"a power of two, from 1048576 to 2147483648 bytes, got {object_size} "):
         await restore(backed.cluster, [backed.full], "new", chain_options=options)
 
     assert not backed.sheep.requests[Opcode.NEW_VDI]
@@ -483,7 +605,7 @@ async def test_a_vdi_that_cannot_be_removed_is_told_with_what_failed_first(backe
 
         assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG
     assert raised.value.cause.startswith("creating object")
-    assert raised.value.reason.startswith("deleting VDI 'new' failed")
+    assert raised.value.reason.startswith("removing it failed (deleting VDI 'new' failed")
 
 
 async def test_a_removal_that_takes_too_long_is_given_up(backed: Backed, monkeypatch: pytest.MonkeyPatch) -> None:

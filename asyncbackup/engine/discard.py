@@ -1,0 +1,99 @@
+"""Removes what an unfinished restore left in a cluster, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import anyio
+import numpy as np
+
+from asyncbackup.client import Cluster
+from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, is_unfinished
+from asyncbackup.client.fan_out import for_each
+from asyncbackup.client.objects import ObjectRead
+from asyncbackup.errors import NotDiscarded, ObjectReadFailed
+from asyncbackup.wire.constants import MAX_DENSE_OBJECTS, SECTOR_SIZE, Result
+from asyncbackup.wire.inode import Inode
+from asyncbackup.wire.oid import data_oid
+
+_WATCH_S: Final = 2.0
+"""Seconds in which a restore that goes on is seen to create an object."""
+
+_LAST: Final = 1024
+"""Objects at the end of the table that are looked for: more than a restore names ahead and has in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """What was removed."""
+
+    vdi: str
+    vdi_id: str
+    objects: int
+    """Objects that the table named; some of them perhaps were never created."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Give the fields as plain values, for JSON."""
+        return asdict(self)
+
+
+async def discard(cluster: Cluster, vdi: str) -> Discarded:
+    """Remove the working VDI ``vdi`` and all its objects, if it is an unfinished restore, which its tag says.
+
+    A snapshot, and a VDI of any other tag, is never removed. Neither is one that a restore is seen to go on with: it is
+    watched for two seconds. A restore that does nothing in that time, such as one that waits for its pipe, is not seen.
+
+    Raises VdiNotFound, NotDiscarded, RequestFailed, ClusterError. After an error or a cancellation it can be repeated.
+    """
+    try:
+        return await _discard(cluster, vdi)
+    except asyncio.CancelledError as cancelled:
+        cancelled.add_note(f"VDI {vdi!r} is still there, if only in part")
+        raise
+
+
+async def _discard(cluster: Cluster, vdi: str) -> Discarded:
+    inode = await _find(cluster, vdi)
+    before = await _read_state(cluster, inode)
+    await anyio.sleep(_WATCH_S)
+    now = await _find(cluster, vdi)
+    if now.vdi_id != inode.vdi_id or await _read_state(cluster, inode) != before:
+        raise NotDiscarded(vdi, "a restore is making it at this moment")
+    await NewVdi.of(cluster, now).remove(cluster)
+    return Discarded(vdi, f"{inode.vdi_id:x}", before.named)
+
+
+async def _find(cluster: Cluster, vdi: str) -> Inode:
+    inode = await cluster.find_vdi(vdi)
+    if not is_unfinished(inode):
+        raise NotDiscarded(vdi, f"its tag is {inode.tag!r} and not {UNFINISHED_TAG!r}, so it is no unfinished restore")
+    return inode
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """How far a restore has come: objects that it named, and those that are there of the last ones."""
+
+    named: int
+    there: frozenset[int]
+
+
+async def _read_state(cluster: Cluster, inode: Inode) -> _State:
+    owners = await cluster.read_owners(inode.vdi_id, MAX_DENSE_OBJECTS)
+    named = np.flatnonzero(owners == inode.vdi_id)
+    there: set[int] = set()
+
+    async def look_for(idx: int) -> None:
+        read = ObjectRead(data_oid(inode.vdi_id, idx), memoryview(bytearray(SECTOR_SIZE)), 0)
+        try:
+            await cluster.read_objects([read])
+        except ObjectReadFailed as error:
+            if error.result != Result.NO_OBJ:
+                raise
+        else:
+            there.add(idx)
+
+    await for_each(named[-_LAST:].tolist(), look_for)
+    return _State(len(named), frozenset(there))
