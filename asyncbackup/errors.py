@@ -24,7 +24,8 @@
     ├── SourceError                  what is read
     │   ├── SourceUnreadable         a file that cannot be read
     │   ├── BackupDamaged            bytes that no writer of backups writes
-    │   │   └── FormatUnclear        … or that begin as more than one format does
+    │   │   ├── FormatUnclear        … or that begin as more than one format does
+    │   │   └── StateDamaged         … or that are to say what an image is, and do not
     │   ├── DigestMismatch           data that is not what the manifest says it was
     │   ├── BaseMismatch             the base does not hold what a backup was made against
     │   └── BaseNeeded               data of the base is needed, and none was named
@@ -33,7 +34,12 @@
     │   ├── FactMissing              something that neither a manifest nor the caller says
     │   ├── BaseUnnamed              increments, and no base was named
     │   ├── BaseUnwanted             a full backup, and a base was named
-    │   ├── BaseUnproved             increments of which nothing says what they were made against
+    │   ├── BaseUnproved             a base that nothing proves to be the one that is needed
+    │   ├── WrongBase                a base that is another one than the one that is needed
+    │   ├── BaseSizeMismatch         a base of another size than the one that is needed
+    │   ├── WrongSnapshot            a snapshot that is another one than the one that was backed up
+    │   ├── SampleNeedsBase          a sample to audit, and no base to compare it with
+    │   ├── AlreadyApplied           an image that has all that was to be applied
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
     │   ├── SeekNeeded               a format that cannot be written to a pipe
     │   ├── CopiesUnkeepable         more copies than the cluster has nodes
@@ -50,7 +56,8 @@
         ├── TargetFull
         ├── TargetWriteFailed
         ├── HalfReplaced             a file and its manifest of which only one is new
-        └── HalfRolled               an image that backups were not applied to completely
+        ├── HalfRolled           an image that backups were not applied to completely
+        └── OtherImage           an image that is not the one that backups were being applied to
 
 An error is named by its meaning and carries the facts as fields; the message says what was expected and what
 came. What to type next, and exit codes, are the business of ``asyncbackup.cli``: no message here names an option
@@ -62,6 +69,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from typing import Any
 
 
 class AsyncBackupError(Exception):
@@ -265,6 +273,13 @@ class FormatUnclear(BackupDamaged):
         super().__init__(source, offset, "this may be of either format")
 
 
+class StateDamaged(BackupDamaged):
+    """``source`` stands beside an image to say what that is, and nobody writes such bytes there."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(source, 0, f"this is no state of an image: {problem}")
+
+
 class DigestMismatch(SourceError):
     """The data of object ``idx``'s record is not what it was when the backup was made."""
 
@@ -338,11 +353,80 @@ class BaseUnwanted(Incompatible):
 
 
 class BaseUnproved(Incompatible):
-    """``source`` has no manifest that says what it was made against."""
+    """Nothing proves that ``base`` is what ``source`` is the difference to; ``doubt`` tells what is missing."""
 
-    def __init__(self, source: str) -> None:
-        super().__init__(f"{source} has no manifest that says what it was made against")
+    def __init__(self, source: str, base: str, doubt: str) -> None:
+        super().__init__(f"nothing proves that {base} is what {source} is the difference to: {doubt}")
         self.source = source
+        self.base = base
+        self.doubt = doubt
+
+
+class WrongBase(Incompatible):
+    """``source`` is the difference to ``expected``, and ``base`` is ``got``: two identities that do not match.
+
+    Both are an ``asyncbackup.format.identity.Identity``.
+    """
+
+    def __init__(self, source: str, base: str, expected: Any, got: Any) -> None:
+        super().__init__(f"{base} is another base than {source} was made against: expected {expected}, got {got}")
+        self.source = source
+        self.base = base
+        self.expected = expected
+        self.got = got
+
+
+class BaseSizeMismatch(Incompatible):
+    """What ``source`` is the difference to had ``expected`` bytes, and ``base`` has ``got``."""
+
+    def __init__(self, source: str, base: str, expected: int, got: int) -> None:
+        super().__init__(f"{base} is not what {source} was made against: expected {expected} bytes, got {got}")
+        self.source = source
+        self.base = base
+        self.expected = expected
+        self.got = got
+
+
+class WrongSnapshot(Incompatible):
+    """``source`` is of ``expected``, and ``name``, which it was to be compared with, is ``got``.
+
+    Both are an ``asyncbackup.format.identity.Identity``. ``can_be_assumed``: it may hold the same nevertheless, as a
+    VDI that was restored does.
+    """
+
+    def __init__(self, source: str, name: str, expected: Any, got: Any, *, can_be_assumed: bool) -> None:
+        super().__init__(f"{name} is not what {source} is of: expected {expected}, got {got}")
+        self.source = source
+        self.name = name
+        self.expected = expected
+        self.got = got
+        self.can_be_assumed = can_be_assumed
+
+
+class SampleNeedsBase(Incompatible):
+    """To audit a sample of ``source`` takes the snapshot that it is the difference to, which the cluster has not.
+
+    ``base`` is that snapshot's ``asyncbackup.format.identity.Identity``.
+    """
+
+    def __init__(self, source: str, base: Any) -> None:
+        super().__init__(
+            f"a sample of {source} can only be audited beside {base}, and this cluster has no such snapshot any more: "
+            "compare without a sample, or the whole chain from its full backup on"
+        )
+        self.source = source
+        self.base = base
+
+
+class AlreadyApplied(Incompatible):
+    """``image`` is ``identity`` already (an ``asyncbackup.format.identity.Identity``): nothing is left to apply."""
+
+    def __init__(self, image: str, identity: Any) -> None:
+        super().__init__(
+            f"{image} is an image of {identity} already: nothing is left to apply, and nothing was written"
+        )
+        self.image = image
+        self.identity = identity
 
 
 class OutsideVdi(Incompatible):
@@ -474,15 +558,27 @@ class HalfReplaced(TargetError):
 
 
 class HalfRolled(TargetError):
-    """Backups were being applied to an image in place, as ``marker`` beside it tells, and did not come to an end."""
+    """Backups were being applied to an image in place, as ``marker`` beside it tells, and did not come to an end.
 
-    def __init__(self, target: str, marker: str) -> None:
+    ``cause`` is what ended it; None where that was another run.
+    """
+
+    def __init__(self, target: str, marker: str, cause: AsyncBackupError | None = None) -> None:
+        why = "applying backups to it was interrupted" if cause is None else str(cause)
+        super().__init__(target, f"is half rolled: {why}; apply the same backups to finish, or make the image anew")
+        self.marker = marker
+        self.cause = cause
+
+
+class OtherImage(TargetError):
+    """The image is not the one that backups were being applied to, as ``marker`` beside it tells, or may not be it."""
+
+    def __init__(self, target: str, marker: str, doubt: str) -> None:
         super().__init__(
-            target,
-            "is half rolled: applying backups to it was interrupted; apply the same ones again to finish, "
-            f"or make the image anew and remove {marker}",
+            target, f"cannot be finished, because {doubt}, as {marker} tells: make the image anew from a full backup"
         )
         self.marker = marker
+        self.doubt = doubt
 
 
 @contextmanager

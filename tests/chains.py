@@ -10,7 +10,10 @@ from pathlib import Path
 
 from asyncbackup import Cluster, Volume, backup, connect
 from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.format.identity import Identity
+from asyncbackup.format.image import ImageState
 from asyncbackup.sheep import MemoryStore, Sheep
+from asyncbackup.sinks.image import state_path
 from tests.disks import OBJECT, OBJECTS, content_of, make_disk, noise
 
 SIZE = OBJECTS * OBJECT
@@ -28,15 +31,19 @@ class Files:
     ab: Path
     bc: Path
     images: dict[str, bytes]
+    identities: dict[str, Identity]
+    """Of the snapshots."""
 
     @property
     def all(self) -> list[Path]:
         return [self.a, self.ab, self.bc]
 
-    def image(self, snapshot: str, name: str | None = None) -> Path:
-        """Write what a snapshot holds into a file."""
+    def image(self, snapshot: str, name: str | None = None, *, has_state: bool = True) -> Path:
+        """Write what a snapshot holds into a file, as ``dog vdi read`` does; with a state, as an export does."""
         path = self.folder / (name or f"image-{snapshot}")
         path.write_bytes(self.images[snapshot])
+        if has_state:
+            say_what_it_is(path, self.identities[snapshot])
         return path
 
     def without_manifests(self) -> Files:
@@ -47,28 +54,35 @@ class Files:
 
 def copy_files(folder: Path) -> Files:
     """Put the files into ``folder``; made once in a process, since nobody changes what they were made of."""
-    contents, images = _make_once()
+    contents, images, identities = _make_once()
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    return Files(folder, folder / "a", folder / "ab", folder / "bc", images)
+    return Files(folder, folder / "a", folder / "ab", folder / "bc", images, identities)
+
+
+def say_what_it_is(image: Path, identity: Identity, *, assumed: bool = False) -> None:
+    """Put a state beside an image that is current."""
+    status = image.stat()
+    state_path(image).write_bytes(ImageState(identity, status.st_size, status.st_mtime_ns, assumed=assumed).encode())
 
 
 @cache
-def _make_once() -> tuple[dict[str, bytes], dict[str, bytes]]:
+def _make_once() -> tuple[dict[str, bytes], dict[str, bytes], dict[str, Identity]]:
     with tempfile.TemporaryDirectory() as made:
-        images = asyncio.run(_make(Path(made)))
-        return {path.name: path.read_bytes() for path in Path(made).iterdir()}, images
+        images, identities = asyncio.run(_make(Path(made)))
+        return {path.name: path.read_bytes() for path in Path(made).iterdir()}, images, identities
 
 
-async def _make(folder: Path) -> dict[str, bytes]:
+async def _make(folder: Path) -> tuple[dict[str, bytes], dict[str, Identity]]:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
         await make_snapshots(cluster)
-        images = {}
+        images, identities = {}, {}
         for file, base, to in (("a", None, "a"), ("ab", "a", "b"), ("bc", "b", "c")):
             await backup(cluster, "disk", folder / file, snapshot=to, base=base)
             content = await content_of(cluster, "disk", to)
             images[to] = b"".join(content.get(idx, bytes(OBJECT)) for idx in range(OBJECTS))
-        return images
+            identities[to] = await cluster.identify(await cluster.find_vdi("disk", to))
+        return images, identities
 
 
 async def make_snapshots(cluster: Cluster) -> None:

@@ -16,12 +16,17 @@ from asyncbackup.errors import (
     FactMissing,
     FormatUnclear,
     HalfReplaced,
+    HalfRolled,
     LeftUnfinished,
+    OtherImage,
     OutsideVdi,
     PerhapsCreated,
+    SampleNeedsBase,
     SeekNeeded,
+    StateDamaged,
     TargetExists,
     UnfinishedExists,
+    WrongSnapshot,
 )
 
 _OF_FACT: Final = {
@@ -39,11 +44,15 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], str]] = {
     CopiesUnkeepable: "say with --copies how many to keep instead",
     ErasureCodingUnknown: "say with --copies how many copies to keep instead",
     BaseUnnamed: (
-        "name the backups before it as well, from the full one on, or the base: "
-        "restore takes that snapshot with -s, and export an image of it with --base"
+        "name the backups before it as well, from the full one on, or that snapshot with --base "
+        "(export and merge take an image of it, too, with --base-image)"
     ),
-    BaseNeeded: "take it from an image of the base with --base-image, or from the cluster with --base-vdi and -s",
-    BaseUnproved: "--no-check-base applies it anyway",
+    BaseNeeded: "name that base with --base, or an image of it with --base-image",
+    BaseUnproved: "if you know that it is, say so with --assume-base",
+    HalfRolled: "for the first run the same command, for the second `export --force` a full backup and its increments",
+    OtherImage: "use `export --force`, without --base-image, on a full backup and its increments",
+    StateDamaged: "if you know what the image is, remove it, and say so with --assume-base",
+    SampleNeedsBase: "leave --sample out",
 }
 
 
@@ -58,6 +67,8 @@ def advice(error: AsyncBackupError) -> str | None:
         return f"look with `asyncbackup vdi list`: if it is there, and nobody else made it, `{delete}` removes it"
     if isinstance(error, LeftUnfinished | UnfinishedExists):
         return f"`{shlex.join(['asyncbackup', 'restore', '--discard', error.vdi])}` removes it"
+    if isinstance(error, WrongSnapshot):
+        return "if that VDI was made of it, say so with --assume-base" if error.can_be_assumed else "name it with -s"
     return next((text for kind, text in _BY_ERROR.items() if isinstance(error, kind)), None)
 
 

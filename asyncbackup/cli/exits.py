@@ -8,6 +8,7 @@ from typing import Final
 from asyncbackup.errors import (
     AsyncBackupError,
     ClusterError,
+    HalfRolled,
     ManifestUnplaced,
     NotFound,
     OwnInput,
@@ -49,4 +50,6 @@ _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
 
 def exit_code(error: AsyncBackupError) -> ExitCode:
     """Give the exit code for an error: the first kind in the list that it is of."""
+    if isinstance(error, HalfRolled) and error.cause is not None:
+        return exit_code(error.cause)
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.FAILURE)

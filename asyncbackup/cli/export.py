@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.base import named_base
 from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
-from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
+from asyncbackup.cli.options import (
+    PATH,
+    base_options,
+    byte_count,
+    check_base,
+    cluster_options,
+    connection_options,
+    file_options,
+    json_option,
+    quiet_option,
+    window_options,
+)
 from asyncbackup.cli.output import is_terminal, say, say_json, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import Interrupted, run_async
+from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.export import ExportSummary, export
 from asyncbackup.engine.options import BackupOptions
@@ -35,11 +49,12 @@ _COMPLETE: Final = "the image itself is complete"
 @click.option(
     "--to", "image", type=PATH, metavar="IMAGE", required=True, help="The raw image to make; `-` is standard output."
 )
-@click.option("--base", type=PATH, metavar="IMAGE0", help="An image of what the first backup is the difference to.")
+@base_options
+@cluster_options
 @click.option("--force", is_flag=True, help="Replace IMAGE, once the new one is complete.")
-@click.option("--no-check-base", is_flag=True, help="Do not compare IMAGE0 with what the manifests say of it.")
 @click.option("--size", callback=byte_count, help="Of the VDI.  [default: as the manifest says]")
 @file_options
+@connection_options
 @window_options
 @quiet_option
 @json_option
@@ -47,12 +62,18 @@ def command(
     *,
     files: Sequence[str],
     image: str,
-    base: str | None,
+    base: int | str | None,
+    base_vdi: str | None,
+    base_image: str | None,
+    assume_base: bool,
+    address: str,
+    port: int,
     force: bool,
-    no_check_base: bool,
     size: int | None,
     object_size: int | None,
     dialect: Dialect | None,
+    connections: int,
+    timeout: float,
     in_flight: int,
     memory: int,
     quiet: bool,
@@ -61,35 +82,41 @@ def command(
     """Make a raw image of a backup and its increments, FILE... from the oldest to the newest.
 
     IMAGE is what `dog vdi read` of the newest snapshot gives, with holes where nothing was ever written. It appears
-    under its name only when it is complete and on disk. Increments alone go on an image of their base: into a new
-    IMAGE, or, if IMAGE0 is IMAGE, in place. Then all of it is checked before anything is written; what is interrupted
-    after that leaves IMAGE.rolling behind, and the same command finishes it.
+    under its name only when it is complete and on disk, and IMAGE.state, which says what it is. Increments alone go on
+    their base: --base in the cluster, or --base-image, into a new IMAGE. If --base-image is IMAGE itself, that is
+    rolled forward in place. Then all of it is checked before anything is written; what is interrupted after that leaves
+    IMAGE.rolling behind, and the same command finishes it.
     """
     files, _ = arrange(leave_out(files, quiet=quiet), quiet=quiet)
     to_stdout = image == "-"
     _check_usage(files, to_stdout=to_stdout)
+    check_base(base, base_vdi, base_image)
     chain_options = ChainOptions(dialect, object_size, size)
     options = BackupOptions(in_flight=in_flight, memory=memory)
+    client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
 
     async def work(on_progress: OnProgress | None) -> tuple[ExportSummary, bool]:
-        async def into(target: str | PipeSink) -> tuple[ExportSummary, bool]:
+        opening: AbstractAsyncContextManager[str | PipeSink] = nullcontext(image)
+        if to_stdout:
+            opening = PipeSink(1)
+        elif await is_fifo(image):
+            opening = open_fifo(image)
+        async with (
+            opening as target,
+            named_base(base, base_vdi, base_image, connect(address, port, client_options)) as under,
+        ):
             summary = await export(
                 files,
                 target,
-                base=base,
+                base=under,
+                assume_base=assume_base,
                 replace=force,
-                check_base=not no_check_base,
                 chain_options=chain_options,
                 options=options,
                 on_progress=on_progress,
                 on_leftover=warn,
             )
             return summary, isinstance(target, PipeSink)
-
-        if not to_stdout and not await is_fifo(image):
-            return await into(image)
-        async with PipeSink(1) if to_stdout else open_fifo(image) as sink:
-            return await into(sink)
 
     with progress_bar(name_target(image), wanted=not quiet) as tell:
         try:
@@ -125,4 +152,5 @@ def _report(summary: ExportSummary, image: str) -> list[str]:
             f"{', in place' if summary.in_place else ''}{'' if summary.checked else ', not checked: no manifest'}"
         ),
         f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)",
+        *text.assumed(summary.assumed),
     ]

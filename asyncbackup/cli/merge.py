@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.base import named_base
 from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
+    base_options,
+    check_base,
     cluster_options,
+    connection_options,
     file_options,
     json_option,
     quiet_option,
-    snapshot_name,
     window_options,
 )
 from asyncbackup.cli.output import COMPLETE, is_terminal, say, say_json, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
-from asyncbackup.client import connect
+from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.compose import Base, SnapshotBase
 from asyncbackup.engine.merge import MergeSummary, merge
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
@@ -48,16 +49,12 @@ from asyncbackup.format import Dialect
     type=click.Choice([dialect.value for dialect in Dialect]),
     help="The format to write.  [default: collie; dog to standard output]",
 )
-@click.option(
-    "--base-image", type=PATH, metavar="IMAGE", help="An image of what the first backup is the difference to."
-)
-@click.option("--base-vdi", metavar="VDI", help="The VDI that has it as snapshot -s.")
-@click.option("-s", "--snapshot", callback=snapshot_name, help="That snapshot: its id (all digits) or tag.")
+@base_options
 @cluster_options
-@click.option("--no-check-base", is_flag=True, help="Do not compare the base with what the manifests say of it.")
 @click.option("--no-manifest", is_flag=True, help="Write no FILE.manifest.")
 @click.option("--force", is_flag=True, help="Replace the file, once the new one is complete.")
 @file_options
+@connection_options
 @window_options
 @quiet_option
 @json_option
@@ -66,16 +63,18 @@ def command(
     files: Sequence[str],
     target: str,
     to_dialect: str | None,
-    base_image: str | None,
+    base: int | str | None,
     base_vdi: str | None,
-    snapshot: int | str | None,
+    base_image: str | None,
+    assume_base: bool,
     address: str,
     port: int,
-    no_check_base: bool,
     no_manifest: bool,
     force: bool,
     object_size: int | None,
     dialect: Dialect | None,
+    connections: int,
+    timeout: float,
     in_flight: int,
     memory: int,
     quiet: bool,
@@ -89,7 +88,9 @@ def command(
     files, _ = arrange(leave_out(files, quiet=quiet), quiet=quiet)
     to_stdout = target == "-"
     format_ = Dialect(to_dialect) if to_dialect else None
-    _check_usage(files, base_image, base_vdi, snapshot)
+    if files.count("-") > 1:
+        raise click.UsageError("standard input can be read only once")
+    check_base(base, base_vdi, base_image)
     check_output(to_stdout=to_stdout, seeks=format_ is not None and format_.needs_seek)
     inputs = [*files, *([base_image] if base_image else [])]
     opening = (
@@ -97,23 +98,19 @@ def command(
         if to_stdout
         else open_target(target, replace=force, manifest=not no_manifest, inputs=inputs, on_leftover=warn)
     )
-
-    @asynccontextmanager
-    async def open_base() -> AsyncIterator[str | Base | None]:
-        if base_vdi is None:
-            yield base_image
-            return
-        async with connect(address, port) as cluster:
-            yield await SnapshotBase.open(cluster, await cluster.find_vdi(base_vdi, snapshot))
+    client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
 
     async def work(on_progress: OnProgress | None) -> tuple[MergeSummary, bool]:
-        async with opening as opened, open_base() as base:
+        async with (
+            opening as opened,
+            named_base(base, base_vdi, base_image, connect(address, port, client_options)) as under,
+        ):
             summary = await merge(
                 files,
                 opened.data,
-                base=base,
+                base=under,
+                assume_base=assume_base,
                 manifest=opened.proof,
-                check_base=not no_check_base,
                 chain_options=ChainOptions(dialect, object_size),
                 options=BackupOptions(dialect=format_ or opened.usual_dialect, in_flight=in_flight, memory=memory),
                 on_progress=on_progress,
@@ -126,17 +123,6 @@ def command(
         say_json(summary.as_dict(), err=is_piped, done=COMPLETE)
     elif not quiet:
         say(*report(summary, target), err=is_piped, done=COMPLETE)
-
-
-def _check_usage(
-    files: Sequence[str], base_image: str | None, base_vdi: str | None, snapshot: int | str | None
-) -> None:
-    if files.count("-") > 1:
-        raise click.UsageError("standard input can be read only once")
-    if base_image is not None and base_vdi is not None:
-        raise click.UsageError("give either --base-image or --base-vdi, not both")
-    if (base_vdi is None) != (snapshot is None):
-        raise click.UsageError("--base-vdi and -s go together: they name one snapshot")
 
 
 def check_output(*, to_stdout: bool, seeks: bool) -> None:
@@ -156,4 +142,5 @@ def report(summary: MergeSummary, target: str) -> list[str]:
             f"from {text.backups(summary.files)}{'' if summary.has_manifest else ', without a manifest'}"
         ),
         f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)",
+        *text.assumed(summary.assumed),
     ]

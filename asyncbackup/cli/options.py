@@ -158,6 +158,28 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: float) -> floa
     return value
 
 
+def base_options(function: _Function) -> _Function:
+    """Add --base, --base-vdi, --base-image and --assume-base: the one way to name what increments go on."""
+    snapshot = click.option(
+        "--base",
+        metavar="SNAPSHOT",
+        callback=snapshot_name,
+        help="What increments go on: a snapshot's id (all digits) or tag.",
+    )
+    vdi = click.option("--base-vdi", metavar="VDI", help="The VDI of --base.  [default: the one that was backed up]")
+    image = click.option("--base-image", type=PATH, metavar="IMAGE", help="An image of that snapshot, in its place.")
+    assume = click.option("--assume-base", is_flag=True, help="Take a base of which nothing proves what it is.")
+    return snapshot(vdi(image(assume(function))))
+
+
+def check_base(base: int | str | None, base_vdi: str | None, base_image: str | None) -> None:
+    """Raise UsageError unless these name at most one base."""
+    if base is not None and base_image is not None:
+        raise click.UsageError("give either --base or --base-image, not both")
+    if base_vdi is not None and base is None:
+        raise click.UsageError("--base-vdi says which VDI --base is a snapshot of: give --base as well")
+
+
 def window_options(function: _Function) -> _Function:
     """Add --in-flight and --memory."""
     in_flight = click.option(

@@ -11,13 +11,14 @@ from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
+    base_options,
     byte_count,
+    check_base,
     cluster_options,
     connection_options,
     file_options,
     json_option,
     quiet_option,
-    snapshot_name,
     window_options,
 )
 from asyncbackup.cli.output import say, say_json
@@ -47,11 +48,9 @@ _DISCARDED: Final = "the VDI itself is removed"
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1)
 @click.option("--to", metavar="VDI", help="The new VDI; nothing of this name may exist.")
 @click.option("--discard", "left", metavar="VDI", help="Remove what an unfinished restore left. Takes no FILE.")
-@click.option("-s", "--snapshot", "base", callback=snapshot_name, help="What increments go on: a snapshot's id or tag.")
-@click.option("--base-vdi", metavar="VDI", help="What -s is a snapshot of.  [default: the VDI that was backed up]")
+@base_options
 @click.option("--size", callback=byte_count, help="Of the VDI.  [default: as the manifest says]")
 @click.option("--copies", type=click.IntRange(1, 31), help="Kept of each object.  [default: as the manifest says]")
-@click.option("--no-check-base", is_flag=True, help="Do not compare the base with what the manifests say of it.")
 @cluster_options
 @file_options
 @connection_options
@@ -65,9 +64,10 @@ def command(
     left: str | None,
     base: int | str | None,
     base_vdi: str | None,
+    base_image: str | None,
+    assume_base: bool,
     size: int | None,
     copies: int | None,
-    no_check_base: bool,
     address: str,
     port: int,
     dialect: Dialect | None,
@@ -79,7 +79,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Make the new VDI --to of FILEs, oldest first: a full backup and its increments, or increments on snapshot -s.
+    """Make the new VDI --to of FILEs, oldest first: a full backup and its increments, or increments on snapshot --base.
 
     No VDI or snapshot that exists is changed. Until it is complete the new VDI has the tag `unfinished restore`.
     FILE `-` is standard input.
@@ -95,8 +95,12 @@ def command(
         return
     if not files or to is None:
         raise click.UsageError("Missing argument 'FILE...'." if not files else "Missing option '--to'.")
-    if base_vdi is not None and base is None:
-        raise click.UsageError("--base-vdi says which VDI -s is a snapshot of: give -s as well")
+    check_base(base, base_vdi, base_image)
+    if base_image is not None:
+        raise click.UsageError(
+            "increments on an image are not restored in one go: make the image of the last one with "
+            "`asyncbackup export FILE... --base-image IMAGE --to NEW` and write that with `dog vdi write`"
+        )
     if files.count("-") > 1:
         raise click.UsageError("standard input can be read only once")
     files, _ = arrange(leave_out(files, quiet=quiet), quiet=quiet)
@@ -110,7 +114,7 @@ def command(
                 base=base,
                 base_vdi=base_vdi,
                 copies=copies,
-                check_base=not no_check_base,
+                assume_base=assume_base,
                 chain_options=ChainOptions(dialect, object_size, size),
                 options=BackupOptions(in_flight=in_flight, memory=memory),
                 on_progress=on_progress,
@@ -150,4 +154,5 @@ def _report(summary: RestoreSummary) -> list[str]:
             f"wrote {text.objects(summary.objects_done)}, {text.size(summary.bytes_written)}, "
             f"in {summary.elapsed_s:.1f} s ({text.size(rate)}/s){checked}"
         ),
+        *text.assumed(summary.assumed),
     ]

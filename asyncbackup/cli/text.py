@@ -32,3 +32,8 @@ def records(count: int) -> str:
 def time(moment: datetime) -> str:
     """Write a time of any zone in that of this machine, and name it: ``2026-11-25 02:00 CET``."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M %Z}"
+
+
+def assumed(what: str | None) -> list[str]:
+    """Write a line on what was assumed; none if nothing was."""
+    return [] if what is None else [f"assumed, and not proved: {what}"]

@@ -61,7 +61,8 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option("--against", "vdi", metavar="VDI", help="Compare the records with what this VDI has.")
-@click.option("-s", "--snapshot", callback=snapshot_name, help="Of VDI, by id or tag.  [default: the working VDI]")
+@click.option("-s", "--snapshot", callback=snapshot_name, help="Of VDI, by id or tag.  [default: the one backed up]")
+@click.option("--assume-base", is_flag=True, help="Compare with another VDI than was backed up, as if it were that.")
 @click.option("--sample", metavar="N%", callback=_share, help="Of what should be as in the base, audit so much, too.")
 @click.option("--seed", type=click.IntRange(0), help="Choose the sample as an earlier run did that reported this.")
 @cluster_options
@@ -75,6 +76,7 @@ def command(
     files: tuple[str, ...],
     vdi: str | None,
     snapshot: int | str | None,
+    assume_base: bool,
     sample: float | None,
     seed: int | None,
     address: str,
@@ -119,6 +121,7 @@ def command(
                     files,
                     vdi,
                     snapshot,
+                    assume_base=assume_base,
                     sample=sample,
                     seed=seed,
                     chain_options=chain_options,
@@ -203,4 +206,4 @@ def _compared(comparison: Comparison) -> list[str]:
             f"what lies around {comparison.partly_changed_audited:,} of {text.records(comparison.partly_changed)}; "
             f"{comparison.shared:,} shared with the base; seed {comparison.seed}"
         )
-    return lines
+    return [*lines, *text.assumed(comparison.assumed)]

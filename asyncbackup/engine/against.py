@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
+from asyncbackup.engine.base import Candidate, Wanted, judge_compared
 from asyncbackup.engine.chain import Chain, ChainOptions, Group, open_chain
 from asyncbackup.engine.compact import trim
 from asyncbackup.engine.compose import Composer, SnapshotBase, ZeroBase, staying
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.window import Slot, Window
-from asyncbackup.errors import Incompatible, single_error
+from asyncbackup.errors import Incompatible, NotFound, SampleNeedsBase, SnapshotNotFound, single_error
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS
 from asyncbackup.wire.inode import Inode, Owners
 
@@ -39,6 +40,9 @@ class Comparison:
 
     vdi: str
     snapshot: str | None
+    """What it was compared with, in words of the cluster; None: the working VDI."""
+    assumed: str | None = None
+    """What was taken for granted because the caller vouched for it; None: nothing."""
     objects_planned: int = 0
     """Objects that the backups have something of, and that are audited besides."""
     objects_done: int = 0
@@ -73,28 +77,36 @@ async def compare(
     vdi: str,
     snapshot: Snapshot | None = None,
     *,
+    assume_base: bool = False,
     sample: float | None = None,
     seed: int | None = None,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> Comparison:
-    """Compare the records of ``backups``, oldest first, with ``snapshot`` of ``vdi``, by default the working VDI.
+    """Compare the records of ``backups``, oldest first, with ``snapshot`` of ``vdi``.
+
+    By default that is the snapshot that was backed up, or of another VDI the working VDI. It has to be the one that the
+    newest manifest names, known by identity. ``assume_base`` vouches for another VDI, such as one that was restored.
 
     Only what the records cover is read. With a ``sample``, from 0 to 1, that part of the objects that should be as in
     the base is audited as well, and as much of what lies around the records: chosen at random, by ``seed`` if it is
-    given, and at least one. An object that has the same owner in both needs no look.
+    given, and at least one. An object that has the same owner in both needs no look. The base is looked for in the VDI
+    that was backed up.
 
-    Raises Incompatible, NotFound, and the errors of backups and cluster; differences are no errors. The digests of
-    manifests are the business of ``verify``.
+    Raises WrongSnapshot, SampleNeedsBase, Incompatible, NotFound, and the errors of backups and cluster; differences
+    are no errors. The digests of manifests are the business of ``verify``.
     """
     with single_error():
         async with open_chain(backups, chain_options) as chain:
             if any(reader.size is None for reader in chain.readers):
                 raise Incompatible("what is compared has to be read twice, so it cannot come from a pipe")
-            here = await _open_snapshot(cluster, chain, await cluster.find_vdi(vdi, snapshot))
-            found = Comparison(vdi, None if snapshot is None else str(snapshot))
-            base = None if sample is None else await _open_base(cluster, chain, vdi)
+            inode = await _find(cluster, chain, vdi, snapshot, assume_base=assume_base)
+            found = Comparison(vdi, None if not inode.is_snapshot else inode.tag or str(inode.snap_id))
+            candidate = Candidate(_name(inode), inode.vdi_size, await cluster.identify(inode))
+            found.assumed = judge_compared(_wanted(chain), candidate, assume_base=assume_base)
+            here = await _open_snapshot(cluster, chain, inode)
+            base = None if sample is None else await _open_base(cluster, chain)
             layout = await _lay_out(chain)
             chosen = NOTHING
             if sample is not None:
@@ -118,16 +130,43 @@ async def _open_snapshot(cluster: Cluster, chain: Chain, inode: Inode) -> Snapsh
     return await SnapshotBase.open(cluster, inode)
 
 
-async def _open_base(cluster: Cluster, chain: Chain, vdi: str) -> SnapshotBase | ZeroBase:
-    """Find what the first file is the difference to. Raises SnapshotNotFound, Incompatible."""
+def _wanted(chain: Chain) -> Wanted:
+    """Say what the chain says of the snapshot that it is of."""
+    newest = chain.readers[-1]
+    return Wanted(
+        newest.name, newest.subject.identity if newest.subject else None, chain.size if newest.subject else None
+    )
+
+
+def _name(inode: Inode) -> str:
+    return f"VDI {inode.name!r}" + (f" snapshot {inode.snap_id}" if inode.is_snapshot else "")
+
+
+async def _find(cluster: Cluster, chain: Chain, vdi: str, snapshot: Snapshot | None, *, assume_base: bool) -> Inode:
+    """Find what to compare with: what is named, or else the snapshot that was backed up, if it is of ``vdi``."""
+    identity = _wanted(chain).identity
+    if snapshot is None and identity is not None and identity.vdi == vdi and identity.created is not None:
+        try:
+            return await cluster.find_vdi(vdi, identity.id)
+        except SnapshotNotFound:
+            # A VDI that was restored under its old name has no such snapshot.
+            if not assume_base:
+                raise
+    return await cluster.find_vdi(vdi, snapshot)
+
+
+async def _open_base(cluster: Cluster, chain: Chain) -> SnapshotBase | ZeroBase:
+    """Find what the first file is the difference to. Raises SampleNeedsBase, Incompatible."""
     if chain.is_full is None:
         raise Incompatible("no manifest says what the backup is the difference to, so nothing can be audited")
     if chain.base is None:
         return ZeroBase()
-    inode = await cluster.find_vdi(vdi, chain.base.id)
-    found = await cluster.identify(inode)
-    if not found.matches(chain.base):
-        raise Incompatible(f"{found} is another one than the base, which was {chain.base}")
+    try:
+        inode = await cluster.find_vdi(chain.base.vdi, chain.base.id)
+    except NotFound as error:
+        raise SampleNeedsBase(chain.readers[0].name, chain.base) from error
+    if not (await cluster.identify(inode)).matches(chain.base):
+        raise SampleNeedsBase(chain.readers[0].name, chain.base)
     base = await _open_snapshot(cluster, chain, inode)
     return SnapshotBase(cluster, inode, base.owners[: chain.spans()])
 

@@ -26,6 +26,7 @@ from asyncbackup.errors import (
     ObjectReadFailed,
     RequestFailed,
     SnapshotChanged,
+    SourceUnreadable,
     single_error,
 )
 from asyncbackup.sinks import FileSource
@@ -152,19 +153,21 @@ class ImageBase:
         into[count:] = bytes(len(into) - count)
 
     async def check_unchanged(self) -> None:
-        """Do nothing: who writes to an image while it is read is not found out."""
+        """Raise SourceUnreadable if somebody wrote to the image since it was opened."""
+        if self._source.was_changed():
+            raise SourceUnreadable(self.name, "somebody wrote to it while it was being read")
 
 
 @dataclass(frozen=True, slots=True)
 class Composer:
     """Makes contents of what a chain's files have and, where they have nothing, of ``base``.
 
-    Without a base, a range that no file covers is a BaseNeeded. With ``check_base`` what records are
-    laid over is compared with what their manifests say it was.
+    Without a base, a range that no file covers is a BaseNeeded. What records are laid over is compared with
+    what their manifests say it was, unless the base is being changed meanwhile: then it is not ``base_is_whole``.
     """
 
     base: Base | None
-    check_base: bool = True
+    base_is_whole: bool = True
 
     async def compose(self, group: Group, start: int, into: memoryview, digests: Sequence[Digests | None] = ()) -> None:
         """Fill ``into`` with object ``group.idx`` from byte ``start``; take what is read into ``digests``, one a part.
@@ -206,7 +209,7 @@ class Composer:
 
     def _checks_base(self, part: Part) -> bool:
         digests = part.record.digests
-        return self.check_base and self.base is not None and digests is not None and digests.base is not None
+        return self.base_is_whole and self.base is not None and digests is not None and digests.base is not None
 
     def _judge(self, group: Group, digests: list[Digests | None]) -> None:
         for part, taken in zip(group.parts, digests, strict=True):

@@ -10,20 +10,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
-from asyncbackup.engine.compose import Base, Composer, ImageBase, ZeroBase
+from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase, staying
 from asyncbackup.engine.info import survey
+from asyncbackup.engine.opening import BaseName, Judged, judge_size, open_base, require_base
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.proof import refuse_own_inputs
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_covered
-from asyncbackup.errors import BaseUnnamed, BaseUnwanted, OutsideVdi, single_error
-from asyncbackup.sinks import FileSource, NewImage, Sink
+from asyncbackup.engine.window import Slot, Window
+from asyncbackup.errors import OutsideVdi, single_error
+from asyncbackup.format.identity import Identity
+from asyncbackup.sinks import NewImage, Sink
 from asyncbackup.sinks.atomic import OnLeftover
-from asyncbackup.sinks.image import refuse_half_rolled
-from asyncbackup.sinks.publication import MANIFEST
 
 _BATCH: Final = 16
 """Pieces of zeros that a pipe gets at a time."""
@@ -39,6 +42,8 @@ class ExportSummary:
     in_place: bool
     checked: bool
     """Whether manifests proved all data."""
+    assumed: str | None
+    """What was taken for the base because the caller vouched for it; None: all was proved."""
     objects_done: int
     """Objects that the backups have something of."""
     bytes_written: int
@@ -53,9 +58,9 @@ async def export(
     backups: Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str] | Sink,
     *,
-    base: str | os.PathLike[str] | None = None,
+    base: BaseName | None = None,
+    assume_base: bool = False,
     replace: bool = False,
-    check_base: bool = True,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
     on_progress: OnProgress | None = None,
@@ -64,28 +69,32 @@ async def export(
     """Make an image of the snapshot that the newest of ``backups`` is of; oldest first.
 
     ``target`` is the path of an image that must not exist, or with ``replace`` is replaced once the new one is
-    complete; or an entered sink, which gets all bytes in order. Increments need the image ``base`` of the snapshot that
-    the first of them is the difference to. If that is ``target`` itself, it is rolled forward in place: first all of
-    it is checked against the manifests, unless ``check_base`` is false, and only then changed. An interruption from
-    there on leaves it marked, for the same call to finish.
+    complete; or an entered sink, which gets all bytes in order. Increments need a ``base``: an image, or a snapshot in
+    a cluster, of what the first of them is the difference to. It is known by identity, that of an image by the state
+    that stands beside it, as it does beside each image that is made here. ``assume_base`` vouches for a base of which
+    nothing says what it is; the summary tells.
 
-    Raises Incompatible where backups, base and target do not go together, HalfRolled where an image was left in
-    pieces, BaseMismatch where the base is another one, and the errors of reading and writing.
+    If the base is the image ``target`` itself, that is rolled forward in place: first all of it is judged and checked,
+    and only then changed. An interruption from there on leaves it marked, for the same call to finish.
+
+    Raises WrongBase, BaseUnproved, BaseMismatch and Incompatible where backups, base and target do not go together,
+    AlreadyApplied, HalfRolled where an image was left in pieces, and the errors of reading and writing.
     """
     started = time.monotonic()
     if isinstance(target, str | os.PathLike) and replace:
-        is_rolled = base is not None and _is_same(base, target)
-        await refuse_own_inputs(target, [*backups, *([base] if base is not None and not is_rolled else [])])
+        images = [base] if isinstance(base, str | os.PathLike) and not _is_same(base, target) else []
+        await refuse_own_inputs(target, [*backups, *images])
     with single_error():
         async with open_chain(backups, chain_options) as chain:
             counts = ReplayCounts()
-            job = _Export(chain, base, options or BackupOptions(), Meter(counts, on_progress), check_base, on_leftover)
+            job = _Export(chain, base, options or BackupOptions(), Meter(counts, on_progress), assume_base, on_leftover)
             in_place = await job.run(target, replace=replace)
             return ExportSummary(
                 files=len(backups),
                 size=chain.size,
                 in_place=in_place,
                 checked=all(reader.subject is not None for reader in chain.readers),
+                assumed=job.assumed,
                 objects_done=counts.objects_done if job.objects is None else job.objects,
                 bytes_written=counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
@@ -97,34 +106,28 @@ class _Export:
     """An export under way."""
 
     chain: Chain
-    base: str | os.PathLike[str] | None
+    base: BaseName | None
     options: BackupOptions
     meter: Meter
-    check_base: bool
+    assume_base: bool
     on_leftover: OnLeftover | None
+    assumed: str | None = None
     objects: int | None = None
     """Objects that the backups have something of, where that can be told before."""
 
     async def run(self, target: str | os.PathLike[str] | Sink, *, replace: bool) -> bool:
         """Do it all. Tells whether it was done in place."""
-        self._judge_base()
+        require_base(self.chain, self.base)
         if not isinstance(target, str | os.PathLike):
             await self._judge_records()
             await self._to_sink(target)
-        elif self.base is not None and _is_same(self.base, target):
+        elif isinstance(self.base, str | os.PathLike) and _is_same(self.base, target):
             await self._judge_records()
-            await roll(self.chain, target, self.options, self.meter, check_base=self.check_base)
+            self.assumed = await roll(self.chain, target, self.options, self.meter, assume_base=self.assume_base)
             return True
         else:
             await self._to_image(target, replace=replace)
         return False
-
-    def _judge_base(self) -> None:
-        first = self.chain.readers[0]
-        if self.base is None and self.chain.base is not None:
-            raise BaseUnnamed(first.name, str(self.chain.base))
-        if self.base is not None and self.chain.is_full:
-            raise BaseUnwanted(first.name)
 
     async def _judge_records(self) -> None:
         """Read all headers, if they can be read twice: what is damaged is not begun."""
@@ -137,49 +140,79 @@ class _Export:
             raise OutsideVdi(found.last_idx, size)
 
     @asynccontextmanager
-    async def _open_base(self) -> AsyncIterator[tuple[Base, FileSource | None]]:
+    async def _open_base(self) -> AsyncIterator[Judged]:
         if self.base is None:
-            yield ZeroBase(), None
+            yield Judged(ZeroBase(), None)
             return
-        refuse_half_rolled(self.base)
-        async with FileSource(self.base) as source:
-            yield ImageBase(source, self.chain.object_size, self.chain.spans()), source
+        async with open_base(self.chain, self.base, assume_base=self.assume_base) as judged:
+            if judged.image is not None:
+                judge_size(self.chain, judged.image)
+            self.assumed = judged.assumed
+            yield judged
 
     async def _to_image(self, path: str | os.PathLike[str], *, replace: bool) -> None:
         """Make a new image, with holes where nothing was ever written."""
         size, object_size, spans = self.chain.size, self.chain.object_size, self.chain.spans()
-        refuse_half_rolled(path)
         async with (
-            NewImage(path, replace=replace, attached=[MANIFEST], on_leftover=self.on_leftover) as image,
-            self._open_base() as (base, source),
+            NewImage(path, replace=replace, on_leftover=self.on_leftover) as image,
+            self._open_base() as judged,
         ):
             await self._judge_records()
-            if source is not None:
-                await image.copy_from(source)
-                await image.resize(source.size if spans is None else min(source.size, spans * object_size))
+            if judged.image is not None:
+                await image.copy_from(judged.image)
+                await image.resize(judged.image.size if spans is None else min(judged.image.size, spans * object_size))
             await image.resize(size)
+            if isinstance(judged.base, SnapshotBase):
+                await self._copy_snapshot(judged.base, image)
 
             async def write(content: Content) -> None:
                 written = await write_covered(image, content, object_size, size)
                 self.meter.counts.bytes_written += written
 
-            composer = Composer(base, self.check_base)
-            await Replay(self.chain, composer, self.options, write, self.meter.count).run()
-            await image.commit(b"")
+            await Replay(self.chain, Composer(judged.base), self.options, write, self.meter.count).run()
+            await image.publish(self._identity(), assumed=self.assumed is not None)
+
+    def _identity(self) -> Identity | None:
+        """Say what the image is of; None where no manifest says it, or not of that size."""
+        newest = self.chain.readers[-1].subject
+        return newest.identity if newest is not None and newest.size == self.chain.size else None
+
+    async def _copy_snapshot(self, base: SnapshotBase, image: NewImage) -> None:
+        """Write all that a snapshot in a cluster has, a window of it at a time, into ``image``."""
+        object_size, size = self.chain.object_size, self.chain.size
+        piece_size = self.options.piece_size(object_size)
+
+        async def pieces() -> AsyncGenerator[tuple[int, int], None]:
+            for idx in np.flatnonzero(base.owners).tolist():
+                for offset in range(0, min(object_size, size - idx * object_size), piece_size):
+                    yield idx, offset
+
+        async def copy(piece: tuple[int, int], slot: Slot) -> int:
+            idx, offset = piece
+            data = slot.to[: min(piece_size, object_size - offset, size - idx * object_size - offset)]
+            await base.read(idx, offset, data)
+            await image.write_at(idx * object_size + offset, data)
+            return len(data)
+
+        async def count(lengths: list[int]) -> None:
+            self.meter.counts.bytes_written += sum(lengths)
+
+        async with staying(base), aclosing(pieces()) as found:
+            await Window(self.options.slots(piece_size), piece_size, copy, count).run(found)
 
     async def _to_sink(self, sink: Sink) -> None:
         """Write the image from its beginning to its end."""
-        async with self._open_base() as (base, _):
-            stream = _Stream(sink, base, self.chain.object_size, self.chain.size, self.meter.counts)
+        async with self._open_base() as judged:
+            stream = _Stream(sink, judged.base, self.chain.object_size, self.chain.size, self.meter.counts)
 
             async def deliver(contents: list[Content]) -> None:
                 for content in contents:
                     await stream.write(content)
                 await self.meter.count(contents)
 
-            composer = Composer(base, self.check_base)
-            await Replay(self.chain, composer, self.options, nothing, deliver).run()
+            await Replay(self.chain, Composer(judged.base), self.options, nothing, deliver).run()
             await stream.fill(self.chain.size)
+            await judged.base.check_unchanged()
         await sink.commit(b"")
 
 
@@ -195,7 +228,11 @@ class _Stream:
     position: int = 0
 
     async def write(self, content: Content) -> None:
-        start = content.portion.group.idx * self.object_size + content.portion.offset
+        idx = content.portion.group.idx
+        if idx * self.object_size >= self.size:
+            raise OutsideVdi(idx, self.size)
+        start = idx * self.object_size + content.portion.offset
+        # The last object may have more than the VDI.
         if start < self.size:
             await self.fill(start)
             await self._append([content.data[: self.size - start]])

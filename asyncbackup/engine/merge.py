@@ -14,9 +14,10 @@ from anyio import to_thread
 
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
-from asyncbackup.engine.compose import Base, Composer, ImageBase, SnapshotBase, ZeroBase
+from asyncbackup.engine.compose import Base, Composer, ZeroBase
 from asyncbackup.engine.info import survey
 from asyncbackup.engine.manifest import Digests
+from asyncbackup.engine.opening import BaseName, Judged, open_base
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.proof import ManifestWriter, open_target
@@ -24,7 +25,7 @@ from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.errors import BaseUnwanted, Incompatible, SeekNeeded, single_error
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import RecordDigests, Subject
-from asyncbackup.sinks import FileSource, Sink
+from asyncbackup.sinks import Sink
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class MergeSummary:
     files: int
     dialect: Dialect
     has_manifest: bool
+    assumed: str | None
+    """What was taken for the base because the caller vouched for it; None: all was proved, or none was named."""
     records: int
     bytes_written: int
     elapsed_s: float
@@ -47,10 +50,10 @@ async def merge(
     backups: Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str] | Sink,
     *,
-    base: str | os.PathLike[str] | Base | None = None,
+    base: BaseName | None = None,
     replace: bool = False,
+    assume_base: bool = False,
     manifest: Sink | None = None,
-    check_base: bool = True,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
     on_progress: OnProgress | None = None,
@@ -60,10 +63,12 @@ async def merge(
     ``target`` is the path of a file, which gets a manifest beside it, and must not exist unless ``replace`` is true; or
     an entered sink, whose manifest goes to the entered sink ``manifest`` or nowhere. There is one only if all
     ``backups`` have one. What lies between two ranges of an object, and what no file has, comes from ``base``: an
-    image, or what else holds what the first of the backups is the difference to. A full backup needs none.
+    image, or a snapshot in a cluster, of what the first of the backups is the difference to. A full backup needs none.
+    ``assume_base`` vouches for a base of which nothing says what it is: the summary tells, and so does the manifest of
+    each record that has bytes of it.
 
-    Raises BaseNeeded where it needs one, BaseMismatch where it is another one, Incompatible, and the errors of reading
-    and writing. There is then, and after a cancellation, no new file.
+    Raises BaseNeeded where it needs one, WrongBase or BaseMismatch where it is another one, BaseUnproved, Incompatible,
+    and the errors of reading and writing. There is then, and after a cancellation, no new file.
     """
     if isinstance(target, str | os.PathLike):
         inputs = [*backups, *([base] if isinstance(base, str | os.PathLike) else [])]
@@ -72,8 +77,8 @@ async def merge(
                 backups,
                 data,
                 base=base,
+                assume_base=assume_base,
                 manifest=proof,
-                check_base=check_base,
                 chain_options=chain_options,
                 options=options,
                 on_progress=on_progress,
@@ -83,16 +88,20 @@ async def merge(
     if options.dialect.needs_seek and not target.can_seek:
         raise SeekNeeded(options.dialect.value)
     with single_error():
-        async with open_chain(backups, chain_options) as chain, _open_base(chain, base) as under:
+        async with (
+            open_chain(backups, chain_options) as chain,
+            _open_base(chain, base, assume_base=assume_base) as under,
+        ):
             provable = all(reader.subject is not None for reader in chain.readers)
             writer = ManifestWriter(manifest) if manifest is not None and provable else None
             output = _Output(target, options.dialect, under, writer)
             meter = Meter(ReplayCounts(), on_progress)
-            await _run(chain, Composer(under, check_base), output, options, meter)
+            await _run(chain, output, options, meter)
             return MergeSummary(
                 files=len(backups),
                 dialect=options.dialect,
                 has_manifest=writer is not None,
+                assumed=under.assumed if under else None,
                 records=output.records,
                 bytes_written=output.bytes_written,
                 elapsed_s=time.monotonic() - started,
@@ -118,26 +127,22 @@ def _subject(chain: Chain, dialect: Dialect) -> Subject:
 
 
 @asynccontextmanager
-async def _open_base(chain: Chain, base: str | os.PathLike[str] | Base | None) -> AsyncIterator[Base | None]:
+async def _open_base(chain: Chain, base: BaseName | None, *, assume_base: bool) -> AsyncIterator[Judged | None]:
     if chain.loses_base:
         raise Incompatible(
             "the VDI was smaller in between, which cut off objects of the base, and no backup can say that of "
             "another one: merge with the full backup, or keep the increments apart"
         )
-    if base is not None and chain.is_full:
+    if base is None:
+        yield Judged(ZeroBase(), None) if chain.is_full else None
+        return
+    if chain.is_full:
         raise BaseUnwanted(chain.readers[0].name)
-    if isinstance(base, SnapshotBase) and base.inode.object_size != chain.object_size:
-        raise Incompatible(
-            f"the backups have objects of {chain.object_size} bytes, but {base.name} of {base.inode.object_size}"
-        )
-    if isinstance(base, str | os.PathLike):
-        async with FileSource(base) as source:
-            yield ImageBase(source, chain.object_size, chain.spans())
-    else:
-        yield ZeroBase() if chain.is_full else base
+    async with open_base(chain, base, assume_base=assume_base) as judged:
+        yield judged
 
 
-async def _run(chain: Chain, composer: Composer, output: _Output, options: BackupOptions, meter: Meter) -> None:
+async def _run(chain: Chain, output: _Output, options: BackupOptions, meter: Meter) -> None:
     async def deliver(contents: list[Content]) -> None:
         await output.append(contents)
         meter.counts.bytes_written = output.bytes_written
@@ -146,6 +151,7 @@ async def _run(chain: Chain, composer: Composer, output: _Output, options: Backu
     if all(reader.size is not None for reader in chain.readers):
         meter.counts.objects_planned = (await survey(chain, meter.on_progress)).objects
     await output.start(chain)
+    composer = Composer(output.under.base if output.under else None)
     await Replay(chain, composer, options, nothing, deliver).run()
     await output.finish()
 
@@ -156,7 +162,7 @@ class _Output:
 
     sink: Sink
     dialect: Dialect
-    base: Base | None
+    under: Judged | None
     proof: ManifestWriter | None
     records: int = 0
     bytes_written: int = 0
@@ -207,12 +213,18 @@ class _Output:
         if content.portion.is_first:
             self._digests = Digests()
         await to_thread.run_sync(self._digests.data.update, content.data)
-        if self.base is not None:
-            await to_thread.run_sync(self._digests.base.update, await self._base_data(self.base, content))
+        # A digest of what nobody proved would say otherwise.
+        proved = self.under.base if self.under and self.under.assumed is None else None
+        if proved is not None:
+            await to_thread.run_sync(self._digests.base.update, await self._base_data(proved, content))
         if content.portion.is_last:
             header = RecordHeader(group.idx, group.start, group.end - group.start)
-            base = None if self.base is None else self._digests.base.hexdigest()
-            await proof.add_known(RecordDigests(header, self._digests.data.hexdigest(), base))
+            base = None if proved is None else self._digests.base.hexdigest()
+            fills_gaps = group.first_gap(group.start, group.end) is not None
+            assumed = (fills_gaps and proved is None) or any(
+                part.record.digests is not None and part.record.digests.assumed for part in group.parts
+            )
+            await proof.add_known(RecordDigests(header, self._digests.data.hexdigest(), base, assumed=assumed))
 
     async def _base_data(self, base: Base, content: Content) -> memoryview:
         length = content.portion.length

@@ -75,7 +75,9 @@ class Replay:
         """Do it all. At the end the base is as it was at the beginning, or this raises what its check does."""
         piece_size = self.options.piece_size(self.chain.known_object_size or MAX_LENGTH)
         window = Window(self.options.slots(piece_size), piece_size, self._do, self.deliver)
-        async with staying(self.composer.base), aclosing(self._portions(piece_size)) as portions:
+        # A base that is being changed is whoever's who changes it.
+        read = self.composer.base if self.composer.base_is_whole else None
+        async with staying(read), aclosing(self._portions(piece_size)) as portions:
             await window.run(portions)
 
     async def _portions(self, piece_size: int) -> AsyncGenerator[Portion, None]:

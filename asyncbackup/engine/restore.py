@@ -21,16 +21,13 @@ from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shap
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase
 from asyncbackup.engine.info import survey
+from asyncbackup.engine.opening import BaseSnapshot, open_snapshot_base, require_base
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay
 from asyncbackup.errors import (
     AsyncBackupError,
-    BaseUnnamed,
-    BaseUnwanted,
     CopiesUnkeepable,
-    Fact,
-    FactMissing,
     Incompatible,
     LeftUnfinished,
     OutsideVdi,
@@ -60,6 +57,8 @@ class RestoreSummary:
     copy_policy: int
     base: str | None
     """The snapshot that the new VDI is a clone of; None if it is none."""
+    assumed: str | None
+    """What was taken for the base because the caller vouched for it; None: all was proved."""
     files: int
     checked: bool
     """Whether manifests proved all data."""
@@ -80,7 +79,7 @@ async def restore(
     base: Snapshot | None = None,
     base_vdi: str | None = None,
     copies: int | None = None,
-    check_base: bool = True,
+    assume_base: bool = False,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
     on_progress: OnProgress | None = None,
@@ -88,7 +87,8 @@ async def restore(
     """Make VDI ``to`` of ``backups``, oldest first: a full one and increments, or increments on snapshot ``base``.
 
     ``base`` is a snapshot, by id (int) or tag (str), of ``base_vdi``, by default of the VDI that the manifest names.
-    Unless ``check_base`` is false, it is compared with what the manifests say of it, each object before it is written.
+    It has to be the one that the manifest names, known by identity; ``assume_base`` vouches for it where no manifest
+    says which that is. What manifests say of its content is checked, each object before it is written.
     Size, object size and redundancy are those of the manifest; ``chain_options`` and ``copies`` go before it. No other
     VDI is changed. All headers are judged before anything is written, unless they come from a pipe.
 
@@ -98,13 +98,13 @@ async def restore(
     started = time.monotonic()
     with single_error():
         async with open_chain(backups, chain_options) as chain:
-            clone_of = await _find_base(cluster, chain, base, base_vdi)
+            clone_of, assumed = await _find_base(cluster, chain, base, base_vdi, assume_base=assume_base)
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
             expected = await _judge(chain, shape, on_progress)
             await _check_name_is_free(cluster, to)
             await _check_copies(cluster, shape)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
-            job = _Job(cluster, chain, clone_of, shape, expected, options or BackupOptions(), meter, check_base)
+            job = _Job(cluster, chain, clone_of, shape, expected, options or BackupOptions(), meter)
             new = await job.run(to)
             return RestoreSummary(
                 vdi=to,
@@ -114,6 +114,7 @@ async def restore(
                 copies=new.inode.nr_copies,
                 copy_policy=new.inode.copy_policy,
                 base=clone_of.name if clone_of else None,
+                assumed=assumed,
                 files=len(backups),
                 checked=all(reader.subject is not None for reader in chain.readers),
                 objects_done=meter.counts.objects_done,
@@ -123,21 +124,13 @@ async def restore(
 
 
 async def _find_base(
-    cluster: Cluster, chain: Chain, base: Snapshot | None, base_vdi: str | None
-) -> SnapshotBase | None:
+    cluster: Cluster, chain: Chain, base: Snapshot | None, base_vdi: str | None, *, assume_base: bool
+) -> tuple[SnapshotBase | None, str | None]:
+    """Find what the new VDI is a clone of, and what was assumed of it."""
+    require_base(chain, base)
     if base is None:
-        if chain.base is not None:
-            raise BaseUnnamed(chain.readers[0].name, str(chain.base))
-        return None
-    if chain.is_full:
-        raise BaseUnwanted(chain.readers[0].name)
-    name = base_vdi or (chain.subject.vdi if chain.subject else None)
-    if name is None:
-        raise FactMissing(Fact.VDI_NAME)
-    inode = await cluster.find_vdi(name, base)
-    if inode.is_hyper:
-        raise Incompatible(f"{name!r} is a hyper volume, which cannot be cloned")
-    return await SnapshotBase.open(cluster, inode)
+        return None, None
+    return await open_snapshot_base(chain, BaseSnapshot(cluster, base, base_vdi), assume_base=assume_base)
 
 
 def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
@@ -201,7 +194,6 @@ class _Job:
     """The indices of all objects to come, where they are known."""
     options: BackupOptions
     meter: Meter
-    check_base: bool
 
     async def run(self, name: str) -> NewVdi:
         """Make the VDI, whole or not at all."""
@@ -243,7 +235,7 @@ class _Job:
                 else:
                     await new.write_object(idx, content.data, portion.offset)
 
-        composer = Composer(self._base(), check_base=self.check_base)
+        composer = Composer(self._base())
         await Replay(self.chain, composer, self.options, write, self._count).run()
 
     async def _count(self, contents: list[Content]) -> None:

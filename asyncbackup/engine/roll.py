@@ -1,18 +1,33 @@
-"""Rolls an image forward in place: everything is checked before anything is written."""
+"""Rolls an image forward in place: everything is judged and checked before anything is written."""
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from anyio import to_thread
+
+from asyncbackup.engine.base import judge_base
 from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compose import Composer, ImageBase
+from asyncbackup.engine.opening import examine_image, judge_size, wanted_base
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
-from asyncbackup.errors import BaseMismatch, BaseUnproved, Incompatible
+from asyncbackup.errors import (
+    AlreadyApplied,
+    AsyncBackupError,
+    BaseMismatch,
+    HalfRolled,
+    Incompatible,
+    OtherImage,
+    OutsideVdi,
+    single_error,
+)
+from asyncbackup.format.identity import Identity
+from asyncbackup.format.image import ImageState, Marker, OldMarker
 from asyncbackup.sinks import FileSource, StandingImage
+from asyncbackup.sinks.image import read_state
 
 _COMPARE_SIZE: Final = 1 << 20
 """Bytes of an object to compare at a time, where the base is not what a backup was made against."""
@@ -25,10 +40,12 @@ class _Image(Protocol):
 async def write_covered(image: _Image, content: Content, object_size: int, size: int) -> int:
     """Write what backups have of ``content``, and nothing of what only the base has, up to byte ``size``.
 
-    Gives the count of bytes.
+    Gives the count of bytes. Raises OutsideVdi for an object that lies behind that.
     """
     group, offset = content.portion.group, content.portion.offset
     origin, written = group.idx * object_size, 0
+    if origin >= size:
+        raise OutsideVdi(group.idx, size)
     for start, end in group.covered(offset, offset + content.portion.length):
         data = content.data[start - offset : min(end, size - origin) - offset] if origin + start < size else b""
         if data:
@@ -38,47 +55,157 @@ async def write_covered(image: _Image, content: Content, object_size: int, size:
 
 
 async def roll(
-    chain: Chain, path: str | os.PathLike[str], options: BackupOptions, meter: Meter, *, check_base: bool
-) -> None:
-    """Apply ``chain`` to the image at ``path``.
+    chain: Chain, path: str | os.PathLike[str], options: BackupOptions, meter: Meter, *, assume_base: bool
+) -> str | None:
+    """Apply ``chain`` to the image at ``path``, or finish that. Gives what was assumed of the image, in words.
 
-    Raises BaseMismatch, or whatever is wrong with the backups, with nothing changed; HalfRolled if others were being
-    applied before. From the first write on, whatever interrupts it leaves the marker.
+    Raises what judging the image raises, AlreadyApplied, BaseMismatch, or whatever is wrong with the backups, with
+    nothing changed; HalfRolled or OtherImage if something else was being done before. From the first write on, whatever
+    interrupts it leaves the marker, and an error is a HalfRolled with its cause.
     """
-    _judge(chain, check_base=check_base)
-    names = json.dumps({"rolling": 1, "backups": [await reader.identify() for reader in chain.readers]}) + "\n"
-    size, object_size, spans = chain.size, chain.object_size, chain.spans()
+    if any(reader.size is None for reader in chain.readers):
+        raise Incompatible("an image is rolled in two passes, so a pipe cannot be applied to it: use a file")
+    backups = tuple([await reader.identify() for reader in chain.readers])
     async with StandingImage(path) as image, FileSource(path) as source:
-        base = ImageBase(source, object_size, spans)
-
-        async def write(content: Content) -> None:
-            written = await write_covered(image, content, object_size, size)
-            meter.counts.bytes_written += written
-
-        if not await image.begin(names):
-            meter.counts.is_checking = True
-            applicable = _Applicable(base, check_base, size=size, object_size=object_size)
-            await Replay(chain, applicable, options, nothing, meter.count).run()
-            await image.mark(names)
-            meter.counts.begin_again()
-        if spans is not None and spans * object_size < source.size:
-            await image.resize(spans * object_size)
-        await image.resize(size)
-        await Replay(chain, Composer(base, check_base=False), options, write, meter.count).run()
-        await image.finish()
-
-
-def _judge(chain: Chain, *, check_base: bool) -> None:
-    for reader in chain.readers:
-        if reader.size is None:
-            raise Incompatible("an image is rolled in two passes, so a pipe cannot be applied to it: use a file")
-        if check_base and reader.subject is None:
-            raise BaseUnproved(reader.name)
+        job = _Roll(chain, image, source, backups, options, meter)
+        assumed = await job.prepare(assume_base=assume_base)
+        try:
+            with single_error():
+                await job.write(assumed)
+        except AsyncBackupError as cause:
+            if not image.is_marked:
+                raise
+            raise HalfRolled(str(path), str(image.marker), cause) from cause
+        return assumed
 
 
 @dataclass(frozen=True, slots=True)
-class _Applicable(Composer):
-    """Takes for a good base, besides what the backups were made against, what they have been applied to already."""
+class _Roll:
+    """An image and what is being applied to it."""
+
+    chain: Chain
+    image: StandingImage
+    source: FileSource
+    backups: tuple[str, ...]
+    options: BackupOptions
+    meter: Meter
+
+    @property
+    def identity(self) -> Identity | None:
+        """What the image will be."""
+        newest = self.chain.readers[-1].subject
+        return None if newest is None else newest.identity
+
+    async def prepare(self, *, assume_base: bool) -> str | None:
+        """Judge the image, and check all that will be written; then mark it. Gives what is assumed of it."""
+        newest = self.chain.readers[-1].subject
+        if newest is not None and newest.size != self.chain.size:
+            raise Incompatible(
+                f"an image is rolled to the size that the manifest says: expected {newest.size} bytes, "
+                f"got {self.chain.size}"
+            )
+        found = await self.image.find_marker()
+        if found is not None and found.backups != self.backups:
+            raise HalfRolled(self.source.name, str(self.image.marker))
+        state = await to_thread.run_sync(read_state, self.source.name)
+        if isinstance(found, Marker):
+            self._judge_marked(found, state)
+            return found.assumed
+        assumed = None
+        if isinstance(found, OldMarker):
+            await self._prove_marked()
+        else:
+            assumed = await self._judge(assume_base=assume_base)
+            await self._check(Composer(self._base()))
+        await self.image.mark(
+            Marker(self.backups, self.image.inode, self.source.size, state.digest if state else None, assumed)
+        )
+        return assumed
+
+    async def _judge(self, *, assume_base: bool) -> str | None:
+        candidate = await examine_image(self.source)
+        wanted = wanted_base(self.chain)
+        if (
+            candidate.identity is not None
+            and self.identity is not None
+            and candidate.identity.matches(self.identity)
+            and not (wanted.identity and candidate.identity.matches(wanted.identity))
+        ):
+            raise AlreadyApplied(self.source.name, self.identity)
+        assumed = judge_base(wanted, candidate, assume_base=assume_base)
+        judge_size(self.chain, self.source)
+        least = min(self._sizes(self.source.size))
+        if least < self.source.size and assumed is not None:
+            raise Incompatible(
+                f"{self.source.name} would be cut from {self.source.size} to {least} bytes, and it is only assumed to "
+                f"be the base ({assumed}): make the image anew from a full backup"
+            )
+        return assumed
+
+    def _judge_marked(self, marker: Marker, state: ImageState | None) -> None:
+        """Raise OtherImage if the marker speaks of another image than this one, as far as that can be told."""
+        doubt = None
+        is_finished = (
+            state is not None
+            and state.identity == self.identity
+            and state.is_of(self.source.size, self.source.modified_ns)
+        )
+        if marker.inode != self.image.inode:
+            doubt = f"it is another file than the one that was being rolled (inode {self.image.inode})"
+        elif self.source.size not in self._sizes(marker.size):
+            doubt = f"it has {self.source.size} bytes, which the one that was being rolled never had"
+        elif not is_finished and marker.state != (state.digest if state else None):
+            doubt = "it has another state beside it than the one that was being rolled"
+        if doubt is not None:
+            raise OtherImage(self.source.name, str(self.image.marker), doubt)
+
+    async def _prove_marked(self) -> None:
+        """Prove by digests that the image is the one of a marker that does not tell. Raises OtherImage."""
+        doubt = "nothing proves that it is the one that was being rolled"
+        wanted = wanted_base(self.chain)
+        if wanted.size is None or self.source.size not in self._sizes(wanted.size):
+            raise OtherImage(self.source.name, str(self.image.marker), doubt)
+        try:
+            await self._check(_Resumable(self._base(), size=self.chain.size, object_size=self.chain.object_size))
+        except BaseMismatch as error:
+            raise OtherImage(self.source.name, str(self.image.marker), doubt) from error
+
+    def _sizes(self, before: int) -> set[int]:
+        """Give the sizes that an image of ``before`` bytes has while it is rolled."""
+        spans, object_size = self.chain.spans(), self.chain.object_size
+        cut = before if spans is None else min(before, spans * object_size)
+        return {before, cut, self.chain.size}
+
+    def _base(self) -> ImageBase:
+        return ImageBase(self.source, self.chain.object_size, self.chain.spans())
+
+    async def _check(self, composer: Composer) -> None:
+        self.meter.counts.is_checking = True
+        with single_error():
+            await Replay(self.chain, composer, self.options, nothing, self.meter.count).run()
+        self.meter.counts.begin_again()
+
+    async def write(self, assumed: str | None) -> None:
+        size, object_size, spans = self.chain.size, self.chain.object_size, self.chain.spans()
+
+        async def write(content: Content) -> None:
+            written = await write_covered(self.image, content, object_size, size)
+            self.meter.counts.bytes_written += written
+
+        if spans is not None and spans * object_size < self.source.size:
+            await self.image.resize(spans * object_size)
+        await self.image.resize(size)
+        composer = Composer(self._base(), base_is_whole=False)
+        await Replay(self.chain, composer, self.options, write, self.meter.count).run()
+        await self.image.finish(self.identity, assumed=assumed is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Resumable(Composer):
+    """Takes for a good base, besides what the backups were made against, what they have been applied to already.
+
+    Only that proves an image of which its marker, of version 1, says nothing.
+    """
 
     size: int = 0
     object_size: int = 0
@@ -86,6 +213,7 @@ class _Applicable(Composer):
     async def compose_checked(self, group: Group, into: memoryview) -> None:
         try:
             await Composer.compose_checked(self, group, into)
+            _require_digests(group)
         except BaseMismatch:
             if not await self._is_applied(group):
                 raise
@@ -93,6 +221,7 @@ class _Applicable(Composer):
     async def check(self, group: Group, through: memoryview) -> None:
         try:
             await Composer.check(self, group, through)
+            _require_digests(group)
         except BaseMismatch:
             if not await self._is_applied(group):
                 raise
@@ -101,7 +230,7 @@ class _Applicable(Composer):
         """Tell whether the base holds what applying the backups gives."""
         assert self.base is not None
         before, after = bytearray(_COMPARE_SIZE), bytearray(_COMPARE_SIZE)
-        plain = Composer(self.base, check_base=False)
+        plain = Composer(self.base, base_is_whole=False)
         await plain.check(group, memoryview(after))
         end = min(group.end, self.size - group.idx * self.object_size)
         for start in range(group.start, end, _COMPARE_SIZE):
@@ -111,3 +240,10 @@ class _Applicable(Composer):
             if before[:length] != after[:length]:
                 return False
         return True
+
+
+def _require_digests(group: Group) -> None:
+    """Raise BaseMismatch where no digests say what backups were made against."""
+    for part in group.parts:
+        if part.record.digests is None or part.record.digests.base is None:
+            raise BaseMismatch(part.reader.name, group.idx, "nothing that is known")

@@ -53,6 +53,8 @@ class FileSource:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)
         self.size = 0
+        self.modified_ns = 0
+        """When it was written last, as it was opened: nanoseconds since 1970."""
         self._descriptor = -1
 
     @property
@@ -66,12 +68,18 @@ class FileSource:
 
     def take(self, descriptor: int) -> None:
         """Read ``descriptor``, which is open, and is closed when the context is left."""
-        self._descriptor, self.size = descriptor, os.fstat(descriptor).st_size
+        status = os.fstat(descriptor)
+        self._descriptor, self.size, self.modified_ns = descriptor, status.st_size, status.st_mtime_ns
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def was_changed(self) -> bool:
+        """Tell whether somebody wrote to the file since it was opened."""
+        status = os.fstat(self._descriptor)
+        return (status.st_size, status.st_mtime_ns) != (self.size, self.modified_ns)
 
     def close(self) -> None:
         """Let go of the file."""

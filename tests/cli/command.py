@@ -94,7 +94,7 @@ class Command:
     def __init__(self, capture: Any) -> None:
         self._capture = capture
 
-    def __call__(self, *arguments: str | Path, finds_bug: bool = False) -> Outcome:
+    def __call__(self, *arguments: object, finds_bug: bool = False) -> Outcome:
         self._capture.readouterr()
         code = run([str(argument) for argument in arguments])
         out, err = self._capture.readouterr()

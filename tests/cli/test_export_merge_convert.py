@@ -78,7 +78,7 @@ def test_export_replaces_an_image_by_force(asyncbackup: Command, files: Files, t
 def test_export_rolls_an_image_in_place(asyncbackup: Command, files: Files) -> None:
     standby = files.image("a", "standby")
 
-    outcome = asyncbackup("export", files.ab, files.bc, "--to", standby, "--base", standby)
+    outcome = asyncbackup("export", files.ab, files.bc, "--to", standby, "--base-image", standby)
 
     assert outcome.code == 0
     assert "from 2 backups, in place" in outcome.out.decode()
@@ -89,10 +89,10 @@ def test_export_refuses_a_wrong_base(asyncbackup: Command, files: Files) -> None
     standby = files.folder / "standby"
     standby.write_bytes(bytes(SIZE))
 
-    outcome = asyncbackup("export", files.ab, "--to", standby, "--base", standby)
+    outcome = asyncbackup("export", files.ab, "--to", standby, "--base-image", standby)
 
     assert outcome.code == 1
-    assert "is it the right base?" in outcome.err
+    assert "it has no state beside it" in outcome.err
     assert standby.read_bytes() == bytes(SIZE)
 
 
@@ -107,10 +107,10 @@ def test_export_refuses_what_another_roll_left_behind(asyncbackup: Command, file
     standby = files.image("a", "standby")
     standby.with_name("standby.rolling").write_text("of others\n")
 
-    outcome = asyncbackup("export", files.ab, "--to", standby, "--base", standby)
+    outcome = asyncbackup("export", files.ab, "--to", standby, "--base-image", standby)
 
     assert outcome.code == 2
-    assert "standby.rolling" in outcome.err
+    assert "standby: is half rolled" in outcome.err
 
 
 def test_export_without_manifests_takes_sizes_from_the_command_line(

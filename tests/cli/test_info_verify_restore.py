@@ -176,10 +176,12 @@ def test_verify_audits_a_sample(command: Command, served: Served, files: list[Pa
 
 
 def test_verify_names_the_objects_that_differ(command: Command, served: Served, files: list[Path]) -> None:
-    outcome = command("verify", *files, "--against", "disk", "-s", "a", "-p", served.port)
+    command("restore", files[0], "--to", "new", "-p", served.port)
+
+    outcome = command("verify", *files, "--against", "new", "--assume-base", "-p", served.port)
 
     assert outcome.code == 1
-    assert b"disk differs in 5 objects: 1, 2, 3, 5, 6\n" in outcome.out
+    assert b"new differs in 5 objects: 1, 2, 3, 5, 6\n" in outcome.out
 
 
 def test_verify_does_not_compare_what_is_damaged(command: Command, served: Served, files: list[Path]) -> None:
@@ -211,16 +213,16 @@ def test_restore_makes_a_vdi_that_verifies(command: Command, served: Served, fil
 
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.decode().startswith("new: 8.0 MiB\nwrote 7 objects, ")
-    against = ("--against", "new", "--sample", "100%", "-p", served.port)
+    against = ("--against", "new", "--assume-base", "--sample", "100%", "-p", served.port)
     assert command("verify", *files, *against).code == 0
 
 
 def test_restore_clones_a_snapshot(command: Command, served: Served, files: list[Path]) -> None:
-    outcome = command("restore", files[1], "--to", "new", "-s", "a", "-p", served.port)
+    outcome = command("restore", files[1], "--to", "new", "--base", "a", "-p", served.port)
 
     assert outcome.code == 0
     assert b"a clone of VDI 'disk' snapshot 1" in outcome.out
-    assert command("verify", *files, "--against", "new", "-p", served.port).code == 0
+    assert command("verify", *files, "--against", "new", "--assume-base", "-p", served.port).code == 0
 
 
 def test_restore_as_json_is_one_object(command: Command, served: Served, files: list[Path]) -> None:
@@ -238,7 +240,7 @@ def test_restore_to_a_taken_name_is_3(command: Command, served: Served, files: l
 
 
 def test_restore_on_a_missing_snapshot_is_5(command: Command, served: Served, files: list[Path]) -> None:
-    outcome = command("restore", files[1], "--to", "new", "-s", "c", "-p", served.port)
+    outcome = command("restore", files[1], "--to", "new", "--base", "c", "-p", served.port)
 
     assert outcome.code == 5
 
@@ -253,7 +255,7 @@ def test_restore_of_an_increment_alone_says_what_it_goes_on(
     outcome = command("restore", files[1], "--to", "new", "-p", served.port)
 
     assert outcome.code == 1
-    assert "restore takes that snapshot with -s" in outcome.err
+    assert "that snapshot with --base" in outcome.err
 
 
 def test_restore_without_a_manifest_takes_sizes(command: Command, served: Served, files: list[Path]) -> None:
@@ -273,7 +275,7 @@ def test_restore_reads_from_a_pipe(command: Command, served: Served, files: list
     process.communicate(files[0].read_bytes(), timeout=30)
 
     assert process.returncode == 0
-    assert command("verify", files[0], "--against", "new", "-p", served.port).code == 0
+    assert command("verify", files[0], "--against", "new", "--assume-base", "-p", served.port).code == 0
 
 
 def test_restore_with_a_base_vdi_alone_is_a_usage_error(command: Command, files: list[Path]) -> None:

@@ -9,9 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import BackupOptions, Cluster, Dialect, NullSink, Volume, backup, connect, merge, restore
+from asyncbackup import (
+    BackupOptions,
+    Cluster,
+    Dialect,
+    FileSink,
+    NullSink,
+    Volume,
+    backup,
+    connect,
+    export,
+    merge,
+    restore,
+)
 from asyncbackup.engine.against import compare
-from asyncbackup.engine.compose import SnapshotBase
+from asyncbackup.engine.opening import BaseSnapshot
 from asyncbackup.errors import ObjectReadFailed, SnapshotChanged, VdiNotFound
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.volumes import owners_of
@@ -81,8 +93,18 @@ async def sampled(scene: Scene) -> object:
 
 
 async def merged(scene: Scene) -> object:
-    base = await SnapshotBase.open(scene.cluster, await scene.snapshot("a"))
+    base = BaseSnapshot(scene.cluster, "a")
     return await merge([scene.folder / "ab", scene.folder / "bc"], scene.folder / "new", base=base)
+
+
+async def exported(scene: Scene) -> object:
+    return await export([scene.folder / "bc"], scene.folder / "new", base=BaseSnapshot(scene.cluster, "b"))
+
+
+async def piped(scene: Scene) -> object:
+    sink = FileSink(scene.folder / "new")
+    async with sink:
+        return await export([scene.folder / "bc"], sink, base=BaseSnapshot(scene.cluster, "b"))
 
 
 READERS = pytest.mark.parametrize(
@@ -97,8 +119,22 @@ READERS = pytest.mark.parametrize(
         (sampled, "c"),
         (sampled, "b"),
         (merged, "a"),
+        (exported, "b"),
+        (piped, "b"),
     ],
-    ids=["full", "increment", "base", "base of live", "restore", "compare", "sample", "base of sample", "merge"],
+    ids=[
+        "full",
+        "increment",
+        "base",
+        "base of live",
+        "restore",
+        "compare",
+        "sample",
+        "base of sample",
+        "merge",
+        "export",
+        "pipe",
+    ],
 )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import Cluster, Volume, backup, connect, convert_to_rbd_diff, export, merge
-from asyncbackup.engine.compose import SnapshotBase
+from asyncbackup.engine.opening import BaseSnapshot
 from asyncbackup.wire.inode import ENTRY_SIZE, entry_offset
 from asyncbackup.wire.oid import inode_oid
 from tests import ceph, rbd_diffs
@@ -92,7 +92,7 @@ async def test_an_image_rolled_night_after_night_is_what_dog_reads(
 async def test_increments_merged_on_a_snapshot_in_the_cluster(
     lived: RealCluster, client: Cluster, files: list[Path], tmp_path: Path
 ) -> None:
-    base = await SnapshotBase.open(client, await client.find_vdi("moving", "mon"))
+    base = BaseSnapshot(client, "mon")
     await export(files[:1], standby := tmp_path / "standby")
 
     await merge(files[1:], tmp_path / "merged", base=base)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import ChainOptions, Cluster, Dialect, Volume, backup, compare
+from asyncbackup import ChainOptions, Cluster, Dialect, Volume, backup, compare, restore
 from asyncbackup.engine.against import MAX_DIFFERENCES
 from asyncbackup.errors import Incompatible
 from asyncbackup.format import RecordHeader
@@ -35,6 +35,13 @@ def piped(full: Path) -> Iterator[None]:
         yield
 
 
+async def copy_of(cluster: Cluster, snapshot: str, folder: Path) -> str:
+    """Make VDI ``copy`` of what a snapshot of the disk holds."""
+    await backup(cluster, "disk", folder / snapshot, snapshot=snapshot)
+    await restore(cluster, [folder / snapshot], "copy")
+    return "copy"
+
+
 def of_sectors(path: Path, *indices: int) -> Path:
     """Write a backup without a manifest that has the first sector of some objects."""
     data = noise(1, SECTOR_SIZE)
@@ -45,18 +52,19 @@ def of_sectors(path: Path, *indices: int) -> Path:
 
 async def test_what_was_found_is_plain_values_with_a_verdict(cluster: Cluster, full: Path) -> None:
     good = await compare(cluster, [full], "disk", "a")
-    bad = await compare(cluster, [full], "disk", "b")
+    bad = await compare(cluster, [full], await copy_of(cluster, "b", full.parent), assume_base=True)
 
     fields = json.loads(json.dumps(bad.as_dict()))
-    assert (fields["good"], fields["vdi"], fields["snapshot"]) == (False, "disk", "b")
+    assert (fields["good"], fields["vdi"], fields["snapshot"]) == (False, "copy", None)
     assert (fields["differing"], fields["differing_idx"]) == (3, [1, 2, 3])
+    assert fields["assumed"].startswith("VDI 'copy' holds what snapshot 1 'a' of VDI 'disk'")
     assert good.as_dict()["good"] is True
 
 
 async def test_a_snapshot_named_by_its_id_is_told_so(cluster: Cluster, full: Path) -> None:
     found = await compare(cluster, [full], "disk", 1)
 
-    assert (found.is_good, found.snapshot) == (True, "1")
+    assert (found.is_good, found.snapshot, found.assumed) == (True, "a", None)
 
 
 @pytest.mark.usefixtures("piped")
@@ -73,14 +81,14 @@ async def test_a_hyper_volume_is_not_compared(cluster: Cluster, full: Path) -> N
     await cluster.create_vdi("hyper", OBJECTS * OBJECT, block_size_shift=SHIFT, store_policy=1)
 
     with pytest.raises(Incompatible, match="'hyper' is a hyper volume, which cannot be compared"):
-        await compare(cluster, [full], "hyper")
+        await compare(cluster, [full], "hyper", assume_base=True)
 
 
 async def test_objects_of_another_size_are_not_compared(cluster: Cluster, full: Path) -> None:
     await cluster.create_vdi("other", OBJECTS * OBJECT, block_size_shift=SHIFT + 1)
 
     with pytest.raises(Incompatible, match="the backup has objects of 1048576 bytes, but 'other' of 2097152"):
-        await compare(cluster, [full], "other")
+        await compare(cluster, [full], "other", assume_base=True)
 
 
 async def test_a_backup_of_a_hyper_volume_is_not_compared_with_another_vdi(cluster: Cluster, tmp_path: Path) -> None:
@@ -119,8 +127,8 @@ async def test_progress_comes_to_what_was_planned(cluster: Cluster, full: Path) 
     found = await compare(
         cluster,
         [full],
-        "disk",
-        "b",
+        await copy_of(cluster, "b", full.parent),
+        assume_base=True,
         sample=1,
         on_progress=lambda now: seen.append((now.objects_done, now.objects_planned, now.bytes_done)),
     )

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import xxhash
 
 from asyncbackup import (
     AsyncBackupError,
@@ -20,7 +21,9 @@ from asyncbackup import (
     merge,
 )
 from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.opening import BaseSnapshot
 from asyncbackup.errors import (
+    AlreadyApplied,
     BackupDamaged,
     BaseMismatch,
     BaseUnnamed,
@@ -30,12 +33,18 @@ from asyncbackup.errors import (
     FactMissing,
     HalfRolled,
     Incompatible,
+    OtherImage,
     SourceMissing,
+    SourceUnreadable,
     TargetBusy,
     TargetExists,
+    TargetWriteFailed,
+    WrongBase,
 )
+from asyncbackup.format.image import OldMarker
+from asyncbackup.sinks.image import marker_path, read_state, state_path
 from asyncbackup.wire.oid import inode_oid
-from tests.chains import SIZE, Files, copy_files
+from tests.chains import SIZE, Files, copy_files, say_what_it_is
 from tests.collecting import CollectingSink
 from tests.disks import OBJECT, noise
 from tests.streams import standard_input
@@ -236,18 +245,48 @@ async def test_holes_of_the_base_stay_holes(files: Files, tmp_path: Path) -> Non
 async def test_a_wrong_base_is_refused(files: Files, tmp_path: Path) -> None:
     base = files.image("c")
 
-    with pytest.raises(BaseMismatch, match="image-c does not hold at object"):
+    with pytest.raises(WrongBase, match=r"image-c is another base than .* was made against"):
         await export([files.ab], tmp_path / "image", base=base)
 
     assert "image" not in names(tmp_path)
 
 
-async def test_a_wrong_base_is_taken_where_nobody_checks(files: Files, tmp_path: Path) -> None:
-    base = files.image("c")
+async def test_what_an_assumed_base_holds_is_checked(files: Files, tmp_path: Path) -> None:
+    base = files.image("c", has_state=False)
 
-    await export([files.ab], tmp_path / "image", base=base, check_base=False)
+    with pytest.raises(BaseMismatch, match="image-c does not hold at object"):
+        await export([files.ab], tmp_path / "image", base=base, assume_base=True)
 
-    assert (tmp_path / "image").stat().st_size == SIZE
+    assert "image" not in names(tmp_path)
+
+
+async def test_a_base_that_is_written_meanwhile_is_told(files: Files, tmp_path: Path) -> None:
+    base = files.image("a")
+
+    def write(progress: Progress) -> None:
+        if not progress.is_checking:
+            os.utime(base, ns=(0, 1))
+
+    with pytest.raises(SourceUnreadable, match="somebody wrote to it"):
+        await export([files.ab], tmp_path / "image", base=base, on_progress=write)
+    with pytest.raises(SourceUnreadable, match="somebody wrote to it"):
+        await export([files.ab], sink := CollectingSink(), base=files.image("a"), on_progress=write)
+
+    assert "image" not in names(tmp_path)
+    assert not sink.committed
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
+async def test_increments_go_on_a_snapshot_in_a_cluster(cluster: Cluster, tmp_path: Path, memory: int) -> None:
+    images = await make_grown(cluster, tmp_path)
+    base, options = BaseSnapshot(cluster, "a"), BackupOptions(memory=memory)
+
+    summary = await export([tmp_path / "ab"], tmp_path / "image", base=base, options=options)
+    await export([tmp_path / "ab"], piped := CollectingSink(), base=base, options=options)
+
+    assert (tmp_path / "image").read_bytes() == piped.data == images["b"]
+    assert (summary.in_place, summary.assumed, summary.size) == (False, None, len(images["b"]))
+    assert (tmp_path / "image").stat().st_blocks * 512 <= 2 * OBJECT + (64 << 10)
 
 
 async def test_a_full_backup_goes_on_no_base(files: Files, tmp_path: Path) -> None:
@@ -285,6 +324,7 @@ async def test_what_the_base_had_is_gone_where_the_vdi_was_smaller_in_between(
     chain, before, after = await make_detour(cluster, tmp_path)
     options = BackupOptions(memory=memory)
     (tmp_path / "base").write_bytes(before)
+    say_what_it_is(tmp_path / "base", await cluster.identify(await cluster.find_vdi("disk", "b")))
 
     await export(chain, tmp_path / "image", base=tmp_path / "base", options=options)
     await export(chain, piped := CollectingSink(), base=tmp_path / "base", options=options)
@@ -357,7 +397,8 @@ async def test_an_image_reached_by_another_name_is_rolled_in_place(files: Files,
     assert image.read_bytes() == files.images["b"]
 
 
-async def test_an_image_that_grew_in_between_grows(cluster: Cluster, tmp_path: Path) -> None:
+async def make_grown(cluster: Cluster, folder: Path) -> dict[str, bytes]:
+    """Make a full backup of snapshot a, the increment to b, when the VDI was longer, and that back; what both hold."""
     await cluster.create_vdi("disk", OBJECT, block_size_shift=20)
     await (await Volume.open(cluster, "disk")).write(0, old := noise(1, OBJECT))
     await cluster.create_snapshot("disk", "a")
@@ -365,14 +406,38 @@ async def test_an_image_that_grew_in_between_grows(cluster: Cluster, tmp_path: P
     await cluster.write_object(inode_oid(grown), (3 * OBJECT - 512).to_bytes(8, "little"), SIZE_OFFSET, copies=1)
     await (await Volume.open(cluster, "disk")).write(2 * OBJECT, new := noise(2, 512))
     await cluster.create_snapshot("disk", "b")
-    await backup(cluster, "disk", tmp_path / "a", snapshot="a")
-    await backup(cluster, "disk", tmp_path / "ab", snapshot="b", base="a")
-    image = tmp_path / "standby"
-    await export([tmp_path / "a"], image)
+    await backup(cluster, "disk", folder / "a", snapshot="a")
+    await backup(cluster, "disk", folder / "ab", snapshot="b", base="a")
+    await backup(cluster, "disk", folder / "ba", snapshot="a", base="b")
+    return {"a": old, "b": old + bytes(OBJECT) + new + bytes(OBJECT - 1024)}
+
+
+async def test_an_image_of_a_vdi_that_grew_grows(cluster: Cluster, tmp_path: Path) -> None:
+    images = await make_grown(cluster, tmp_path)
+    await export([tmp_path / "a"], image := tmp_path / "standby")
 
     await export([tmp_path / "ab"], image, base=image)
 
-    assert image.read_bytes() == old + bytes(OBJECT) + new + bytes(OBJECT - 1024)
+    assert image.read_bytes() == images["b"]
+
+
+async def test_an_image_of_a_vdi_that_shrank_is_cut_where_it_is_proved(cluster: Cluster, tmp_path: Path) -> None:
+    images = await make_grown(cluster, tmp_path)
+    await export([tmp_path / "a", tmp_path / "ab"], image := tmp_path / "standby")
+
+    await export([tmp_path / "ba"], image, base=image)
+
+    assert image.read_bytes() == images["a"]
+
+
+async def test_an_image_that_is_only_assumed_is_never_cut(cluster: Cluster, tmp_path: Path) -> None:
+    images = await make_grown(cluster, tmp_path)
+    (image := tmp_path / "standby").write_bytes(images["b"])
+
+    with pytest.raises(Incompatible, match=f"would be cut from {len(images['b'])} to {OBJECT} bytes"):
+        await export([tmp_path / "ba"], image, base=image, assume_base=True)
+
+    assert image.read_bytes() == images["b"]
 
 
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
@@ -382,7 +447,7 @@ async def test_nothing_is_written_into_a_wrong_image(files: Files, memory: int) 
     before = image.read_bytes()
 
     with pytest.raises(BaseMismatch, match="object 3"):
-        await export([files.ab], image, base=image, options=BackupOptions(memory=memory))
+        await export([files.ab], image, base=image, assume_base=True, options=BackupOptions(memory=memory))
 
     assert image.read_bytes() == before
     assert not image.with_name("standby.rolling").exists()
@@ -398,13 +463,16 @@ async def test_nothing_is_written_of_a_damaged_backup(files: Files) -> None:
     assert image.read_bytes() == files.images["a"]
 
 
-@pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
-async def test_an_image_that_was_rolled_already_is_left_as_it_is(files: Files, memory: int) -> None:
+async def test_an_image_that_was_rolled_already_is_left_as_it_is(files: Files) -> None:
     image = files.image("b", "standby")
+    time = image.stat().st_mtime_ns
 
-    await export([files.ab], image, base=image, options=BackupOptions(memory=memory))
+    with pytest.raises(AlreadyApplied) as told:
+        await export([files.ab], image, base=image)
 
+    assert told.value.identity == files.identities["b"]
     assert image.read_bytes() == files.images["b"]
+    assert image.stat().st_mtime_ns == time
 
 
 async def test_rolling_without_a_manifest_has_to_be_asked_for(files: Files) -> None:
@@ -412,11 +480,13 @@ async def test_rolling_without_a_manifest_has_to_be_asked_for(files: Files) -> N
     manifest_path(files.ab).unlink()
     options = ChainOptions(None, OBJECT, SIZE)
 
-    with pytest.raises(BaseUnproved, match="no manifest"):
+    with pytest.raises(BaseUnproved, match="ab has no manifest"):
         await export([files.ab], image, base=image, chain_options=options)
-    await export([files.ab], image, base=image, chain_options=options, check_base=False)
+    summary = await export([files.ab], image, base=image, chain_options=options, assume_base=True)
 
     assert image.read_bytes() == files.images["b"]
+    assert summary.assumed is not None
+    assert not state_path(image).exists()
 
 
 async def test_a_merged_increment_rolls_an_image(files: Files, tmp_path: Path) -> None:
@@ -442,8 +512,9 @@ async def interrupt(files: Files, image: Path, monkeypatch: pytest.MonkeyPatch) 
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", fail_later)
-        with pytest.raises(AsyncBackupError, match="Input/output error"):
+        with pytest.raises(HalfRolled, match=r"standby: is half rolled: .*Input/output error") as told:
             await export([files.ab, files.bc], image, base=image, options=BackupOptions(in_flight=1))
+    assert isinstance(told.value.cause, TargetWriteFailed)
 
 
 async def test_an_interrupted_roll_is_finished_by_the_same_call(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,7 +535,7 @@ async def test_an_interrupted_roll_is_not_finished_by_another_chain(
     await interrupt(files, image, monkeypatch)
     before = image.read_bytes()
 
-    with pytest.raises(HalfRolled, match=r"standby: is half rolled.*standby\.rolling"):
+    with pytest.raises(HalfRolled, match=r"standby: is half rolled.*apply the same backups"):
         await export([files.ab], image, base=image)
 
     assert image.read_bytes() == before
@@ -481,12 +552,85 @@ async def test_a_half_rolled_image_is_no_base(files: Files, tmp_path: Path, monk
         await export([files.bc], CollectingSink(), base=image)
 
 
-async def test_a_half_rolled_image_is_not_replaced(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_half_rolled_image_is_replaced_with_its_marker_and_state(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = files.image("a", "standby")
     await interrupt(files, image, monkeypatch)
 
-    with pytest.raises(HalfRolled):
-        await export(files.all, image, replace=True)
+    with pytest.raises(TargetExists):
+        await export(files.all, image)
+    await export(files.all, image, replace=True)
+
+    assert image.read_bytes() == files.images["c"]
+    assert not image.with_name("standby.rolling").exists()
+
+
+def mark_as_of_old(files: Files, image: Path, *chain: Path) -> None:
+    """Write the marker that the version before wrote."""
+    digests = tuple(xxhash.xxh3_128_hexdigest(manifest_path(file).read_bytes()) for file in chain)
+    marker_path(image).write_bytes(OldMarker(digests).encode())
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
+async def test_a_roll_that_the_version_before_began_is_finished_where_digests_prove_the_image(
+    files: Files, memory: int
+) -> None:
+    image = files.image("a", "standby", has_state=False)
+    # Objects 1 and 3 are done, the others are not begun.
+    with image.open("r+b") as file:
+        for idx in (1, 3):
+            file.seek(idx * OBJECT)
+            file.write(files.images["c"][idx * OBJECT : (idx + 1) * OBJECT])
+    mark_as_of_old(files, image, files.ab, files.bc)
+
+    summary = await export([files.ab, files.bc], image, base=image, options=BackupOptions(memory=memory))
+
+    assert image.read_bytes() == files.images["c"]
+    assert summary.assumed is None
+    assert not marker_path(image).exists()
+    state = read_state(image)
+    assert state is not None
+    assert state.identity == files.identities["c"]
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
+@pytest.mark.parametrize("assume_base", [False, True])
+async def test_a_roll_that_the_version_before_began_is_not_finished_on_what_nothing_proves(
+    files: Files, memory: int, *, assume_base: bool
+) -> None:
+    image = files.image("a", "standby", has_state=False)
+    flip(image, 3 * OBJECT + 5)
+    mark_as_of_old(files, image, files.ab, files.bc)
+    before, marker = image.read_bytes(), marker_path(image).read_bytes()
+
+    with pytest.raises(OtherImage, match="nothing proves that it is the one that was being rolled"):
+        await export(
+            [files.ab, files.bc], image, base=image, assume_base=assume_base, options=BackupOptions(memory=memory)
+        )
+
+    assert image.read_bytes() == before
+    assert marker_path(image).read_bytes() == marker
+
+
+async def test_a_roll_that_the_version_before_began_is_not_finished_on_an_image_of_another_size(files: Files) -> None:
+    image = files.image("a", "standby", has_state=False)
+    os.truncate(image, SIZE - 512)
+    mark_as_of_old(files, image, files.ab)
+
+    with pytest.raises(OtherImage):
+        await export([files.ab], image, base=image)
+
+    assert image.stat().st_size == SIZE - 512
+
+
+async def test_a_roll_that_the_version_before_began_is_not_finished_by_files_without_digests(files: Files) -> None:
+    image = files.image("a", "standby", has_state=False)
+    manifest_path(files.ab).unlink()
+    marker_path(image).write_bytes(OldMarker((xxhash.xxh3_128_hexdigest(files.ab.read_bytes()),)).encode())
+
+    with pytest.raises(OtherImage):
+        await export([files.ab], image, base=image, assume_base=True, chain_options=ChainOptions(None, OBJECT, SIZE))
 
 
 async def test_two_do_not_roll_one_image_at_a_time(files: Files) -> None:
@@ -505,4 +649,4 @@ async def test_a_pipe_is_not_rolled_into_an_image(files: Files) -> None:
         standard_input(files.ab.read_bytes()[:4096]),
         pytest.raises(Incompatible, match="a pipe cannot be applied"),
     ):
-        await export(["-"], image, base=image, check_base=False, chain_options=options)
+        await export(["-"], image, base=image, assume_base=True, chain_options=options)

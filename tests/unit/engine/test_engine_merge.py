@@ -1,17 +1,38 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import xxhash
 
-from asyncbackup import BackupOptions, ChainOptions, Cluster, Dialect, Volume, backup, export, merge
-from asyncbackup.engine.compose import SnapshotBase
+from asyncbackup import (
+    BackupOptions,
+    ChainOptions,
+    Cluster,
+    Dialect,
+    Progress,
+    Volume,
+    backup,
+    export,
+    merge,
+)
 from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.opening import BaseSnapshot
 from asyncbackup.engine.reader import BackupReader
-from asyncbackup.errors import BaseMismatch, BaseNeeded, ChainBroken, DigestMismatch, Incompatible, TargetExists
+from asyncbackup.errors import (
+    BaseMismatch,
+    BaseNeeded,
+    ChainBroken,
+    DigestMismatch,
+    Incompatible,
+    SourceUnreadable,
+    TargetExists,
+    WrongBase,
+)
+from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.wire.oid import inode_oid
-from tests.chains import SIZE, Files, copy_files, make_snapshots
+from tests.chains import SIZE, Files, copy_files, make_snapshots, say_what_it_is
 from tests.collecting import CollectingSink
 from tests.disks import OBJECT, make_disk, noise
 from tests.property import reference
@@ -81,9 +102,8 @@ async def test_a_snapshot_in_the_cluster_fills_the_gap(cluster: Cluster, tmp_pat
     await backup(cluster, "disk", tmp_path / "ab", snapshot="b", base="a")
     await backup(cluster, "disk", tmp_path / "bc", snapshot="c", base="b")
     await backup(cluster, "disk", tmp_path / "ac", snapshot="c", base="a")
-    base = await SnapshotBase.open(cluster, await cluster.find_vdi("disk", "a"))
 
-    await merge([tmp_path / "ab", tmp_path / "bc"], tmp_path / "merged", base=base)
+    await merge([tmp_path / "ab", tmp_path / "bc"], tmp_path / "merged", base=BaseSnapshot(cluster, "a"))
 
     assert (tmp_path / "merged").read_bytes() == (tmp_path / "ac").read_bytes()
     assert manifest_path(tmp_path / "merged").read_bytes() == manifest_path(tmp_path / "ac").read_bytes()
@@ -103,10 +123,7 @@ async def test_what_is_merged_in_pieces_is_proven_as_if_it_had_been_backed_up(
         await backup(cluster, "disk", tmp_path / file, snapshot=newer, base=older)
     await backup(cluster, "disk", tmp_path / "a", snapshot="a")
     await export([tmp_path / "a"], tmp_path / "image")
-    bases: dict[str, Path | SnapshotBase] = {
-        "image": tmp_path / "image",
-        "snapshot": await SnapshotBase.open(cluster, await cluster.find_vdi("disk", "a")),
-    }
+    bases: dict[str, Path | BaseSnapshot] = {"image": tmp_path / "image", "snapshot": BaseSnapshot(cluster, "a")}
 
     await merge(
         [tmp_path / "ab", tmp_path / "bd"],
@@ -126,16 +143,88 @@ async def test_a_summary_becomes_plain_values(files: Files, tmp_path: Path) -> N
 
 
 async def test_a_wrong_base_is_refused(files: Files, tmp_path: Path) -> None:
-    with pytest.raises(BaseMismatch):
+    with pytest.raises(WrongBase):
         await merge([files.ab, files.bc], tmp_path / "merged", base=files.image("c"))
+
+
+async def test_what_an_assumed_base_holds_is_checked(files: Files, tmp_path: Path) -> None:
+    base = files.image("c", has_state=False)
+
+    with pytest.raises(BaseMismatch):
+        await merge([files.ab, files.bc], tmp_path / "merged", base=base, assume_base=True)
+
+
+def flip(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
+async def test_what_came_from_an_assumed_base_is_marked_for_good(files: Files, tmp_path: Path, memory: int) -> None:
+    base, options = files.image("a", has_state=False), BackupOptions(memory=memory)
+    # Object 1 was changed at 0 and at 8192: nothing says what the base has between.
+    flip(base, OBJECT + 4096)
+
+    summary = await merge([files.ab, files.bc], tmp_path / "merged", base=base, assume_base=True, options=options)
+    await merge([files.a, tmp_path / "merged"], tmp_path / "whole", options=options)
+
+    assert summary.assumed is not None
+    # Object 3, say, is in one file alone, which proves it; object 1 took bytes of the base.
+    found = {record.header.idx: record for record in await digests(tmp_path / "merged")}
+    assert [idx for idx, record in found.items() if record.assumed] == [1]
+    assert found[1].base is None
+    assert found[3].base is not None
+    assert [record.header.idx for record in await digests(tmp_path / "whole") if record.assumed] == [1]
+
+
+async def test_a_merge_on_a_base_that_is_proved_marks_nothing(files: Files, tmp_path: Path) -> None:
+    summary = await merge([files.ab, files.bc], tmp_path / "merged", base=files.image("a"))
+
+    assert summary.assumed is None
+    assert all(record.base and not record.assumed for record in await digests(tmp_path / "merged"))
+
+
+async def test_an_image_that_was_made_on_an_assumed_base_marks_what_it_gives(files: Files, tmp_path: Path) -> None:
+    base = files.image("a")
+    say_what_it_is(base, files.identities["a"], assumed=True)
+
+    summary = await merge([files.ab, files.bc], tmp_path / "merged", base=base)
+
+    assert summary.assumed is not None
+    assert [record.header.idx for record in await digests(tmp_path / "merged") if record.assumed] == [1]
+
+
+async def test_a_base_that_is_written_meanwhile_is_told(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = files.image("a")
+
+    def write(progress: Progress) -> None:
+        if not progress.is_checking:
+            os.utime(base, ns=(0, 1))
+
+    with pytest.raises(SourceUnreadable, match="somebody wrote to it"):
+        await merge([files.ab, files.bc], tmp_path / "merged", base=base, on_progress=write)
+
+    assert not (tmp_path / "merged").exists()
+
+
+async def digests(file: Path) -> list[RecordDigests]:
+    async with BackupReader(file) as reader:
+        return [record.digests async for record in reader.records() if record.digests]
 
 
 async def test_a_base_of_other_objects_is_refused(cluster: Cluster, files: Files, tmp_path: Path) -> None:
     await make_disk(cluster, shift=21)
-    base = await SnapshotBase.open(cluster, await cluster.find_vdi("disk", "a"))
+    base = BaseSnapshot(cluster, "a", "disk")
+    files.without_manifests()
+    options = ChainOptions(Dialect.COLLIE, OBJECT)
 
     with pytest.raises(Incompatible, match="objects of 1048576 bytes, but VDI 'disk' snapshot 1 of 2097152"):
-        await merge([files.ab, files.bc], tmp_path / "merged", base=base)
+        await merge([files.ab], tmp_path / "merged", base=base, assume_base=True, chain_options=options)
 
 
 async def test_a_full_backup_goes_on_no_base(files: Files, tmp_path: Path) -> None:
@@ -205,7 +294,8 @@ async def test_an_empty_file_is_the_base_of_a_full_backup_without_a_manifest(fil
     files.without_manifests()
     (tmp_path / "empty").touch()
 
-    await merge(files.all, tmp_path / "merged", base=tmp_path / "empty", chain_options=ChainOptions(None, OBJECT))
+    options = ChainOptions(None, OBJECT)
+    await merge(files.all, tmp_path / "merged", base=tmp_path / "empty", assume_base=True, chain_options=options)
 
     assert applied(bytes(SIZE), records(tmp_path / "merged")) == files.images["c"]
 

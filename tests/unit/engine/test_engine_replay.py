@@ -98,7 +98,7 @@ async def test_who_only_looks_writes_nothing(files: Files) -> None:
 
     async with open_chain([files.ab]) as chain:
         meter = Meter(ReplayCounts(), lambda progress: seen.append(progress.objects_done))
-        await Replay(chain, Composer(ZeroBase(), check_base=False), PIECES, nothing, meter.count).run()
+        await Replay(chain, Composer(ZeroBase(), base_is_whole=False), PIECES, nothing, meter.count).run()
 
     assert seen == sorted(seen)
     assert seen[-1] == 5

@@ -21,6 +21,7 @@ from asyncbackup.errors import (
     BackupDamaged,
     BaseMismatch,
     BaseUnnamed,
+    BaseUnproved,
     CopiesUnkeepable,
     DigestMismatch,
     FactMissing,
@@ -31,6 +32,7 @@ from asyncbackup.errors import (
     SnapshotNotFound,
     UnfinishedExists,
     VdiExists,
+    WrongBase,
 )
 from asyncbackup.format import RecordHeader
 from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
@@ -39,7 +41,7 @@ from asyncbackup.wire import messages
 from asyncbackup.wire.constants import SECTOR_SIZE, Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, TAG_OFFSET
 from asyncbackup.wire.messages import ObjectBody, RequestHeader, VdiBody
-from asyncbackup.wire.oid import INODE_BIT, index_of, inode_oid, is_data, vdi_of
+from asyncbackup.wire.oid import INODE_BIT, data_oid, index_of, inode_oid, is_data, vdi_of
 from tests.disks import OBJECT, OBJECTS, SHIFT, make_disk, noise
 from tests.property.test_export_merge import Discard, Resize, Step, Write, go, live
 from tests.property.test_restore import working_image
@@ -260,18 +262,27 @@ async def test_a_missing_base_is_told_with_what_exists(backed: Backed) -> None:
         await restore(backed.cluster, [backed.increment], "new", base="c")
 
 
-async def test_a_wrong_base_is_refused_before_the_first_write_of_an_object(backed: Backed) -> None:
-    with pytest.raises(BaseMismatch, match=r"snapshot 2 does not hold at object \d "):
-        await restore(backed.cluster, [backed.increment], "new", base="b")
+@pytest.mark.parametrize("assume_base", [False, True])
+async def test_a_wrong_base_is_refused_before_a_vdi_is_made(backed: Backed, *, assume_base: bool) -> None:
+    backed.sheep.requests.clear()
+
+    with pytest.raises(WrongBase, match=r"expected snapshot 1 'a' of VDI 'disk' .*got snapshot 2 'b' of VDI 'disk'"):
+        await restore(backed.cluster, [backed.increment], "new", base="b", assume_base=assume_base)
+
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+
+
+async def test_a_base_that_was_changed_is_refused_before_the_first_write_of_an_object(backed: Backed) -> None:
+    inode = await backed.cluster.find_vdi("disk", "a")
+    stored = backed.store.get(data_oid(inode.vdi_id, 1))
+    assert stored is not None
+    stored[:SECTOR_SIZE] = noise(99, SECTOR_SIZE)
+
+    with pytest.raises(BaseMismatch, match=r"snapshot 1 does not hold at object 1 "):
+        await restore(backed.cluster, [backed.increment], "new", base="a", options=BackupOptions(in_flight=1))
 
     assert not backed.sheep.requests[Opcode.CREATE_AND_WRITE_OBJ]
     assert not await backed.cluster.has_vdi("new")
-
-
-async def test_a_base_that_nobody_checks_is_written_over(backed: Backed) -> None:
-    await restore(backed.cluster, [backed.increment], "new", base="b", check_base=False)
-
-    assert await working_image(backed.cluster, "new") == await working_image(backed.cluster, "disk")
 
 
 async def test_changed_data_is_refused(backed: Backed) -> None:
@@ -318,8 +329,20 @@ async def test_without_a_manifest_the_base_s_vdi_has_to_be_named(backed: Backed)
     options = ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT)
 
     with pytest.raises(FactMissing, match="which VDI was backed up"):
-        await restore(backed.cluster, [backed.increment], "new", base="a", chain_options=options)
-    await restore(backed.cluster, [backed.increment], "new", base="a", base_vdi="disk", chain_options=options)
+        await restore(backed.cluster, [backed.increment], "new", base="a", assume_base=True, chain_options=options)
+    with pytest.raises(BaseUnproved, match="has no manifest"):
+        await restore(backed.cluster, [backed.increment], "new", base="a", base_vdi="disk", chain_options=options)
+    summary = await restore(
+        backed.cluster,
+        [backed.increment],
+        "new",
+        base="a",
+        base_vdi="disk",
+        assume_base=True,
+        chain_options=options,
+    )
+
+    assert summary.assumed is not None
 
     assert await working_image(backed.cluster, "new") == await working_image(backed.cluster, "disk")
 
@@ -463,9 +486,19 @@ async def test_a_size_that_only_a_hyper_volume_has_is_refused(backed: Backed) ->
 async def test_objects_of_another_size_than_the_base_s_are_refused(backed: Backed) -> None:
     await backed.cluster.create_vdi("other", 8 << 22)
     await backed.cluster.create_snapshot("other", "a")
+    without_manifest(backed.increment)
+    options = ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT)
 
-    with pytest.raises(Incompatible, match="same"):
-        await restore(backed.cluster, [backed.increment], "new", base="a", base_vdi="other")
+    with pytest.raises(Incompatible, match="objects of 1048576 bytes, but VDI 'other' snapshot 1 of 4194304"):
+        await restore(
+            backed.cluster,
+            [backed.increment],
+            "new",
+            base="a",
+            base_vdi="other",
+            assume_base=True,
+            chain_options=options,
+        )
 
 
 async def test_the_name_of_a_deleted_vdi_is_free_though_it_has_snapshots(backed: Backed) -> None:
@@ -536,7 +569,7 @@ async def test_a_hyper_volume_is_no_base(backed: Backed) -> None:
     snapshot = replace(await backed.cluster.find_vdi("hyper"), snap_ctime=1)
     await backed.cluster.write_object(inode_oid(vdi_id), snapshot.pack(), copies=1)
 
-    with pytest.raises(Incompatible, match="'hyper' is a hyper volume, which cannot be cloned"):
+    with pytest.raises(Incompatible, match="'hyper' is a hyper volume, which has no snapshots that could be a base"):
         await restore(backed.cluster, [backed.increment], "new", base=1, base_vdi="hyper")
 
 

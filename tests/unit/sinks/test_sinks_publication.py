@@ -16,6 +16,8 @@ import pytest
 from asyncbackup.engine.manifest import find_manifest
 from asyncbackup.engine.proof import open_target
 from asyncbackup.errors import AsyncBackupError, HalfReplaced, TargetExists, TargetUnusable, TargetWriteFailed
+from asyncbackup.format.identity import Identity
+from asyncbackup.format.image import Marker
 from asyncbackup.sinks import FileSink, NewImage, PipeSink, StandingImage
 from asyncbackup.sinks.publication import MANIFEST, Place, Publication
 from tests.crashes import Left, Recorder, crashes, take
@@ -31,6 +33,8 @@ def folder(tmp_path: Path) -> Path:
 def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(folder.iterdir())}
 
+
+IDENTITY = Identity("disk", "a6c1f0", "2026-11-24T03:00:00.000000001Z", None, 3, "monday")
 
 OLD = {"file": "old data", "file.manifest": "old proof"}
 NEW = {"file": "new data", "file.manifest": "new proof"}
@@ -123,14 +127,23 @@ async def test_the_order_in_which_an_image_appears(folder: Path, monkeypatch: py
     async with NewImage(folder / "image") as image:
         await image.resize(8)
         await image.write_at(4, b"data")
-        await image.commit(b"")
+        await image.publish(IDENTITY)
 
     assert recorder.texts() == [
         "create .image.partial",
         "write .image.partial",
+        "create .image.state.partial",
+        "write .image.state.partial",
         "flush .image.partial",
+        "flush .image.state.partial",
+        "flush folder",
+        "rename .image.state.partial .image.state.new",
+        "flush folder",
         "link .image.partial image",
         "flush folder",
+        "link .image.state.new image.state",
+        "flush folder",
+        "unlink .image.state.new",
         "unlink .image.partial",
     ]
 
@@ -140,16 +153,19 @@ async def test_the_order_in_which_an_image_is_rolled(folder: Path, monkeypatch: 
     recorder = Recorder(monkeypatch, folder)
 
     async with StandingImage(folder / "image") as image:
-        await image.mark("names")
+        await image.mark(Marker((), image.inode, 8, None, None))
         await image.write_at(0, b"new")
-        await image.finish()
+        await image.finish(IDENTITY)
 
-    assert recorder.texts()[-7:] == [
-        "flush image.rolling.new",
-        "rename image.rolling.new image.rolling",
+    assert recorder.texts() == [
+        "flush .image.rolling.partial",
+        "rename .image.rolling.partial image.rolling",
         "flush folder",
         "write image",
         "flush image",
+        "flush .image.state.partial",
+        "rename .image.state.partial image.state",
+        "flush folder",
         "unlink image.rolling",
         "flush folder",
     ]

@@ -1,0 +1,104 @@
+"""Opens what a chain of backups is laid over, or compared with, once it was judged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from anyio import to_thread
+
+from asyncbackup.client import Cluster
+from asyncbackup.client.cluster import Snapshot
+from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base
+from asyncbackup.engine.chain import Chain
+from asyncbackup.engine.compose import Base, ImageBase, SnapshotBase
+from asyncbackup.errors import BaseUnnamed, BaseUnwanted, Fact, FactMissing, Incompatible
+from asyncbackup.sinks import FileSource
+from asyncbackup.sinks.image import read_state, refuse_half_rolled
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSnapshot:
+    """Names a base in a cluster: ``snapshot`` (id or tag) of ``vdi``, by default of the VDI that was backed up."""
+
+    cluster: Cluster
+    snapshot: Snapshot
+    vdi: str | None = None
+
+
+BaseName = str | os.PathLike[str] | BaseSnapshot
+"""Names a base: the path of an image, or a snapshot in a cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A base that was judged, open. ``assumed`` tells in words what the caller vouched for; None: it is proved."""
+
+    base: Base
+    assumed: str | None
+    image: FileSource | None = None
+    """The base, where it is an image."""
+
+
+def wanted_base(chain: Chain) -> Wanted:
+    """Say what the chain says of its base."""
+    first = chain.readers[0]
+    return Wanted(first.name, chain.base, first.subject.base_size if first.subject else None)
+
+
+def require_base(chain: Chain, name: BaseName | Snapshot | None) -> None:
+    """Raise BaseUnnamed where the chain needs a base, and BaseUnwanted where it stands on none."""
+    first = chain.readers[0]
+    if name is None and chain.base is not None:
+        raise BaseUnnamed(first.name, str(chain.base))
+    if name is not None and chain.is_full:
+        raise BaseUnwanted(first.name)
+
+
+@asynccontextmanager
+async def open_base(chain: Chain, name: BaseName, *, assume_base: bool) -> AsyncIterator[Judged]:
+    """Open the base of ``chain``. Raises HalfRolled, what judging it raises, and what reading it raises."""
+    if isinstance(name, BaseSnapshot):
+        base, assumed = await open_snapshot_base(chain, name, assume_base=assume_base)
+        base.owners = base.owners[: chain.spans()]
+        yield Judged(base, assumed)
+        return
+    refuse_half_rolled(name)
+    async with FileSource(name) as image:
+        candidate = await examine_image(image)
+        assumed = judge_base(wanted_base(chain), candidate, assume_base=assume_base)
+        yield Judged(ImageBase(image, chain.object_size, chain.spans()), assumed, image)
+
+
+async def examine_image(image: FileSource) -> Candidate:
+    """Find out what an open image says of itself. Raises StateDamaged where its state is none."""
+    state = await to_thread.run_sync(read_state, image.name)
+    return describe_image(image.name, image.size, image.modified_ns, state)
+
+
+def judge_size(chain: Chain, image: FileSource) -> None:
+    """Raise Incompatible where an image would become longer or shorter and no manifest says that the VDI did."""
+    if chain.base is None and chain.size != image.size:
+        raise Incompatible(
+            f"{image.name} has {image.size} bytes, and no manifest says that the VDI came to have {chain.size}"
+        )
+
+
+async def open_snapshot_base(chain: Chain, name: BaseSnapshot, *, assume_base: bool) -> tuple[SnapshotBase, str | None]:
+    """Find the base in a cluster; give what was assumed of it as well."""
+    vdi = name.vdi or (chain.subject.vdi if chain.subject else None)
+    if vdi is None:
+        raise FactMissing(Fact.VDI_NAME)
+    inode = await name.cluster.find_vdi(vdi, name.snapshot)
+    if inode.is_hyper:
+        raise Incompatible(f"{vdi!r} is a hyper volume, which has no snapshots that could be a base")
+    base = await SnapshotBase.open(name.cluster, inode)
+    candidate = Candidate(base.name, inode.vdi_size, await name.cluster.identify(inode))
+    assumed = judge_base(wanted_base(chain), candidate, assume_base=assume_base)
+    if inode.object_size != chain.object_size:
+        raise Incompatible(
+            f"the backups have objects of {chain.object_size} bytes, but {base.name} of {inode.object_size}"
+        )
+    return base, assumed

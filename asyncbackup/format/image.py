@@ -1,0 +1,193 @@
+r"""What stands beside a raw image, sans-IO: ``IMAGE.state`` and ``IMAGE.rolling``.
+
+Each is one line of ASCII that ends with ``\n``: a JSON object without spaces outside of strings, whose last field
+``digest`` is the xxh3_128 of all that stands before the digest's first digit. There is only one way to write what it
+says, so that no byte can change unnoticed. docs/formats.md has the fields.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Protocol, Self, TypeVar
+
+import xxhash
+
+from asyncbackup.format.identity import Identity
+
+MAX_STATE: Final = 8192
+"""Bytes of the longest state: two names of 255 bytes, each of which may take six characters in JSON, and some more."""
+
+MAX_MARKER: Final = 1 << 20
+"""Bytes of the longest marker: it has 35 for each backup that is being applied."""
+
+_NS: Final = 1_000_000_000
+_DIGEST_FIELD: Final = ',"digest":"'
+_MODIFIED: Final = re.compile(r"([0-9]{1,11})\.([0-9]{9})", re.ASCII)
+_DIGEST: Final = re.compile("[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageState:
+    """What an image equals, and what tells whether it was written since.
+
+    ``size`` is that of the VDI at the time of the snapshot and so of the image, in bytes; ``modified_ns`` the image's
+    time of modification, in nanoseconds since 1970. ``assumed`` tells that on the way to this image somebody vouched
+    for a base that nothing proved.
+    """
+
+    identity: Identity
+    size: int
+    modified_ns: int
+    assumed: bool
+
+    @property
+    def digest(self) -> str:
+        """The xxh3_128 of all of it, in hex."""
+        return xxhash.xxh3_128_hexdigest(self.encode())
+
+    def is_of(self, size: int, modified_ns: int) -> bool:
+        """Tell whether an image of ``size`` bytes, modified then, is still what this was said of."""
+        return (size, modified_ns) == (self.size, self.modified_ns)
+
+    def encode(self) -> bytes:
+        return _seal(
+            {
+                "state": 1,
+                "identity": asdict(self.identity),
+                "size": self.size,
+                # As `stat -c %.9Y` prints it: a number of so many digits is rounded by many readers of JSON.
+                "modified": f"{self.modified_ns // _NS}.{self.modified_ns % _NS:09d}",
+                "assumed": self.assumed,
+            }
+        )
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """Read all that stands in a state. Raises ValueError if it is none."""
+        return _decode(line, "state", 1, cls._from_fields)
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any]) -> Self:
+        modified = _MODIFIED.fullmatch(fields["modified"])
+        if modified is None:
+            raise ValueError(f"expected a time in seconds, got {fields['modified']!r}")
+        return cls(
+            _identity(fields["identity"]),
+            _number(fields["size"]),
+            int(modified[1]) * _NS + int(modified[2]),
+            fields["assumed"] is True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Which backups are being applied to which image, and on what grounds.
+
+    ``backups`` are the xxh3_128 of their manifests, oldest first. The image is known by its ``inode`` number, by the
+    ``size`` in bytes that it had before, and by the ``state`` that stood beside it then: its digest, None for none.
+    ``assumed`` says in words what was assumed of the image; None where it was proved.
+    """
+
+    backups: tuple[str, ...]
+    inode: int
+    size: int
+    state: str | None
+    assumed: str | None
+
+    def encode(self) -> bytes:
+        return _seal({"rolling": 2} | asdict(self))
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """Read all that stands in a marker. Raises ValueError if it is none."""
+        return _decode(line, "rolling", 2, cls._from_fields)
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any]) -> Self:
+        return cls(
+            tuple(_digest(digest) for digest in fields["backups"]),
+            _number(fields["inode"]),
+            _number(fields["size"]),
+            None if fields["state"] is None else _digest(fields["state"]),
+            None if fields["assumed"] is None else _text(fields["assumed"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OldMarker:
+    """A marker of version 1, which says nothing of the image. Nobody writes these any more."""
+
+    backups: tuple[str, ...]
+
+    BEGINNING = b'{"rolling": 1,'
+
+    def encode(self) -> bytes:
+        return (json.dumps({"rolling": 1, "backups": self.backups}) + "\n").encode()
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """Read all that stands in a marker. Raises ValueError if it is none."""
+        return _decode(line, "rolling", 1, lambda fields: cls(tuple(_digest(digest) for digest in fields["backups"])))
+
+
+def decode_marker(line: bytes) -> Marker | OldMarker:
+    """Read a marker of either version. Raises ValueError if it is none."""
+    return OldMarker.decode(line) if line.startswith(OldMarker.BEGINNING) else Marker.decode(line)
+
+
+class _Encodable(Protocol):
+    def encode(self) -> bytes: ...
+
+
+_Decoded = TypeVar("_Decoded", bound=_Encodable)
+
+
+def _seal(fields: dict[str, Any]) -> bytes:
+    covered = json.dumps(fields, separators=(",", ":"))[:-1] + _DIGEST_FIELD
+    return f'{covered}{xxhash.xxh3_128_hexdigest(covered.encode())}"}}\n'.encode()
+
+
+def _decode(line: bytes, kind: str, version: int, make: Callable[[dict[str, Any]], _Decoded]) -> _Decoded:
+    """Read a line that ``encode`` of what is read writes, byte for byte. Raises ValueError."""
+    try:
+        fields = json.loads(line)
+        if fields[kind] != version:
+            raise ValueError(f"expected version {version}, got {fields[kind]!r}")
+        decoded = make(fields)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"expected a JSON object of another form ({error})") from error
+    if decoded.encode() != line:
+        raise ValueError("its digest does not fit: it was changed, or not written to its end")
+    return decoded
+
+
+def _identity(fields: Any) -> Identity:
+    identity = Identity(**fields)
+    for text in (identity.vdi, identity.vdi_id, identity.tag):
+        _text(text)
+    for time in (identity.created, identity.cluster):
+        if time is not None:
+            _text(time)
+    _number(identity.id)
+    return identity
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise ValueError(f"expected a number of at most 64 bits, got {type(value).__name__}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {value!r}")
+    return value
+
+
+def _digest(value: Any) -> str:
+    if not _DIGEST.fullmatch(value):
+        raise ValueError(f"expected a digest of 32 hex digits, got {value!r}")
+    return _text(value)
