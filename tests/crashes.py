@@ -179,6 +179,14 @@ def take(folder: Path) -> Left:
     return Left(tuple(sorted(names.items())), tuple(sorted(contents.items())))
 
 
+def killed(before: Left, calls: list[Call]) -> Left:
+    """Give what a process leaves that is killed after ``calls`` while the machine goes on."""
+    disk = _Disk(dict(before.names), dict(before.names), dict(before.contents))
+    for call in calls:
+        disk.follow(call)
+    return Left(tuple(sorted(disk.names.items())), tuple(sorted(disk.contents.items())))
+
+
 def crashes(before: Left, calls: list[Call]) -> set[Left]:
     """Give all that a crash at any time of ``calls`` may leave, and what an end without one leaves."""
     disk = _Disk(dict(before.names), dict(before.names), dict(before.contents))

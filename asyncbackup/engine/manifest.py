@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import xxhash
 
@@ -13,8 +15,12 @@ from asyncbackup.errors import BackupDamaged, HalfReplaced, SourceUnreadable
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
+from asyncbackup.sinks.lock import is_held
 from asyncbackup.sinks.opening import open_regular
 from asyncbackup.sinks.publication import MANIFEST, Place, Publication, exists
+
+_AWAIT_RUN_S: Final = 0.05
+"""Seconds between two looks whether a run has given a backup and its manifest their names."""
 
 
 def manifest_path(backup: str | os.PathLike[str]) -> Path:
@@ -29,8 +35,12 @@ def find_manifest(backup: str | os.PathLike[str]) -> Path | None:
     Raises HalfReplaced if replacing both was interrupted between them, OSError. Blocks: for threads.
     """
     final = Path(os.path.realpath(backup))
-    if (due := Publication(Place(final), (Place(manifest_path(final)),)).find_due()) is not None:
-        raise HalfReplaced(os.fspath(backup), str(due.source), str(due.target))
+    publication = Publication(Place(final), (Place(manifest_path(final)),))
+    while (due := publication.find_due()) is not None:
+        # A run may be between the two just now. If it has ended meanwhile, nothing is due any more.
+        if not is_held(publication.main.lock) and publication.find_due() == due:
+            raise HalfReplaced(os.fspath(backup), str(due.source), str(due.target))
+        time.sleep(_AWAIT_RUN_S)
     return next((path for path in (manifest_path(backup), manifest_path(final)) if exists(path)), None)
 
 

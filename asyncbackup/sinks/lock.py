@@ -66,6 +66,22 @@ class NameLock:
             os.close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Tell whether somebody holds the lock whose file is ``path``, as far as we may look."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
 def _read_owner(descriptor: int) -> str:
     """Name the holder of a lock: by its process id, and its machine if that is another one."""
     pid, _, machine = os.pread(descriptor, _OWNER_SIZE, 0).decode(errors="replace").strip().partition(" ")

@@ -118,7 +118,6 @@ class Publication:
                 waiting = place.new if has_name else place.old
                 if exists(waiting):
                     waiting.replace(place.final)
-        self._flush()
         for place in self.attached:
             _remove(place.partial, place.new, place.old)
         # The data goes last: without it what is left of a manifest would look as if it were due.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import shutil
@@ -19,8 +20,9 @@ from asyncbackup.errors import AsyncBackupError, HalfReplaced, TargetExists, Tar
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import Marker
 from asyncbackup.sinks import FileSink, NewImage, PipeSink, StandingImage
+from asyncbackup.sinks.lock import NameLock
 from asyncbackup.sinks.publication import MANIFEST, Place, Publication
-from tests.crashes import Left, Recorder, crashes, take
+from tests.crashes import Left, Recorder, crashes, killed, take
 
 
 @pytest.fixture
@@ -281,6 +283,32 @@ async def test_a_crash_while_the_next_run_puts_things_right_is_put_right_by_the_
             assert contents(folder) in (case.before, case.after), (left, twice)
 
 
+async def test_a_crash_right_after_the_next_run_put_things_right_brings_nothing_back(
+    folder: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, case.before)
+    before = take(folder)
+    with monkeypatch.context() as patched:
+        recorder = Recorder(patched, folder)
+        await write(folder, replace=case.replace, manifest=case.manifest)
+    seen: set[Left] = set()
+
+    for made in range(len(recorder.calls)):
+        first = recorder.calls[:made]
+        killed(before, first).make(folder)
+        with monkeypatch.context() as patched:
+            again = Recorder(patched, folder)
+            publication(folder).recover()
+        for left in crashes(before, [*first, *again.calls]) - seen:
+            seen.add(left)
+            left.make(folder)
+            assert see(folder) in (None, case.before, case.after), (made, left)
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "fsync", lambda _: None)
+                publication(folder).recover()
+            assert contents(folder) in (case.before, case.after), (made, left)
+
+
 def follow(failure: HalfReplaced) -> None:
     """Do what the message says is to be done."""
     Path(failure.source).rename(failure.place)
@@ -422,6 +450,30 @@ async def test_the_next_run_puts_half_a_replacement_right_and_says_so(
     assert contents(folder) == half[0]
     assert len(told) == 1
     assert "a run was interrupted while it replaced this" in told[0]
+
+
+async def test_a_reader_waits_for_a_run_that_is_between_data_and_manifest(
+    folder: Path, half: tuple[dict[str, str], str]
+) -> None:
+    lock = NameLock(folder / ".file.lock", "file")
+    lock.acquire()
+    reading = asyncio.create_task(asyncio.to_thread(find_manifest, folder / "file"))
+    await asyncio.sleep(0)
+    assert not reading.done()
+
+    publication(folder).recover()
+    lock.release()
+
+    assert await reading == folder / "file.manifest"
+    assert contents(folder) == half[0]
+
+
+async def test_what_is_left_of_a_file_that_is_gone_is_no_manifest_of_the_next(folder: Path) -> None:
+    fill(folder, {".file.manifest.new": "new proof of what was moved away"})
+
+    await write(folder, replace=False, manifest=False)
+
+    assert contents(folder) == {"file": "new data"}
 
 
 async def test_what_a_killed_run_left_is_removed_and_told(folder: Path) -> None:
