@@ -178,7 +178,9 @@ class VdiNotFound(NotFound):
     """No VDI of this name; ``existing`` holds names there are, newest first: all of them only if ``complete``."""
 
     def __init__(self, vdi: str, existing: Sequence[str], *, complete: bool = True) -> None:
-        nothing = "the cluster holds no VDI" if complete else "of those there are, a few were looked at, and none is sound"
+        nothing = (
+            "the cluster holds no VDI" if complete else "of those there are, a few were looked at, and none is sound"
+        )
         super().__init__(f"no VDI named {vdi!r}; {_list('VDIs are', existing, nothing, complete=complete)}")
         self.vdi = vdi
         self.existing = tuple(existing)
