@@ -24,8 +24,8 @@ from tests.waiting import until
 
 DEADLINE_S: Final = 20.0
 """Far more than the few timeouts that an operation may run into, one after another."""
-MEMORY: Final = 64 << 20
-"""Bytes that client and server together may hold at a time; a payload of 4 MiB is held by each, several times."""
+MEMORY: Final = 128 << 20
+"""Bytes that client and server together may hold at a time: to look a VDI up that is not there takes half of it."""
 
 CLIENT_OPTIONS: Final = ClientOptions(
     connections=2, connect_timeout_s=0.5, request_timeout_s=0.25, attempts=2, retry_delay_s=0.001
