@@ -19,7 +19,7 @@ TARGETS: Final[
     dict[str, tuple[st.SearchStrategy[Any], Callable[[], AbstractContextManager[Callable[[Any], None]]]]]
 ] = {
     "reading": (reading.cases, lambda: nullcontext(reading.check)),
-    "client": (client.cases, lambda: nullcontext(client.check)),
+    "client": (client.cases, client.open_check),
     "commands": (commands.cases, commands.open_check),
 }
 _PHASES: Final = (Phase.generate, Phase.shrink)

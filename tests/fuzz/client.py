@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 from asyncbackup import BackupOptions, ClientOptions, Cluster, backup, compare, connect, restore, verify
 from asyncbackup.errors import AsyncBackupError
 from asyncbackup.sheep.release import Release
+from tests.fuzz.commands import check_end, check_output
+from tests.fuzz.forks import Call, Forks
 from tests.fuzz.hostile import Hostile, Spoiling, spoilings
 from tests.fuzz.world import file_names, new_store, put_files
 from tests.waiting import until
@@ -26,6 +29,8 @@ DEADLINE_S: Final = 20.0
 """Far more than the few timeouts that an operation may run into, one after another."""
 MEMORY: Final = 128 << 20
 """Bytes that client and server together may hold at a time: to look a VDI up that is not there takes half of it."""
+
+WAITING_S: Final = 3.0
 
 CLIENT_OPTIONS: Final = ClientOptions(
     connections=2, connect_timeout_s=0.5, request_timeout_s=0.25, attempts=2, retry_delay_s=0.001
@@ -102,9 +107,20 @@ OPERATIONS: Final[dict[str, Callable[[Cluster, Path], Awaitable[None]]]] = {
 }
 
 
+COMMANDS: Final = {
+    "vdi list": ["vdi", "list"],
+    "vdi list, as JSON": ["vdi", "list", "--json"],
+    "vdi tree": ["vdi", "tree"],
+    "backup": ["backup", "hyper", "new", "--live", "--memory", "8M", "--connections", "1", "--timeout", "0.25"],
+    "restore": ["restore", "full", "inc", "--to", "restored", "--connections", "1", "--timeout", "0.25"],
+    "verify": ["verify", "full", "--against", "disk", "--sample", "50%", "--connections", "1", "--timeout", "0.25"],
+}
+"""What prints, or takes memory, is run as people run it, too."""
+
+
 @dataclass(frozen=True)
 class Case:
-    """An operation, and what the server does to it."""
+    """An operation or a command, and what the server does to it."""
 
     operation: str
     spoilings: list[Spoiling]
@@ -114,19 +130,47 @@ class Case:
 
 cases: Final = st.builds(
     Case,
-    st.sampled_from(sorted(OPERATIONS)),
+    st.sampled_from([*OPERATIONS, *COMMANDS]),
     spoilings,
     st.sampled_from(list(Release)),
     st.booleans(),
 )
 
 
-def check(case: Case) -> None:
-    """Run one case, and see that nothing is left of it but a result or an error."""
-    loop_factory = uvloop.new_event_loop if case.uvloop else asyncio.SelectorEventLoop
-    with tempfile.TemporaryDirectory() as made, asyncio.Runner(loop_factory=loop_factory) as runner:
-        put_files(Path(made))
-        runner.run(_check(case, Path(made)))
+@contextmanager
+def open_check() -> Iterator[Callable[[Case], None]]:
+    """Give a function that runs a case, and sees that nothing is left of it but a result or an error."""
+    with Forks() as forks:
+
+        def check(case: Case) -> None:
+            loop_factory = uvloop.new_event_loop if case.uvloop else asyncio.SelectorEventLoop
+            with tempfile.TemporaryDirectory() as made, asyncio.Runner(loop_factory=loop_factory) as runner:
+                folder = Path(made) / "folder"
+                folder.mkdir()
+                put_files(folder)
+                if case.operation in OPERATIONS:
+                    runner.run(_check(case, folder))
+                else:
+                    runner.run(_check_command(case, folder, forks))
+
+        yield check
+
+
+async def _check_command(case: Case, folder: Path, forks: Forks) -> None:
+    hostile = Hostile(new_store(), case.spoilings, case.release)
+    async with hostile as port:
+        arguments = [*COMMANDS[case.operation], "-a", "127.0.0.1", "-p", str(port)]
+        # What takes no --timeout may wait for half a minute, and has to heed a signal meanwhile.
+        may_wait = "--timeout" not in arguments
+        call = Call(arguments, str(folder), WAITING_S if may_wait else DEADLINE_S)
+        outcome = await asyncio.to_thread(forks.run, call)
+    assert may_wait or not outcome.terminated, "it took too long"
+    err = check_end(outcome, "utf-8")
+    check_output(outcome, "utf-8")
+    if outcome.code:
+        assert _left_in(folder) == sorted(file_names()), err
+    elif case.operation == "vdi list, as JSON":
+        json.loads(outcome.out)
 
 
 async def _check(case: Case, folder: Path) -> None:

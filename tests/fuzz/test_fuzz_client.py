@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+import pytest
 from hypothesis import given, settings
 
 from tests.fuzz import client
 
 
-@settings(max_examples=60)
-@given(client.cases)
-def test_a_hostile_server(case: client.Case) -> None:
-    client.check(case)
+@pytest.fixture(scope="module")
+def check() -> Iterator[Callable[[client.Case], None]]:
+    with client.open_check() as opened:
+        yield opened
+
+
+@settings(max_examples=80)
+@given(case=client.cases)
+def test_a_hostile_server(check: Callable[[client.Case], None], case: client.Case) -> None:
+    check(case)
