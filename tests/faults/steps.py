@@ -30,7 +30,7 @@ class Steps:
     def __init__(self, at: int, action: Callable[[], object]) -> None:
         self.count = 0
         self._at = at
-        self._action = action
+        self.action = action
 
     def __enter__(self) -> Self:
         asyncio.get_running_loop().set_task_factory(self._make_task)
@@ -47,5 +47,5 @@ class Steps:
 
     def _step(self) -> None:
         if self.count == self._at:
-            self._action()
+            self.action()
         self.count += 1

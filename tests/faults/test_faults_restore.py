@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from asyncbackup import ClientOptions, Volume, backup, connect, restore
@@ -20,13 +22,14 @@ from asyncbackup.client.construction import UNFINISHED_TAG
 from asyncbackup.errors import ClusterError, ConnectionLost, LeftUnfinished, RequestFailed
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.faults import Error, Reset, Stall
-from asyncbackup.wire.constants import Opcode, Result
+from asyncbackup.wire.constants import HEADER_SIZE, Opcode, Result
 from asyncbackup.wire.messages import ObjectBody, RequestHeader
 from asyncbackup.wire.oid import is_data
 from tests.disks import OBJECT, SHIFT, delete_as_dog, noise
+from tests.faults.proxy import Handler, serve
 from tests.faults.test_faults_cancellation import WAYS, Cancel, run_cancelled
 from tests.property.test_restore import working_image
-from tests.waiting import until
+from tests.waiting import turn, until
 
 OPTIONS = ClientOptions(connections=2, request_timeout_s=10)
 
@@ -127,6 +130,74 @@ async def test_what_cannot_be_removed_is_told_and_stays_marked(backed: Backed, f
 
         assert isinstance(raised.value, ClusterError)
         assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG
+
+
+@pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
+async def test_what_is_under_way_is_waited_for_before_it_is_removed(backed: Backed, cancel: Cancel) -> None:
+    before, gate = backed.data_objects(), Gate()
+    async with Sheep(backed.store) as sheep, serve(gate.between(sheep)) as port:
+
+        async def work() -> None:
+            async with connect("127.0.0.1", port, ClientOptions(connections=1)) as cluster:
+                await restore(cluster, [backed.full], "new")
+
+        task, steps = cancel(work, -1)
+        await gate.came.wait()
+        steps.action()
+        await turn(200)
+        assert not {Opcode.REMOVE_OBJ, Opcode.DEL_VDI} & sheep.requests.keys()
+        gate.opened.set()
+        await asyncio.wait([task])
+
+        async with connect(sheep.host, sheep.port) as cluster:
+            assert not await cluster.has_vdi("new")
+    assert backed.data_objects() == before
+
+
+class Gate:
+    """Stands before a server, and holds the first object that is to be created back until it is opened."""
+
+    def __init__(self) -> None:
+        self.came = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    def between(self, sheep: Sheep) -> Handler:
+        """Forward requests to ``sheep`` one by one, and answers as they come."""
+
+        async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            from_sheep, to_sheep = await asyncio.open_connection(sheep.host, sheep.port)
+            async with anyio.create_task_group() as group:
+                group.start_soon(answer, from_sheep, writer)
+                with suppress(asyncio.IncompleteReadError, ConnectionError):
+                    while True:
+                        header = await reader.readexactly(HEADER_SIZE)
+                        request = RequestHeader.unpack(header)
+                        payload = await reader.readexactly(request.payload_length)
+                        if request.opcode == Opcode.CREATE_AND_WRITE_OBJ:
+                            self.came.set()
+                            await self.opened.wait()
+                        to_sheep.write(header + payload)
+                to_sheep.close()
+                group.cancel_scope.cancel()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(ConnectionError):
+                while data := await reader.read(1 << 16):
+                    writer.write(data)
+
+        return forward
+
+
+async def test_a_restore_that_lost_its_only_connection_is_removed(backed: Backed, wanted: dict[str, Any]) -> None:
+    before, fault = backed.data_objects(), Fault(Reset(), Opcode.CREATE_AND_WRITE_OBJ)
+    options = ClientOptions(connections=1)
+    async with Sheep(backed.store, faults=[fault]) as sheep, connect(sheep.host, sheep.port, options) as cluster:
+        with pytest.raises(ConnectionLost):
+            await restore(cluster, to="new", **wanted)
+
+        async with connect(sheep.host, sheep.port) as other:
+            assert not await other.has_vdi("new")
+    assert backed.data_objects() == before
 
 
 async def test_a_lost_cluster_leaves_the_mark(backed: Backed) -> None:
