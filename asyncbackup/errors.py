@@ -28,7 +28,8 @@
     │   │   └── StateDamaged         … or that are to say what an image is, and do not
     │   ├── DigestMismatch           data that is not what the manifest says it was
     │   ├── BaseMismatch             the base does not hold what a backup was made against
-    │   └── BaseNeeded               data of the base is needed, and none was named
+    │   ├── BaseNeeded               data of the base is needed, and none was named
+    │   └── ManifestMissing          no manifest where one is needed to prove something
     ├── ChainBroken                  files that do not follow one another
     ├── Incompatible                 what was asked for cannot be done so
     │   ├── FactMissing              something that neither a manifest nor the caller says
@@ -311,6 +312,13 @@ class BaseNeeded(SourceError):
         self.idx = idx
         self.offset = offset
         self.length = length
+
+
+class ManifestMissing(SourceError):
+    """The backup has no manifest, which would say what it is of and prove it."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(source, "it has no manifest, so that nothing proves what it is of and what it follows")
 
 
 class ChainBroken(AsyncBackupError):

@@ -18,6 +18,7 @@ from asyncbackup.errors import (
     HalfReplaced,
     HalfRolled,
     LeftUnfinished,
+    ManifestMissing,
     OtherImage,
     OutsideVdi,
     PerhapsCreated,
@@ -53,6 +54,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], str]] = {
     OtherImage: "use `export --force`, without --base-image, on a full backup and its increments",
     StateDamaged: "if you know what the image is, remove it, and say so with --assume-base",
     SampleNeedsBase: "leave --sample out",
+    ManifestMissing: "name the manifests with --manifest, once for each FILE, or vouch for them with --assume-base",
 }
 
 

@@ -9,7 +9,15 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.merge import check_output, report
-from asyncbackup.cli.options import PATH, byte_count, file_options, json_option, quiet_option, window_options
+from asyncbackup.cli.options import (
+    PATH,
+    byte_count,
+    check_manifests,
+    file_options,
+    json_option,
+    quiet_option,
+    window_options,
+)
 from asyncbackup.cli.output import COMPLETE, say, say_json, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
@@ -75,6 +83,7 @@ def command(
     base_name: str | None,
     no_manifest: bool,
     force: bool,
+    manifests: tuple[str, ...],
     size: int | None,
     object_size: int | None,
     dialect: Dialect | None,
@@ -93,7 +102,7 @@ def command(
         raise click.UsageError("--snapshot-name and --base-name are for --format rbd-diff")
     check_output(to_stdout=to_stdout, seeks=not to_rbd and Dialect(to_format).needs_seek)
     options = BackupOptions(dialect=Dialect.DOG if to_rbd else Dialect(to_format), in_flight=in_flight, memory=memory)
-    chain_options = ChainOptions(dialect, object_size, size)
+    chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]))
 
     opening = (
         open_standard_output(None)

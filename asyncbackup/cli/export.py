@@ -17,6 +17,7 @@ from asyncbackup.cli.options import (
     base_options,
     byte_count,
     check_base,
+    check_manifests,
     cluster_options,
     connection_options,
     file_options,
@@ -69,6 +70,7 @@ def command(
     address: str,
     port: int,
     force: bool,
+    manifests: tuple[str, ...],
     size: int | None,
     object_size: int | None,
     dialect: Dialect | None,
@@ -87,11 +89,12 @@ def command(
     rolled forward in place. Then all of it is checked before anything is written; what is interrupted after that leaves
     IMAGE.rolling behind, and the same command finishes it.
     """
-    files, _ = arrange(leave_out(files, quiet=quiet), quiet=quiet)
+    files = leave_out(files, quiet=quiet)
+    files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
     to_stdout = image == "-"
     _check_usage(files, to_stdout=to_stdout)
     check_base(base, base_vdi, base_image)
-    chain_options = ChainOptions(dialect, object_size, size)
+    chain_options = ChainOptions(dialect, object_size, size, manifests)
     options = BackupOptions(in_flight=in_flight, memory=memory)
     client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
 

@@ -9,7 +9,7 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT, Verb
-from asyncbackup.cli.options import PATH, file_options, json_option
+from asyncbackup.cli.options import PATH, check_manifests, file_options, json_option
 from asyncbackup.cli.output import say, say_json_text
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.info import Info, info
@@ -29,14 +29,24 @@ from asyncbackup.format.manifest import Subject
 )
 @file_options
 @json_option
-def command(*, file: str, with_records: bool, dialect: Dialect | None, object_size: int | None, as_json: bool) -> None:
+def command(
+    *,
+    file: str,
+    with_records: bool,
+    manifests: tuple[str, ...],
+    dialect: Dialect | None,
+    object_size: int | None,
+    as_json: bool,
+) -> None:
     """Tell what the backup FILE is: its format, how much is in it, and which snapshot it is of.
 
     The data itself is not read: `asyncbackup verify` proves it. FILE `-` is standard input.
     """
     listing = _JsonListing() if as_json else _TextListing()
+    manifest = next(iter(check_manifests(manifests, [file])), None)
+    on_record = listing.add if with_records else None
     found = run_async(
-        lambda: info(file, dialect=dialect, object_size=object_size, on_record=listing.add if with_records else None),
+        lambda: info(file, dialect=dialect, object_size=object_size, manifest=manifest, on_record=on_record),
         only_reads=True,
     )
     listing.end(found)

@@ -14,6 +14,7 @@ from asyncbackup.cli.options import (
     PATH,
     base_options,
     check_base,
+    check_manifests,
     cluster_options,
     connection_options,
     file_options,
@@ -71,6 +72,7 @@ def command(
     port: int,
     no_manifest: bool,
     force: bool,
+    manifests: tuple[str, ...],
     object_size: int | None,
     dialect: Dialect | None,
     connections: int,
@@ -85,7 +87,8 @@ def command(
     A base is only needed where two increments changed an object in places apart from one another: a backup has one
     range an object, so what lies between them has to come from somewhere.
     """
-    files, _ = arrange(leave_out(files, quiet=quiet), quiet=quiet)
+    files = leave_out(files, quiet=quiet)
+    files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
     to_stdout = target == "-"
     format_ = Dialect(to_dialect) if to_dialect else None
     if files.count("-") > 1:
@@ -98,6 +101,7 @@ def command(
         if to_stdout
         else open_target(target, replace=force, manifest=not no_manifest, inputs=inputs, on_leftover=warn)
     )
+    chain_options = ChainOptions(dialect, object_size, manifests=manifests)
     client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
 
     async def work(on_progress: OnProgress | None) -> tuple[MergeSummary, bool]:
@@ -111,7 +115,7 @@ def command(
                 base=under,
                 assume_base=assume_base,
                 manifest=opened.proof,
-                chain_options=ChainOptions(dialect, object_size),
+                chain_options=chain_options,
                 options=BackupOptions(dialect=format_ or opened.usual_dialect, in_flight=in_flight, memory=memory),
                 on_progress=on_progress,
             )

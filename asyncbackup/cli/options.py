@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import wraps
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -210,7 +210,14 @@ def _memory(ctx: click.Context, param: click.Parameter, value: str) -> int:
 
 
 def file_options(function: _Function) -> _Function:
-    """Add --input-format and --object-size, for backups without a manifest."""
+    """Add --manifest, and --input-format and --object-size for backups without one."""
+    manifests = click.option(
+        "--manifest",
+        "manifests",
+        type=PATH,
+        multiple=True,
+        help="The manifest of FILE; if given, then once for each FILE, in their order.  [default: FILE.manifest]",
+    )
     input_format = click.option(
         "--input-format",
         "dialect",
@@ -224,7 +231,14 @@ def file_options(function: _Function) -> _Function:
         callback=byte_count,
         help="Take the VDI's objects to be this large, where no manifest says it.",
     )
-    return input_format(object_size(function))
+    return manifests(input_format(object_size(function)))
+
+
+def check_manifests(manifests: Sequence[str], files: Sequence[str]) -> Sequence[str]:
+    """Raise UsageError unless there is one of ``manifests`` for each of ``files``, or none."""
+    if manifests and len(manifests) != len(files):
+        raise click.UsageError(f"--manifest is given {len(manifests)} times for {len(files)} FILEs: give one for each")
+    return manifests
 
 
 def _dialect(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Dialect | None:

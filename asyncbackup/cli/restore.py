@@ -14,6 +14,7 @@ from asyncbackup.cli.options import (
     base_options,
     byte_count,
     check_base,
+    check_manifests,
     cluster_options,
     connection_options,
     file_options,
@@ -68,6 +69,7 @@ def command(
     assume_base: bool,
     size: int | None,
     copies: int | None,
+    manifests: tuple[str, ...],
     address: str,
     port: int,
     dialect: Dialect | None,
@@ -103,7 +105,9 @@ def command(
         )
     if files.count("-") > 1:
         raise click.UsageError("standard input can be read only once")
-    files, _ = arrange(leave_out(files, quiet=quiet), quiet=quiet)
+    files = leave_out(files, quiet=quiet)
+    files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
+    chain_options = ChainOptions(dialect, object_size, size, manifests)
 
     async def work(on_progress: OnProgress | None) -> RestoreSummary:
         async with connect(address, port, _client_options(connections, timeout)) as cluster:
@@ -115,7 +119,7 @@ def command(
                 base_vdi=base_vdi,
                 copies=copies,
                 assume_base=assume_base,
-                chain_options=ChainOptions(dialect, object_size, size),
+                chain_options=chain_options,
                 options=BackupOptions(in_flight=in_flight, memory=memory),
                 on_progress=on_progress,
             )

@@ -13,6 +13,7 @@ from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
+    check_manifests,
     cluster_options,
     connection_options,
     file_options,
@@ -64,6 +65,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @click.option("-s", "--snapshot", callback=snapshot_name, help="Of VDI, by id or tag.  [default: the one backed up]")
 @click.option("--assume-base", is_flag=True, help="Compare with another VDI than was backed up, as if it were that.")
 @click.option("--sample", metavar="N%", callback=_share, help="Of what should be as in the base, audit so much, too.")
+@click.option("--require-manifest", is_flag=True, help="Fail if a FILE has no manifest, so that nothing proves it.")
 @click.option("--seed", type=click.IntRange(0), help="Choose the sample as an earlier run did that reported this.")
 @cluster_options
 @file_options
@@ -79,6 +81,8 @@ def command(
     assume_base: bool,
     sample: float | None,
     seed: int | None,
+    require_manifest: bool,
+    manifests: tuple[str, ...],
     address: str,
     port: int,
     dialect: Dialect | None,
@@ -99,18 +103,21 @@ def command(
     if files.count("-") > (vdi is None):
         raise click.UsageError("standard input can be read only once")
     files = leave_out(files, quiet=quiet)
+    check_manifests(manifests, files)
     try:
-        files, _ = arrange(files, quiet=quiet)
+        files, manifests = arrange(files, manifests, quiet=quiet)
     except ChainBroken as broken:
         # Each file is proved nevertheless, and the report says that they do not follow one another.
         complain(str(broken))
-    chain_options = ChainOptions(dialect, object_size)
+    chain_options = ChainOptions(dialect, object_size, manifests=manifests)
 
     async def work() -> tuple[VerifyReport, Comparison | None]:
         if vdi is not None:
             await _refuse_pipes(files)
         with progress_bar(name_files(files), wanted=not quiet) as tell:
-            report = await verify(files, chain_options=chain_options, on_progress=tell)
+            report = await verify(
+                files, require_manifest=require_manifest, chain_options=chain_options, on_progress=tell
+            )
         if vdi is None or not report.is_good:
             return report, None
         client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
@@ -161,6 +168,8 @@ def _print(report: VerifyReport, comparison: Comparison | None, *, quiet: bool) 
             say(_differences(comparison))
         if not quiet:
             say(*_compared(comparison))
+    if report.is_good and not (quiet or report.is_proved):
+        say(_unproved(report))
 
 
 def _print_problems(problems: Problems) -> None:
@@ -176,9 +185,12 @@ def _verdict(file: FileReport) -> str:
         problems = f"{file.problems.count:,} problem{'' if file.problems.count == 1 else 's'}"
         return f"{file.file}: BAD, {problems}{trailing}"
     found = f"{text.records(file.records)}, {text.size(file.data_bytes)}"
+    if file.assumed:
+        of_base = f"{text.records(file.assumed)} with bytes of a base that nobody proved"
+        return f"{file.file}: all data is as its manifest says, but it has {of_base}: {found}{trailing}"
     if file.has_manifest:
         return f"{file.file}: good, all data is as its manifest says: {found}{trailing}"
-    return f"{file.file}: its structure is good; without a manifest nothing proves its data: {found}{trailing}"
+    return f"{file.file}: structure only, without a manifest nothing proves its data: {found}{trailing}"
 
 
 def _links(report: VerifyReport) -> str:
@@ -187,6 +199,15 @@ def _links(report: VerifyReport) -> str:
     if report.unproven_links:
         return f"chain: {report.unproven_links} of {len(report.files) - 1} links cannot be proven without manifests"
     return "chain: good, each file follows the one before it"
+
+
+def _unproved(report: VerifyReport) -> str:
+    without = sum(not file.has_manifest for file in report.files)
+    assumed = sum(file.assumed > 0 for file in report.files)
+    of = f"of {text.backups(len(report.files))}"
+    if not without:
+        return f"not proved: {assumed:,} {of} with bytes of a base that nobody proved"
+    return f"not proved: {without:,} {of} without a manifest, structure only"
 
 
 def _differences(comparison: Comparison) -> str:

@@ -98,7 +98,7 @@ async def compare(
     are no errors. The digests of manifests are the business of ``verify``.
     """
     with single_error():
-        async with open_chain(backups, chain_options) as chain:
+        async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
             if any(reader.size is None for reader in chain.readers):
                 raise Incompatible("what is compared has to be read twice, so it cannot come from a pipe")
             inode = await _find(cluster, chain, vdi, snapshot, assume_base=assume_base)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from asyncbackup.engine.reader import BackupReader, Record
-from asyncbackup.errors import ChainBroken, Fact, FactMissing
+from asyncbackup.errors import ChainBroken, Fact, FactMissing, ManifestMissing
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
@@ -76,14 +76,35 @@ class ChainOptions:
     """Bytes of an object."""
     size: int | None = None
     """Bytes of the VDI."""
+    manifests: Sequence[str | os.PathLike[str]] = ()
+    """The manifest of each backup, in their order; empty: those beside the files, where there are any."""
+
+    def reader(self, path: str | os.PathLike[str], place: int, *, ignore_manifest: bool = False) -> BackupReader:
+        """Make the reader of the backup ``path``, which stands at ``place``, from 0 on."""
+        return BackupReader(
+            path,
+            dialect=self.dialect,
+            object_size=self.object_size,
+            manifest=self.manifests[place] if self.manifests else None,
+            ignore_manifest=ignore_manifest,
+        )
+
+    def check(self, backups: int) -> None:
+        """Raise ValueError unless there is a manifest for each of so many ``backups``, or none."""
+        if self.manifests and len(self.manifests) != backups:
+            raise ValueError(f"expected a manifest for each of {backups} backups, or none, got {len(self.manifests)}")
 
 
 class Chain:
     """Open backups that follow one another. Made by ``open_chain``."""
 
-    def __init__(self, readers: Sequence[BackupReader], options: ChainOptions) -> None:
+    def __init__(self, readers: Sequence[BackupReader], options: ChainOptions, *, assume_base: bool = False) -> None:
         self.readers = tuple(readers)
         self._options = options
+        if len(readers) > 1 and not assume_base:
+            for reader in readers:
+                if reader.subject is None:
+                    raise ManifestMissing(reader.name)
         sizes = {reader.object_size for reader in readers} - {None}
         if len(sizes) > 1:
             raise ChainBroken(f"expected backups of one object size, got {', '.join(map(str, sizes))} bytes")
@@ -166,18 +187,18 @@ class Chain:
 
 @asynccontextmanager
 async def open_chain(
-    paths: Sequence[str | os.PathLike[str]], options: ChainOptions | None = None
+    paths: Sequence[str | os.PathLike[str]], options: ChainOptions | None = None, *, assume_base: bool = False
 ) -> AsyncIterator[Chain]:
-    """Open backups, oldest first. Raises what BackupReader raises, ChainBroken where they do not follow one another."""
+    """Open backups, oldest first.
+
+    Raises what BackupReader raises, ChainBroken where they do not follow one another, and ManifestMissing where nothing
+    says whether they do: without a manifest a backup is taken alone only, or if ``assume_base`` vouches for it.
+    """
     options = options or ChainOptions()
+    options.check(len(paths))
     async with AsyncExitStack() as stack:
-        readers = [
-            await stack.enter_async_context(
-                BackupReader(path, dialect=options.dialect, object_size=options.object_size)
-            )
-            for path in paths
-        ]
-        yield Chain(readers, options)
+        readers = [await stack.enter_async_context(options.reader(path, place)) for place, path in enumerate(paths)]
+        yield Chain(readers, options, assume_base=assume_base)
 
 
 def check_link(older: BackupReader, newer: BackupReader) -> None:

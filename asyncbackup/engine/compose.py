@@ -188,18 +188,18 @@ class Composer:
 
     async def compose_checked(self, group: Group, into: memoryview) -> None:
         """Fill ``into`` with all that the chain has of an object, and check it. Raises DigestMismatch, BaseMismatch."""
-        digests = self._digests(group)
+        digests = self.digests(group)
         await self.compose(group, group.start, into, digests)
-        self._judge(group, digests)
+        self.judge(group, digests)
 
     async def check(self, group: Group, through: memoryview) -> None:
         """Check an object that is larger than the buffer ``through``; what remains there is of no use."""
-        digests = self._digests(group)
+        digests = self.digests(group)
         for start in range(group.start, group.end, len(through)):
             await self.compose(group, start, through[: group.end - start], digests)
-        self._judge(group, digests)
+        self.judge(group, digests)
 
-    def _digests(self, group: Group) -> list[Digests | None]:
+    def digests(self, group: Group) -> list[Digests | None]:
         """Make what takes the digests that the manifests let us check; the base's only if it has to be read for it."""
         alone_on_zeros = len(group.parts) == 1 and isinstance(self.base, ZeroBase)
         return [
@@ -211,7 +211,8 @@ class Composer:
         digests = part.record.digests
         return self.base_is_whole and self.base is not None and digests is not None and digests.base is not None
 
-    def _judge(self, group: Group, digests: list[Digests | None]) -> None:
+    def judge(self, group: Group, digests: Sequence[Digests | None]) -> None:
+        """Raise DigestMismatch or BaseMismatch unless ``digests``, which took all of an object, are as they should."""
         for part, taken in zip(group.parts, digests, strict=True):
             expected = part.record.digests
             if taken is None or expected is None:

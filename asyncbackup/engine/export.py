@@ -85,7 +85,7 @@ async def export(
         images = [base] if isinstance(base, str | os.PathLike) and not _is_same(base, target) else []
         await refuse_own_inputs(target, [*backups, *images])
     with single_error():
-        async with open_chain(backups, chain_options) as chain:
+        async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
             counts = ReplayCounts()
             job = _Export(chain, base, options or BackupOptions(), Meter(counts, on_progress), assume_base, on_leftover)
             in_place = await job.run(target, replace=replace)

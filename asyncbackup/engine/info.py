@@ -44,13 +44,16 @@ async def info(
     *,
     dialect: Dialect | None = None,
     object_size: int | None = None,
+    manifest: str | os.PathLike[str] | None = None,
     on_record: Callable[[Record], Awaitable[None]] | None = None,
 ) -> Info:
     """Go through the headers of ``file`` (``-``: standard input), and give each to ``on_record``.
 
+    Its manifest is ``manifest`` or, if there is one, the file beside it.
+
     Raises SourceMissing, SourceUnreadable, and BackupDamaged where the file is no backup.
     """
-    async with BackupReader(file, dialect=dialect, object_size=object_size) as reader:
+    async with BackupReader(file, dialect=dialect, object_size=object_size, manifest=manifest) as reader:
         records = data_bytes = 0
         async with aclosing(reader.records()) as found:
             async for record in found:

@@ -89,7 +89,7 @@ async def merge(
         raise SeekNeeded(options.dialect.value)
     with single_error():
         async with (
-            open_chain(backups, chain_options) as chain,
+            open_chain(backups, chain_options, assume_base=assume_base) as chain,
             _open_base(chain, base, assume_base=assume_base) as under,
         ):
             provable = all(reader.subject is not None for reader in chain.readers)

@@ -62,7 +62,7 @@ class BackupReader:
         self._source: FileSource | PipeSource = FileSource(self.name)
         self._dialect = dialect
         self._object_size = object_size
-        self._manifest = None if manifest is None else ManifestFile(Path(manifest))
+        self._manifest = None if manifest is None or ignore_manifest else ManifestFile(Path(manifest))
         self._looks_for_manifest = not ignore_manifest and manifest is None and self.name != "-"
         self._stack = AsyncExitStack()
 
@@ -156,12 +156,12 @@ class BackupReader:
                 raise _cut_short(self.name, offset + count, len(view) - count)
             into.update(view)
 
-    async def skip_data(self, record: Record) -> None:
-        """Pass over data that nobody wants: a pipe has to be read nevertheless."""
+    async def skip_data(self, record: Record, digests: Digests | None = None) -> None:
+        """Pass over data that nobody wants: a pipe has to be read nevertheless, and is taken into ``digests``."""
         if self.size is None:
             through = memoryview(bytearray(min(_BUFFER_SIZE, record.header.length)))
             for start in range(0, record.header.length, len(through)):
-                await self.read_data(record, start, through[: record.header.length - start])
+                await self.read_data(record, start, through[: record.header.length - start], digests)
 
     async def identify(self) -> str:
         """Give the xxh3_128 of the manifest, or of a file that has none: another backup has another."""

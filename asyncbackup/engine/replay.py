@@ -12,18 +12,44 @@ import anyio
 from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compact import MAX_LENGTH
 from asyncbackup.engine.compose import Composer, staying
+from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.window import Slot, Window
 
 
+class _Turn:
+    """Lets the portions of one object go on one after the other, in their order."""
+
+    def __init__(self, start: int, digests: list[Digests | None]) -> None:
+        self.digests = digests
+        """What takes the object's data as it comes."""
+        self._reached = start
+        self._moved = anyio.Condition()
+
+    async def wait(self, offset: int) -> None:
+        """Wait until all that stands before ``offset`` was passed."""
+        async with self._moved:
+            while self._reached < offset:
+                await self._moved.wait()
+
+    async def pass_to(self, offset: int) -> None:
+        """Let the portion at ``offset`` go on."""
+        async with self._moved:
+            self._reached = offset
+            self._moved.notify_all()
+
+
 class Portion(NamedTuple):
-    """``length`` bytes at ``offset`` of an object that a chain has something of. ``opened``: the first is written."""
+    """``length`` bytes at ``offset`` of an object that a chain has something of."""
 
     group: Group
     offset: int
     length: int
     opened: anyio.Event
+    """Set when the first portion is written."""
+    turn: _Turn | None
+    """Where data comes from a pipe, once and in order, and so is checked as it comes."""
 
     @property
     def is_first(self) -> bool:
@@ -62,7 +88,8 @@ class Replay:
     """Gives the objects of ``chain``, as ``composer`` makes them, to ``write`` and then to ``deliver``.
 
     ``write`` is called for several portions at a time: of one object for the first before all others, and only after
-    the whole object was checked. ``deliver`` gets portions in order, ascending, after they were written.
+    the whole object was checked, or if it comes from a pipe in portions, before the last one is written. ``deliver``
+    gets portions in order, ascending, after they were written.
     """
 
     chain: Chain
@@ -84,8 +111,10 @@ class Replay:
         async with aclosing(self.chain.groups()) as groups:
             async for group in groups:
                 opened = anyio.Event()
+                is_streamed = any(part.reader.size is None for part in group.parts)
+                turn = _Turn(group.start, self.composer.digests(group)) if is_streamed else None
                 for offset in range(group.start, group.end, piece_size):
-                    yield Portion(group, offset, min(piece_size, group.end - offset), opened)
+                    yield Portion(group, offset, min(piece_size, group.end - offset), opened, turn)
 
     async def _do(self, portion: Portion, slot: Slot) -> Content:
         group, data = portion.group, slot.to[: portion.length]
@@ -93,17 +122,28 @@ class Replay:
             await self.composer.compose_checked(group, data)
             await self.write(Content(portion, data))
         elif portion.is_first:
-            if all(part.reader.size is not None for part in group.parts):
+            if portion.turn is None:
                 await self.composer.check(group, slot.base)
-            await self.composer.compose(group, portion.offset, data)
+            await self._compose(portion, data)
             await self.write(Content(portion, data))
             portion.opened.set()
         else:
             # The first portion holds a slot already, so that this one waits for something that goes on.
             await portion.opened.wait()
-            await self.composer.compose(group, portion.offset, data)
+            await self._compose(portion, data)
             await self.write(Content(portion, data))
         return Content(portion, data)
+
+    async def _compose(self, portion: Portion, data: memoryview) -> None:
+        group, turn = portion.group, portion.turn
+        if turn is None:
+            await self.composer.compose(group, portion.offset, data)
+            return
+        await turn.wait(portion.offset)
+        await self.composer.compose(group, portion.offset, data, turn.digests)
+        if portion.is_last:
+            self.composer.judge(group, turn.digests)
+        await turn.pass_to(portion.offset + portion.length)
 
 
 async def nothing(_content: Content) -> None:

@@ -97,7 +97,7 @@ async def restore(
     """
     started = time.monotonic()
     with single_error():
-        async with open_chain(backups, chain_options) as chain:
+        async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
             clone_of, assumed = await _find_base(cluster, chain, base, base_vdi, assume_base=assume_base)
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
             expected = await _judge(chain, shape, on_progress)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -15,10 +16,19 @@ import xxhash
 from anyio import to_thread
 
 from asyncbackup.engine.chain import ChainOptions, check_link
+from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.engine.window import Slot, Window
-from asyncbackup.errors import AsyncBackupError, BackupDamaged, ChainBroken, DigestMismatch, HalfReplaced, single_error
+from asyncbackup.errors import (
+    AsyncBackupError,
+    BackupDamaged,
+    ChainBroken,
+    DigestMismatch,
+    HalfReplaced,
+    ManifestMissing,
+    single_error,
+)
 from asyncbackup.format import Dialect
 
 MAX_PROBLEMS: Final = 1000
@@ -68,11 +78,22 @@ class FileReport:
     """Bytes that follow the backup and are no part of it."""
     has_manifest: bool = False
     """Whether there is a good manifest, so that the data could be proven."""
+    assumed: int = 0
+    """Records that hold bytes of a base that nobody proved."""
     problems: Problems = field(default_factory=Problems)
+
+    @property
+    def is_good(self) -> bool:
+        return not self.problems.count
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether a manifest proves all data."""
+        return self.is_good and self.has_manifest and not self.assumed
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {"proved": self.is_proved} | {each.name: getattr(self, each.name) for each in fields(self)}
         return values | {"dialect": self.dialect and self.dialect.value, "problems": self.problems.as_dict()}
 
 
@@ -88,12 +109,18 @@ class VerifyReport:
 
     @property
     def is_good(self) -> bool:
-        return not self.links.count and not any(file.problems.count for file in self.files)
+        return not self.links.count and all(file.is_good for file in self.files)
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether manifests prove all data, and that each file follows the one before it."""
+        return self.is_good and not self.unproven_links and all(file.is_proved for file in self.files)
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
         return {
             "good": self.is_good,
+            "proved": self.is_proved,
             "files": [file.as_dict() for file in self.files],
             "links": self.links.as_dict(),
             "unproven_links": self.unproven_links,
@@ -103,23 +130,28 @@ class VerifyReport:
 async def verify(
     backups: Sequence[str | os.PathLike[str]],
     *,
+    require_manifest: bool = False,
     chain_options: ChainOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> VerifyReport:
     """Read ``backups`` through, oldest first, and tell all that is wrong with them.
 
-    Without a manifest only a file's structure can be proven. Raises SourceMissing and SourceUnreadable alone; a
-    damaged file is a problem in the report.
+    Without a manifest only a file's structure can be proven; with ``require_manifest`` that it has none is a problem.
+    Raises SourceMissing and SourceUnreadable alone; a damaged file is a problem in the report.
     """
     options = chain_options or ChainOptions()
+    options.check(len(backups))
     counts = _Counts(await to_thread.run_sync(_measure, backups))
     readers: list[BackupReader | None] = []
     report = VerifyReport([])
     with single_error():
-        for path in backups:
+        for place, path in enumerate(backups):
             found = FileReport(str(path))
             report.files.append(found)
-            readers.append(await _verify_file(path, options, found, counts, on_progress))
+            make = partial(options.reader, path, place)
+            readers.append(await _verify_file(make, found, counts, on_progress))
+            if require_manifest and found.is_good and not found.has_manifest:
+                found.problems.add(ManifestMissing(found.file))
     for older, newer in pairwise(readers):
         if older is None or newer is None or older.subject is None or newer.subject is None:
             report.unproven_links += 1
@@ -132,15 +164,14 @@ async def verify(
 
 
 async def _verify_file(
-    path: str | os.PathLike[str],
-    options: ChainOptions,
+    make: Callable[..., BackupReader],
     report: FileReport,
     counts: _Counts,
     on_progress: OnProgress | None,
 ) -> BackupReader | None:
     """Verify one file. Gives its reader, closed, for what it knows; None if it is no backup."""
     async with AsyncExitStack() as stack:
-        reader = await _enter(stack, path, options, report)
+        reader = await _enter(stack, make, report)
         if reader is not None:
             report.dialect, report.has_manifest = reader.dialect, reader.subject is not None
             await _Job(reader, report, counts, on_progress).run()
@@ -149,16 +180,13 @@ async def _verify_file(
 
 async def _enter(
     stack: AsyncExitStack,
-    path: str | os.PathLike[str],
-    options: ChainOptions,
+    make: Callable[..., BackupReader],
     report: FileReport,
     *,
     ignore_manifest: bool = False,
 ) -> BackupReader | None:
     """Open a backup; if its manifest is damaged, or not in its place, without it."""
-    reader = BackupReader(
-        path, dialect=options.dialect, object_size=options.object_size, ignore_manifest=ignore_manifest
-    )
+    reader = make(ignore_manifest=ignore_manifest)
     try:
         return await stack.enter_async_context(reader)
     except HalfReplaced as half:
@@ -168,7 +196,7 @@ async def _enter(
         # A FIFO is not there twice.
         if damage.source != reader.manifest_name or (reader.size is None and reader.name != "-"):
             return None
-    return await _enter(stack, path, options, report, ignore_manifest=True)
+    return await _enter(stack, make, report, ignore_manifest=True)
 
 
 @dataclass(slots=True)
@@ -221,16 +249,18 @@ class _Job:
         if self.reader.end is not None:
             await self._judge_end()
 
-    async def _batches(self) -> AsyncGenerator[list[Record], None]:
-        """Go through the records, a few at a time. Damage ends it, and is a problem."""
-        batch: list[Record] = []
+    async def _batches(self) -> AsyncGenerator[list[Judged], None]:
+        """Go through the records, a few at a time. Damage ends it, and is a problem.
+
+        Those of a pipe are judged when this gives them, because their data is there only once.
+        """
+        batch: list[Judged] = []
         size = 0
         try:
             async with aclosing(self.reader.records()) as records:
                 async for record in records:
-                    batch.append(record)
+                    batch.append(await self._pass(record))
                     size += record.header.length
-                    await self.reader.skip_data(record)
                     if size >= _BATCH_BYTES or len(batch) >= _BATCH_RECORDS:
                         yield batch
                         batch, size = [], 0
@@ -240,10 +270,19 @@ class _Job:
         if batch:
             yield batch
 
-    async def _digest(self, batch: list[Record], slot: Slot) -> list[Judged]:
+    async def _pass(self, record: Record) -> Judged:
+        if self.reader.size is not None or not self.report.has_manifest:
+            await self.reader.skip_data(record)
+            return Judged(record)
+        taken = Digests(with_base=False)
+        await self.reader.skip_data(record, taken)
+        return self._judge(record, taken.data)
+
+    async def _digest(self, found: list[Judged], slot: Slot) -> list[Judged]:
         """Compare the data of a batch with its manifest."""
-        if not self.report.has_manifest:
-            return [Judged(record) for record in batch]
+        if self.reader.size is None or not self.report.has_manifest:
+            return found
+        batch = [record for record, _ in found]
         large = [record for record in batch if record.header.length > _BATCH_BYTES]
         if not large:
             return await to_thread.run_sync(self._digest_now, batch, slot.to, limiter=self.threads)
@@ -277,6 +316,7 @@ class _Job:
         for record, problem in (judged for batch in batches for judged in batch):
             self.report.records += 1
             self.report.data_bytes += record.header.length
+            self.report.assumed += record.digests is not None and record.digests.assumed
             if problem is not None:
                 self.report.problems.add(problem)
             self.counts.records_done += 1

@@ -14,7 +14,6 @@ from asyncbackup.engine.manifest import manifest_path
 from tests import rbd_diffs
 from tests.chains import SIZE, Files, copy_files
 from tests.cli.command import PROGRAM, Command, left_in, start
-from tests.disks import OBJECT
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def test_export_without_manifests_takes_sizes_from_the_command_line(
 
     outcome = asyncbackup(
         "export",
-        *files.all,
+        files.a,
         "--to",
         tmp_path / "image",
         "--size",
@@ -133,7 +132,7 @@ def test_export_without_manifests_takes_sizes_from_the_command_line(
 
     assert outcome.code == 0
     assert "not checked: no manifest" in outcome.out.decode()
-    assert (tmp_path / "image").read_bytes() == files.images["c"]
+    assert (tmp_path / "image").read_bytes() == files.images["a"]
 
 
 def test_export_of_a_missing_file(asyncbackup: Command, tmp_path: Path) -> None:
@@ -188,11 +187,11 @@ def test_an_image_goes_into_a_pipe(files: Files) -> None:
 
 
 def test_a_backup_comes_from_a_pipe(files: Files, tmp_path: Path) -> None:
-    files.without_manifests()
+    manifests = [manifest_path(files.a).rename(tmp_path / "elsewhere"), manifest_path(files.ab)]
 
     ran = piped(
-        *("export", "-", files.ab, "--to", tmp_path / "image", "--input-format", "collie"),
-        *("--size", SIZE, "--object-size", OBJECT),
+        *("export", "-", files.ab, "--to", tmp_path / "image"),
+        *(argument for manifest in manifests for argument in ("--manifest", manifest)),
         data=files.a.read_bytes(),
     )
 

@@ -152,8 +152,90 @@ def test_verify_without_a_manifest_says_what_is_not_proven(command: Command, fil
     outcome = command("verify", *files)
 
     assert outcome.code == 0
-    assert b"without a manifest nothing proves its data" in outcome.out
-    assert b"1 of 1 links cannot be proven" in outcome.out
+    full, increment, chain, proof = outcome.out.decode().splitlines()
+    assert full.startswith(f"{files[0]}: structure only, without a manifest nothing proves its data: 5 records")
+    assert increment.startswith(f"{files[1]}: good")
+    assert chain == "chain: 1 of 1 links cannot be proven without manifests"
+    assert proof == "not proved: 1 of 2 backups without a manifest, structure only"
+    told = json.loads(command("verify", "--json", *files).out)
+    assert (told["good"], told["proved"], [file["proved"] for file in told["files"]]) == (True, False, [False, True])
+
+
+def test_verify_says_last_that_a_single_file_is_not_proved(command: Command, served: Served, files: list[Path]) -> None:
+    Path(f"{files[0]}.manifest").unlink()
+
+    alone = command("verify", files[0])
+    compared = command(
+        "verify", files[0], "--object-size", str(OBJECT), "--against", "disk", "-s", "a", "-p", served.port
+    )
+
+    for outcome in (alone, compared):
+        assert outcome.code == 0
+        last = outcome.out.decode().splitlines()[-1]
+        assert last == "not proved: 1 of 1 backup without a manifest, structure only"
+
+
+def test_verify_fails_where_a_manifest_is_required_and_missing(command: Command, files: list[Path]) -> None:
+    Path(f"{files[0]}.manifest").unlink()
+
+    outcome = command("verify", "--require-manifest", *files)
+
+    assert outcome.code == 1
+    problem, bad, *_ = outcome.out.decode().splitlines()
+    assert problem.startswith(f"{files[0]}: it has no manifest")
+    assert bad == f"{files[0]}: BAD, 1 problem"
+
+
+@pytest.mark.parametrize("verb", ["info", "verify", "restore", "export", "merge", "convert"])
+def test_every_verb_proves_what_is_piped(served: Served, files: list[Path], tmp_path: Path, verb: str) -> None:
+    manifest = Path(f"{files[0]}.manifest").rename(tmp_path / "elsewhere")
+    target = tmp_path / "target"
+    options = {
+        "info": ["--json"],
+        "verify": ["--json", "--require-manifest"],
+        "restore": ["--to", "new", "-p", served.port],
+        "export": ["--to", str(target)],
+        "merge": ["--to", str(target)],
+        "convert": ["--to", str(target), "--format", "dog"],
+    }[verb]
+
+    def run() -> tuple[int | None, bytes]:
+        arguments: list[str | Path] = [verb, "-", "--manifest", manifest, *options]
+        process = start(*arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = process.communicate(files[0].read_bytes(), timeout=60)
+        return process.returncode, out + err
+
+    assert run()[0] == 0
+    target.unlink(missing_ok=True)
+    Path(f"{target}.manifest").unlink(missing_ok=True)
+    if verb == "restore":
+        options[1] = "other"
+    if verb != "info":  # which reads no data
+        flip(files[0], 16 + 16 + 1000)
+        code, said = run()
+        assert code == 1
+        assert b"the data of object 0 was changed" in said
+        assert not target.exists()
+
+
+@pytest.mark.parametrize("verb", ["verify", "restore", "export", "merge"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_there_is_a_manifest_for_each_file_or_none(
+    command: Command, files: list[Path], tmp_path: Path, verb: str, count: int
+) -> None:
+    target: list[str | Path] = [] if verb == "verify" else ["--to", tmp_path / "target"]
+
+    outcome = command(verb, *files, *target, *["--manifest", f"{files[0]}.manifest"] * count)
+
+    assert outcome.code == 64
+    assert f"--manifest is given {count} times for 2 FILEs: give one for each" in outcome.err
+
+
+@pytest.mark.parametrize("verb", ["info", "convert"])
+def test_a_single_file_has_a_single_manifest(command: Command, files: list[Path], tmp_path: Path, verb: str) -> None:
+    target: list[str | Path] = [] if verb == "info" else ["--to", tmp_path / "target", "--format", "dog"]
+
+    assert command(verb, files[0], *target, *["--manifest", f"{files[0]}.manifest"] * 2).code == 64
 
 
 def test_verify_quietly_prints_problems_alone(command: Command, files: list[Path]) -> None:
@@ -262,12 +344,32 @@ def test_restore_without_a_manifest_takes_sizes(command: Command, served: Served
     for file in files:
         Path(f"{file}.manifest").unlink()
 
-    outcome = command("restore", *files, "--to", "new", *OPTIONS, "-p", served.port)
+    outcome = command("restore", files[0], "--to", "new", *OPTIONS, "-p", served.port)
 
     assert outcome.code == 0
     assert b"not every file has a manifest" in outcome.out
     comparing = ("--object-size", str(OBJECT), "--against", "new", "-p", served.port)
-    assert command("verify", *files, *comparing).code == 0
+    assert command("verify", files[0], *comparing).code == 0
+
+
+def test_a_chain_with_a_manifest_missing_is_refused_by_every_verb(
+    command: Command, served: Served, files: list[Path], tmp_path: Path
+) -> None:
+    Path(f"{files[1]}.manifest").unlink()
+    message = f"{files[1]}: it has no manifest, so that nothing proves what it is of and what it follows; name the "
+
+    verbs: list[list[str | Path]] = [
+        ["restore", *files, "--to", "new", "-p", served.port],
+        ["export", *files, "--to", tmp_path / "image"],
+        ["merge", *files, "--to", tmp_path / "merged"],
+        ["verify", *files, "--against", "disk", "-s", "b", "-p", served.port],
+    ]
+    for verb in verbs:
+        outcome = command(*verb)
+        assert (outcome.code, message in outcome.err) == (1, True), verb
+    assert command("vdi", "list", "-p", served.port).out.count(b"new") == 0
+    assert not (tmp_path / "image").exists()
+    assert not (tmp_path / "merged").exists()
 
 
 def test_restore_reads_from_a_pipe(command: Command, served: Served, files: list[Path]) -> None:

@@ -10,7 +10,7 @@ from asyncbackup import ChainOptions, Dialect
 from asyncbackup.engine.chain import Group, Part, open_chain
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.reader import BackupReader, Record
-from asyncbackup.errors import ChainBroken, FactMissing, Incompatible
+from asyncbackup.errors import BackupDamaged, ChainBroken, FactMissing, Incompatible, ManifestMissing
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
@@ -131,7 +131,8 @@ async def test_objects_of_a_pipe_that_were_cut_off_later_are_read_and_left_out(f
     declare(files.bc, base_size=2 * OBJECT)
 
     with standard_input(files.a):
-        async with open_chain(["-", files.ab]) as chain:
+        options = ChainOptions(manifests=[manifest_path(files.a), manifest_path(files.ab)])
+        async with open_chain(["-", files.ab], options) as chain:
             found = []
             async for group in chain.groups():
                 found.append(group.idx)
@@ -240,11 +241,55 @@ async def test_files_that_say_two_sizes_of_one_snapshot_are_no_chain(files: File
             pytest.fail("opened")
 
 
-async def test_a_file_without_a_manifest_may_follow_anything(files: Files) -> None:
+@pytest.mark.parametrize("missing", [0, 1, 2])
+async def test_a_file_without_a_manifest_is_no_part_of_a_chain(files: Files, missing: int) -> None:
+    manifest_path(files.all[missing]).unlink()
+
+    with pytest.raises(ManifestMissing, match=f"^{files.all[missing]}: it has no manifest") as caught:
+        async with open_chain(files.all):
+            pytest.fail("opened")
+
+    assert caught.value.source == str(files.all[missing])
+
+
+async def test_a_file_without_a_manifest_is_taken_alone(files: Files) -> None:
+    manifest_path(files.a).unlink()
+
+    async with open_chain([files.a]) as chain:
+        assert chain.is_full is None
+
+
+async def test_who_vouches_for_it_has_a_file_without_a_manifest_follow_anything(files: Files) -> None:
     manifest_path(files.ab).unlink()
 
-    async with open_chain([files.a, files.ab, files.bc, files.ab]) as chain:
+    async with open_chain([files.a, files.ab, files.bc, files.ab], assume_base=True) as chain:
         assert [reader.subject is None for reader in chain.readers] == [False, True, False, True]
+
+
+async def test_nobody_vouches_for_what_manifests_rule_out(files: Files) -> None:
+    with pytest.raises(ChainBroken, match="is the difference to"):
+        async with open_chain([files.a, files.bc], assume_base=True):
+            pytest.fail("opened")
+
+
+async def test_manifests_that_stand_elsewhere_are_named_in_the_order_of_the_files(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    manifests = [manifest_path(file).rename(tmp_path / "elsewhere" / file.name) for file in files.all]
+
+    async with open_chain(files.all, ChainOptions(manifests=manifests)) as chain:
+        assert all(reader.subject for reader in chain.readers)
+    with pytest.raises(BackupDamaged, match="it is of another backup"):
+        async with open_chain([files.a], ChainOptions(manifests=manifests[1:2])) as chain:
+            _ = [group async for group in chain.groups()]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+async def test_there_is_a_manifest_for_each_file_or_none(files: Files, count: int) -> None:
+    manifests = [manifest_path(files.a)] * count
+
+    with pytest.raises(ValueError, match=f"expected a manifest for each of 3 backups, or none, got {count}"):
+        async with open_chain(files.all, ChainOptions(manifests=manifests)):
+            pytest.fail("opened")
 
 
 # What a chain knows
@@ -253,7 +298,7 @@ async def test_a_file_without_a_manifest_may_follow_anything(files: Files) -> No
 async def test_the_newest_manifest_tells_what_a_chain_is_of(files: Files) -> None:
     manifest_path(files.bc).unlink()
 
-    async with open_chain(files.all) as chain:
+    async with open_chain(files.all, assume_base=True) as chain:
         assert chain.subject is not None
         assert chain.subject.identity.tag == "b"
         assert (chain.is_full, chain.base, chain.object_size) == (True, None, OBJECT)
@@ -262,7 +307,7 @@ async def test_the_newest_manifest_tells_what_a_chain_is_of(files: Files) -> Non
 async def test_without_manifests_nothing_is_known_but_what_is_told(files: Files) -> None:
     files.without_manifests()
 
-    async with open_chain(files.all) as chain:
+    async with open_chain(files.all, assume_base=True) as chain:
         assert (chain.subject, chain.is_full, chain.base, chain.spans(), chain.loses_base) == (
             None,
             None,
@@ -274,7 +319,7 @@ async def test_without_manifests_nothing_is_known_but_what_is_told(files: Files)
             _ = chain.object_size
         with pytest.raises(FactMissing, match="no manifest says how large the VDI is"):
             _ = chain.size
-    async with open_chain(files.all, ChainOptions(None, OBJECT, SIZE)) as chain:
+    async with open_chain(files.all, ChainOptions(None, OBJECT, SIZE), assume_base=True) as chain:
         assert (chain.object_size, chain.size) == (OBJECT, SIZE)
 
 

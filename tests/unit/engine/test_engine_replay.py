@@ -122,7 +122,7 @@ async def test_increments_from_files_go_on_a_piped_backup(files: Files, tmp_path
         await export(
             ["-", files.ab, files.bc],
             tmp_path / "image",
-            chain_options=ChainOptions(Dialect.COLLIE),
+            chain_options=ChainOptions(manifests=list(map(manifest_path, files.all))),
             options=options,
         )
 
@@ -138,6 +138,7 @@ async def test_a_piped_backup_merges_as_its_file_does(files: Files, tmp_path: Pa
         summary = await merge(
             ["-", files.ab],
             tmp_path / "merged",
+            assume_base=True,
             options=options,
             on_progress=lambda progress: planned.add(progress.objects_planned),
         )
@@ -183,3 +184,24 @@ async def test_a_pipe_that_ends_early_leaves_no_image(files: Files, tmp_path: Pa
         await export(["-"], tmp_path / "image", chain_options=TOLD, options=PIECES)
 
     assert not any("image" in name for name in names(tmp_path))
+
+
+@pytest.mark.parametrize("options", [PIECES, BackupOptions()], ids=["pieces", "objects"])
+@pytest.mark.parametrize("position", [16 + 16 + 1000, 16 + 16 + OBJECT - 1], ids=["first", "last"])
+async def test_what_is_piped_is_checked_as_it_comes(
+    files: Files, tmp_path: Path, options: BackupOptions, position: int
+) -> None:
+    data = bytearray(files.a.read_bytes())
+    data[position] ^= 1
+    files.a.write_bytes(data)
+    manifests = [manifest_path(files.a), manifest_path(files.ab)]
+
+    with standard_input(files.a), pytest.raises(DigestMismatch, match="-: the data of object 0 was changed"):
+        await export(
+            ["-", files.ab],
+            tmp_path / "image",
+            chain_options=ChainOptions(manifests=manifests),
+            options=options,
+        )
+
+    assert not (tmp_path / "image").exists()

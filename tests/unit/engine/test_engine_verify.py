@@ -9,15 +9,29 @@ from pathlib import Path
 import anyio
 import pytest
 
-from asyncbackup import BackupOptions, ClientOptions, Cluster, Dialect, Volume, backup, compare, connect, info, verify
+from asyncbackup import (
+    BackupOptions,
+    ChainOptions,
+    ClientOptions,
+    Cluster,
+    Dialect,
+    Volume,
+    backup,
+    compare,
+    connect,
+    info,
+    verify,
+)
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.progress import Progress
-from asyncbackup.engine.verify import MAX_PROBLEMS, Problems
+from asyncbackup.engine.verify import MAX_PROBLEMS, Problems, VerifyReport
 from asyncbackup.errors import AsyncBackupError, BackupDamaged, Incompatible, SourceMissing
 from asyncbackup.format import RecordHeader
+from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.constants import SECTOR_SIZE
 from tests.disks import OBJECT, OBJECTS, SHIFT, make_disk, noise
+from tests.streams import standard_input
 
 
 @pytest.fixture
@@ -45,6 +59,114 @@ async def test_a_good_chain_is_proven(files: list[Path]) -> None:
         (5, True, 0),
     ]
     assert report.unproven_links == 0
+
+
+# What is proved
+
+
+def proved_of(report: VerifyReport) -> tuple[bool, list[bool]]:
+    told = json.loads(json.dumps(report.as_dict()))
+    return told["proved"], [file["proved"] for file in told["files"]]
+
+
+async def test_manifests_prove_data_and_links(files: list[Path]) -> None:
+    assert proved_of(await verify(files)) == (True, [True, True])
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+async def test_a_file_without_a_manifest_is_not_proved_and_no_failure(files: list[Path], missing: int) -> None:
+    manifest_path(files[missing]).unlink()
+
+    report = await verify(files)
+
+    assert report.is_good
+    assert proved_of(report) == (False, [missing == 1, missing == 0])
+
+
+async def test_a_manifest_can_be_required(files: list[Path]) -> None:
+    assert (await verify(files, require_manifest=True)).is_good
+    manifest_path(files[1]).unlink()
+
+    report = await verify(files, require_manifest=True)
+
+    assert not report.is_good
+    assert [file.problems.messages for file in report.files] == [
+        [],
+        [f"{files[1]}: it has no manifest, so that nothing proves what it is of and what it follows"],
+    ]
+
+
+async def test_damage_is_not_told_twice_where_a_manifest_is_required(files: list[Path]) -> None:
+    manifest_path(files[0]).write_bytes(b"no manifest\n")
+
+    report = await verify(files[:1], require_manifest=True)
+
+    assert report.files[0].problems.count == 1
+    assert proved_of(report) == (False, [False])
+
+
+async def test_what_is_damaged_or_broken_is_not_proved(files: list[Path]) -> None:
+    assert proved_of(await verify([files[0], files[0]])) == (False, [True, True])
+    flip(files[0], 100)
+    assert proved_of(await verify(files)) == (False, [False, True])
+
+
+async def test_records_of_an_assumed_base_are_counted_and_not_proved(files: list[Path]) -> None:
+    path = manifest_path(files[1])
+    lines = path.read_bytes().splitlines(keepends=True)
+    encoder = ManifestEncoder()
+    encoder.opening(Subject.decode(lines[0]))
+    records = [RecordDigests.decode(line)._replace(assumed=place < 2) for place, line in enumerate(lines[1:-1])]
+    again = [lines[0], *map(encoder.record, records), encoder.ending(files[1].stat().st_size)]
+    path.write_bytes(b"".join(again))
+
+    report = await verify(files)
+
+    assert report.is_good
+    assert [file.assumed for file in report.files] == [0, 2]
+    assert proved_of(report) == (False, [True, False])
+
+
+async def test_manifests_that_stand_elsewhere_prove_as_well(files: list[Path], tmp_path: Path) -> None:
+    manifests = [manifest_path(file).rename(tmp_path / f"proof-of-{file.name}") for file in files]
+
+    report = await verify(files, chain_options=ChainOptions(manifests=manifests))
+
+    assert proved_of(report) == (True, [True, True])
+
+
+async def test_a_damaged_manifest_that_stands_elsewhere_is_a_problem_of_its_file(
+    files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"no manifest\n")
+
+    report = await verify(files[:1], chain_options=ChainOptions(manifests=[tmp_path / "elsewhere"]))
+
+    assert report.files[0].problems.messages == [
+        f"{tmp_path / 'elsewhere'}: at offset 0: line 1: expected JSON: Expecting value at column 1"
+    ]
+    assert report.files[0].records == 5
+
+
+async def test_what_is_piped_is_proved(files: list[Path]) -> None:
+    options = ChainOptions(manifests=[manifest_path(files[0])])
+    with standard_input(files[0]):
+        assert proved_of(await verify(["-"], chain_options=options)) == (True, [True])
+    flip(files[0], 16 + 16 + 1000)
+    flip(files[0], 16 + 4 * (16 + OBJECT) + 16 + OBJECT - 1)
+
+    with standard_input(files[0]):
+        report = await verify(["-"], chain_options=options)
+
+    assert [
+        f"the data of object {idx} was changed" in message
+        for idx, message in zip((0, 4), report.files[0].problems.messages, strict=True)
+    ] == [True, True]
+
+
+async def test_there_is_a_manifest_for_each_file_or_none(files: list[Path]) -> None:
+    with pytest.raises(ValueError, match="expected a manifest for each of 2 backups, or none, got 1"):
+        await verify(files, chain_options=ChainOptions(manifests=[manifest_path(files[0])]))
 
 
 async def test_all_changed_objects_are_named(files: list[Path]) -> None:
@@ -357,4 +479,4 @@ async def test_a_sample_needs_a_manifest(cluster: Cluster, files: list[Path]) ->
     manifest_path(files[0]).unlink()
 
     with pytest.raises(Incompatible, match="nothing can be audited"):
-        await compare(cluster, files, "disk", "b", sample=1)
+        await compare(cluster, files, "disk", "b", sample=1, assume_base=True)
