@@ -693,3 +693,22 @@ async def test_short_writes_in_the_middle_are_continued(folder: Path, monkeypatc
         await sink.commit(b"0123456789")
 
     assert (folder / "file").read_bytes() == b"0123456789\0\0"
+
+
+async def test_nobody_else_reads_what_is_written_before_it_has_the_permissions_of_what_it_replaces(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "file").touch()
+    open_, made = os.open, []
+
+    def note(path: Path, flags: int, mode: int = 0o777) -> int:
+        if Path(path).name == ".file.partial":
+            made.append(mode)
+        return open_(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", note)
+
+    async with FileSink(folder / "file", replace=True):
+        pass
+
+    assert made == [0o600]

@@ -372,6 +372,32 @@ async def test_a_failing_change_of_names_leaves_old_with_old_or_new_with_new(
         pytest.fail("more changes of names than expected")
 
 
+async def test_what_cannot_be_taken_back_either_is_told_and_is_for_the_next_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(folder, OLD)
+    replace = os.replace
+
+    def replace_manifests_away(source: Path, target: Path) -> None:
+        if source.name in (".file.partial", ".file.manifest.old"):
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", replace_manifests_away)
+        with pytest.raises(HalfReplaced) as caught:
+            await write(folder, replace=True)
+    assert caught.value.source == str(folder / ".file.manifest.old")
+    assert see(folder) is None
+    told: list[str] = []
+
+    async with FileSink(folder / "file", replace=True, attached=[MANIFEST], on_leftover=told.append):
+        pass
+
+    assert contents(folder) == OLD
+    assert len(told) == 1
+
+
 @pytest.fixture(params=["file", "file.manifest"])
 def immutable(request: pytest.FixtureRequest, folder: Path) -> Iterator[Path]:
     fill(folder, OLD)
