@@ -48,12 +48,17 @@ _COMPLETE: Final = "the image itself is complete"
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option(
-    "--to", "image", type=PATH, metavar="IMAGE", required=True, help="The raw image to make; `-` is standard output."
+    "--to", "image", type=PATH, metavar="IMAGE", required=True, help="Make this raw image; `-` is standard output."
 )
 @base_options
 @cluster_options
-@click.option("--force", is_flag=True, help="Replace IMAGE, once the new one is complete.")
-@click.option("--size", callback=byte_count, help="Of the VDI.  [default: as the manifest says]")
+@click.option("--force", is_flag=True, help="Replace IMAGE if it exists, once the new one is complete.")
+@click.option(
+    "--size",
+    metavar="SIZE",
+    callback=byte_count,
+    help="Make it this large, such as 10G.  [default: as the manifest says]",
+)
 @file_options
 @connection_options
 @window_options
@@ -81,7 +86,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Make a raw image of a backup and its increments, FILE... from the oldest to the newest.
+    """Make a raw image of FILEs: of a full backup and its increments, or of increments on their base.
 
     IMAGE is what `dog vdi read` of the newest snapshot gives, with holes where nothing was ever written. It appears
     under its name only when it is complete and on disk, and IMAGE.state, which says what it is. Increments alone go on

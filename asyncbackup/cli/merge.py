@@ -42,18 +42,18 @@ from asyncbackup.format import Dialect
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option(
-    "--to", "target", type=PATH, metavar="FILE", required=True, help="The backup to make; `-` is standard output."
+    "--to", "target", type=PATH, metavar="FILE", required=True, help="Write this backup; `-` is standard output."
 )
 @click.option(
     "--format",
     "to_dialect",
     type=click.Choice([dialect.value for dialect in Dialect]),
-    help="The format to write.  [default: collie; dog to standard output]",
+    help="Write this format. collie needs a file, and dog can go to a pipe.  [default: collie; dog to standard output]",
 )
 @base_options
 @cluster_options
-@click.option("--no-manifest", is_flag=True, help="Write no FILE.manifest.")
-@click.option("--force", is_flag=True, help="Replace the file, once the new one is complete.")
+@click.option("--no-manifest", is_flag=True, help="Do not write a manifest beside the new file.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists, once the new one is complete.")
 @file_options
 @connection_options
 @window_options
@@ -82,7 +82,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Make one backup that does what FILE... do, from the oldest to the newest.
+    """Make one backup that does what FILEs do one after the other.
 
     A base is only needed where two increments changed an object in places apart from one another: a backup has one
     range an object, so what lies between them has to come from somewhere.

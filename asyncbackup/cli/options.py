@@ -164,11 +164,20 @@ def base_options(function: _Function) -> _Function:
         "--base",
         metavar="SNAPSHOT",
         callback=snapshot_name,
-        help="What increments go on: a snapshot's id (all digits) or tag.",
+        help="Put increments on this snapshot: its tag, or its id, which is all digits.",
     )
-    vdi = click.option("--base-vdi", metavar="VDI", help="The VDI of --base.  [default: the one that was backed up]")
-    image = click.option("--base-image", type=PATH, metavar="IMAGE", help="An image of that snapshot, in its place.")
-    assume = click.option("--assume-base", is_flag=True, help="Take a base of which nothing proves what it is.")
+    vdi = click.option(
+        "--base-vdi", metavar="VDI", help="Take --base from this VDI.  [default: the one that was backed up]"
+    )
+    image = click.option(
+        "--base-image",
+        type=PATH,
+        metavar="IMAGE",
+        help="Put increments on this image of a snapshot, instead of --base.",
+    )
+    assume = click.option(
+        "--assume-base", is_flag=True, help="Take the base even if nothing proves that it is the right one."
+    )
     return snapshot(vdi(image(assume(function))))
 
 

@@ -47,11 +47,23 @@ _DISCARDED: Final = "the VDI itself is removed"
     ],
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1)
-@click.option("--to", metavar="VDI", help="The new VDI; nothing of this name may exist.")
-@click.option("--discard", "left", metavar="VDI", help="Remove what an unfinished restore left. Takes no FILE.")
+@click.option("--to", metavar="VDI", help="Make a VDI of this name, which nothing has yet.")
+@click.option(
+    "--discard", "left", metavar="VDI", help="Remove the VDI that an unfinished restore left. This takes no FILE."
+)
 @base_options
-@click.option("--size", callback=byte_count, help="Of the VDI.  [default: as the manifest says]")
-@click.option("--copies", type=click.IntRange(1, 31), help="Kept of each object.  [default: as the manifest says]")
+@click.option(
+    "--size",
+    metavar="SIZE",
+    callback=byte_count,
+    help="Make it this large, such as 10G.  [default: as the manifest says]",
+)
+@click.option(
+    "--copies",
+    metavar="COUNT",
+    type=click.IntRange(1, 31),
+    help="Let the cluster keep this many copies of each object.  [default: as the manifest says]",
+)
 @cluster_options
 @file_options
 @connection_options
@@ -81,7 +93,7 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Make the new VDI --to of FILEs, oldest first: a full backup and its increments, or increments on snapshot --base.
+    """Make a new VDI of FILEs: of a full backup and its increments, or of increments on the snapshot --base.
 
     No VDI or snapshot that exists is changed. Until it is complete the new VDI has the tag `unfinished restore`.
     FILE `-` is standard input.

@@ -61,8 +61,14 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     ],
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
-@click.option("--against", "vdi", metavar="VDI", help="Compare the records with what this VDI has.")
-@click.option("-s", "--snapshot", callback=snapshot_name, help="Of VDI, by id or tag.  [default: the one backed up]")
+@click.option("--against", "vdi", metavar="VDI", help="Compare what FILEs hold with what this VDI has.")
+@click.option(
+    "-s",
+    "--snapshot",
+    metavar="SNAPSHOT",
+    callback=snapshot_name,
+    help="Compare with this snapshot of the VDI, by its tag or id.  [default: the one backed up]",
+)
 @click.option("--assume-base", is_flag=True, help="Compare with another VDI than was backed up, as if it were that.")
 @click.option("--sample", metavar="N%", callback=_share, help="Of what should be as in the base, audit so much, too.")
 @click.option("--require-manifest", is_flag=True, help="Fail if a FILE has no manifest, so that nothing proves it.")
@@ -94,9 +100,10 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Prove FILEs, oldest first: structure, data where a manifest is, and that they follow one another.
+    """Prove that FILEs are whole, that their data is as their manifests say, and that they follow one another.
 
-    With --against, what they hold is then compared with the cluster. FILE `-` is standard input.
+    What belongs to FILEs, such as FILE.manifest, may be named too. With --against, what FILEs hold is then compared
+    with the cluster. FILE `-` is standard input.
     """
     if vdi is None and (snapshot is not None or sample is not None):
         raise click.UsageError("-s and --sample go with --against")

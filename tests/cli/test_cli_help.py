@@ -34,7 +34,7 @@ def test_the_help_of_an_option_is_whole_sentences(name: str) -> None:
     for option in VERBS[name].params:
         if isinstance(option, click.Option):
             help_text = re.sub(r"  \[.*", "", option.help or "")
-            assert re.fullmatch(r"[A-Z-].{9,}\.", help_text), option.opts
+            assert re.fullmatch(r"[A-Z-].{20,}\.", help_text), option.opts
 
 
 @each_verb
