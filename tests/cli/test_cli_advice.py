@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import click
 import pytest
 
 from asyncbackup.cli import advice as advice_module
 from asyncbackup.cli.advice import advice, with_advice
 from asyncbackup.cli.main import program
+from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import AsyncBackupError, Fact, FactMissing, TargetExists, Unreachable
+from asyncbackup.format import Dialect, RecordHeader
+from tests.cli.command import Command, Served, disk_store, serving
 
 
 def test_advice_stands_behind_what_went_wrong() -> None:
@@ -37,7 +44,7 @@ def options() -> set[str]:
 def test_every_option_that_advice_names_exists() -> None:
     known = options()
     texts = [*advice_module._OF_FACT.values(), *advice_module._BY_ERROR.values()]
-    named = {word.strip(",:;.") for text in texts for word in text.split() if word.startswith("-")}
+    named = {flag for text in texts for flag in re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", text)}
 
     assert named
     assert named <= known
@@ -48,3 +55,69 @@ def test_advice_is_for_errors_that_are_no_kind_of_one_another() -> None:
 
     assert all(issubclass(kind, AsyncBackupError) for kind in kinds)
     assert [(one, other) for one in kinds for other in kinds if one is not other and issubclass(one, other)] == []
+
+
+# What is advised works when it is followed
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving(disk_store()) as running:
+        yield running
+
+
+@pytest.fixture
+def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
+    return Command(capfdbinary)
+
+
+@pytest.fixture
+def file(command: Command, served: Served, tmp_path: Path) -> Path:
+    made = tmp_path / "disk.b"
+    assert command("backup", "disk", made, "-s", "b", "-p", served.port).code == 0
+    return made
+
+
+def test_what_a_manifest_lacks_can_be_typed(command: Command, file: Path, tmp_path: Path) -> None:
+    assert command("export", file, "--to", tmp_path / "proved").code == 0
+    manifest_path(file).unlink()
+    line: list[str | Path] = ["export", file, "--to", tmp_path / "image"]
+
+    told = []
+    for flags in ((), ("--size", "3M"), ("--object-size", "1M"), ("--size", "8M")):
+        line += flags
+        outcome = command(*line)
+        told.append((outcome.code, outcome.err.rstrip().rpartition("; ")[2]))
+
+    assert told == [(1, "give --size"), (1, "give --object-size"), (1, "see --size"), (0, "")]
+    assert (tmp_path / "image").read_bytes() == (tmp_path / "proved").read_bytes()
+
+
+def test_a_file_that_exists_can_be_replaced_or_written_under_another_name(
+    command: Command, served: Served, file: Path
+) -> None:
+    line: list[str | Path] = ["backup", "disk", file, "-s", "a", "-p", served.port]
+
+    assert command(*line).err == f"asyncbackup: {file}: exists already; use another name, or --force to replace it\n"
+    assert command(*line, "--force").code == 0
+    assert command("backup", "disk", f"{file}.other", *line[3:]).code == 0
+
+
+@pytest.fixture
+def unclear(tmp_path: Path) -> Path:
+    """A damaged file, which begins as either format may: its one record's index is a length for the other."""
+    made = tmp_path / "unclear"
+    made.write_bytes(Dialect.COLLIE.patch(1) + RecordHeader(512, 0, 1024).encode() + bytes(1023))
+    return made
+
+
+def test_a_format_that_cannot_be_told_can_be_said(command: Command, unclear: Path) -> None:
+    asked = command("info", unclear)
+    answered = command("info", unclear, "--input-format", "collie")
+
+    assert asked.err.endswith("this may be of either format; say which with --input-format\n")
+    assert answered.err.endswith("the file ends here; expected 1 more bytes\n")
+
+
+def test_the_report_of_verify_advises_too(command: Command, unclear: Path) -> None:
+    assert b"this may be of either format; say which with --input-format\n" in command("verify", unclear).out
