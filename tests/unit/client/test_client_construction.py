@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
-from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape
+from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape, is_unfinished
 from asyncbackup.errors import ErasureCodingUnknown, Incompatible, RequestFailed, VdiExists, VdiNotFound
 from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
 from asyncbackup.wire.constants import Opcode, Result
@@ -241,3 +242,12 @@ async def test_an_object_that_stays_is_told_and_keeps_its_vdi() -> None:
 
         assert caught.value.result is Result.EIO
         assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG
+
+
+def test_only_a_working_vdi_of_the_mark_is_unfinished() -> None:
+    left = Inode("new", 5, OBJECT, tag=UNFINISHED_TAG)
+
+    assert is_unfinished(left)
+    assert not is_unfinished(replace(left, tag=""))
+    assert not is_unfinished(replace(left, snap_ctime=1))
+    assert not is_unfinished(replace(left, store_policy=1))

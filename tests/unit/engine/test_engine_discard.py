@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -210,3 +211,25 @@ async def test_what_failed_in_the_middle_can_be_repeated(store: MemoryStore) -> 
 
         assert not await cluster.has_vdi("new")
     assert not data_objects(store)
+
+
+async def test_a_cancelled_discard_says_that_the_vdi_is_still_there(
+    cluster: Cluster, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await leave_unfinished(cluster)
+    watched = asyncio.Event()
+
+    async def wait(_: float) -> None:
+        watched.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(anyio, "sleep", wait)
+    work = asyncio.create_task(discard(cluster, "new"))
+    await watched.wait()
+    work.cancel()
+
+    with pytest.raises(asyncio.CancelledError) as raised:
+        await work
+
+    assert raised.value.__notes__ == ["VDI 'new' is still there, if only in part"]
+    assert len(data_objects(store)) == 3
