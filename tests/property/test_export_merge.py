@@ -27,9 +27,11 @@ from asyncbackup import (
 )
 from asyncbackup.engine.reader import BackupReader
 from asyncbackup.errors import BaseNeeded, Incompatible
+from asyncbackup.format.identity import Identity
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.inode import ENTRY_SIZE, entry_offset
 from asyncbackup.wire.oid import inode_oid
+from tests.chains import say_what_it_is
 from tests.collecting import CollectingSink
 from tests.disks import OBJECT, SHIFT, content_of, noise
 
@@ -116,13 +118,15 @@ class Way:
     files: list[Path]
     images: list[bytes]
     """What each snapshot holds."""
+    identities: list[Identity]
 
 
 async def go(cluster: Cluster, folder: Path, snapshots: list[str], options: BackupOptions) -> Way:
     files = [folder / f"way{number}" for number in range(len(snapshots))]
     for file, base, to in zip(files, [None, *snapshots], snapshots, strict=False):
         await backup(cluster, "disk", file, snapshot=to, base=base, options=options)
-    return Way(files, [await image_of(cluster, tag) for tag in snapshots])
+    identities = [await cluster.identify(await cluster.find_vdi("disk", tag)) for tag in snapshots]
+    return Way(files, [await image_of(cluster, tag) for tag in snapshots], identities)
 
 
 async def check_exports(way: Way, folder: Path, options: BackupOptions) -> None:
@@ -161,6 +165,7 @@ async def merge_parts(way: Way, cuts: list[int], folder: Path, options: BackupOp
         base = folder / f"base{start}"
         if start:
             base.write_bytes(way.images[start - 1])
+            say_what_it_is(base, way.identities[start - 1])
         try:
             await merge(files, part, options=options)
         except BaseNeeded:
