@@ -25,6 +25,7 @@
     │   ├── SourceUnreadable         a file that cannot be read
     │   ├── BackupDamaged            bytes that no writer of backups writes
     │   │   ├── FormatUnclear        … or that begin as more than one format does
+    │   │   ├── BackupCompressed     … or that a program compressed
     │   │   └── StateDamaged         … or that are to say what an image is, and do not
     │   ├── DigestMismatch           data that is not what the manifest says it was
     │   ├── BaseMismatch             the base does not hold what a backup was made against
@@ -267,6 +268,14 @@ class BackupDamaged(SourceError):
     def __init__(self, source: str, offset: int, problem: str) -> None:
         super().__init__(source, f"at offset {offset}: {problem}")
         self.offset = offset
+
+
+class BackupCompressed(BackupDamaged):
+    """``source`` is no backup, but what the program ``compression`` made of something."""
+
+    def __init__(self, source: str, compression: str) -> None:
+        super().__init__(source, 0, f"this is compressed with {compression}, and has to be decompressed first")
+        self.compression = compression
 
 
 class FormatUnclear(BackupDamaged):

@@ -7,6 +7,7 @@ from typing import Final
 
 from asyncbackup.errors import (
     AsyncBackupError,
+    BackupCompressed,
     BaseNeeded,
     BaseUnnamed,
     BaseUnproved,
@@ -62,8 +63,21 @@ def advice(error: AsyncBackupError) -> str | None:
     """Tell what to type after ``error``; None where the message says all there is."""
     if isinstance(error, FactMissing):
         return _OF_FACT[error.fact]
+    if isinstance(error, BackupCompressed):
+        return _decompression(error)
     if isinstance(error, HalfReplaced):
         return f"{shlex.join(['mv', '--', error.source, error.place])} finishes it, as does the next run that writes it"
+    return _of_vdi(error) or next((text for kind, text in _BY_ERROR.items() if isinstance(error, kind)), None)
+
+
+def _decompression(error: BackupCompressed) -> str:
+    decompress = f"{error.compression} -dc"
+    if error.source == "-":
+        return f"put `{decompress} |` before this command"
+    return f"`{decompress} {shlex.quote(error.source)} | asyncbackup … -` reads it"
+
+
+def _of_vdi(error: AsyncBackupError) -> str | None:
     if isinstance(error, PerhapsCreated):
         delete = shlex.join(["dog", "vdi", "delete", error.vdi])
         return f"look with `asyncbackup vdi list`: if it is there, and nobody else made it, `{delete}` removes it"
@@ -71,7 +85,7 @@ def advice(error: AsyncBackupError) -> str | None:
         return f"`{shlex.join(['asyncbackup', 'restore', '--discard', error.vdi])}` removes it"
     if isinstance(error, WrongSnapshot):
         return "if that VDI was made of it, say so with --assume-base" if error.can_be_assumed else "name it with -s"
-    return next((text for kind, text in _BY_ERROR.items() if isinstance(error, kind)), None)
+    return None
 
 
 def with_advice(error: AsyncBackupError) -> str:

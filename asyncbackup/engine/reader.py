@@ -13,8 +13,9 @@ import xxhash
 from anyio import to_thread
 
 from asyncbackup.engine.manifest import Digests, ManifestFile, find_manifest, located
-from asyncbackup.errors import BackupDamaged, FormatUnclear, Incompatible, SourceUnreadable
+from asyncbackup.errors import BackupCompressed, BackupDamaged, FormatUnclear, Incompatible, SourceUnreadable
 from asyncbackup.format import Dialect, RecordHeader
+from asyncbackup.format.compression import find_compression
 from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
 from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.sinks import FileSource, PipeSource, open_source
@@ -188,8 +189,10 @@ class BackupReader:
     async def _find_dialect(self) -> Dialect:
         if self.subject is not None:
             return self.subject.dialect
+        beginning = await self._source.peek(LOOK_AHEAD)
+        self._refuse_compressed(beginning)
         with located(self.name):
-            possible = candidates(await self._source.peek(LOOK_AHEAD), self.object_size)
+            possible = candidates(beginning, self.object_size)
         if len(possible) == 1:
             return possible[0]
         # Both are possible: what follows the whole way is right, and of two of those the one that explains more bytes.
@@ -231,6 +234,8 @@ class BackupReader:
 
     def _feed(self, walk: _Walk, header: bytes | bytearray | memoryview) -> list[Record]:
         start = walk.decoder.offset
+        if start == 0:
+            self._refuse_compressed(header)
         with located(self.name):
             decoded = walk.decoder.feed(memoryview(header))
         if decoded is None:
@@ -239,6 +244,11 @@ class BackupReader:
         if self._manifest is not None and (digests is None or digests.header != decoded):
             raise BackupDamaged(self.name, start, "its manifest has another record here: it is of another backup")
         return [Record(decoded, walk.decoder.offset - decoded.length, digests)]
+
+    def _refuse_compressed(self, beginning: bytes | bytearray | memoryview) -> None:
+        compression = find_compression(memoryview(beginning))
+        if compression is not None:
+            raise BackupCompressed(self.name, compression)
 
     def _check_end(self, walk: _Walk) -> None:
         self.end = walk.decoder.offset

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import Command, Served, disk_store, serving, start
+from tests.cli.command import PROGRAM, Command, Served, disk_store, serving, start
 from tests.disks import OBJECT, OBJECTS
 
 OPTIONS = ("--object-size", str(OBJECT), "--size", str(OBJECT * OBJECTS))
@@ -382,3 +384,23 @@ def test_restore_reads_from_a_pipe(command: Command, served: Served, files: list
 
 def test_restore_with_a_base_vdi_alone_is_a_usage_error(command: Command, files: list[Path]) -> None:
     assert command("restore", *files, "--to", "new", "--base-vdi", "disk").code == 64
+
+
+def test_a_compressed_file_is_read_as_the_advice_says(command: Command, files: list[Path]) -> None:
+    packed = Path(f"{files[0]} packed.gz")
+    packed.write_bytes(gzip.compress(files[0].read_bytes()))
+
+    refused = command("info", packed)
+    assert refused.code == 1
+    assert "this is compressed with gzip, and has to be decompressed first" in refused.err
+    advised = re.search("`(.* [|] asyncbackup) … -` reads it", refused.err)
+    assert advised is not None
+    line = f"{advised[1]} info -".replace("asyncbackup info", f"{shlex.join(PROGRAM)} info")
+    ran = subprocess.run(["sh", "-c", line], capture_output=True, check=False, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"records   5" in ran.stdout
+
+    assert b"compressed with gzip" in command("verify", packed).out
+    with packed.open("rb") as piped:
+        ran = subprocess.run([*PROGRAM, "info", "-"], stdin=piped, capture_output=True, check=False, timeout=60)
+    assert b"put `gzip -dc |` before this command" in ran.stderr

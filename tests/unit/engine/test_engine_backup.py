@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 import xxhash
 
-from asyncbackup import BackupOptions, Cluster, Dialect, NullSink, Progress, Sink, Summary, backup
+from asyncbackup import BackupOptions, Cluster, Dialect, NullSink, Progress, Sink, Summary, Volume, backup
 from asyncbackup.errors import Incompatible, SnapshotNotFound, TargetExists
 from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.sheep import Sheep
@@ -282,6 +282,22 @@ async def test_objects_larger_than_usual_are_backed_up_in_pieces(cluster: Cluste
     await backup(cluster, "large", sink, snapshot="a")
 
     assert reference.parse(bytes(sink.data), "collie", size) == [reference.Record(1, 512, data)]
+
+
+async def test_a_last_piece_as_large_as_what_is_gathered_is_kept_while_others_are_read(cluster: Cluster) -> None:
+    piece, gathered = OBJECT // 4, 64 << 10
+    await cluster.create_vdi("disk", OBJECTS * OBJECT, block_size_shift=20)
+    volume = await Volume.open(cluster, "disk")
+    for idx in range(OBJECTS):
+        await volume.write(idx * OBJECT, noise(idx, piece + gathered))
+    await cluster.create_snapshot("disk", "a")
+    sink = ScriptedSink()
+
+    await backup(cluster, "disk", sink, snapshot="a", options=BackupOptions(memory=1 << 20))
+
+    assert reference.parse(bytes(sink.data), "collie", OBJECT) == [
+        reference.Record(idx, 0, noise(idx, piece + gathered)) for idx in range(OBJECTS)
+    ]
 
 
 async def test_an_object_that_was_dropped_becomes_zeros(cluster: Cluster) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import struct
 from pathlib import Path
@@ -10,7 +13,7 @@ import xxhash
 from asyncbackup import Dialect
 from asyncbackup.engine.manifest import Digests, manifest_path
 from asyncbackup.engine.reader import BackupReader, Record
-from asyncbackup.errors import BackupDamaged, FormatUnclear, SourceMissing, SourceUnreadable
+from asyncbackup.errors import BackupCompressed, BackupDamaged, FormatUnclear, SourceMissing, SourceUnreadable
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
@@ -374,3 +377,50 @@ async def test_a_backup_that_is_gone_is_not_identified(tmp_path: Path) -> None:
         file.unlink()
         with pytest.raises(SourceMissing, match="file: no such file"):
             await reader.identify()
+
+
+# What is no backup
+
+
+COMPRESSED = {
+    "zstd": bytes.fromhex("28b52ffd2400010000") + bytes(40),
+    "gzip": gzip.compress(framed(TWO)),
+    "xz": lzma.compress(framed(TWO)),
+    "bzip2": bz2.compress(framed(TWO)),
+    "lz4": bytes.fromhex("04224d186440a7") + bytes(40),
+}
+
+
+@pytest.mark.parametrize("dialect", [None, *Dialect])
+@pytest.mark.parametrize("compression", COMPRESSED)
+async def test_a_compressed_file_is_told_as_such(tmp_path: Path, compression: str, dialect: Dialect | None) -> None:
+    file = write(tmp_path, COMPRESSED[compression])
+
+    with pytest.raises(BackupCompressed, match=f"at offset 0: this is compressed with {compression}") as caught:
+        async with BackupReader(file, dialect=dialect) as reader:
+            await found_in(reader)
+
+    assert (caught.value.source, caught.value.compression) == (str(file), compression)
+
+
+@pytest.mark.parametrize("compression", COMPRESSED)
+async def test_a_compressed_pipe_is_told_as_such(compression: str) -> None:
+    with standard_input(COMPRESSED[compression]), pytest.raises(BackupCompressed, match=compression):
+        async with BackupReader("-") as reader:
+            await found_in(reader)
+
+
+async def test_a_file_that_was_compressed_beside_its_manifest_is_told_as_such(tmp_path: Path) -> None:
+    file = write(tmp_path, COMPRESSED["zstd"], proven(TWO))
+
+    with pytest.raises(BackupCompressed, match="zstd"):
+        async with BackupReader(file) as reader:
+            await found_in(reader)
+
+
+async def test_an_end_marker_ends_no_collie_backup(tmp_path: Path) -> None:
+    file = write(tmp_path, Dialect.COLLIE.patch(1) + Dialect.DOG.ending)
+
+    async with BackupReader(file, dialect=Dialect.COLLIE) as reader:
+        with pytest.raises(BackupDamaged, match=r"at offset 24: expected a length in sectors from 1 to .*, got 0"):
+            await found_in(reader)
