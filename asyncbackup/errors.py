@@ -12,6 +12,7 @@
     │   └── LeftUnfinished           a restore failed, and removing its VDI did too
     │       └── PerhapsCreated       … or nobody knows whether there is a VDI to remove
     ├── RequestFailed                the cluster answered with an error result
+    │   ├── ClusterFull              … because it has no space left
     │   └── ObjectReadFailed         … to the read of a data object
     ├── NotFound
     │   ├── VdiNotFound
@@ -68,10 +69,17 @@ of the command line.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""What the system answers that lets the process, or all of them together, open no more files."""
+
+MORE_FILES: Final = "raise the limit of open files, such as with `ulimit -n 1024`"
+"""What to do then."""
 
 
 class AsyncBackupError(Exception):
@@ -85,8 +93,8 @@ class ClusterError(AsyncBackupError):
 class Unreachable(ClusterError):
     """Nothing usable answers at ``address`` (``host:port``)."""
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(f"cannot reach a sheep at {address}: {reason}; check address, port, and that sheep runs")
+    def __init__(self, address: str, reason: str, advice: str = "check address, port, and that sheep runs") -> None:
+        super().__init__(f"cannot reach a sheep at {address}: {reason}; {advice}")
         self.address = address
         self.reason = reason
 
@@ -170,6 +178,10 @@ class ObjectReadFailed(RequestFailed):
         super().__init__(f"reading object {idx} (oid {oid:016x})", result, meaning)
         self.idx = idx
         self.oid = oid
+
+
+class ClusterFull(RequestFailed):
+    """The cluster has no space left for what ``request`` would store."""
 
 
 class NotFound(AsyncBackupError):

@@ -11,11 +11,11 @@ from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.merge import check_output, report
 from asyncbackup.cli.options import (
     PATH,
-    byte_count,
     check_manifests,
     file_options,
     json_option,
     quiet_option,
+    vdi_size,
     window_options,
 )
 from asyncbackup.cli.output import COMPLETE, say, say_json, warn
@@ -67,7 +67,7 @@ _RBD_DIFF: Final = "rbd-diff"
 @click.option(
     "--size",
     metavar="SIZE",
-    callback=byte_count,
+    callback=vdi_size,
     help="Take the VDI to be this large.  [default: as the manifest says]",
 )
 @file_options

@@ -14,6 +14,7 @@ import click
 
 from asyncbackup.cli import guest, text
 from asyncbackup.cli.main import CONTEXT, Verb
+from asyncbackup.cli.options import PathName
 from asyncbackup.cli.output import say
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Cluster, connect
@@ -26,7 +27,7 @@ from asyncbackup.sheep import MemoryStore, Sheep
 
 
 @click.command("demo", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup demo", "asyncbackup demo /tmp/demo"])
-@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", metavar="[DIR]", required=False, type=PathName(path_type=Path, file_okay=False))
 def command(folder: Path | None) -> None:
     """Show an incremental backup being made.
 

@@ -8,6 +8,7 @@ from typing import Final
 from asyncbackup.errors import (
     AsyncBackupError,
     ClusterError,
+    ClusterFull,
     HalfRolled,
     ManifestUnplaced,
     NotFound,
@@ -41,6 +42,7 @@ _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
     (OwnInput, ExitCode.FAILURE),
     (VdiExists, ExitCode.EXISTS),
     (TargetFull, ExitCode.FULL),
+    (ClusterFull, ExitCode.FULL),
     (NotFound, ExitCode.MISSING),
     (TargetError, ExitCode.SYSTEM_FAILURE),
     (SourceUnreadable, ExitCode.SYSTEM_FAILURE),

@@ -15,7 +15,6 @@ from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     base_options,
-    byte_count,
     check_base,
     check_manifests,
     cluster_options,
@@ -23,6 +22,7 @@ from asyncbackup.cli.options import (
     file_options,
     json_option,
     quiet_option,
+    vdi_size,
     window_options,
 )
 from asyncbackup.cli.output import is_terminal, say, say_json, warn
@@ -56,7 +56,7 @@ _COMPLETE: Final = "the image itself is complete"
 @click.option(
     "--size",
     metavar="SIZE",
-    callback=byte_count,
+    callback=vdi_size,
     help="Make it this large, such as 10G.  [default: as the manifest says]",
 )
 @file_options

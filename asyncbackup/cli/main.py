@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import importlib
 import os
 import shlex
@@ -20,7 +19,7 @@ from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode, exit_code
 from asyncbackup.cli.output import CannotPrint, complain, say
 from asyncbackup.cli.running import Interrupted
-from asyncbackup.errors import AsyncBackupError, single_error
+from asyncbackup.errors import MORE_FILES, TOO_MANY_FILES, AsyncBackupError, single_error
 
 _VERBS: Final = {
     "backup": "Back up a snapshot of a VDI, or its difference to an older one.",
@@ -38,8 +37,6 @@ _VERBS: Final = {
 _NAME: Final = "asyncbackup"
 _COMPLETION: Final = "_ASYNCBACKUP_COMPLETE"
 """The variable by which a shell asks for completions, as click names it."""
-
-_TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 _LONGEST: Final = 300
 """Characters of an exception, or of a command line, to show."""
@@ -181,8 +178,8 @@ def _tell_unexpected(error: BaseException, arguments: Sequence[str], *, debug: b
     if debug:
         with suppress(CannotPrint):
             say(*"".join(traceback.format_exception(error)).split("\n"), err=True)
-    if isinstance(error, OSError) and error.errno in _TOO_MANY_FILES:
-        complain(f"{error.strerror}: raise the limit, such as with `ulimit -n 1024`")
+    if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+        complain(f"{error.strerror}: {MORE_FILES}")
         return ExitCode.SYSTEM_FAILURE
     what = ": ".join(filter(None, (type(error).__name__, _shorten(str(error)))))
     command = _shorten(shlex.join([_NAME, *arguments]))

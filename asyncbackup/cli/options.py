@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -16,12 +16,26 @@ from asyncbackup.cli import text
 from asyncbackup.client import ClientOptions
 from asyncbackup.engine.options import MIN_MEMORY, BackupOptions
 from asyncbackup.format import Dialect
-from asyncbackup.wire.constants import DEFAULT_PORT
+from asyncbackup.wire.constants import (
+    DEFAULT_PORT,
+    MAX_BLOCK_SIZE_SHIFT,
+    MAX_HYPER_OBJECTS,
+    MIN_BLOCK_SIZE_SHIFT,
+    NAME_SIZE,
+)
+from asyncbackup.wire.messages import pack_name
 
 _MAX_PORT: Final = 65535
-
-_MAX_DIGITS: Final = 40
-"""Of a snapshot's id: more than it ever has, fewer than Python takes long to read."""
+_MAX_SNAPSHOT_ID: Final = (1 << 32) - 1
+_MAX_VDI_SIZE: Final = (MAX_HYPER_OBJECTS << MAX_BLOCK_SIZE_SHIFT) - 1
+_MAX_CONNECTIONS: Final = 256
+"""To one node: more than this are a slip of the fingers, and would take all descriptors."""
+_MAX_IN_FLIGHT: Final = 65536
+_MAX_MEMORY: Final = 1 << 44
+"""More than machines have: what is larger is a slip of the fingers."""
+_MAX_TIMEOUT_S: Final = 366 * 24 * 3600
+_SHOWN: Final = 60
+"""Characters of a value to show in a message."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -32,19 +46,58 @@ _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, 
 _SIZE: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,19})?) ?(?:([KMGTP])(?:i?B)?|B)?", re.IGNORECASE | re.ASCII)
 _NODE: Final = re.compile(r"\[(?P<ipv6>[^]]+)](?::(?P<port6>[0-9]{1,5}))?|(?P<host>[^][:]+):(?P<port>[0-9]{1,5})")
 
-PATH: Final = click.Path(readable=False, allow_dash=True)
+
+class PathName(click.Path):
+    """A path, of which only is judged whether any file can have it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "\0" in os.fspath(value):
+            self.fail("no file has a NUL in its name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH: Final = PathName(readable=False, allow_dash=True)
 """The type of what is a path, so that shells complete it. What is there is judged later, and by who opens it."""
 
 
 def snapshot_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | str | None:
-    """Read a snapshot's name: all ASCII digits are an id, anything else is a tag."""
-    if value is None or re.fullmatch("[0-9]+", value) is None:
-        return value
-    if len(value) > _MAX_DIGITS:
-        raise click.BadParameter(f"expected a snapshot's id or tag, got a number of {len(value)} digits")
-    if int(value) == 0:
+    """Read a snapshot's name: all digits are an id, anything else is a tag."""
+    if value is None:
+        return None
+    if re.fullmatch("[0-9]+", value):
+        return _snapshot_id(value)
+    if fault := fault_of_vdi_name(value):
+        raise click.BadParameter(f"{fault}, and so has a tag")
+    return value
+
+
+def _snapshot_id(digits: str) -> int:
+    significant = digits.lstrip("0")
+    if not significant:
         raise click.BadParameter("snapshot ids start at 1")
-    return int(value)
+    if len(significant) > len(str(_MAX_SNAPSHOT_ID)) or int(significant) > _MAX_SNAPSHOT_ID:
+        raise click.BadParameter(f"snapshot ids end at {_MAX_SNAPSHOT_ID}")
+    return int(significant)
+
+
+def new_vdi_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Read the name of a VDI that is to be made."""
+    if value is None:
+        return None
+    if not value:
+        raise click.BadParameter("a VDI needs a name")
+    if fault := fault_of_vdi_name(value):
+        raise click.BadParameter(fault)
+    return value
+
+
+def fault_of_vdi_name(name: str) -> str | None:
+    """Say why no VDI, and no snapshot by its tag, can be called ``name``; None if one can."""
+    try:
+        pack_name(name)
+    except ValueError:
+        return f"a VDI's name has at most {NAME_SIZE - 1} bytes, without NUL"
+    return None
 
 
 def byte_count(_ctx: click.Context, _param: click.Parameter, value: str | int | None) -> int | None:
@@ -53,11 +106,42 @@ def byte_count(_ctx: click.Context, _param: click.Parameter, value: str | int | 
         return None
     match = _SIZE.fullmatch(str(value).strip())
     if match is None:
-        raise click.BadParameter(f"expected a size such as 64M or 1.5G, got {value!r}")
+        raise click.BadParameter(f"expected a size such as 64M or 1.5G, got {_shorten(str(value))!r}")
     count = Fraction(match[1]) * _UNITS[(match[2] or "").upper()]
     if count.denominator != 1:
         raise click.BadParameter(f"expected a whole number of bytes, got {value!r}, which is {float(count):.2f}")
     return count.numerator
+
+
+def _bounded_size(value: int | None, least: int, most: int) -> int | None:
+    if value is not None and not least <= value <= most:
+        raise click.BadParameter(f"expected {text.size(least)} to {text.size(most)}, got {text.size(value)}")
+    return value
+
+
+def vdi_size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Read the size of a VDI in bytes."""
+    return _bounded_size(byte_count(ctx, param, value), 1, _MAX_VDI_SIZE)
+
+
+def _object_size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    size = _bounded_size(byte_count(ctx, param, value), 1 << MIN_BLOCK_SIZE_SHIFT, 1 << MAX_BLOCK_SIZE_SHIFT)
+    if size is not None and size.bit_count() != 1:
+        raise click.BadParameter(f"expected a power of two, got {size}")
+    return size
+
+
+class WholeNumber(click.IntRange):
+    """A number in ASCII digits, between bounds. Python's own reading takes digits of all scripts, and underscores."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not re.fullmatch("[-+]?[0-9]{1,30}", value):
+            self.fail(f"{_shorten(value)!r} is not a valid {self.name}.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _shorten(value: str) -> str:
+    return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
 
 
 class _Node(NamedTuple):
@@ -106,7 +190,7 @@ def cluster_options(function: _Function) -> _Function:
         "-p",
         "--port",
         metavar="PORT",
-        type=click.IntRange(1, _MAX_PORT),
+        type=WholeNumber(1, _MAX_PORT),
         default=DEFAULT_PORT,
         envvar="ASYNCBACKUP_PORT",
         show_envvar=True,
@@ -130,12 +214,23 @@ def _choose_port(node: _Node, port: int) -> int:
     return node.port
 
 
+class _Seconds(click.FloatRange):
+    """A number of seconds in ASCII."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not re.fullmatch(
+            r"[-+]?[0-9]{0,30}\.?[0-9]{0,30}(e[-+]?[0-9]{1,3})?", value, re.IGNORECASE
+        ):
+            self.fail(f"expected a number of seconds, got {_shorten(value)}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def connection_options(function: _Function) -> _Function:
     """Add --connections and --timeout."""
     connections = click.option(
         "--connections",
         metavar="COUNT",
-        type=click.IntRange(1),
+        type=WholeNumber(1, _MAX_CONNECTIONS),
         default=_CLIENT_DEFAULTS.connections,
         show_default=True,
         help="Make this many connections to the node.",
@@ -143,19 +238,12 @@ def connection_options(function: _Function) -> _Function:
     timeout = click.option(
         "--timeout",
         metavar="SECONDS",
-        type=click.FloatRange(0, min_open=True),
-        callback=_seconds,
+        type=_Seconds(0, _MAX_TIMEOUT_S, min_open=True),
         default=_CLIENT_DEFAULTS.request_timeout_s,
         show_default=True,
         help="Give up if the node does not answer a request within this many seconds.",
     )
     return connections(timeout(function))
-
-
-def _seconds(_ctx: click.Context, _param: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
-        raise click.BadParameter(f"expected a number of seconds, got {value}")
-    return value
 
 
 def base_options(function: _Function) -> _Function:
@@ -194,7 +282,7 @@ def window_options(function: _Function) -> _Function:
     in_flight = click.option(
         "--in-flight",
         metavar="COUNT",
-        type=click.IntRange(1),
+        type=WholeNumber(1, _MAX_IN_FLIGHT),
         default=_DEFAULTS.in_flight,
         show_default=True,
         help="Work on at most this many objects at a time.",
@@ -215,6 +303,8 @@ def _memory(ctx: click.Context, param: click.Parameter, value: str) -> int:
     assert memory is not None
     if memory < MIN_MEMORY:
         raise click.BadParameter(f"expected at least {text.size(MIN_MEMORY)}")
+    if memory > _MAX_MEMORY:
+        raise click.BadParameter(f"expected at most {text.size(_MAX_MEMORY)}")
     return memory
 
 
@@ -237,7 +327,7 @@ def file_options(function: _Function) -> _Function:
     object_size = click.option(
         "--object-size",
         metavar="SIZE",
-        callback=byte_count,
+        callback=_object_size,
         help="Take the VDI's objects to be this large, where no manifest says it.",
     )
     return manifests(input_format(object_size(function)))

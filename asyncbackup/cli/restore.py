@@ -11,15 +11,17 @@ from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
+    WholeNumber,
     base_options,
-    byte_count,
     check_base,
     check_manifests,
     cluster_options,
     connection_options,
     file_options,
     json_option,
+    new_vdi_name,
     quiet_option,
+    vdi_size,
     window_options,
 )
 from asyncbackup.cli.output import say, say_json
@@ -32,6 +34,7 @@ from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.restore import RestoreSummary, restore
 from asyncbackup.format import Dialect
+from asyncbackup.wire.constants import MAX_COPIES
 
 _COMPLETE: Final = "the VDI itself is complete"
 _DISCARDED: Final = "the VDI itself is removed"
@@ -47,7 +50,7 @@ _DISCARDED: Final = "the VDI itself is removed"
     ],
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1)
-@click.option("--to", metavar="VDI", help="Make a VDI of this name, which nothing has yet.")
+@click.option("--to", metavar="VDI", callback=new_vdi_name, help="Make a VDI of this name, which nothing has yet.")
 @click.option(
     "--discard", "left", metavar="VDI", help="Remove the VDI that an unfinished restore left. This takes no FILE."
 )
@@ -55,13 +58,13 @@ _DISCARDED: Final = "the VDI itself is removed"
 @click.option(
     "--size",
     metavar="SIZE",
-    callback=byte_count,
+    callback=vdi_size,
     help="Make it this large, such as 10G.  [default: as the manifest says]",
 )
 @click.option(
     "--copies",
     metavar="COUNT",
-    type=click.IntRange(1, 31),
+    type=WholeNumber(1, MAX_COPIES),
     help="Let the cluster keep this many copies of each object.  [default: as the manifest says]",
 )
 @cluster_options

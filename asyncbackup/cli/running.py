@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib.util
+import os
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 
@@ -16,6 +18,9 @@ from asyncbackup.cli.process import signals_handled
 from asyncbackup.errors import single_error
 
 _Result = TypeVar("_Result")
+
+_LOOP_DESCRIPTORS: Final = 11
+"""What uvloop's event loop takes; it aborts the process where there are none for the first of them."""
 
 
 class Interrupted(Exception):
@@ -36,10 +41,18 @@ def run_async(function: Callable[[], Awaitable[_Result]], *, only_reads: bool = 
     uvloop = importlib.util.find_spec("uvloop") is not None
     # What was imported stays: without this the garbage collector goes through all of it again and again.
     gc.freeze()
+    _spare_descriptors()
     with single_error():
         return anyio.run(
             function if only_reads else partial(_until_signal, function), backend_options={"use_uvloop": uvloop}
         )
+
+
+def _spare_descriptors() -> None:
+    """Raise OSError if an event loop could not be made for lack of descriptors, which may abort the process."""
+    with ExitStack() as stack:
+        for _ in range(_LOOP_DESCRIPTORS):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
 
 
 async def _until_signal(function: Callable[[], Awaitable[_Result]]) -> _Result:

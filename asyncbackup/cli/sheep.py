@@ -9,12 +9,19 @@ import click
 
 from asyncbackup.cli import guest
 from asyncbackup.cli.main import CONTEXT, Verb
+from asyncbackup.cli.options import PathName, WholeNumber
 from asyncbackup.cli.output import say
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.client import connect
 from asyncbackup.errors import TargetUnusable
 from asyncbackup.sheep import Fault, FolderStore, MemoryStore, Sheep
 from asyncbackup.wire.constants import DEFAULT_PORT
+
+
+def _folder(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and not value.name:
+        raise click.BadParameter("expected the name of a folder")
+    return value
 
 
 def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[Fault, ...]:
@@ -25,12 +32,17 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
 
 
 @click.command("sheep", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup sheep --demo -p 7000"])
-@click.option("--store", type=click.Path(path_type=Path), help="Keep the objects in this folder.  [default: in memory]")
+@click.option(
+    "--store",
+    type=PathName(path_type=Path),
+    callback=_folder,
+    help="Keep the objects in this folder.  [default: in memory]",
+)
 @click.option("--bind", default="127.0.0.1", show_default=True, help="Listen at this address.")
 @click.option(
     "-p",
     "--port",
-    type=click.IntRange(0, 65535),
+    type=WholeNumber(0, 65535),
     default=DEFAULT_PORT,
     show_default=True,
     metavar="PORT",

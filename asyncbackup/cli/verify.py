@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import click
@@ -13,6 +14,7 @@ from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
+    WholeNumber,
     check_manifests,
     cluster_options,
     connection_options,
@@ -42,12 +44,10 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     """Read ``5`` or ``5%``."""
     if value is None:
         return None
-    try:
-        percent = float(value.removesuffix("%"))
-    except ValueError:
-        percent = -1
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,10})?)%?", value)
+    percent = float(match[1]) if match else 0
     if not 0 < percent <= 100:
-        raise click.BadParameter(f"expected a percentage such as 5 or 5%, got {value!r}")
+        raise click.BadParameter(f"expected a percentage such as 5 or 5%, got {value[:60]!r}")
     return percent / 100
 
 
@@ -72,7 +72,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @click.option("--assume-base", is_flag=True, help="Compare with another VDI than was backed up, as if it were that.")
 @click.option("--sample", metavar="N%", callback=_share, help="Of what should be as in the base, audit so much, too.")
 @click.option("--require-manifest", is_flag=True, help="Fail if a FILE has no manifest, so that nothing proves it.")
-@click.option("--seed", type=click.IntRange(0), help="Choose the sample as an earlier run did that reported this.")
+@click.option("--seed", type=WholeNumber(0, (1 << 64) - 1), help="Choose the sample as the run did that reported it.")
 @cluster_options
 @file_options
 @connection_options

@@ -18,7 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from asyncbackup.errors import AsyncBackupError, ConnectionLost, ProtocolViolation, RequestTimeout, Unreachable
+from asyncbackup.errors import (
+    MORE_FILES,
+    TOO_MANY_FILES,
+    AsyncBackupError,
+    ConnectionLost,
+    ProtocolViolation,
+    RequestTimeout,
+    Unreachable,
+)
 from asyncbackup.wire.constants import Result
 from asyncbackup.wire.framing import MessageReader, Placement
 from asyncbackup.wire.messages import Request, ResponseHeader
@@ -96,8 +104,12 @@ class Connection(asyncio.BufferedProtocol):
         except TimeoutError as error:
             raise Unreachable(address, f"no connection within {timeout_s:g} s") from error
         except OSError as error:
-            raise Unreachable(address, error.strerror or str(error)) from error
-        except UnicodeError as error:  # What the resolver makes of labels that are empty, or too long.
+            reason = error.strerror or str(error)
+            if error.errno in TOO_MANY_FILES:
+                raise Unreachable(address, reason, MORE_FILES) from error
+            raise Unreachable(address, reason) from error
+        except ValueError as error:
+            # What the resolver makes of labels that are empty, or too long, and of a NUL.
             raise Unreachable(address, "no host has such a name") from error
         return connection
 

@@ -162,7 +162,7 @@ class NewVdi:
             return cls(cluster, name, vdi_id, -(-shape.size // shape.object_size), parent=parent, expected=expected)
         if reply.result is Result.VDI_EXIST and cluster.retries == repeated:
             raise VdiExists(name)
-        failure = RequestFailed(f"creating VDI {name!r}", reply.result, reply.result.meaning)
+        failure = policy.failure(f"creating VDI {name!r}", reply.result)
         if await cluster.has_vdi(name):
             raise PerhapsCreated(name, str(failure), "there is one of its name now") from failure
         raise failure

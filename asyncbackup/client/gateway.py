@@ -10,7 +10,7 @@ import anyio
 from asyncbackup.client import policy
 from asyncbackup.client.connection import Connection, Exchange
 from asyncbackup.client.policy import ClientOptions
-from asyncbackup.errors import ClusterNotReady, RequestFailed, Unreachable, single_error
+from asyncbackup.errors import ClusterNotReady, Unreachable, single_error
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import INTERNAL_VERSIONS, PUBLIC_VERSIONS, Result
 from asyncbackup.wire.messages import Request
@@ -131,5 +131,5 @@ class Gateway:
         """Do the same, but raise RequestFailed for ``what`` if the result is an error."""
         reply = await self.call(request)
         if reply.result is not Result.SUCCESS:
-            raise RequestFailed(what, reply.result, reply.result.meaning)
+            raise policy.failure(what, reply.result)
         return reply

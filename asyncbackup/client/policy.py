@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
+from asyncbackup.errors import ClusterFull, RequestFailed
 from asyncbackup.wire.constants import SECTOR_SIZE, TRIMMING_VERSIONS, Result
 
 
@@ -56,6 +57,12 @@ NOT_READY: Final = {
 _LAST_VERSION_OF_OLD_DELETION: Final = 0x06
 _FIRST_VERSION_OF_POLICIES: Final = 0x08
 _FIRST_VERSION_OF_SIZES: Final = 0x0A
+
+
+def failure(what: str, result: Result) -> RequestFailed:
+    """Make the error for ``what``, which was answered with ``result``."""
+    kind = ClusterFull if result is Result.NO_SPACE else RequestFailed
+    return kind(what, result, result.meaning)
 
 
 def retry_delay_s(options: ClientOptions, results: AbstractSet[Result], attempt: int) -> float | None:

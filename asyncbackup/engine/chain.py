@@ -194,11 +194,20 @@ async def open_chain(
     Raises what BackupReader raises, ChainBroken where they do not follow one another, and ManifestMissing where nothing
     says whether they do: without a manifest a backup is taken alone only, or if ``assume_base`` vouches for it.
     """
+    check_given(paths)
     options = options or ChainOptions()
     options.check(len(paths))
     async with AsyncExitStack() as stack:
         readers = [await stack.enter_async_context(options.reader(path, place)) for place, path in enumerate(paths)]
         yield Chain(readers, options, assume_base=assume_base)
+
+
+def check_given(paths: Sequence[str | os.PathLike[str]]) -> None:
+    """Raise ValueError if there is no backup, and TypeError if one stands where a sequence of them belongs."""
+    if isinstance(paths, str | os.PathLike):
+        raise TypeError(f"expected a sequence of backups, got one: {os.fspath(paths)!r}")
+    if not paths:
+        raise ValueError("expected at least one backup, got none")
 
 
 def check_link(older: BackupReader, newer: BackupReader) -> None:

@@ -15,7 +15,7 @@ import anyio
 import xxhash
 from anyio import to_thread
 
-from asyncbackup.engine.chain import ChainOptions, check_link
+from asyncbackup.engine.chain import ChainOptions, check_given, check_link
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.reader import BackupReader, Record
@@ -139,6 +139,7 @@ async def verify(
     Without a manifest only a file's structure can be proven; with ``require_manifest`` that it has none is a problem.
     Raises SourceMissing and SourceUnreadable alone; a damaged file is a problem in the report.
     """
+    check_given(backups)
     options = chain_options or ChainOptions()
     options.check(len(backups))
     counts = _Counts(await to_thread.run_sync(_measure, backups))

@@ -24,7 +24,7 @@ import anyio
 from asyncbackup.errors import HalfReplaced, TargetExists, TargetUnusable
 from asyncbackup.sinks.base import Bytes, Sink, told, unwritten
 from asyncbackup.sinks.lock import NameLock
-from asyncbackup.sinks.opening import fault_of_name, open_in_thread
+from asyncbackup.sinks.opening import fault_of_target, open_in_thread
 from asyncbackup.sinks.publication import Place, Publication, exists
 
 _IOV_MAX: Final = 1024
@@ -155,7 +155,7 @@ class AtomicFile(SerialFile):
 
     def _open(self) -> None:
         with told(str(self.path), TargetUnusable):
-            fault = fault_of_name(self._name) or ("names a folder" if self._name.endswith("/") else None)
+            fault = fault_of_target(self._name)
             if fault is not None:
                 raise TargetUnusable(self._name, fault)
             if self._follows_links:

@@ -65,6 +65,13 @@ def fault_of_name(path: str | os.PathLike[str]) -> str | None:
     return None
 
 
+def fault_of_target(path: str | os.PathLike[str]) -> str | None:
+    """Say what rules a name out for a file that is to be made, whatever is on disk; None if nothing does."""
+    name = os.fspath(path)
+    is_folder = name.endswith("/") or Path(name).name in {"", ".."}
+    return fault_of_name(name) or ("names a folder: name a file in it" if is_folder else None)
+
+
 def open_to_read(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
     """Open a regular file or a pipe, without waiting for who writes to it. Give its descriptor, and what it is.
 

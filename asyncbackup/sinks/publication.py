@@ -70,10 +70,10 @@ class Place:
         name = os.fsencode(self.final.name)
         whole = b"." + name + os.fsencode(ending)
         if len(whole) <= _NAME_MAX:
-            return self.final.with_name(os.fsdecode(whole))
+            return self.final.parent / os.fsdecode(whole)
         digest = f"~{xxhash.xxh3_64_hexdigest(name)}{ending}"
         start = whole[: _NAME_MAX - len(digest)].decode(errors="ignore")
-        return self.final.with_name(start + digest)
+        return self.final.parent / (start + digest)
 
 
 class Rename(NamedTuple):

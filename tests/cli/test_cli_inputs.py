@@ -1,0 +1,211 @@
+"""No input ends in a traceback: names, numbers and addresses that nobody would think of, and no descriptors left."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from asyncbackup import Cluster, compare, export, merge, restore, verify
+from asyncbackup.sheep import MemoryStore
+from tests.chains import Files, copy_files
+from tests.cli.command import Command, disk_store, left_in, serving, start
+
+DIGITS = "9" * 5000
+
+
+@pytest.fixture(scope="module")
+def store() -> MemoryStore:
+    return disk_store()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return copy_files(tmp_path)
+
+
+@pytest.fixture
+def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
+    return Command(capfdbinary)
+
+
+BACKUP = ["backup", "disk", "file", "-s", "a"]
+RESTORE = ["restore", "a", "--to", "new"]
+VERIFY = ["verify", "a", "--against", "disk", "--sample", "5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["backup", "disk", "file", "-s", DIGITS], "snapshot ids end at 4294967295"),
+        (["backup", "disk", "file", "-s", "4294967296"], "snapshot ids end at 4294967295"),
+        (["backup", "disk", "file", "-s", "000"], "snapshot ids start at 1"),
+        (["backup", "disk", "file", "-s", "t" * 256], "at most 255 bytes"),
+        (["backup", "disk", "file", "-s", "é" * 128], "at most 255 bytes"),
+        (["backup", "disk", "file", "-s", "a", "-F", "a\0b"], "at most 255 bytes, without NUL"),
+        ([*BACKUP, "-p", DIGITS], "is not a valid"),
+        ([*BACKUP, "-p", "7_000"], "is not a valid"),
+        ([*BACKUP, "-p", "\u0667\u0660"], "is not a valid"),
+        ([*BACKUP, "-p", "65536"], "is not in the range"),
+        ([*BACKUP, "--connections", "257"], "is not in the range"),
+        ([*BACKUP, "--in-flight", "65537"], "is not in the range"),
+        ([*BACKUP, "--memory", "9999999999T"], "expected at most 16.0 TiB"),
+        ([*BACKUP, "--memory", DIGITS], "expected a size"),
+        ([*BACKUP, "--timeout", "inf"], "expected a number of seconds"),
+        ([*BACKUP, "--timeout", "1e300"], "is not in the range"),
+        ([*BACKUP, "--timeout", "1e999"], "is not in the range"),
+        ([*BACKUP, "--timeout", DIGITS], "expected a number of seconds"),
+        ([*BACKUP, "--timeout", "\u0663"], "expected a number of seconds"),
+        ([*RESTORE, "--size", "9999999999T"], "expected 1 B to"),
+        ([*RESTORE, "--size", "0"], "expected 1 B to"),
+        ([*RESTORE, "--copies", "32"], "is not in the range"),
+        ([*RESTORE, "--object-size", "512K"], "expected 1.0 MiB to 2.0 GiB"),
+        ([*RESTORE, "--object-size", "4G"], "expected 1.0 MiB to 2.0 GiB"),
+        ([*RESTORE, "--object-size", "3M"], "expected a power of two"),
+        (["restore", "a", "--to", ""], "a VDI needs a name"),
+        (["restore", "a", "--to", "n" * 256], "at most 255 bytes"),
+        (["restore", "a", "--to", "a\0b"], "without NUL"),
+        (["export", "a", "--to", "image", "--size", "9999999999T"], "expected 1 B to"),
+        (["convert", "a", "--to", "c", "--format", "rbd-diff", "--size", "8388608T"], "expected 1 B to"),
+        ([*VERIFY, "--seed", DIGITS], "is not a valid"),
+        ([*VERIFY, "--seed", "18446744073709551616"], "is not in the range"),
+        (["verify", "a", "--against", "disk", "--sample", DIGITS], "expected a percentage"),
+        (["verify", "a", "--against", "disk", "--sample", "nan"], "expected a percentage"),
+        (["info", "a\0b"], "no file has a NUL in its name"),
+        (["sheep", "--store", ""], "expected the name of a folder"),
+        (["sheep", "-p", "65536"], "is not in the range"),
+    ],
+)
+def test_values_out_of_bounds_are_wrong_use(
+    command: Command, files: Files, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(files.folder)
+    before = left_in(files.folder)
+
+    outcome = command(*arguments)
+
+    assert outcome.code == 64
+    assert message in outcome.err
+    assert left_in(files.folder) == before
+
+
+@pytest.mark.parametrize("snapshot", ["\u0661", "1_0", "\u00b2", "-1"])
+def test_what_is_no_ascii_number_is_a_tag(command: Command, store: MemoryStore, tmp_path: Path, snapshot: str) -> None:
+    with serving(store) as served:
+        outcome = command("backup", "disk", tmp_path / "file", f"--snapshot={snapshot}", "-p", served.port)
+
+    assert outcome.code == 5
+    assert f"has no snapshot '{snapshot}'" in outcome.err
+
+
+@pytest.mark.parametrize("address", ["10.0.0..5", ".", "a..b", "x" * 10000, "é" * 100, "\udcff", "a\0b", "a b", "%"])
+def test_an_address_that_no_node_can_have(command: Command, address: str) -> None:
+    outcome = command("vdi", "list", "-a", address, "-p", "1")
+
+    assert outcome.code == 2
+    assert outcome.err.startswith("asyncbackup: cannot reach a sheep at ")
+    assert outcome.err.count("\n") == 1
+
+
+NAMES = ["", ".", "/", "..", "n" * 256, "/etc/passwd/x"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["backup", "disk", "{}", "-s", "a", "--force"],
+        ["backup", "disk", "-", "-s", "a", "--manifest", "{}"],
+        ["export", "a", "--to", "{}", "--force"],
+        ["merge", "a", "--to", "{}"],
+        ["convert", "a", "--to", "{}", "--format", "rbd-diff"],
+        ["info", "{}"],
+        ["verify", "{}"],
+        ["restore", "{}", "--to", "new"],
+        ["export", "{}", "--to", "image"],
+        ["export", "ab", "--to", "image", "--base-image", "{}"],
+        ["merge", "ab", "bc", "--to", "merged", "--base-image", "{}"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_no_file_can_have(
+    command: Command,
+    store: MemoryStore,
+    files: Files,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    verb: list[str],
+    name: str,
+) -> None:
+    monkeypatch.chdir(files.folder)
+    before = left_in(files.folder)
+
+    with serving(store) as served:
+        port = ["-p", served.port] if verb[0] in {"backup", "restore"} else []
+        outcome = command(*(argument.format(name) for argument in verb), *port)
+
+    assert outcome.code in {1, 2, 5, 64}
+    assert outcome.out == b"" or verb[0] == "verify"
+    assert left_in(files.folder) == before
+
+
+@pytest.mark.parametrize("limit", [6, 8, 10, 12, 14])
+@pytest.mark.parametrize("arguments", [["vdi", "list"], ["export", "{}/a", "{}/ab", "{}/bc", "--to", "{}/image"]])
+def test_too_few_descriptors_are_told_as_such(
+    store: MemoryStore, files: Files, arguments: list[str], limit: int
+) -> None:
+    def set_limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    with serving(store) as served:
+        port = ["-p", served.port] if "vdi" in arguments else []
+        process = start(
+            *(argument.format(files.folder) for argument in arguments),
+            *port,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=set_limit,
+        )
+        _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 2, err
+    assert b"Too many open files" in err
+    assert err.count(b"\n") == 1
+    assert not (files.folder / "image").exists()
+
+
+def test_a_cluster_without_space_is_full(command: Command, store: MemoryStore, files: Files) -> None:
+    for fault in ("new_vdi@1:error=NO_SPACE", "create_and_write_obj@2:error=NO_SPACE"):
+        with serving(store, fault) as served:
+            outcome = command("restore", files.a, "--to", "full", "-p", served.port)
+
+        assert outcome.code == 4, outcome.err
+        assert "no space left in the cluster" in outcome.err
+
+
+Call = Callable[[Cluster, Path], Awaitable[object]]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda _cluster, _path: verify([]),
+        lambda _cluster, path: export([], path),
+        lambda _cluster, path: merge([], path),
+        lambda cluster, _path: restore(cluster, [], "new"),
+        lambda cluster, _path: compare(cluster, [], "vm"),
+    ],
+)
+async def test_no_backups_are_no_success(cluster: Cluster, tmp_path: Path, call: Call) -> None:
+    with pytest.raises(ValueError, match="expected at least one backup, got none"):
+        await call(cluster, tmp_path / "made")
+
+    assert left_in(tmp_path) == []
+
+
+async def test_one_backup_is_no_sequence_of_them() -> None:
+    with pytest.raises(TypeError, match="expected a sequence of backups, got one"):
+        await verify("vm.monday")
