@@ -315,7 +315,7 @@ def file_options(function: _Function) -> _Function:
         "manifests",
         type=PATH,
         multiple=True,
-        help="The manifest of FILE; if given, then once for each FILE, in their order.  [default: FILE.manifest]",
+        help="Prove FILE with this manifest. Give it once for each FILE, in their order.  [default: FILE.manifest]",
     )
     input_format = click.option(
         "--input-format",

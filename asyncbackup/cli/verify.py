@@ -70,7 +70,12 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     help="Compare with this snapshot of the VDI, by its tag or id.  [default: the one backed up]",
 )
 @click.option("--assume-base", is_flag=True, help="Compare with another VDI than was backed up, as if it were that.")
-@click.option("--sample", metavar="N%", callback=_share, help="Of what should be as in the base, audit so much, too.")
+@click.option(
+    "--sample",
+    metavar="N%",
+    callback=_share,
+    help="Compare also so much, chosen at random, of what did not change since the base.",
+)
 @click.option("--require-manifest", is_flag=True, help="Fail if a FILE has no manifest, so that nothing proves it.")
 @click.option("--seed", type=WholeNumber(0, (1 << 64) - 1), help="Choose the sample as the run did that reported it.")
 @cluster_options
