@@ -53,8 +53,10 @@ class NameLock:
                 return False
         except FileNotFoundError:
             return False
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()} {os.uname().nodename}\n".encode())
+        # Who holds it is said where there is room to say it; on a full disk, what follows tells of that.
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()} {os.uname().nodename}\n".encode())
         return True
 
     def release(self) -> None:

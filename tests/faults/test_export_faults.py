@@ -266,9 +266,10 @@ def test_a_killed_process_leaves_no_file_of_that_name(files: Files, target: Path
 
     assert not target.exists()
     assert not target.with_name("made.manifest").exists()
-    assert all(name.endswith(".partial") for name in left_in(target.parent))
+    assert all(name.endswith((".partial", ".lock")) for name in left_in(target.parent))
     again = [sys.executable, "-m", "asyncbackup", verb, *map(str, files.all), "--to", str(target)]
     subprocess.run(again, check=True, stdout=subprocess.DEVNULL)
+    assert not [name for name in left_in(target.parent) if name.startswith(".")]
 
 
 @COMMANDS

@@ -104,6 +104,21 @@ def test_a_lock_file_that_goes_for_good_meanwhile_is_made_again(
     lock.release()
 
 
+def test_a_lock_needs_no_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    lock = NameLock(tmp_path / "lock", "file")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", fail)
+        lock.acquire()
+
+    with pytest.raises(TargetBusy, match="another process"):
+        NameLock(tmp_path / "lock", "file").acquire()
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_no_file_is_no_lock(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lock")
 
