@@ -73,7 +73,7 @@ class ManifestWriter:
 
     async def add_known(self, record: RecordDigests) -> None:
         """Take a record whose digests are known already."""
-        self._keep(self._encoder.record(record))
+        self._keep(self._encoder.record(record._replace(base=None) if self._is_full else record))
         await self._write_if_enough()
 
     async def finish(self, data_length: int) -> None:
