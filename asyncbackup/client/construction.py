@@ -82,11 +82,16 @@ class Shape:
             )
         if self.size < 1:
             raise Incompatible(f"expected a VDI of at least 1 byte, got {self.size} bytes")
-        if -(-self.size // self.object_size) > MAX_DENSE_OBJECTS:
+        if self.object_count > MAX_DENSE_OBJECTS:
             raise Incompatible(
                 f"a VDI of {self.size} bytes would need more than {MAX_DENSE_OBJECTS} objects of {self.object_size} "
                 "bytes; only a hyper volume takes more, and those cannot be restored to"
             )
+
+    @property
+    def object_count(self) -> int:
+        """Data objects that the size spans, the last one perhaps in part."""
+        return -(-self.size // self.object_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ class NewVdi:
         cluster: Cluster,
         name: str,
         vdi_id: int,
-        object_count: int,
+        shape: Shape | None = None,
         *,
         parent: Parent | None = None,
         expected: Owners | None = None,
@@ -117,8 +122,10 @@ class NewVdi:
         """Whether the VDI has its tag."""
         self._inode: Inode | None = None
         self._cluster = cluster
+        self._shape = shape
         self._parent = parent
         inherited = parent.owners if parent else np.zeros(0, np.uint32)
+        object_count = shape.object_count if shape else MAX_DENSE_OBJECTS
         self._owners = np.zeros(max(object_count, len(inherited)), np.uint32)
         """What the table says."""
         self._owners[: len(inherited)] = inherited
@@ -159,7 +166,7 @@ class NewVdi:
         except ClusterError as error:
             raise PerhapsCreated(name, str(error), "nothing says whether its creation was carried out") from error
         if vdi_id:
-            return cls(cluster, name, vdi_id, -(-shape.size // shape.object_size), parent=parent, expected=expected)
+            return cls(cluster, name, vdi_id, shape, parent=parent, expected=expected)
         if reply.result is Result.VDI_EXIST and cluster.retries == repeated:
             raise VdiExists(name)
         failure = policy.failure(f"creating VDI {name!r}", reply.result)
@@ -170,7 +177,7 @@ class NewVdi:
     @classmethod
     def of(cls, cluster: Cluster, inode: Inode) -> NewVdi:
         """Take what another process left unfinished, to ``remove`` it."""
-        left = cls(cluster, inode.name, inode.vdi_id, MAX_DENSE_OBJECTS)
+        left = cls(cluster, inode.name, inode.vdi_id)
         left._inode = inode
         return left
 
@@ -196,8 +203,14 @@ class NewVdi:
             )
 
     async def mark(self) -> None:
-        """Tag the VDI as unfinished."""
+        """Tag the VDI as unfinished. Raises Incompatible if it is not made as it was asked for."""
         self._inode = await self._cluster.read_inode(self.vdi_id)
+        asked, made = self._shape, self._inode
+        if asked and (asked.size, asked.object_size) != (made.vdi_size, made.object_size):
+            raise Incompatible(
+                f"expected VDI {self.name!r} to be made with {asked.size} bytes in objects of {asked.object_size}, "
+                f"got {made.vdi_size} bytes in objects of {made.object_size}"
+            )
         await self._tag(UNFINISHED_TAG)
         self.is_marked = True
 

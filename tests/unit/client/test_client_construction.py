@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,17 @@ async def make_unfinished(cluster: Cluster, objects: int = 2) -> NewVdi:
     for idx in range(objects):
         await new.create_object(idx, noise(idx, OBJECT), 0)
     return new
+
+
+@pytest.mark.parametrize("made", [{"block_size_shift": SHIFT + 1}, {"vdi_size": 2 * SHAPE.size}])
+async def test_a_vdi_that_is_made_otherwise_than_asked_for_is_refused(made: dict[str, Any]) -> None:
+    async with served(MemoryStore()) as (_, cluster):
+        new = await NewVdi.create(cluster, "new", SHAPE)
+        header = replace(await cluster.read_inode(new.vdi_id), **made)
+        await cluster.write_object(inode_oid(new.vdi_id), header.pack(), copies=header.nr_copies)
+
+        with pytest.raises(Incompatible, match=f"expected VDI 'new' to be made with {SHAPE.size} bytes"):
+            await new.mark()
 
 
 def data_objects(store: MemoryStore) -> list[int]:
