@@ -34,6 +34,7 @@ from asyncbackup.errors import (
     HalfRolled,
     Incompatible,
     OtherImage,
+    OutsideVdi,
     SourceMissing,
     SourceUnreadable,
     TargetBusy,
@@ -41,9 +42,10 @@ from asyncbackup.errors import (
     TargetWriteFailed,
     WrongBase,
 )
+from asyncbackup.format import RecordHeader
 from asyncbackup.format.image import OldMarker
 from asyncbackup.sinks.image import marker_path, read_state, state_path
-from asyncbackup.wire.oid import inode_oid
+from asyncbackup.wire.oid import data_oid, inode_oid
 from tests.chains import SIZE, Files, copy_files, say_what_it_is
 from tests.collecting import CollectingSink
 from tests.disks import OBJECT, noise
@@ -194,6 +196,53 @@ async def test_a_size_that_objects_lie_beyond_is_refused(files: Files, tmp_path:
         await export(files.all, tmp_path / "image", chain_options=ChainOptions(None, OBJECT, OBJECT), assume_base=True)
 
     assert "image" not in names(tmp_path)
+
+
+def of_one_record(path: Path, idx: int, offset: int, data: bytes) -> Path:
+    """Write a backup without a manifest, as dog does."""
+    path.write_bytes(Dialect.DOG.opening + RecordHeader(idx, offset, len(data)).encode() + data + Dialect.DOG.ending)
+    return path
+
+
+async def test_an_object_just_behind_the_end_is_refused(tmp_path: Path) -> None:
+    file = of_one_record(tmp_path / "file", 2, 0, noise(1, 512))
+    just = ChainOptions(Dialect.DOG, OBJECT, 2 * OBJECT)
+    enough = ChainOptions(Dialect.DOG, OBJECT, 2 * OBJECT + 512)
+
+    with pytest.raises(OutsideVdi) as told:
+        await export([file], tmp_path / "image", chain_options=just)
+    await export([file], tmp_path / "large", chain_options=enough)
+
+    assert (told.value.idx, told.value.size) == (2, 2 * OBJECT)
+    assert "image" not in names(tmp_path)
+    assert (tmp_path / "large").read_bytes() == bytes(2 * OBJECT) + noise(1, 512)
+
+
+@pytest.mark.parametrize("size", [2 * OBJECT, 2 * OBJECT - 512, OBJECT])
+async def test_an_object_behind_the_end_that_comes_from_a_pipe_is_refused(tmp_path: Path, size: int) -> None:
+    content = of_one_record(tmp_path / "file", 2, 0, noise(1, 512)).read_bytes()
+    options = ChainOptions(Dialect.DOG, OBJECT, size)
+
+    with standard_input(content), pytest.raises(OutsideVdi):
+        await export(["-"], tmp_path / "image", chain_options=options)
+    with standard_input(content), pytest.raises(OutsideVdi):
+        await export(["-"], sink := CollectingSink(), chain_options=options)
+
+    assert "image" not in names(tmp_path)
+    assert not sink.committed
+
+
+@pytest.mark.parametrize("offset", [0, 1024, 1536, 2048], ids=["across", "to", "behind", "far behind"])
+async def test_what_the_last_object_has_behind_the_end_is_cut_off(tmp_path: Path, offset: int) -> None:
+    size = OBJECT + 1536
+    file = of_one_record(tmp_path / "file", 1, offset, data := noise(1, 2048))
+    options = ChainOptions(Dialect.DOG, OBJECT, size)
+
+    await export([file], tmp_path / "image", chain_options=options)
+    await export([file], sink := CollectingSink(), chain_options=options)
+
+    wanted = (bytes(OBJECT + offset) + data)[:size].ljust(size, b"\0")
+    assert (tmp_path / "image").read_bytes() == sink.data == wanted
 
 
 @pytest.mark.parametrize(
@@ -612,6 +661,32 @@ async def test_a_roll_that_the_version_before_began_is_not_finished_on_what_noth
 
     assert image.read_bytes() == before
     assert marker_path(image).read_bytes() == marker
+
+
+async def test_a_roll_of_old_is_finished_where_the_last_object_ends_behind_the_image(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    # The object goes on where the VDI ends, and so does its record; what was applied ends with the image.
+    await cluster.create_vdi("disk", size := 2 * OBJECT - 1024, block_size_shift=20)
+    await cluster.create_snapshot("disk", "a")
+    working = (await cluster.find_vdi("disk")).vdi_id
+    await (await Volume.open(cluster, "disk")).write(OBJECT, noise(1, 512))
+    await cluster.write_object(data_oid(working, 1), noise(2, 2048), OBJECT - 2048, copies=1)
+    await cluster.create_snapshot("disk", "b")
+    await backup(cluster, "disk", tmp_path / "ab", snapshot="b", base="a")
+    await backup(cluster, "disk", tmp_path / "b", snapshot="b")
+    await export([tmp_path / "b"], image := tmp_path / "standby")
+    wanted = image.read_bytes()
+    state_path(image).unlink()
+    marker_path(image).write_bytes(
+        OldMarker((xxhash.xxh3_128_hexdigest(manifest_path(tmp_path / "ab").read_bytes()),)).encode()
+    )
+
+    await export([tmp_path / "ab"], image, base=image)
+
+    assert image.read_bytes() == wanted
+    assert len(wanted) == size
+    assert not marker_path(image).exists()
 
 
 async def test_a_roll_that_the_version_before_began_is_not_finished_on_an_image_of_another_size(files: Files) -> None:
