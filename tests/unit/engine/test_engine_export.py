@@ -218,6 +218,18 @@ async def test_an_object_just_behind_the_end_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "large").read_bytes() == bytes(2 * OBJECT) + noise(1, 512)
 
 
+async def test_an_object_just_behind_the_end_is_refused_before_an_image_is_changed(tmp_path: Path) -> None:
+    file = of_one_record(tmp_path / "file", 2, 0, noise(1, 512))
+    (image := tmp_path / "standby").write_bytes(bytes(2 * OBJECT))
+    options = ChainOptions(Dialect.DOG, OBJECT, 2 * OBJECT)
+
+    with pytest.raises(OutsideVdi):
+        await export([file], image, base=image, assume_base=True, chain_options=options)
+
+    assert names(tmp_path) == {"file", "standby"}
+    assert image.read_bytes() == bytes(2 * OBJECT)
+
+
 @pytest.mark.parametrize("size", [2 * OBJECT, 2 * OBJECT - 512, OBJECT])
 async def test_an_object_behind_the_end_that_comes_from_a_pipe_is_refused(tmp_path: Path, size: int) -> None:
     content = of_one_record(tmp_path / "file", 2, 0, noise(1, 512)).read_bytes()

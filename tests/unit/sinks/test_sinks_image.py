@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,22 @@ async def test_a_write_within_the_same_tick_of_the_clock_is_noticed(tmp_path: Pa
         file.write(b"NEW")
 
     assert not is_current(tmp_path / "image")
+
+
+async def test_the_time_of_an_image_is_the_present_one_to_the_nanosecond(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present = 1_764_032_000_123_456_789
+    monkeypatch.setattr(time, "time_ns", lambda: present)
+
+    await make(tmp_path / "image")
+    assert (tmp_path / "image").stat().st_mtime_ns == present
+    present += 1
+    async with StandingImage(tmp_path / "image") as image:
+        await image.finish(IDENTITY)
+
+    assert (tmp_path / "image").stat().st_mtime_ns == present
+    assert is_current(tmp_path / "image")
 
 
 async def test_an_image_that_was_copied_with_its_time_is_what_it_was(tmp_path: Path) -> None:
