@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
-from asyncbackup.engine.base import Candidate, Wanted, judge_compared
+from asyncbackup.engine.base import Candidate, Wanted, all_assumed, judge_compared
 from asyncbackup.engine.chain import Chain, ChainOptions, Group, open_chain
 from asyncbackup.engine.compact import trim
 from asyncbackup.engine.compose import Composer, SnapshotBase, ZeroBase, staying
@@ -104,7 +104,9 @@ async def compare(
             inode = await _find(cluster, chain, vdi, snapshot, assume_base=assume_base)
             found = Comparison(vdi, None if not inode.is_snapshot else inode.tag or str(inode.snap_id))
             candidate = Candidate(_name(inode), inode.vdi_size, await cluster.identify(inode))
-            found.assumed = judge_compared(_wanted(chain), candidate, assume_base=assume_base)
+            found.assumed = all_assumed(
+                chain.assumed, judge_compared(_wanted(chain), candidate, assume_base=assume_base)
+            )
             here = await _open_snapshot(cluster, chain, inode)
             base = None if sample is None else await _open_base(cluster, chain)
             layout = await _lay_out(chain)

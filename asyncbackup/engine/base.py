@@ -46,6 +46,11 @@ def describe_image(name: str, size: int, modified_ns: int, state: ImageState | N
     return Candidate(name, size, state.identity, assumed=state.assumed)
 
 
+def all_assumed(*assumed: str | None) -> str | None:
+    """Say in one text what was assumed; None if nothing was."""
+    return "; ".join(filter(None, assumed)) or None
+
+
 def judge_base(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -> str | None:
     """Decide whether ``candidate`` is the base that is ``wanted``.
 

@@ -131,6 +131,14 @@ class Chain:
         return None if subject is None else subject.is_full
 
     @property
+    def assumed(self) -> str | None:
+        """What was taken for granted of how the files follow one another, in words; None: manifests prove it."""
+        bare = [reader.name for reader in self.readers if reader.subject is None]
+        if len(self.readers) == 1 or not bare:
+            return None
+        return f"the backups follow one another, although nothing proves that of {', '.join(bare)}"
+
+    @property
     def object_size(self) -> int:
         """Bytes of an object. Raises FactMissing if neither a manifest nor the caller says it."""
         if self.known_object_size is None:

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase, staying
@@ -142,12 +143,13 @@ class _Export:
     @asynccontextmanager
     async def _open_base(self) -> AsyncIterator[Judged]:
         if self.base is None:
+            self.assumed = self.chain.assumed
             yield Judged(ZeroBase(), None)
             return
         async with open_base(self.chain, self.base, assume_base=self.assume_base) as judged:
             if judged.image is not None:
                 judge_size(self.chain, judged.image)
-            self.assumed = judged.assumed
+            self.assumed = all_assumed(self.chain.assumed, judged.assumed)
             yield judged
 
     async def _to_image(self, path: str | os.PathLike[str], *, replace: bool) -> None:

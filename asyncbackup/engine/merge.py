@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from anyio import to_thread
 
+from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Base, Composer, ZeroBase
@@ -101,7 +102,7 @@ async def merge(
                 files=len(backups),
                 dialect=options.dialect,
                 has_manifest=writer is not None,
-                assumed=under.assumed if under else None,
+                assumed=all_assumed(chain.assumed, under.assumed if under else None),
                 records=output.records,
                 bytes_written=output.bytes_written,
                 elapsed_s=time.monotonic() - started,

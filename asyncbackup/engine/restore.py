@@ -18,6 +18,7 @@ import numpy as np
 from asyncbackup.client import Cluster, connect
 from asyncbackup.client.cluster import Snapshot, can_be_named
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape, is_unfinished
+from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase
 from asyncbackup.engine.info import survey
@@ -114,7 +115,7 @@ async def restore(
                 copies=new.inode.nr_copies,
                 copy_policy=new.inode.copy_policy,
                 base=clone_of.name if clone_of else None,
-                assumed=assumed,
+                assumed=all_assumed(chain.assumed, assumed),
                 files=len(backups),
                 checked=all(reader.subject is not None for reader in chain.readers),
                 objects_done=meter.counts.objects_done,

@@ -315,6 +315,23 @@ def test_an_image_on_an_assumed_base_says_so_for_good(asyncbackup: Command, file
     assert state.assumed
 
 
+def test_an_image_of_a_chain_that_nothing_proves_says_so_for_good(asyncbackup: Command, files: Files) -> None:
+    manifest_path(files.ab).unlink()
+    standby = files.folder / "standby"
+    making = ("export", *files.all, "--to", standby, "--object-size", "1M")
+
+    refused = asyncbackup(*making)
+    made = asyncbackup(*making, "--assume-base")
+
+    assert refused.code == 1
+    assert "--assume-base" in refused.err
+    assert made.code == 0
+    assert b"assumed, and not proved: the backups follow one another, although nothing proves that of" in made.out
+    state = read_state(standby)
+    assert state is not None
+    assert (state.identity, state.assumed) == (files.identities["c"], True)
+
+
 @onto
 @either_way
 def test_a_damaged_state_is_named(asyncbackup: Command, files: Files, verb: object, vouched: list[str]) -> None:
