@@ -2,78 +2,295 @@
 
 from __future__ import annotations
 
+import os
 import re
-import stat
+import shlex
+import shutil
 import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any, Final
 
 import anyio
+import click
 import pytest
 
 from asyncbackup import backup, connect, export
 from asyncbackup.cli import guest
+from asyncbackup.cli.exits import ExitCode
+from asyncbackup.cli.main import program
+from asyncbackup.client import Cluster, Volume
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.clusters import MISSING, RealCluster
 
 # The commands bring their own event loops: to run them on both of the test's shows nothing more.
-pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+one_loop = pytest.mark.asyncio(loop_factories=["uvloop"])
 
-README = Path(__file__).parents[2] / "README.md"
+README: Final = (Path(__file__).parents[2] / "README.md").read_text()
 
+SERIES: Final = (
+    "### Take a snapshot, and back it up",
+    "### Verify, and restore",
+    "## More on verifying",
+    "## Images",
+    "## Merge and convert",
+    "## Bases",
+)
+"""Sections whose commands are run one after the other, in one folder."""
 
-def cycle() -> str:
-    """Cut the commands of the whole cycle out of the README."""
-    found = re.search(r"## The whole cycle.*?```sh\n(.*?)```", README.read_text(), re.DOTALL)
-    assert found is not None
-    return found[1]
+ASYNCBACKUP: Final = f'exec {shlex.quote(sys.executable)} -m asyncbackup "$@"'
 
+TAKE_SNAPSHOT: Final = """
+import sys
+from anyio import run
+from asyncbackup import connect
 
-async def run_cycle(folder: Path, port: int) -> None:
-    """Run the cycle in ``folder``, against the cluster at ``port`` in place of the default."""
-    command = folder / "bin" / "asyncbackup"
-    command.parent.mkdir()
-    command.write_text(
-        f"""#!/bin/sh
-case "$*" in
-backup* | restore* | *--against*) exec {sys.executable} -m asyncbackup "$@" -p {port} ;;
-*) exec {sys.executable} -m asyncbackup "$@" ;;
-esac
+async def main(arguments):
+    vdi, snapshot, flag, tag, name = arguments
+    assert (vdi, snapshot, flag) == ("vdi", "snapshot", "-s")
+    async with connect("localhost", {port}) as cluster:
+        await cluster.create_snapshot(name, tag)
+
+run(main, sys.argv[1:])
 """
+"""What ``dog vdi snapshot`` does, for where there is none."""
+
+
+def commands(heading: str, kind: str = "sh") -> str:
+    """Cut the commands out of the section under ``heading``."""
+    (section,) = re.findall(
+        rf"^{re.escape(heading)}\n(.*?)(?=^#+ |\Z)", without_code_headings(), re.DOTALL | re.MULTILINE
     )
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
-    script = f"set -eu; PATH={command.parent}:$PATH; {cycle()}"
-    done = await anyio.run_process(["sh", "-c", script], cwd=folder, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    found = re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL)
+    assert found, heading
+    return "".join(found).replace("\0", "#")
 
 
-async def test_the_cycle_restores_and_exports_what_was_backed_up(tmp_path: Path) -> None:
-    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
+def without_code_headings() -> str:
+    """Give the README with the comments in its code marked: they begin like headings."""
+    return re.sub(r"```.*?```", lambda code: code[0].replace("#", "\0"), README, flags=re.DOTALL)
+
+
+class Shell:
+    """Runs commands in a folder, as a user does whose default node is at ``port`` of this machine."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self._port = folder, port
+        self._bin = folder.parent / "bin"
+        self._bin.mkdir()
+        self.folder.mkdir()
+        self.add("asyncbackup", ASYNCBACKUP)
+        dog = shutil.which("dog")
+        if dog is not None:
+            self.add("dog", f'group=$1 verb=$2; shift 2\nexec {dog} "$group" "$verb" -p {port} "$@"')
+        else:
+            (self._bin / "take_snapshot.py").write_text(TAKE_SNAPSHOT.format(port=port))
+            self.add("dog", f'exec {shlex.quote(sys.executable)} {self._bin / "take_snapshot.py"} "$@"')
+
+    def add(self, name: str, script: str) -> None:
+        """Let there be a program ``name``."""
+        (self._bin / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self._bin / name).chmod(0o755)
+
+    async def run(self, script: str, *, shell: str = "sh", **variables: str) -> tuple[int, str]:
+        """Give the exit code of ``script``, and all that it printed."""
+        environment = os.environ | {
+            "PATH": f"{self._bin}:{os.environ['PATH']}",
+            "ASYNCBACKUP_PORT": str(self._port),
+        }
+        done = await anyio.run_process(
+            [shell, "-c", script], cwd=self.folder, check=False, env=environment | variables, stderr=-2
+        )
+        return done.returncode, done.stdout.decode()
+
+    async def run_all(self, heading: str) -> None:
+        """Run the commands of a section; none fails."""
+        code, said = await self.run(f"set -eu\n{commands(heading)}")
+        assert code == 0, said
+
+
+@asynccontextmanager
+async def embedded(_folder: Path) -> AsyncIterator[int]:
+    """Serve a cluster from memory; give its port."""
+    async with Sheep(MemoryStore()) as sheep:
+        yield sheep.port
+
+
+@asynccontextmanager
+async def real(folder: Path) -> AsyncIterator[int]:
+    """Serve a cluster of Sheepdog; give its port."""
+    with RealCluster(folder / "cluster") as cluster:
+        yield cluster.port
+
+
+Serve = Callable[[Path], AbstractAsyncContextManager[int]]
+
+needs_sheep = [pytest.mark.real, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
+needs_dog = pytest.mark.skipif(shutil.which("dog") is None, reason="no dog on PATH")
+everywhere = pytest.mark.parametrize("serve", [embedded, pytest.param(real, marks=needs_sheep)])
+everywhere_with_dog = pytest.mark.parametrize(
+    "serve", [pytest.param(embedded, marks=needs_dog), pytest.param(real, marks=needs_sheep)]
+)
+
+
+@one_loop
+@everywhere
+async def test_the_series_restores_and_exports_what_was_backed_up(tmp_path: Path, serve: Serve) -> None:
+    async with serve(tmp_path) as port, connect("127.0.0.1", port) as cluster:
         await guest.live(cluster, guest.DAYS, say=lambda _: None)
-        await run_cycle(tmp_path, sheep.port)
-        await check_cycle(tmp_path, sheep.port)
+        shell = Shell(tmp_path / "user", port)
+        for heading in SERIES:
+            await shell.run_all(heading)
+
+        wanted = await image_of(cluster, "vm", tmp_path, snapshot="today")
+        assert (shell.folder / "vm.img").read_bytes() == wanted
+        assert await image_of(cluster, "vm-restored", tmp_path, live=True) == wanted
+        tuesday = await image_of(cluster, "vm", tmp_path, snapshot="tuesday")
+        assert await image_of(cluster, "vm-tuesday", tmp_path, live=True) == tuesday
+        assert (shell.folder / "vm.midweek.rbd").read_bytes().startswith(b"rbd diff v1\n")
 
 
-@pytest.mark.real
-@pytest.mark.skipif(bool(MISSING), reason=MISSING)
-async def test_the_cycle_works_on_a_real_cluster(tmp_path: Path) -> None:
-    with RealCluster(tmp_path / "cluster") as real:
-        async with connect("127.0.0.1", real.port) as cluster:
-            await guest.live(cluster, guest.DAYS, say=lambda _: None)
-        await run_cycle(tmp_path, real.port)
-        await check_cycle(tmp_path, real.port)
-        wanted = real.dog("vdi", "read", "-s", "wednesday", "vm")
-        assert real.dog("vdi", "read", "vm-restored") == wanted
-        assert (tmp_path / "vm.img").read_bytes() == wanted
+@one_loop
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd on PATH")
+async def test_the_pipes_restore_what_was_compressed(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as port, connect("127.0.0.1", port) as cluster:
+        await guest.live(cluster, guest.DAYS, say=lambda _: None)
+        await Shell(tmp_path / "user", port).run_all("## Pipes")
+
+        wanted = await image_of(cluster, "vm", tmp_path, snapshot="wednesday")
+        assert await image_of(cluster, "vm-piped", tmp_path, live=True) == wanted
 
 
+@one_loop
+@everywhere_with_dog
+async def test_the_nightly_script_makes_chains_and_keeps_one_snapshot(tmp_path: Path, serve: Serve) -> None:
+    async with serve(tmp_path) as port, connect("127.0.0.1", port) as cluster:
+        await cluster.create_vdi("vm", 64 << 20)
+        night = Nightly(Shell(tmp_path / "user", port))
+        for day in ("20261126-023000", "20261127-023000"):
+            await (await Volume.open(cluster, "vm")).write(8 << 20, day.encode().ljust(1 << 20))
+            assert await night.run(day) == 0
+            assert "good, all data is as its manifest says: 1 record" in night.report
+        assert night.chains() == {"20261126-023000": ["20261126-023000", "20261127-023000"]}
+        assert await night.snapshots() == ["20261127-023000"]
+
+        # On Sunday a new chain begins, as it does where the last snapshot is gone.
+        assert await night.run("20261129-023000", weekday=7) == 0
+        await night.shell.run("dog vdi delete -s 20261129-023000 vm")
+        assert await night.run("20261130-023000") == 0
+        assert list(night.chains()) == ["20261126-023000", "20261129-023000", "20261130-023000"]
+        assert await night.snapshots() == ["20261130-023000"]
+
+        code, said = await night.shell.run("asyncbackup restore backup/20261126-023000/* --to vm-restored")
+        assert code == 0, said
+        restored = await image_of(cluster, "vm-restored", tmp_path, live=True)
+        assert restored == await image_of(cluster, "vm", tmp_path, live=True)
+
+
+@one_loop
+@needs_dog
+async def test_the_nightly_script_reports_failures_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as port, connect("127.0.0.1", port) as cluster:
+        await cluster.create_vdi("vm", 64 << 20)
+        night = Nightly(Shell(tmp_path / "user", port))
+        assert await night.run("20261126-023000") == 0
+
+        night.shell.add("asyncbackup", 'echo "vm: no space left" >&2; exit 4')
+        assert await night.run("20261127-023000") == ExitCode.FULL
+        assert night.subject == "backup of vm: FAILED, exit code 4"
+        assert "no space left" in night.report
+
+        night.shell.add("asyncbackup", ASYNCBACKUP)
+        assert await night.snapshots() == ["20261126-023000"]
+        assert await night.run("20261128-023000") == 0
+        assert night.subject == "backup of vm: done"
+        assert night.chains() == {"20261126-023000": ["20261126-023000", "20261128-023000"]}
+        assert await night.run("20261129-023000", vdi="other") == ExitCode.SYSTEM_FAILURE
+        assert night.subject == "backup of other: FAILED, no snapshot was taken"
+
+
+class Nightly:
+    """The README's script of every night, with a clock and a mail of the test's."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+        self._mail = shell.folder / "mail"
+        shell.add("date", 'case $1 in +%u) echo "$WEEKDAY" ;; *) echo "$NOW" ;; esac')
+        shell.add("mail", f'{{ echo "$2"; cat; }} >{self._mail}')
+        shell.add("nightly", commands("## Every night"))
+
+    async def run(self, now: str, *, weekday: int = 1, vdi: str = "vm") -> int:
+        code, _ = await self.shell.run(f"nightly {vdi} backup", NOW=now, WEEKDAY=str(weekday))
+        return code
+
+    @property
+    def subject(self) -> str:
+        return self._mail.read_text().splitlines()[0]
+
+    @property
+    def report(self) -> str:
+        return self._mail.read_text()
+
+    def chains(self) -> dict[str, list[str]]:
+        return {
+            chain.name: sorted(file.name for file in chain.iterdir() if file.suffix != ".manifest")
+            for chain in sorted((self.shell.folder / "backup").iterdir())
+        }
+
+    async def snapshots(self) -> list[str]:
+        _, listed = await self.shell.run("asyncbackup vdi list vm")
+        return re.findall(r"[0-9]{8}-[0-9]{6}", listed)
+
+
+@one_loop
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on PATH")
+async def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    async def complete(*words: str) -> str:
+        typed = f"COMP_WORDS=({shlex.join(words)}) COMP_CWORD={len(words) - 1}"
+        script = f'{switch_on}\n{typed}\n_asyncbackup_completion asyncbackup\necho "${{COMPREPLY[@]}}"'
+        return (await shell.run(script, shell="bash"))[1].strip()
+
+    switch_on = commands("## Completion in the shell")
+    shell = Shell(tmp_path / "user", 1)
+
+    assert await complete("asyncbackup", "ver") == "verify"
+    assert await complete("asyncbackup", "verify", "--req") == "--require-manifest"
+
+
+def test_every_option_that_is_named_exists() -> None:
+    others = {"--detach-sign"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) - others
+
+    assert "--force" in named
+    assert named <= options(program)
+
+
+def options(command: click.Command) -> set[str]:
+    """Give the options of a command and of those in it."""
+    found = {name for parameter in command.params for name in parameter.opts}
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        inner = [command.get_command(context, name) for name in command.list_commands(context)]
+        found |= {name for each in inner if each is not None for name in options(each)}
+    return found
+
+
+def test_every_exit_code_is_told() -> None:
+    table = README[README.index("| exit code |") :].split("\n\n")[0]
+    told = {int(code) for row in table.splitlines()[2:] for code in re.findall("[0-9]+", row.split("|")[1])}
+
+    assert told == {*ExitCode, 129, 130, 131, 143}
+
+
+@one_loop
 async def test_the_python_runs_when_it_is_pasted_into_a_file(tmp_path: Path) -> None:
-    (found,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
         await guest.live(cluster, guest.DAYS[:2], say=lambda _: None)
         pasted = tmp_path / "pasted.py"
         pasted.write_text(
             replace_each(
-                found,
+                commands("## From Python", "python"),
                 {
                     '"10.0.0.5"': f'"{sheep.host}", {sheep.port}',
                     '"vm1"': f'"{guest.VDI}"',
@@ -96,11 +313,9 @@ def replace_each(text: str, pairs: dict[str, str]) -> str:
     return text
 
 
-async def check_cycle(folder: Path, port: int) -> None:
-    """Compare the image and the restored VDI with a full backup of the last snapshot."""
-    async with connect("127.0.0.1", port) as cluster:
-        await backup(cluster, "vm", folder / "wanted", snapshot="wednesday")
-        await backup(cluster, "vm-restored", folder / "restored", live=True)
-    await export([folder / "wanted"], folder / "wanted.img")
-    assert (folder / "vm.img").read_bytes() == (folder / "wanted.img").read_bytes()
-    assert (folder / "restored").read_bytes() == (folder / "wanted").read_bytes()
+async def image_of(cluster: Cluster, vdi: str, folder: Path, **what: Any) -> bytes:
+    """Give all bytes of a VDI, by a full backup of it."""
+    image = folder / "image"
+    await backup(cluster, vdi, folder / "whole", replace=True, **what)
+    await export([folder / "whole"], image, replace=True)
+    return image.read_bytes()
