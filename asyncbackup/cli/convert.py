@@ -32,6 +32,12 @@ from asyncbackup.format import Dialect
 _RBD_DIFF: Final = "rbd-diff"
 
 
+def _ceph_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise click.BadParameter("a snapshot needs a name")
+    return value
+
+
 @click.command(
     "convert",
     cls=Verb,
@@ -55,11 +61,13 @@ _RBD_DIFF: Final = "rbd-diff"
 @click.option(
     "--snapshot-name",
     metavar="NAME",
+    callback=_ceph_name,
     help="Let `rbd import-diff` make a snapshot of this name.  [default: the snapshot's tag or id]",
 )
 @click.option(
     "--base-name",
     metavar="NAME",
+    callback=_ceph_name,
     help="Let `rbd import-diff` expect a snapshot of this name.  [default: the base's tag or id]",
 )
 @click.option("--no-manifest", is_flag=True, help="Do not write a manifest beside the new file.")
@@ -68,7 +76,7 @@ _RBD_DIFF: Final = "rbd-diff"
     "--size",
     metavar="SIZE",
     callback=vdi_size,
-    help="Take the VDI to be this large.  [default: as the manifest says]",
+    help="Take the VDI to be this large, for rbd-diff.  [default: as the manifest says]",
 )
 @file_options
 @window_options
@@ -98,8 +106,8 @@ def command(
     FILE `-` is standard input.
     """
     to_stdout, to_rbd = target == "-", to_format == _RBD_DIFF
-    if not to_rbd and (snapshot_name or base_name):
-        raise click.UsageError("--snapshot-name and --base-name are for --format rbd-diff")
+    if not to_rbd and (snapshot_name, base_name, size) != (None, None, None):
+        raise click.UsageError("--snapshot-name, --base-name and --size are for --format rbd-diff")
     check_output(to_stdout=to_stdout, seeks=not to_rbd and Dialect(to_format).needs_seek)
     options = BackupOptions(dialect=Dialect.DOG if to_rbd else Dialect(to_format), in_flight=in_flight, memory=memory)
     chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]))

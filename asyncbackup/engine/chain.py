@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from asyncbackup.engine.reader import BackupReader, Record
-from asyncbackup.errors import ChainBroken, Fact, FactMissing, ManifestMissing
+from asyncbackup.errors import ChainBroken, Fact, FactMissing, ManifestMissing, OutsideVdi
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
@@ -153,6 +153,12 @@ class Chain:
         if self.readers[-1].subject is None:
             raise FactMissing(Fact.VDI_SIZE)
         return self.readers[-1].subject.size
+
+    def position(self, idx: int) -> int:
+        """Give where object ``idx`` begins in the VDI, in bytes. Raises OutsideVdi if that is behind its end."""
+        if idx * self.object_size >= self.size:
+            raise OutsideVdi(idx, self.size)
+        return idx * self.object_size
 
     def spans(self, first: int = 0) -> int | None:
         """Count the objects that the VDI had at all times from the ``first`` file on; None where no manifest says it.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from anyio import to_thread
 
-from asyncbackup.engine.chain import ChainOptions, open_chain
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import ZEROS, trim
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.info import survey
@@ -78,11 +78,12 @@ async def convert_to_rbd_diff(
     options: BackupOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> RbdDiffSummary:
-    """Write ``backup`` as what ``rbd import-diff`` reads. What lies beyond the VDI's size is left out.
+    """Write ``backup`` as what ``rbd import-diff`` reads. What its last object has beyond the VDI's size is left out.
 
     ``target`` is the path of a file, which must not exist unless ``replace`` is true, or an entered sink. The
     snapshots are called as ``snapshot_name`` and ``base_name`` say, or by the tags or else the ids that the manifest
-    has. Raises FactMissing where neither says the VDI's size, and the errors of reading and writing.
+    has. Raises FactMissing where neither says the VDI's size, OutsideVdi for an object behind it, and the errors of
+    reading and writing.
     """
     if isinstance(target, str | os.PathLike):
         async with open_target(target, replace=replace, manifest=False, inputs=[backup]) as (sink, _):
@@ -101,11 +102,13 @@ async def convert_to_rbd_diff(
             if chain.is_full and base_name is not None:
                 raise BaseUnwanted(chain.readers[0].name)
             of = chain.subject
-            snapshot = snapshot_name or _name(of.identity if of else None)
-            base = base_name or _name(of.base_identity if of else None)
-            output = _Stream(target, chain.object_size, chain.size, Meter(ReplayCounts(), on_progress))
+            snapshot = _name(of.identity if of else None) if snapshot_name is None else snapshot_name
+            base = _name(of.base_identity if of else None) if base_name is None else base_name
+            output = _Stream(target, chain, Meter(ReplayCounts(), on_progress))
             if chain.readers[0].size is not None:
-                output.meter.counts.objects_planned = (await survey(chain, on_progress)).objects
+                found = await survey(chain, on_progress)
+                chain.position(found.last_idx)
+                output.meter.counts.objects_planned = found.objects
             await output.write([rbd_diff.opening(chain.size, snapshot, base)])
             await Replay(chain, Composer(None), options or BackupOptions(), nothing, output.deliver).run()
             await output.write([rbd_diff.ENDING])
@@ -122,11 +125,10 @@ async def convert_to_rbd_diff(
 
 @dataclass(slots=True)
 class _Stream:
-    """The stream that is being written, of an image of ``size`` bytes."""
+    """The stream that is being written, of the image of ``chain``."""
 
     sink: Sink
-    object_size: int
-    size: int
+    chain: Chain
     meter: Meter
     ranges: int = 0
 
@@ -135,8 +137,8 @@ class _Stream:
         zero = await to_thread.run_sync(_find_zeros, contents)
         pieces: list[bytes | memoryview] = []
         for content, is_zero in zip(contents, zero, strict=True):
-            start = content.portion.group.idx * self.object_size + content.portion.offset
-            data = content.data[: max(0, self.size - start)]
+            start = self.chain.position(content.portion.group.idx) + content.portion.offset
+            data = content.data[: max(0, self.chain.size - start)]
             if data:
                 pieces += [rbd_diff.zeros(start, len(data))] if is_zero else [rbd_diff.data(start, len(data)), data]
                 self.ranges += 1

@@ -24,7 +24,7 @@ from asyncbackup.engine.proof import refuse_own_inputs
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_covered
 from asyncbackup.engine.window import Slot, Window
-from asyncbackup.errors import OutsideVdi, single_error
+from asyncbackup.errors import single_error
 from asyncbackup.format.identity import Identity
 from asyncbackup.sinks import NewImage, Sink
 from asyncbackup.sinks.atomic import OnLeftover
@@ -132,13 +132,11 @@ class _Export:
 
     async def _judge_records(self) -> None:
         """Read all headers, if they can be read twice: what is damaged is not begun."""
-        size, object_size = self.chain.size, self.chain.object_size
         if any(reader.size is None for reader in self.chain.readers):
             return
         found = await survey(self.chain, self.meter.on_progress)
         self.objects = self.meter.counts.objects_planned = found.objects
-        if found.last_idx * object_size >= size:
-            raise OutsideVdi(found.last_idx, size)
+        self.chain.position(found.last_idx)
 
     @asynccontextmanager
     async def _open_base(self) -> AsyncIterator[Judged]:
@@ -168,7 +166,7 @@ class _Export:
                 await self._copy_snapshot(judged.base, image)
 
             async def write(content: Content) -> None:
-                written = await write_covered(image, content, object_size, size)
+                written = await write_covered(image, content, self.chain)
                 self.meter.counts.bytes_written += written
 
             await Replay(self.chain, Composer(judged.base), self.options, write, self.meter.count).run()
@@ -205,7 +203,7 @@ class _Export:
     async def _to_sink(self, sink: Sink) -> None:
         """Write the image from its beginning to its end."""
         async with self._open_base() as judged:
-            stream = _Stream(sink, judged.base, self.chain.object_size, self.chain.size, self.meter.counts)
+            stream = _Stream(sink, judged.base, self.chain, self.meter.counts)
 
             async def deliver(contents: list[Content]) -> None:
                 for content in contents:
@@ -220,24 +218,20 @@ class _Export:
 
 @dataclass(slots=True)
 class _Stream:
-    """Writes an image of ``size`` bytes to ``sink`` in order: what comes, and before and between it ``base``."""
+    """Writes the image of ``chain`` to ``sink`` in order: what comes, and before and between it ``base``."""
 
     sink: Sink
     base: Base
-    object_size: int
-    size: int
+    chain: Chain
     counts: ReplayCounts
     position: int = 0
 
     async def write(self, content: Content) -> None:
-        idx = content.portion.group.idx
-        if idx * self.object_size >= self.size:
-            raise OutsideVdi(idx, self.size)
-        start = idx * self.object_size + content.portion.offset
+        start = self.chain.position(content.portion.group.idx) + content.portion.offset
         # The last object may have more than the VDI.
-        if start < self.size:
+        if start < self.chain.size:
             await self.fill(start)
-            await self._append([content.data[: self.size - start]])
+            await self._append([content.data[: self.chain.size - start]])
 
     async def fill(self, end: int) -> None:
         """Write what the base has up to ``end``."""
@@ -247,15 +241,16 @@ class _Stream:
 
     async def _base_data(self, end: int) -> AsyncGenerator[list[memoryview], None]:
         """Give what the base has from the position on, which moves on meanwhile."""
-        buffer = memoryview(bytearray(0 if isinstance(self.base, ZeroBase) else min(MAX_LENGTH, self.object_size)))
+        object_size = self.chain.object_size
+        buffer = memoryview(bytearray(0 if isinstance(self.base, ZeroBase) else min(MAX_LENGTH, object_size)))
         while self.position < end:
-            idx, within = divmod(self.position, self.object_size)
+            idx, within = divmod(self.position, object_size)
             if isinstance(self.base, ZeroBase):
                 rest = end - self.position
                 whole = min(rest // MAX_LENGTH, _BATCH)
                 yield [ZEROS] * whole or [ZEROS[:rest]]
             else:
-                piece = buffer[: min(end - self.position, self.object_size - within)]
+                piece = buffer[: min(end - self.position, object_size - within)]
                 await self.base.read(idx, within, piece)
                 yield [piece]
 

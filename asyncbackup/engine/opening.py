@@ -88,7 +88,9 @@ def judge_size(chain: Chain, image: FileSource) -> None:
 
 async def open_snapshot_base(chain: Chain, name: BaseSnapshot, *, assume_base: bool) -> tuple[SnapshotBase, str | None]:
     """Find the base in a cluster; give what was assumed of it as well."""
-    vdi = name.vdi or (chain.subject.vdi if chain.subject else None)
+    vdi = name.vdi
+    if vdi is None and chain.subject is not None:
+        vdi = chain.subject.vdi
     if vdi is None:
         raise FactMissing(Fact.VDI_NAME)
     inode = await name.cluster.find_vdi(vdi, name.snapshot)

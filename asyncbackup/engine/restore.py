@@ -31,7 +31,6 @@ from asyncbackup.errors import (
     CopiesUnkeepable,
     Incompatible,
     LeftUnfinished,
-    OutsideVdi,
     PerhapsCreated,
     UnfinishedExists,
     VdiExists,
@@ -101,7 +100,7 @@ async def restore(
         async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
             clone_of, assumed = await _find_base(cluster, chain, base, base_vdi, assume_base=assume_base)
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
-            expected = await _judge(chain, shape, on_progress)
+            expected = await _judge(chain, on_progress)
             await _check_name_is_free(cluster, to)
             await _check_copies(cluster, shape)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
@@ -165,7 +164,7 @@ async def _check_copies(cluster: Cluster, shape: Shape) -> None:
         raise CopiesUnkeepable(shape.copies, nodes)
 
 
-async def _judge(chain: Chain, shape: Shape, on_progress: OnProgress | None) -> Owners | None:
+async def _judge(chain: Chain, on_progress: OnProgress | None) -> Owners | None:
     """Read all headers, if they can be read twice: what is damaged is not begun. Raises Incompatible, BackupDamaged.
 
     Gives the indices of the objects, u32 each, if they are known.
@@ -174,13 +173,8 @@ async def _judge(chain: Chain, shape: Shape, on_progress: OnProgress | None) -> 
         return None
     indices = array("I")
     found = await survey(chain, on_progress, indices.append)
-    _check_fits(found.last_idx, shape)
+    chain.position(found.last_idx)
     return np.array(indices, np.uint32)
-
-
-def _check_fits(idx: int, shape: Shape) -> None:
-    if idx * shape.object_size >= shape.size:
-        raise OutsideVdi(idx, shape.size)
 
 
 @dataclass
@@ -229,7 +223,7 @@ class _Job:
     async def _write_objects(self, new: NewVdi) -> None:
         async def write(content: Content) -> None:
             portion, idx = content.portion, content.portion.group.idx
-            _check_fits(idx, self.shape)
+            self.chain.position(idx)
             async with _finished_soon():
                 if portion.is_first:
                     await new.create_object(idx, content.data, portion.offset)

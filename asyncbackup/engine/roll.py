@@ -21,7 +21,6 @@ from asyncbackup.errors import (
     HalfRolled,
     Incompatible,
     OtherImage,
-    OutsideVdi,
     single_error,
 )
 from asyncbackup.format.identity import Identity
@@ -37,15 +36,13 @@ class _Image(Protocol):
     async def write_at(self, offset: int, data: memoryview) -> None: ...
 
 
-async def write_covered(image: _Image, content: Content, object_size: int, size: int) -> int:
-    """Write what backups have of ``content``, and nothing of what only the base has, up to byte ``size``.
+async def write_covered(image: _Image, content: Content, chain: Chain) -> int:
+    """Write what backups have of ``content``, and nothing of what only the base has, up to the end of the VDI.
 
     Gives the count of bytes. Raises OutsideVdi for an object that lies behind that.
     """
     group, offset = content.portion.group, content.portion.offset
-    origin, written = group.idx * object_size, 0
-    if origin >= size:
-        raise OutsideVdi(group.idx, size)
+    origin, size, written = chain.position(group.idx), chain.size, 0
     for start, end in group.covered(offset, offset + content.portion.length):
         data = content.data[start - offset : min(end, size - origin) - offset] if origin + start < size else b""
         if data:
@@ -186,15 +183,15 @@ class _Roll:
         self.meter.counts.begin_again()
 
     async def write(self, assumed: str | None) -> None:
-        size, object_size, spans = self.chain.size, self.chain.object_size, self.chain.spans()
+        spans, object_size = self.chain.spans(), self.chain.object_size
 
         async def write(content: Content) -> None:
-            written = await write_covered(self.image, content, object_size, size)
+            written = await write_covered(self.image, content, self.chain)
             self.meter.counts.bytes_written += written
 
         if spans is not None and spans * object_size < self.source.size:
             await self.image.resize(spans * object_size)
-        await self.image.resize(size)
+        await self.image.resize(self.chain.size)
         composer = Composer(self._base(), base_is_whole=False)
         await Replay(self.chain, composer, self.options, write, self.meter.count).run()
         await self.image.finish(self.identity, assumed=assumed is not None)

@@ -24,9 +24,15 @@ ENDING: Final = b"e"
 
 def opening(size: int, snapshot: str | None, base: str | None) -> bytes:
     """Begin the difference from ``base`` to ``snapshot``, at which the image has ``size`` bytes."""
-    names = [(b"f", base), (b"t", snapshot)]
-    named = b"".join(_NAME.pack(tag, len(name.encode())) + name.encode() for tag, name in names if name is not None)
-    return _BANNER + named + _SIZE.pack(b"s", size)
+    return _BANNER + _named(b"f", base) + _named(b"t", snapshot) + _SIZE.pack(b"s", size)
+
+
+def _named(tag: bytes, name: str | None) -> bytes:
+    if name is None:
+        return b""
+    # Bytes of a tag that are no UTF-8 are lone surrogates here.
+    encoded = name.encode(errors="surrogateescape")
+    return _NAME.pack(tag, len(encoded)) + encoded
 
 
 def data(offset: int, length: int) -> bytes:

@@ -17,11 +17,12 @@ from asyncbackup import (
 )
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.reader import BackupReader
-from asyncbackup.errors import BaseUnwanted, DigestMismatch, FactMissing, TargetExists
+from asyncbackup.errors import BaseUnwanted, DigestMismatch, FactMissing, OutsideVdi, TargetExists
 from tests import rbd_diffs
 from tests.chains import SIZE, Files, copy_files, make_snapshots
 from tests.collecting import CollectingSink
 from tests.disks import OBJECT, noise
+from tests.streams import standard_input
 
 DOG = BackupOptions(dialect=Dialect.DOG)
 
@@ -116,6 +117,28 @@ async def test_of_a_record_beyond_the_end_there_is_no_range(cluster: Cluster, tm
     diff = rbd_diffs.parse(bytes(sink.data))
     assert (diff.ranges, diff.size) == ([], OBJECT + 1536)
     assert (summary.ranges, summary.bytes_written) == (0, len(sink.data))
+
+
+@pytest.mark.parametrize("size", [7 * OBJECT, OBJECT])
+async def test_an_object_behind_the_end_is_refused(files: Files, tmp_path: Path, size: int) -> None:
+    files.without_manifests()
+    options = ChainOptions(Dialect.COLLIE, OBJECT, size)
+
+    with pytest.raises(OutsideVdi) as told:
+        await convert_to_rbd_diff(files.bc, tmp_path / "diff", chain_options=options)
+    with standard_input(files.bc.read_bytes()), pytest.raises(OutsideVdi):
+        await convert_to_rbd_diff("-", sink := CollectingSink(), chain_options=options)
+
+    assert (told.value.idx, told.value.size) == (7, size)
+    assert "diff" not in names(tmp_path)
+    assert not sink.committed
+
+
+async def test_nothing_is_written_before_all_objects_are_known_to_lie_inside(files: Files) -> None:
+    with pytest.raises(OutsideVdi):
+        await convert_to_rbd_diff(files.a, sink := CollectingSink(), chain_options=ChainOptions(size=OBJECT))
+
+    assert not sink.data
 
 
 async def test_a_summary_becomes_plain_values(files: Files) -> None:

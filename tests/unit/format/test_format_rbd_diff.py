@@ -17,6 +17,10 @@ def test_names_are_counted_in_bytes() -> None:
     assert b"t\x03\x00\x00\x00\xc3\xa9t" in rbd_diff.opening(0, "ét", None)
 
 
+def test_a_tag_that_is_no_text_keeps_its_bytes() -> None:
+    assert b"t\x02\x00\x00\x00\xffa" in rbd_diff.opening(0, b"\xffa".decode(errors="surrogateescape"), None)
+
+
 def test_an_image_without_snapshots_has_its_size_alone() -> None:
     assert rbd_diff.opening(1, None, None) == b"rbd diff v1\ns\x01" + bytes(7)
 
