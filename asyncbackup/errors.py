@@ -62,9 +62,9 @@
         ├── HalfRolled           an image that backups were not applied to completely
         └── OtherImage           an image that is not the one that backups were being applied to
 
-An error is named by its meaning and carries the facts as fields; the message says what was expected and what
-came. What to type next, and exit codes, are the business of ``asyncbackup.cli``: no message here names an option
-of the command line.
+An error is named by its meaning and carries the facts as fields; the message says what was expected and what came.
+Names from outside stand in it as they are, between quotes: who prints it escapes them, once. What to type next, and
+exit codes, are the business of ``asyncbackup.cli``: no message here names an option of the command line.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class LeftUnfinished(ClusterError):
     """The restore of ``vdi`` failed because of ``cause``, and so did removing what it had made: ``reason``."""
 
     def __init__(self, vdi: str, left: str, cause: str, reason: str) -> None:
-        super().__init__(f"{cause}; VDI {vdi!r}, {left}, because {reason}")
+        super().__init__(f"{cause}; VDI '{vdi}', {left}, because {reason}")
         self.vdi = vdi
         self.cause = cause
         self.reason = reason
@@ -195,7 +195,7 @@ class VdiNotFound(NotFound):
         nothing = (
             "the cluster holds no VDI" if complete else "of those there are, a few were looked at, and none is sound"
         )
-        super().__init__(f"no VDI named {vdi!r}; {_list('VDIs are', existing, nothing, complete=complete)}")
+        super().__init__(f"no VDI named '{vdi}'; {_list('VDIs are', existing, nothing, complete=complete)}")
         self.vdi = vdi
         self.existing = tuple(existing)
 
@@ -206,11 +206,10 @@ class SnapshotNotFound(NotFound):
     ``existing`` describes snapshots there are, newest first: all of them only if ``complete``.
     """
 
-    def __init__(self, vdi: str, snapshot: str, existing: Sequence[str], *, complete: bool = True) -> None:
+    def __init__(self, vdi: str, snapshot: int | str, existing: Sequence[str], *, complete: bool = True) -> None:
         nothing = "it has no snapshot" if complete else "of those there are, a few were looked at, and none is sound"
-        super().__init__(
-            f"VDI {vdi!r} has no snapshot {snapshot}; {_list('snapshots are', existing, nothing, complete=complete)}"
-        )
+        listed = _list("snapshots are", existing, nothing, complete=complete)
+        super().__init__(f"VDI '{vdi}' has no snapshot {name_snapshot(snapshot)}; {listed}")
         self.vdi = vdi
         self.snapshot = snapshot
         self.existing = tuple(existing)
@@ -238,7 +237,7 @@ class VdiExists(AsyncBackupError):
     """The cluster has a VDI named ``vdi`` already."""
 
     def __init__(self, vdi: str) -> None:
-        super().__init__(f"a VDI named {vdi!r} exists already; restore under another name, or delete it first")
+        super().__init__(f"a VDI named '{vdi}' exists already; restore under another name, or delete it first")
         self.vdi = vdi
 
 
@@ -247,7 +246,7 @@ class UnfinishedExists(VdiExists):
 
     def __init__(self, vdi: str) -> None:
         AsyncBackupError.__init__(
-            self, f"a VDI named {vdi!r} exists already: an unfinished restore left it, or is still making it"
+            self, f"a VDI named '{vdi}' exists already: an unfinished restore left it, or is still making it"
         )
         self.vdi = vdi
 
@@ -256,7 +255,7 @@ class NotDiscarded(AsyncBackupError):
     """``vdi`` was left as it is, because of ``reason``."""
 
     def __init__(self, vdi: str, reason: str) -> None:
-        super().__init__(f"VDI {vdi!r} was left as it is: {reason}")
+        super().__init__(f"VDI '{vdi}' was left as it is: {reason}")
         self.vdi = vdi
         self.reason = reason
 
@@ -618,14 +617,20 @@ def single_error() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        error = _first_leaf(group)
+        error = first_error(group)
         raise error from error.__cause__
 
 
-def _first_leaf(error: BaseException) -> BaseException:
+def first_error(error: BaseException) -> BaseException:
+    """Give the error of a group that came first, or ``error`` itself."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def name_snapshot(snapshot: int | str) -> str:
+    """Write an id, or a tag between quotes, into a message."""
+    return str(snapshot) if isinstance(snapshot, int) else f"'{snapshot}'"
 
 
 def _list(intro: str, names: Sequence[str], nothing: str, *, complete: bool, limit: int = 12) -> str:

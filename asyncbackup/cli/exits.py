@@ -10,6 +10,7 @@ from asyncbackup.errors import (
     ClusterError,
     ClusterFull,
     HalfRolled,
+    LeftUnfinished,
     ManifestUnplaced,
     NotFound,
     OwnInput,
@@ -54,4 +55,6 @@ def exit_code(error: AsyncBackupError) -> ExitCode:
     """Give the exit code for an error: the first kind in the list that it is of."""
     if isinstance(error, HalfRolled) and error.cause is not None:
         return exit_code(error.cause)
+    if isinstance(error, LeftUnfinished) and isinstance(error.__cause__, ClusterFull):
+        return ExitCode.FULL
     return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), ExitCode.FAILURE)

@@ -106,10 +106,10 @@ def byte_count(_ctx: click.Context, _param: click.Parameter, value: str | int | 
         return None
     match = _SIZE.fullmatch(str(value).strip())
     if match is None:
-        raise click.BadParameter(f"expected a size such as 64M or 1.5G, got {_shorten(str(value))!r}")
+        raise click.BadParameter(f"expected a size such as 64M or 1.5G, got '{_shorten(str(value))}'")
     count = Fraction(match[1]) * _UNITS[(match[2] or "").upper()]
     if count.denominator != 1:
-        raise click.BadParameter(f"expected a whole number of bytes, got {value!r}, which is {float(count):.2f}")
+        raise click.BadParameter(f"expected a whole number of bytes, got '{value}', which is {float(count):.2f}")
     return count.numerator
 
 
@@ -136,7 +136,7 @@ class WholeNumber(click.IntRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and not re.fullmatch("[-+]?[0-9]{1,30}", value):
-            self.fail(f"{_shorten(value)!r} is not a valid {self.name}.", param, ctx)
+            self.fail(f"'{_shorten(value)}' is not a valid {self.name}.", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -163,7 +163,7 @@ class _NodeType(click.ParamType[_Node]):
         # A bare IPv6 address has two colons at least; what has one, or a bracket, and is no match, is mistyped.
         is_mistyped = match is None and (value.count(":") == 1 or not {"[", "]"}.isdisjoint(value))
         if not host or is_mistyped:
-            self.fail(f"expected HOST, HOST:PORT or [IPV6]:PORT, got {value!r}", param, ctx)
+            self.fail(f"expected HOST, HOST:PORT or [IPV6]:PORT, got '{value}'", param, ctx)
         if port is not None and not 1 <= int(port) <= _MAX_PORT:
             self.fail(f"expected a port from 1 to {_MAX_PORT}, got {port}", param, ctx)
         return _Node(host, None if port is None else int(port))

@@ -47,7 +47,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,10})?)%?", value)
     percent = float(match[1]) if match else 0
     if not 0 < percent <= 100:
-        raise click.BadParameter(f"expected a percentage such as 5 or 5%, got {value[:60]!r}")
+        raise click.BadParameter(f"expected a percentage such as 5 or 5%, got '{value[:60]}'")
     return percent / 100
 
 

@@ -24,6 +24,7 @@ from asyncbackup.errors import (
     SnapshotNotFound,
     TooManyVdis,
     VdiNotFound,
+    name_snapshot,
 )
 from asyncbackup.format.identity import Identity, time_text
 from asyncbackup.wire import btree, messages, oid
@@ -133,14 +134,14 @@ class Cluster(Gateway):
         if reply.result in (Result.NO_VDI, Result.NO_TAG):
             raise await self._not_found(name, snapshot)
         if reply.result is not Result.SUCCESS:
-            raise RequestFailed(f"looking up VDI {name!r}", reply.result, reply.result.meaning)
+            raise policy.failure(f"looking up VDI '{name}'", reply.result)
         inode = await self.read_inode(self.vdi_id_of(reply))
         # Deleted since it was looked up, it has no name any more.
         if not inode.name or (snapshot is not None and not inode.is_snapshot):
             raise await self._not_found(name, snapshot)
         if inode.name != name or snapshot not in (None, inode.snap_id, inode.tag):
-            expected = f"VDI {name!r}" + ("" if snapshot is None else f" snapshot {snapshot!r}")
-            got = f"VDI {inode.name!r} snapshot {inode.snap_id} tagged {inode.tag!r}"
+            expected = f"VDI '{name}'" + ("" if snapshot is None else f" snapshot {name_snapshot(snapshot)}")
+            got = f"VDI '{inode.name}' snapshot {inode.snap_id} tagged '{inode.tag}'"
             raise InodeCorrupt(inode.vdi_id, f"looked up as {expected}, its inode says that it is {got}")
         return inode
 
@@ -155,7 +156,7 @@ class Cluster(Gateway):
         """Tell whether there is a working VDI ``name``."""
         reply = await self.call(messages.vdi_info(name))
         if reply.result not in (Result.SUCCESS, Result.NO_VDI):
-            raise RequestFailed(f"looking up VDI {name!r}", reply.result, reply.result.meaning)
+            raise policy.failure(f"looking up VDI '{name}'", reply.result)
         return reply.result is Result.SUCCESS
 
     async def count_nodes(self) -> int | None:
@@ -181,7 +182,7 @@ class Cluster(Gateway):
                 existing = [
                     f"{inode.snap_id} ({inode.tag})" if inode.tag else str(inode.snap_id) for inode in snapshots
                 ]
-                return SnapshotNotFound(name, f"{snapshot!r}", existing, complete=is_small or len(likely) < _MAX_HINTS)
+                return SnapshotNotFound(name, snapshot, existing, complete=is_small or len(likely) < _MAX_HINTS)
         likely = (ids.ascending() if is_small else ids.ends_of_runs()[:_MAX_HINTS]).tolist()
         found = (await self._read_headers(likely)).sound
         working = sorted((inode for inode in found if not inode.is_snapshot), key=lambda inode: -inode.create_time)
@@ -289,7 +290,7 @@ class Cluster(Gateway):
         if reply.result is not Result.SUCCESS:
             if deleted:  # Servers before 1.0 do not know this request: they blank the name of what was deleted.
                 return memoryview(bytes(request.capacity))
-            raise RequestFailed("listing the VDIs", reply.result, reply.result.meaning)
+            raise policy.failure("listing the VDIs", reply.result)
         if len(reply.payload) != request.capacity:
             expected = f"{request.capacity} bytes of bitmap"
             raise ProtocolViolation(self.address, expected, f"{len(reply.payload)} bytes")
@@ -349,7 +350,7 @@ class Cluster(Gateway):
         request = messages.new_vdi(
             name, size, copies=copies, block_size_shift=block_size_shift, store_policy=store_policy
         )
-        reply = await self.expect_success(request, f"creating VDI {name!r}")
+        reply = await self.expect_success(request, f"creating VDI '{name}'")
         return self.vdi_id_of(reply)
 
     async def create_snapshot(self, name: str, tag: str) -> Inode:
@@ -368,7 +369,7 @@ class Cluster(Gateway):
             store_policy=working.store_policy,
             block_size_shift=working.block_size_shift if policy.takes_object_sizes(self.internal_version) else 0,
         )
-        await self.expect_success(request, f"taking snapshot {tag!r} of VDI {name!r}")
+        await self.expect_success(request, f"taking snapshot '{tag}' of VDI '{name}'")
         return await self.read_inode(working.vdi_id)
 
 

@@ -34,7 +34,6 @@ from asyncbackup.errors import (
     ErasureCodingUnknown,
     Incompatible,
     PerhapsCreated,
-    RequestFailed,
     SnapshotChanged,
     VdiExists,
     VdiNotFound,
@@ -169,7 +168,7 @@ class NewVdi:
             return cls(cluster, name, vdi_id, shape, parent=parent, expected=expected)
         if reply.result is Result.VDI_EXIST and cluster.retries == repeated:
             raise VdiExists(name)
-        failure = policy.failure(f"creating VDI {name!r}", reply.result)
+        failure = policy.failure(f"creating VDI '{name}'", reply.result)
         if await cluster.has_vdi(name):
             raise PerhapsCreated(name, str(failure), "there is one of its name now") from failure
         raise failure
@@ -198,7 +197,7 @@ class NewVdi:
         differing = int(np.count_nonzero(owners != self._owners))
         if differing:
             raise SnapshotChanged(
-                f"VDI {self._parent.inode.name!r} snapshot {self._parent.inode.snap_id}",
+                str(self._parent.inode),
                 f"its clone has {differing} other objects than it had when its table was read",
             )
 
@@ -208,7 +207,7 @@ class NewVdi:
         asked, made = self._shape, self._inode
         if asked and (asked.size, asked.object_size) != (made.vdi_size, made.object_size):
             raise Incompatible(
-                f"expected VDI {self.name!r} to be made with {asked.size} bytes in objects of {asked.object_size}, "
+                f"expected VDI '{self.name}' to be made with {asked.size} bytes in objects of {asked.object_size}, "
                 f"got {made.vdi_size} bytes in objects of {made.object_size}"
             )
         await self._tag(UNFINISHED_TAG)
@@ -279,7 +278,7 @@ class NewVdi:
         await self._set_entries(np.flatnonzero(~ours & (self._owners != self._beneath)), 0)
         found = await self._cluster.read_inode(self.vdi_id)
         if not is_unfinished(found) or found.name != self.name:
-            raise Incompatible(f"VDI {self.name!r} was deleted, or changed, by somebody else while it was restored")
+            raise Incompatible(f"VDI '{self.name}' was deleted, or changed, by somebody else while it was restored")
         await self._tag("")
 
     async def _set_entries(self, indices: NDArray[np.integer], owner: int) -> None:
@@ -325,7 +324,7 @@ class NewVdi:
         except VdiNotFound:
             return
         request = messages.delete_vdi(self.name, old=policy.deletes_as_of_old(cluster.internal_version))
-        await cluster.expect_success(request, f"deleting VDI {self.name!r}")
+        await cluster.expect_success(request, f"deleting VDI '{self.name}'")
 
     def _entries_in_use(self, owners: Owners) -> Iterable[tuple[int, int]]:
         for start in range(0, len(owners), _ENTRIES_TO_CLEAR):
@@ -342,7 +341,7 @@ class NewVdi:
         reply = await self._cluster.call(messages.remove_object(object_id))
         # Its creation may have failed, or never have begun.
         if reply.result not in (Result.SUCCESS, Result.NO_OBJ):
-            raise RequestFailed(f"removing object {object_id:016x}", reply.result, reply.result.meaning)
+            raise policy.failure(f"removing object {object_id:016x}", reply.result)
 
 
 def is_unfinished(inode: Inode) -> bool:

@@ -103,7 +103,7 @@ async def compare(
                 raise Incompatible("what is compared has to be read twice, so it cannot come from a pipe")
             inode = await _find(cluster, chain, vdi, snapshot, assume_base=assume_base)
             found = Comparison(vdi, None if not inode.is_snapshot else inode.tag or str(inode.snap_id))
-            candidate = Candidate(_name(inode), inode.vdi_size, await cluster.identify(inode))
+            candidate = Candidate(str(inode), inode.vdi_size, await cluster.identify(inode))
             found.assumed = all_assumed(
                 chain.assumed, judge_compared(_wanted(chain), candidate, assume_base=assume_base)
             )
@@ -124,10 +124,10 @@ async def compare(
 
 async def _open_snapshot(cluster: Cluster, chain: Chain, inode: Inode) -> SnapshotBase:
     if inode.is_hyper:
-        raise Incompatible(f"{inode.name!r} is a hyper volume, which cannot be compared")
+        raise Incompatible(f"'{inode.name}' is a hyper volume, which cannot be compared")
     if inode.object_size != chain.object_size:
         raise Incompatible(
-            f"the backup has objects of {chain.object_size} bytes, but {inode.name!r} of {inode.object_size}"
+            f"the backup has objects of {chain.object_size} bytes, but '{inode.name}' of {inode.object_size}"
         )
     return await SnapshotBase.open(cluster, inode)
 
@@ -138,10 +138,6 @@ def _wanted(chain: Chain) -> Wanted:
     return Wanted(
         newest.name, newest.subject.identity if newest.subject else None, chain.size if newest.subject else None
     )
-
-
-def _name(inode: Inode) -> str:
-    return f"VDI {inode.name!r}" + (f" snapshot {inode.snap_id}" if inode.is_snapshot else "")
 
 
 async def _find(cluster: Cluster, chain: Chain, vdi: str, snapshot: Snapshot | None, *, assume_base: bool) -> Inode:

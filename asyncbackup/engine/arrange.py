@@ -139,7 +139,7 @@ class _Files(NamedTuple):
         for name, subject in zip(self.names, self.subjects, strict=True):
             if subject.vdi != self.subjects[0].vdi:
                 raise ChainBroken(
-                    f"{self.names[0]} is of VDI {self.subjects[0].vdi!r}, but {name} of {subject.vdi!r}: "
+                    f"{self.names[0]} is of VDI '{self.subjects[0].vdi}', but {name} of '{subject.vdi}': "
                     "name the backups of one VDI"
                 )
 

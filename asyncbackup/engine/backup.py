@@ -103,7 +103,7 @@ async def _find(
         return to_inode, None
     base_inode = await cluster.find_vdi(vdi, base)
     if to_inode.is_hyper or base_inode.is_hyper:
-        raise Incompatible(f"{vdi!r} is a hyper volume, which takes only a full backup: leave the base out")
+        raise Incompatible(f"'{vdi}' is a hyper volume, which takes only a full backup: leave the base out")
     if to_inode.object_size != base_inode.object_size:
         raise Incompatible(
             f"the two snapshots have different object sizes: {to_inode.object_size} bytes and, "
@@ -127,7 +127,7 @@ class _Work:
 
 async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> _Work:
     if to_inode.object_count > END_IDX:
-        raise Incompatible(f"{to_inode.name!r} has {to_inode.object_count} objects, more than a backup can number")
+        raise Incompatible(f"'{to_inode.name}' has {to_inode.object_count} objects, more than a backup can number")
     if to_inode.is_hyper:
         # The tree is gone through twice, to count and to read: that of a large volume does not fit into memory.
         count = await _count_owned(cluster, to_inode)

@@ -219,7 +219,7 @@ async def open_chain(
 def check_given(paths: Sequence[str | os.PathLike[str]]) -> None:
     """Raise ValueError if there is no backup, and TypeError if one stands where a sequence of them belongs."""
     if isinstance(paths, str | os.PathLike):
-        raise TypeError(f"expected a sequence of backups, got one: {os.fspath(paths)!r}")
+        raise TypeError(f"expected a sequence of backups, got one: '{os.fspath(paths)}'")
     if not paths:
         raise ValueError("expected at least one backup, got none")
 
@@ -229,7 +229,7 @@ def check_link(older: BackupReader, newer: BackupReader) -> None:
     if older.subject is None or newer.subject is None:
         return
     if newer.subject.vdi != older.subject.vdi:
-        raise ChainBroken(f"{newer.name} is of VDI {newer.subject.vdi!r}, but {older.name} of {older.subject.vdi!r}")
+        raise ChainBroken(f"{newer.name} is of VDI '{newer.subject.vdi}', but {older.name} of '{older.subject.vdi}'")
     if newer.subject.base_identity is None:
         raise ChainBroken(f"{newer.name} is a full backup, so it follows nothing: leave out what stands before it")
     if not newer.subject.base_identity.matches(older.subject.identity):

@@ -66,7 +66,7 @@ class SnapshotBase:
     def __init__(self, cluster: Cluster, inode: Inode, owners: Owners) -> None:
         self.inode = inode
         self.owners = owners
-        self.name = f"VDI {inode.name!r}" + (f" snapshot {inode.snap_id}" if inode.is_snapshot else "")
+        self.name = str(inode)
         self._cluster = cluster
 
     @classmethod

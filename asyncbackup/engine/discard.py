@@ -50,7 +50,7 @@ async def discard(cluster: Cluster, vdi: str) -> Discarded:
     try:
         return await _discard(cluster, vdi)
     except asyncio.CancelledError as cancelled:
-        cancelled.add_note(f"VDI {vdi!r} is still there, if only in part")
+        cancelled.add_note(f"VDI '{vdi}' is still there, if only in part")
         raise
 
 
@@ -68,7 +68,8 @@ async def _discard(cluster: Cluster, vdi: str) -> Discarded:
 async def _find(cluster: Cluster, vdi: str) -> Inode:
     inode = await cluster.find_vdi(vdi)
     if not is_unfinished(inode):
-        raise NotDiscarded(vdi, f"its tag is {inode.tag!r} and not {UNFINISHED_TAG!r}, so it is no unfinished restore")
+        tag = f"its tag is '{inode.tag}'" if inode.tag else "it has no tag"
+        raise NotDiscarded(vdi, f"{tag}, and not '{UNFINISHED_TAG}', so it is no unfinished restore")
     return inode
 
 

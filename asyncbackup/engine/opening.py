@@ -95,7 +95,7 @@ async def open_snapshot_base(chain: Chain, name: BaseSnapshot, *, assume_base: b
         raise FactMissing(Fact.VDI_NAME)
     inode = await name.cluster.find_vdi(vdi, name.snapshot)
     if inode.is_hyper:
-        raise Incompatible(f"{vdi!r} is a hyper volume, which has no snapshots that could be a base")
+        raise Incompatible(f"'{vdi}' is a hyper volume, which has no snapshots that could be a base")
     base = await SnapshotBase.open(name.cluster, inode)
     candidate = Candidate(base.name, inode.vdi_size, await name.cluster.identify(inode))
     assumed = judge_base(wanted_base(chain), candidate, assume_base=assume_base)

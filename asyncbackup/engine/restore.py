@@ -34,6 +34,7 @@ from asyncbackup.errors import (
     PerhapsCreated,
     UnfinishedExists,
     VdiExists,
+    first_error,
     single_error,
 )
 from asyncbackup.wire.inode import Inode, Owners
@@ -138,7 +139,7 @@ def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
     object_size, subject = chain.object_size, chain.subject
     if of_base and of_base.object_size != object_size:
         raise Incompatible(
-            f"the backup has objects of {object_size} bytes, but {of_base.name!r} has objects of "
+            f"the backup has objects of {object_size} bytes, but '{of_base.name}' has objects of "
             f"{of_base.object_size} bytes: it goes only on a snapshot with the same"
         )
     if copies is not None:
@@ -153,7 +154,7 @@ def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
 async def _check_name_is_free(cluster: Cluster, name: str) -> None:
     """Raise VdiExists, or UnfinishedExists; Incompatible if no VDI can have the name."""
     if not can_be_named(name):
-        raise Incompatible(f"expected a name of 1 to 255 bytes without zeros for the VDI, got {name!r}")
+        raise Incompatible(f"expected a name of 1 to 255 bytes without zeros for the VDI, got '{name}'")
     if await cluster.has_vdi(name):
         raise UnfinishedExists(name) if is_unfinished(await cluster.find_vdi(name)) else VdiExists(name)
 
@@ -287,13 +288,9 @@ async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException) -> None
         reason = f"it took longer than {_REMOVAL_S:g} s"
     except AsyncBackupError as error:
         reason = str(error)
-    cause, why = _describe(failure), f"removing it failed ({reason})"
+    first = first_error(failure)
+    cause = "the restore was stopped" if isinstance(first, asyncio.CancelledError) else str(first)
+    why = f"removing it failed ({reason})"
     if not new.is_marked:
-        raise PerhapsCreated(new.name, cause, why) from failure
-    raise LeftUnfinished(new.name, f"tagged {UNFINISHED_TAG!r}, may be left behind", cause, why) from failure
-
-
-def _describe(failure: BaseException) -> str:
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return "the restore was stopped" if isinstance(failure, asyncio.CancelledError) else str(failure)
+        raise PerhapsCreated(new.name, cause, why) from first
+    raise LeftUnfinished(new.name, f"tagged '{UNFINISHED_TAG}', may be left behind", cause, why) from first

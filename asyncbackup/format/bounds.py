@@ -1,6 +1,6 @@
 """Judges numbers, names and times that come from outside: a manifest, a cluster. Pure.
 
-Everything here raises ValueError in the words ``FIELD: expected …, got …``, which are ASCII and short.
+Everything here raises ValueError in the words ``FIELD: expected …, got …``, which are short.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ def check_name(field: str, value: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """Write any value into a message: ASCII, and short."""
-    text = ascii(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    """Write any value into a message, short: text as it is, between quotes."""
+    text = value if isinstance(value, str) else ascii(value)
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return f"'{text}'" if isinstance(value, str) else text
 
 
 def check_vdi_id(field: str, value: Any) -> None:

@@ -53,10 +53,10 @@ class Identity:
 
     def __str__(self) -> str:
         """Name it in a message."""
-        tag = f" {self.tag!r}" if self.tag else ""
+        tag = f" '{self.tag}'" if self.tag else ""
         kind = f"snapshot {self.id}{tag}" if self.created else "the working VDI"
         cluster = f", in the cluster formatted {self.cluster}" if self.cluster else ""
-        return f"{kind} of VDI {self.vdi!r} (vdi id {self.vdi_id}, created {self.created or 'not yet'}{cluster})"
+        return f"{kind} of VDI '{self.vdi}' (vdi id {self.vdi_id}, created {self.created or 'not yet'}{cluster})"
 
 
 def time_text(time: int) -> str | None:

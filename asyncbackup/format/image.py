@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 import xxhash
 
+from asyncbackup.format.bounds import shown
 from asyncbackup.format.identity import Identity
 
 MAX_STATE: Final = 8192
@@ -73,7 +74,7 @@ class ImageState:
     def _from_fields(cls, fields: dict[str, Any]) -> Self:
         modified = _MODIFIED.fullmatch(fields["modified"])
         if modified is None:
-            raise ValueError(f"expected a time in seconds, got {fields['modified']!r}")
+            raise ValueError(f"expected a time in seconds, got {shown(fields['modified'])}")
         return cls(
             _identity(fields["identity"]),
             _number(fields["size"]),
@@ -155,7 +156,7 @@ def _decode(line: bytes, kind: str, version: int, make: Callable[[dict[str, Any]
     try:
         fields = json.loads(line)
         if fields[kind] != version:
-            raise ValueError(f"expected version {version}, got {fields[kind]!r}")
+            raise ValueError(f"expected version {version}, got {shown(fields[kind])}")
         decoded = make(fields)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"expected a JSON object of another form ({error})") from error
@@ -183,11 +184,11 @@ def _number(value: Any) -> int:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r}")
+        raise TypeError(f"expected text, got {shown(value)}")
     return value
 
 
 def _digest(value: Any) -> str:
     if not _DIGEST.fullmatch(value):
-        raise ValueError(f"expected a digest of 32 hex digits, got {value!r}")
+        raise ValueError(f"expected a digest of 32 hex digits, got {shown(value)}")
     return _text(value)

@@ -117,7 +117,7 @@ class Fault:
         """Read a fault from its text form (above). Raises ValueError that says what is wrong with it."""
         match = _PATTERN.fullmatch(text.strip())
         if not match:
-            raise ValueError(f"expected a fault such as 'read_obj@3:error=EIO' or 'any@10:reset', got {text!r}")
+            raise ValueError(f"expected a fault such as 'read_obj@3:error=EIO' or 'any@10:reset', got '{text}'")
         oid = match["oid"]
         try:
             return cls(
@@ -128,7 +128,7 @@ class Fault:
                 None if oid is None else int(oid, 16),
             )
         except ValueError as error:
-            raise ValueError(f"fault {text!r}: {error}") from error
+            raise ValueError(f"fault '{text}': {error}") from error
 
 
 class FaultScript:
@@ -155,7 +155,7 @@ def _parse_opcode(name: str) -> Opcode | None:
     if name.lower() == "any":
         return None
     if name.upper() not in Opcode.__members__:
-        raise ValueError(f"no request is named {name!r}; there are any, {', '.join(Opcode.__members__).lower()}")
+        raise ValueError(f"no request is named '{name}'; there are any, {', '.join(Opcode.__members__).lower()}")
     return Opcode[name.upper()]
 
 
@@ -165,20 +165,20 @@ def _parse_result(value: str) -> Result:
     try:
         return Result(int(value, 0))
     except ValueError:
-        raise ValueError(f"expected a result such as EIO or 0x03, got {value!r}") from None
+        raise ValueError(f"expected a result such as EIO or 0x03, got '{value}'") from None
 
 
 def _parse_seconds(value: str) -> float:
     seconds = float(value)
     if not 0 <= seconds < float("inf"):
-        raise ValueError(f"expected seconds, got {value!r}")
+        raise ValueError(f"expected seconds, got '{value}'")
     return seconds
 
 
 def _parse_count(value: str) -> int:
     count = int(value)
     if count < 0:
-        raise ValueError(f"expected a number from 0 on, got {value!r}")
+        raise ValueError(f"expected a number from 0 on, got '{value}'")
     return count
 
 
@@ -204,11 +204,11 @@ _WITH_VALUE: Final[dict[str, Callable[[str], Action]]] = {
 
 def _parse_action(name: str, value: str | None) -> Action:
     if name not in _VALUELESS and name not in _WITH_VALUE:
-        raise ValueError(f"no fault is named {name!r}; there are {', '.join(sorted({**_WITH_VALUE, **_VALUELESS}))}")
+        raise ValueError(f"no fault is named '{name}'; there are {', '.join(sorted({**_WITH_VALUE, **_VALUELESS}))}")
     if value is None:
         if name not in _VALUELESS:
             raise ValueError(f"{name} needs a value: {name}=…")
         return _VALUELESS[name]()
     if name not in _WITH_VALUE:
-        raise ValueError(f"{name} takes no value, got {value!r}")
+        raise ValueError(f"{name} takes no value, got '{value}'")
     return _WITH_VALUE[name](value)

@@ -126,6 +126,10 @@ class Inode:
             block_size_shift=block_size_shift or DEFAULT_BLOCK_SIZE_SHIFT,
         )
 
+    def __str__(self) -> str:
+        """Name it in a message."""
+        return f"VDI '{self.name}'" + (f" snapshot {self.snap_id}" if self.is_snapshot else "")
+
     def check(self, vdi_id: int) -> None:
         """Raise InodeCorrupt unless this can be the header of VDI ``vdi_id``: nothing behind it has to doubt it."""
         if self.vdi_id != vdi_id:

@@ -293,7 +293,7 @@ def pack_name(name: str) -> bytes:
     """
     encoded = name.encode(errors="surrogateescape")
     if len(encoded) >= NAME_SIZE or b"\0" in encoded:
-        raise ValueError(f"a VDI name or tag takes at most {NAME_SIZE - 1} bytes without zeros: {name!r}")
+        raise ValueError(f"a VDI name or tag takes at most {NAME_SIZE - 1} bytes without zeros: '{name}'")
     return encoded.ljust(NAME_SIZE, b"\0")
 
 

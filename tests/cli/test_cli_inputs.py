@@ -186,6 +186,16 @@ def test_a_cluster_without_space_is_full(command: Command, store: MemoryStore, f
         assert "no space left in the cluster" in outcome.err
 
 
+def test_a_cluster_without_space_even_to_remove_is_full(command: Command, store: MemoryStore, files: Files) -> None:
+    with serving(store, "create_and_write_obj@2:error=NO_SPACE", "remove_obj@1+:error=NO_SPACE") as served:
+        restored = command("restore", files.a, "--to", "left", "-p", served.port)
+        discarded = command("restore", "--discard", "left", "-p", served.port)
+
+    assert (restored.code, discarded.code) == (4, 4)
+    assert "VDI 'left', tagged 'unfinished restore', may be left behind" in restored.err
+    assert "removing object" in discarded.err
+
+
 Call = Callable[[Cluster, Path], Awaitable[object]]
 
 

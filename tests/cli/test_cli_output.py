@@ -86,6 +86,13 @@ def test_a_list_is_aligned_whatever_the_names_are(command: Command, store: Memor
     assert {width(line[: min(line.index(kind) for kind in kinds if kind in line)]) for line in lines[1:]} == {start}
 
 
+def test_a_name_in_an_error_is_escaped_once(command: Command, store: MemoryStore) -> None:
+    with serving(store) as served:
+        outcome = command("backup", HOSTILE, "file", "-s", "t\x1b", "-p", served.port)
+
+    assert f"VDI '{SHOWN}' has no snapshot 't\\x1b'; snapshots are 1 ({SHOWN})" in outcome.err
+
+
 def test_a_tree_shows_escapes(command: Command, store: MemoryStore) -> None:
     with serving(store) as served:
         outcome = command("vdi", "tree", "-p", served.port)
