@@ -78,7 +78,7 @@ from typing import Any, Final
 TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 """What the system answers that lets the process, or all of them together, open no more files."""
 
-MORE_FILES: Final = "raise the limit of open files, such as with `ulimit -n 1024`"
+MORE_FILES: Final = "raise the limit of open files"
 """What to do then."""
 
 

@@ -40,7 +40,7 @@ _OF_FACT: Final = {
 
 _BY_ERROR: Final[dict[type[AsyncBackupError], str]] = {
     TargetExists: "use another name, or --force to replace it",
-    OutsideVdi: "see --size",
+    OutsideVdi: "say with --size how large the VDI is",
     FormatUnclear: "say which with --input-format",
     SeekNeeded: "use --format dog",
     CopiesUnkeepable: "say with --copies how many to keep instead",
@@ -51,11 +51,14 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], str]] = {
     ),
     BaseNeeded: "name that base with --base, or an image of it with --base-image",
     BaseUnproved: "if you know that it is, say so with --assume-base",
-    HalfRolled: "for the first run the same command, for the second `export --force` a full backup and its increments",
+    HalfRolled: (
+        "to finish, run the interrupted command again; to make it anew, use `export --force`, without --base-image, "
+        "on a full backup and its increments"
+    ),
     OtherImage: "use `export --force`, without --base-image, on a full backup and its increments",
-    StateDamaged: "if you know what the image is, remove it, and say so with --assume-base",
+    StateDamaged: "if you know what the image is, remove that file, not the image, and say so with --assume-base",
     SampleNeedsBase: "leave --sample out",
-    ManifestMissing: "name the manifests with --manifest, once for each FILE, or vouch for them with --assume-base",
+    ManifestMissing: "name the manifests with --manifest, once for each FILE, or vouch for FILEs with --assume-base",
 }
 
 
@@ -84,7 +87,11 @@ def _of_vdi(error: AsyncBackupError) -> str | None:
     if isinstance(error, LeftUnfinished | UnfinishedExists):
         return f"`{shlex.join(['asyncbackup', 'restore', '--discard', error.vdi])}` removes it"
     if isinstance(error, WrongSnapshot):
-        return "if that VDI was made of it, say so with --assume-base" if error.can_be_assumed else "name it with -s"
+        return (
+            "if that VDI was made of it, say so with --assume-base"
+            if error.can_be_assumed
+            else "name the right one with -s, or leave -s out"
+        )
     return None
 
 

@@ -58,7 +58,7 @@ from asyncbackup.format import Dialect
 @click.option(
     "--live",
     is_flag=True,
-    help="Back up the VDI as it is now instead of a snapshot. If it is written meanwhile, that is no point in time.",
+    help="Back up the VDI as it is now, no snapshot. If a guest writes meanwhile, the backup is of no single moment.",
 )
 @click.option(
     "--format",
@@ -110,7 +110,7 @@ def command(
     )
     client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
     if live and not quiet:
-        warn(f"backing up {vdi} while it may be written: this is no point in time")
+        warn(f"{vdi} may be written while it is backed up: then the backup is of no single moment")
 
     async def work(on_progress: OnProgress | None) -> tuple[Summary, bool]:
         # The target first: what is wrong with it should be told before anything is read.

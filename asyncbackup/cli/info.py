@@ -116,4 +116,4 @@ def _of_manifest(subject: Subject) -> list[str]:
 
 def _taken(of: Identity) -> str:
     """Give the time of a snapshot as it is here."""
-    return text.time(datetime.fromisoformat(of.created)) if of.created else "live: it is no point in time"
+    return text.time(datetime.fromisoformat(of.created)) if of.created else "live, so perhaps of no single moment"

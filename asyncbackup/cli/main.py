@@ -121,7 +121,7 @@ class _Verbs(VerbGroup):
     help="Show the version and exit.",
 )
 def program(*, debug: bool) -> None:
-    """Back up the volumes (VDIs) of Sheepdog storage clusters: fast, and never half.
+    """Back up the volumes (VDIs) of Sheepdog storage clusters, prove the backups, and bring them back.
 
     `asyncbackup COMMAND -h` tells how a command is used.
     """
@@ -179,7 +179,7 @@ def _tell_unexpected(error: BaseException, arguments: Sequence[str], *, debug: b
         with suppress(CannotPrint):
             say(*"".join(traceback.format_exception(error)).split("\n"), err=True)
     if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
-        complain(f"{error.strerror}: {MORE_FILES}")
+        complain(f"{error.strerror}: {MORE_FILES}, such as with `ulimit -n 1024`")
         return ExitCode.SYSTEM_FAILURE
     what = ": ".join(filter(None, (type(error).__name__, _shorten(str(error)))))
     command = _shorten(shlex.join([_NAME, *arguments]))

@@ -247,7 +247,18 @@ def connection_options(function: _Function) -> _Function:
 
 
 def base_options(function: _Function) -> _Function:
-    """Add --base, --base-vdi, --base-image and --assume-base: the one way to name what increments go on."""
+    """Add --base, --base-vdi, --assume-base and --base-image: the one way to name what increments go on."""
+    image = click.option(
+        "--base-image",
+        type=PATH,
+        metavar="IMAGE",
+        help="Put increments on this image of a snapshot, instead of --base.",
+    )
+    return base_snapshot_options(image(function))
+
+
+def base_snapshot_options(function: _Function) -> _Function:
+    """Add what names a base that can be no image."""
     snapshot = click.option(
         "--base",
         metavar="SNAPSHOT",
@@ -257,16 +268,10 @@ def base_options(function: _Function) -> _Function:
     vdi = click.option(
         "--base-vdi", metavar="VDI", help="Take --base from this VDI.  [default: the one that was backed up]"
     )
-    image = click.option(
-        "--base-image",
-        type=PATH,
-        metavar="IMAGE",
-        help="Put increments on this image of a snapshot, instead of --base.",
-    )
     assume = click.option(
         "--assume-base", is_flag=True, help="Take the base even if nothing proves that it is the right one."
     )
-    return snapshot(vdi(image(assume(function))))
+    return snapshot(vdi(assume(function)))
 
 
 def check_base(base: int | str | None, base_vdi: str | None, base_image: str | None) -> None:

@@ -12,7 +12,7 @@ from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     WholeNumber,
-    base_options,
+    base_snapshot_options,
     check_base,
     check_manifests,
     cluster_options,
@@ -54,7 +54,8 @@ _DISCARDED: Final = "the VDI itself is removed"
 @click.option(
     "--discard", "left", metavar="VDI", help="Remove the VDI that an unfinished restore left. This takes no FILE."
 )
-@base_options
+@base_snapshot_options
+@click.option("--base-image", type=PATH, hidden=True, help="Say what to do instead: an image is no base here.")
 @click.option(
     "--size",
     metavar="SIZE",

@@ -89,7 +89,7 @@ def test_what_a_manifest_lacks_can_be_typed(command: Command, file: Path, tmp_pa
         outcome = command(*line)
         told.append((outcome.code, outcome.err.rstrip().rpartition("; ")[2]))
 
-    assert told == [(1, "give --size"), (1, "give --object-size"), (1, "see --size"), (0, "")]
+    assert told == [(1, "give --size"), (1, "give --object-size"), (1, "say with --size how large the VDI is"), (0, "")]
     assert (tmp_path / "image").read_bytes() == (tmp_path / "proved").read_bytes()
 
 

@@ -127,7 +127,7 @@ def test_a_live_backup_comes_with_a_warning(command: Command, served: Served, tm
     outcome = command("backup", "disk", tmp_path / "file", "--live", "-F", "a", "-p", served.port)
 
     assert outcome.code == 0
-    assert outcome.err == "warning: backing up disk while it may be written: this is no point in time\n"
+    assert outcome.err == "warning: disk may be written while it is backed up: then the backup is of no single moment\n"
     assert outcome.out.decode().startswith("disk (live) against a: 5 objects in ")
 
 

@@ -352,7 +352,7 @@ def test_a_state_that_somebody_removed_is_what_the_message_says(asyncbackup: Com
     state_path(standby).write_bytes(b"noise")
     said = asyncbackup(*roll(standby, files.ab)).err
 
-    assert "remove it" in said
+    assert "remove that file" in said
     state_path(standby).unlink()
     assert asyncbackup(*roll(standby, files.ab), "--assume-base").code == 0
     assert standby.read_bytes() == files.images["b"]
@@ -397,7 +397,7 @@ def test_a_full_disk_says_that_the_image_is_half_rolled_and_what_finishes_it(
 
     assert "standby: is half rolled: " in said
     assert "No space left on device" in said
-    assert "the same command" in said
+    assert "run the interrupted command again" in said
     assert standby.read_bytes() not in files.images.values()
     assert asyncbackup(*roll(standby, files.ab, files.bc)).code == 0
     assert standby.read_bytes() == files.images["c"]
@@ -413,7 +413,7 @@ def test_a_half_rolled_image_is_made_anew_by_force_as_the_message_says(
     asyncbackup: Command, files: Files, half: Path
 ) -> None:
     said = asyncbackup(*roll(half, files.ab)).err
-    assert "`export --force` a full backup and its increments" in said
+    assert "use `export --force`, without --base-image, on a full backup and its increments" in said
 
     assert asyncbackup("export", files.a, files.ab, "--to", half, "--force").code == 0
 

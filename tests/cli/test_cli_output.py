@@ -247,7 +247,7 @@ def test_what_follows_from_too_many_open_files_is_told_as_such(
 
     assert (outcome.code, outcome.err) == (
         2,
-        "asyncbackup: Too many open files: raise the limit, such as with `ulimit -n 1024`\n",
+        "asyncbackup: Too many open files: raise the limit of open files, such as with `ulimit -n 1024`\n",
     )
 
 
