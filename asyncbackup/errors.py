@@ -496,7 +496,7 @@ class ErasureCodingUnknown(Incompatible):
 
 
 class SnapshotChanged(AsyncBackupError):
-    """``snapshot`` (in words) was being deleted while it was read, as ``sign`` tells: not all of it was read."""
+    """``snapshot`` (in words) was being deleted, at that time or before, as ``sign`` tells: not all of it was read."""
 
     def __init__(self, snapshot: str, sign: str) -> None:
         super().__init__(f"{snapshot} was being deleted while it was read: {sign}; choose one that stays")

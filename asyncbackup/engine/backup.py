@@ -22,7 +22,7 @@ from asyncbackup.engine.plan import Pair, Plan, plan_difference, plan_full
 from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
 from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup, open_target
 from asyncbackup.engine.window import Window
-from asyncbackup.errors import Incompatible, SeekNeeded, single_error
+from asyncbackup.errors import Incompatible, SeekNeeded, SnapshotChanged, single_error
 from asyncbackup.format.record import END_IDX
 from asyncbackup.sinks import Sink
 from asyncbackup.wire.inode import Inode
@@ -133,6 +133,8 @@ async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> 
         count = await _count_owned(cluster, to_inode)
         return _Work(_owned(cluster, to_inode), count, sides=[SnapshotBase(cluster, to_inode, _NO_OWNERS)])
     sides = await open_sides(cluster, to_inode, base_inode)
+    if base_inode is not None:
+        refuse_emptied(*sides)
     plan = plan_sides(*sides)
     return _Work(_each(plan), len(plan), plan.shared, sides)
 
@@ -149,6 +151,19 @@ async def open_sides(cluster: Cluster, to_inode: Inode, base_inode: Inode | None
         for inode in {inode.vdi_id: inode for inode in inodes}.values():
             group.start_soon(open_side, inode)
     return [opened[inode.vdi_id] for inode in inodes]
+
+
+def refuse_emptied(one: SnapshotBase, other: SnapshotBase) -> None:
+    """Raise SnapshotChanged if one of two VDIs has given up objects that the other one inherited of it.
+
+    A deletion that was stopped leaves a snapshot under its name, with a part of its table for good: nothing changes
+    while it is read. Nobody but a VDI itself makes objects with its id, and a snapshot's table is never written to.
+    """
+    for older, newer in ((one, other), (other, one)):
+        own = np.uint32(older.inode.vdi_id)
+        gone = int(np.count_nonzero((newer.owners == own) & (older.owners != own)))
+        if older.inode.is_snapshot and gone:
+            raise SnapshotChanged(older.name, f"{gone} of its objects, which {newer.name} still has, were given up")
 
 
 def plan_sides(to: SnapshotBase, base: SnapshotBase | None = None) -> Plan:

@@ -76,6 +76,10 @@ async def increment(scene: Scene) -> object:
     return await backup(scene.cluster, "disk", scene.folder / "new", snapshot="c", base="b")
 
 
+async def backward(scene: Scene) -> object:
+    return await backup(scene.cluster, "disk", scene.folder / "new", snapshot="b", base="c")
+
+
 async def live(scene: Scene) -> object:
     return await backup(scene.cluster, "disk", scene.folder / "new", base="b", live=True)
 
@@ -185,6 +189,17 @@ async def test_nothing_is_made_of_a_snapshot_that_is_deleted_meanwhile(
     assert scene.names() == before
     with pytest.raises(VdiNotFound):
         await scene.cluster.find_vdi("copy")
+
+
+@pytest.mark.parametrize(("read", "gone"), [(increment, "b"), (live, "b"), (backward, "b")])
+async def test_nothing_is_made_of_a_snapshot_whose_deletion_was_stopped(scene: Scene, read: Read, gone: str) -> None:
+    inode, before = await scene.snapshot(gone), scene.names()
+    scene.server.empty(inode, OBJECTS // 2)
+
+    with pytest.raises(SnapshotChanged, match=r"\d+ of its objects, which VDI 'disk'.* still has, were given up"):
+        await read(scene)
+
+    assert scene.names() == before
 
 
 async def test_what_goes_to_a_pipe_gets_no_end(scene: Scene) -> None:
