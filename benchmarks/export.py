@@ -64,13 +64,15 @@ def _contestants(server: Server) -> dict[str, Callable[[], Cost]]:
     full, increment, target, base = (str(folder / name) for name in ("full", "increment", "target", "base"))
 
     def run(command: list[str], output: Path | None = None) -> Cost:
-        for name in (target, target + ".manifest"):
+        for name in (target, target + ".manifest", target + ".state"):
             Path(name).unlink(missing_ok=True)
         return measure.run(command, output)
 
     def roll() -> Cost:
-        shutil.copyfile(base, target)
-        return measure.run(_asyncbackup("export", increment, "--to", target, "--base", target))
+        for beside in ("", ".state"):
+            # With its time: a state speaks of an image of exactly that.
+            shutil.copy2(base + beside, target + beside)
+        return measure.run(_asyncbackup("export", increment, "--to", target, "--base-image", target))
 
     contestants = {
         OURS: lambda: run(_asyncbackup("export", full, increment, "--to", target)),

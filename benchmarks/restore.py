@@ -20,7 +20,7 @@ from benchmarks.measure import Cost
 from benchmarks.servers import BIND, Server
 from benchmarks.workloads import NEW, OLD, VDI, WORKLOADS
 
-OURS, UNCHECKED, DOG, VERIFY, XXHASH = "restore", "restore --no-check-base", "dog vdi restore", "verify", "xxhash alone"
+OURS, DOG, VERIFY, XXHASH = "restore", "dog vdi restore", "verify", "xxhash alone"
 _HEADER = ("", "wall s", "GB/s", "CPU s", "peak MiB", "")
 _PROGRAM = [sys.executable, "-m", "asyncbackup"]
 _HASH = (
@@ -71,10 +71,10 @@ def _prepare(server: Server, workload: str, objects: int) -> Path:
 
 def _contestants(server: Server, file: Path) -> dict[str, Callable[[], Cost]]:
     """Make what runs each of them once, and takes away afterwards what it made."""
-    ours = [*_PROGRAM, "restore", "-a", BIND, "-p", str(server.port), "-q", "-s", OLD, "--to", _RESTORED, str(file)]
+    ours = [*_PROGRAM, "restore", "-a", BIND, "-p", str(server.port), "-q", "--base", OLD, "--to", _RESTORED, str(file)]
 
-    def run_ours(*options: str) -> Cost:
-        cost = measure.run([*ours, *options])
+    def run_ours() -> Cost:
+        cost = measure.run(ours)
         _dog(server, "vdi", "delete", _RESTORED)
         return cost
 
@@ -88,7 +88,7 @@ def _contestants(server: Server, file: Path) -> dict[str, Callable[[], Cost]]:
 
     contestants: dict[str, Callable[[], Cost]] = {}
     if server.has_dog:
-        contestants |= {OURS: run_ours, UNCHECKED: lambda: run_ours("--no-check-base"), DOG: run_dog}
+        contestants |= {OURS: run_ours, DOG: run_dog}
     return contestants | {
         VERIFY: lambda: measure.run([*_PROGRAM, "verify", "-q", str(file)]),
         XXHASH: lambda: measure.run([sys.executable, "-c", _HASH, str(file)]),
