@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -16,6 +15,7 @@ from asyncbackup.cli import text
 from asyncbackup.client import ClientOptions
 from asyncbackup.engine.options import MIN_MEMORY, BackupOptions
 from asyncbackup.format import Dialect
+from asyncbackup.sinks.opening import fault_of_name
 from asyncbackup.wire.constants import (
     DEFAULT_PORT,
     MAX_BLOCK_SIZE_SHIFT,
@@ -51,8 +51,8 @@ class PathName(click.Path):
     """A path, of which only is judged whether any file can have it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if "\0" in os.fspath(value):
-            self.fail("no file has a NUL in its name", param, ctx)
+        if fault := fault_of_name(value):
+            self.fail(fault, param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -136,7 +136,7 @@ class WholeNumber(click.IntRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and not re.fullmatch("[-+]?[0-9]{1,30}", value):
-            self.fail(f"'{_shorten(value)}' is not a valid {self.name}.", param, ctx)
+            self.fail(f"expected a whole number, got '{_shorten(value)}'", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import socket
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,9 +49,9 @@ VERIFY = ["verify", "a", "--against", "disk", "--sample", "5"]
         (["backup", "disk", "file", "-s", "t" * 256], "at most 255 bytes"),
         (["backup", "disk", "file", "-s", "é" * 128], "at most 255 bytes"),
         (["backup", "disk", "file", "-s", "a", "-F", "a\0b"], "at most 255 bytes, without NUL"),
-        ([*BACKUP, "-p", DIGITS], "is not a valid"),
-        ([*BACKUP, "-p", "7_000"], "is not a valid"),
-        ([*BACKUP, "-p", "\u0667\u0660"], "is not a valid"),
+        ([*BACKUP, "-p", DIGITS], "expected a whole number, got"),
+        ([*BACKUP, "-p", "7_000"], "expected a whole number, got"),
+        ([*BACKUP, "-p", "\u0667\u0660"], "expected a whole number, got"),
         ([*BACKUP, "-p", "65536"], "is not in the range"),
         ([*BACKUP, "--connections", "257"], "is not in the range"),
         ([*BACKUP, "--in-flight", "65537"], "is not in the range"),
@@ -70,12 +73,20 @@ VERIFY = ["verify", "a", "--against", "disk", "--sample", "5"]
         (["restore", "a", "--to", "a\0b"], "without NUL"),
         (["export", "a", "--to", "image", "--size", "9999999999T"], "expected 1 B to"),
         (["convert", "a", "--to", "c", "--format", "rbd-diff", "--size", "8388608T"], "expected 1 B to"),
-        ([*VERIFY, "--seed", DIGITS], "is not a valid"),
+        ([*VERIFY, "--seed", DIGITS], "expected a whole number, got"),
         ([*VERIFY, "--seed", "18446744073709551616"], "is not in the range"),
         (["verify", "a", "--against", "disk", "--sample", DIGITS], "expected a percentage"),
         (["verify", "a", "--against", "disk", "--sample", "nan"], "expected a percentage"),
         (["info", "a\0b"], "no file has a NUL in its name"),
-        (["sheep", "--store", ""], "expected the name of a folder"),
+        (["info", "a", "--manifest", ""], "'--manifest': an empty name is the name of no file"),
+        (["export", "ab", "--to", "image", "--base-image", ""], "'--base-image': an empty name"),
+        (["verify", "a", ""], "'FILE...': an empty name"),
+        (["convert", "a", "--to", "d", "--format", "rbd-diff", "--snapshot-name", ""], "a snapshot needs a name"),
+        (["convert", "a", "--to", "d", "--format", "rbd-diff", "--base-name", ""], "a snapshot needs a name"),
+        (["convert", "a", "--to", "d", "--format", "dog", "--snapshot-name", ""], "a snapshot needs a name"),
+        (["convert", "a", "--to", "d", "--format", "dog", "--size", "8M"], "--size are for --format rbd-diff"),
+        (["sheep", "--store", ""], "'--store': an empty name"),
+        (["sheep", "--store", "/"], "expected the name of a folder"),
         (["sheep", "-p", "65536"], "is not in the range"),
     ],
 )
@@ -194,6 +205,87 @@ def test_a_cluster_without_space_even_to_remove_is_full(command: Command, store:
     assert (restored.code, discarded.code) == (4, 4)
     assert "VDI 'left', tagged 'unfinished restore', may be left behind" in restored.err
     assert "removing object" in discarded.err
+
+
+def test_an_empty_name_of_the_base_s_vdi_is_not_taken_for_none(
+    command: Command, store: MemoryStore, files: Files
+) -> None:
+    with serving(store) as served:
+        outcome = command(
+            "restore", files.ab, "--to", "new", "--base", "a", "--base-vdi", "", "--assume-base", "-p", served.port
+        )
+
+    assert outcome.code == 5
+    assert "no VDI named ''" in outcome.err
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Be nobody meanwhile, if this is root, who may read everything."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", "{}/a"],
+        ["verify", "{}/a"],
+        ["verify", "{}"],
+        ["export", "{}/a", "--to", "{}/image"],
+        ["merge", "{}/a", "--to", "{}/merged", "--force"],
+        ["export", "{}/ab", "--to", "{}/image", "--base-image", "{}/image-a"],
+    ],
+    ids=" ".join,
+)
+def test_a_folder_that_may_not_be_read(command: Command, files: Files, arguments: list[str]) -> None:
+    named = [argument.format(files.folder) for argument in arguments]
+    # What a verb needs is imported now: nobody may be unable to.
+    command(*named, "--help")
+    files.folder.chmod(0)
+
+    try:
+        with unprivileged():
+            outcome = command(*named)
+    finally:
+        files.folder.chmod(0o700)
+
+    told = outcome.err + outcome.out.decode()
+    assert outcome.code in {1, 2}
+    assert "Permission denied" in told
+    assert str(files.folder) in told
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", "socket"],
+        ["verify", "socket"],
+        ["verify", "a", "--manifest", "socket"],
+        ["export", "a", "--to", "socket", "--force"],
+        ["merge", "a", "--to", "socket", "--force"],
+        ["export", "ab", "--to", "image", "--base-image", "socket"],
+    ],
+    ids=" ".join,
+)
+def test_a_socket_is_no_file(
+    command: Command, files: Files, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(files.folder)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+
+    outcome = command(*arguments)
+
+    assert outcome.code == 2
+    assert outcome.err.startswith("asyncbackup: socket: is n")
+    assert Path("socket").is_socket()
 
 
 Call = Callable[[Cluster, Path], Awaitable[object]]
