@@ -43,6 +43,7 @@
     │   ├── WrongSnapshot            a snapshot that is another one than the one that was backed up
     │   ├── SampleNeedsBase          a sample to audit, and no base to compare it with
     │   ├── AlreadyApplied           an image that has all that was to be applied
+    │   ├── PartlyApplied            a base that has some of it
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
     │   ├── SeekNeeded               a format that cannot be written to a pipe
     │   ├── CopiesUnkeepable         more copies than the cluster has nodes
@@ -457,6 +458,24 @@ class AlreadyApplied(Incompatible):
         )
         self.image = image
         self.identity = identity
+
+
+class PartlyApplied(Incompatible):
+    """``base`` holds ``identity`` (an ``asyncbackup.format.identity.Identity``), to which the first backups lead.
+
+    ``applied`` are those backups, oldest first.
+    """
+
+    def __init__(self, base: str, identity: Any, applied: Sequence[str]) -> None:
+        *earlier, newest = applied
+        others = " and all before it" if earlier else ""
+        super().__init__(
+            f"{base} holds {identity}, to which {newest} leads: leave out {newest}{others}, "
+            f"or name what {applied[0]} stands on"
+        )
+        self.base = base
+        self.identity = identity
+        self.applied = tuple(applied)
 
 
 class OutsideVdi(Incompatible):

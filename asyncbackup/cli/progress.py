@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Final
 
 from asyncbackup.cli import text
-from asyncbackup.cli.output import is_terminal, visible
+from asyncbackup.cli.output import is_terminal, visible, width
 from asyncbackup.engine.progress import OnProgress, Progress
 
 _NAME_WIDTH: Final = 24
+_CUT: Final = "..."
 _BAR_WIDTH: Final = 16
 """Columns of the name and of the bar: with amounts and times all of it fits in 80."""
 
@@ -29,7 +30,7 @@ def progress_bar(name: str, *, wanted: bool) -> Iterator[OnProgress | None]:
     from rich import progress as rich  # noqa: PLC0415 - rich costs a quarter of the start-up, and few starts need it
     from rich.console import Console  # noqa: PLC0415 - as above
 
-    shown = _shorten(name)
+    shown = shorten(name)
     columns = (
         rich.TextColumn("{task.description}", markup=False),
         rich.BarColumn(_BAR_WIDTH),
@@ -79,6 +80,11 @@ def name_target(file: str) -> str:
     return "standard output" if file == "-" else Path(file).name or file
 
 
-def _shorten(name: str) -> str:
+def shorten(name: str) -> str:
+    """Give ``name`` as it is shown beside a bar."""
     name = visible(name)
-    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
+    if width(name) <= _NAME_WIDTH:
+        return name
+    while width(name) > _NAME_WIDTH - len(_CUT):
+        name = name[:-1]
+    return name + _CUT

@@ -14,7 +14,7 @@ from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base
 from asyncbackup.engine.chain import Chain
 from asyncbackup.engine.compose import Base, ImageBase, SnapshotBase
-from asyncbackup.errors import BaseUnnamed, BaseUnwanted, Fact, FactMissing, Incompatible
+from asyncbackup.errors import BaseUnnamed, BaseUnwanted, Fact, FactMissing, Incompatible, PartlyApplied
 from asyncbackup.sinks import FileSource
 from asyncbackup.sinks.image import read_state, refuse_half_rolled
 
@@ -48,6 +48,19 @@ def wanted_base(chain: Chain) -> Wanted:
     return Wanted(first.name, chain.base, first.subject.base_size if first.subject else None)
 
 
+def judge_base_of(chain: Chain, candidate: Candidate, *, assume_base: bool) -> str | None:
+    """Decide whether ``candidate`` is the base of ``chain``, as ``judge_base`` does.
+
+    Raises PartlyApplied, too, if it is what the beginning of the chain leads to.
+    """
+    wanted, got = wanted_base(chain), candidate.identity
+    if got is not None and wanted.identity is not None and not got.matches(wanted.identity):
+        for place, reader in enumerate(chain.readers[:-1], 1):
+            if reader.subject is not None and got.matches(reader.subject.identity):
+                raise PartlyApplied(candidate.name, got, [reader.name for reader in chain.readers[:place]])
+    return judge_base(wanted, candidate, assume_base=assume_base)
+
+
 def require_base(chain: Chain, name: BaseName | Snapshot | None) -> None:
     """Raise BaseUnnamed where the chain needs a base, and BaseUnwanted where it stands on none."""
     first = chain.readers[0]
@@ -68,7 +81,7 @@ async def open_base(chain: Chain, name: BaseName, *, assume_base: bool) -> Async
     refuse_half_rolled(name)
     async with FileSource(name) as image:
         candidate = await examine_image(image)
-        assumed = judge_base(wanted_base(chain), candidate, assume_base=assume_base)
+        assumed = judge_base_of(chain, candidate, assume_base=assume_base)
         yield Judged(ImageBase(image, chain.object_size, chain.spans()), assumed, image)
 
 
@@ -98,7 +111,7 @@ async def open_snapshot_base(chain: Chain, name: BaseSnapshot, *, assume_base: b
         raise Incompatible(f"'{vdi}' is a hyper volume, which has no snapshots that could be a base")
     base = await SnapshotBase.open(name.cluster, inode)
     candidate = Candidate(base.name, inode.vdi_size, await name.cluster.identify(inode))
-    assumed = judge_base(wanted_base(chain), candidate, assume_base=assume_base)
+    assumed = judge_base_of(chain, candidate, assume_base=assume_base)
     if inode.object_size != chain.object_size:
         raise Incompatible(
             f"the backups have objects of {chain.object_size} bytes, but {base.name} of {inode.object_size}"

@@ -8,10 +8,10 @@ from typing import Final, Protocol
 
 from anyio import to_thread
 
-from asyncbackup.engine.base import all_assumed, judge_base
+from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compose import Composer, ImageBase
-from asyncbackup.engine.opening import examine_image, judge_size, wanted_base
+from asyncbackup.engine.opening import examine_image, judge_base_of, judge_size, wanted_base
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.errors import (
@@ -129,7 +129,7 @@ class _Roll:
             and not (wanted.identity and candidate.identity.matches(wanted.identity))
         ):
             raise AlreadyApplied(self.source.name, self.identity)
-        assumed = all_assumed(self.chain.assumed, judge_base(wanted, candidate, assume_base=assume_base))
+        assumed = all_assumed(self.chain.assumed, judge_base_of(self.chain, candidate, assume_base=assume_base))
         judge_size(self.chain, self.source)
         least = min(self._sizes(self.source.size))
         if least < self.source.size and assumed is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup.cli.progress import amounts, name_files, name_target
+from asyncbackup.cli.progress import amounts, name_files, name_target, shorten
 from asyncbackup.engine.progress import Progress
 from tests.cli.command import Served, disk_store, serving, start
 
@@ -89,8 +89,23 @@ def test_an_export_names_the_image(file: Path, tmp_path: Path) -> None:
 def test_a_long_name_is_cut_and_markup_is_shown_as_it_is(served: Served, file: Path, tmp_path: Path) -> None:
     shown, _ = run("convert", file, "--to", tmp_path / ("[red]" + "x" * 40), "--format", "dog")
 
-    assert "[red]xxxxxxxxxxxxxxxxxx… " in shown
+    assert "[red]xxxxxxxxxxxxxxxx... " in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_hostile_name_is_escaped(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", f"{encoding}:strict")
+
+    shown, _ = run("convert", file, "--to", tmp_path / "\x1b]0;a\x07\u202e日本日本日本日本", "--format", "dog")
+
+    assert r"\x1b]0;a\x07\u202e" in shown
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown)
+
+
+def test_a_name_of_wide_characters_is_cut_by_columns() -> None:
+    assert shorten("日" * 20) == "日" * 10 + "..."
+    assert shorten("日" * 12) == "日" * 12
 
 
 @pytest.mark.parametrize(

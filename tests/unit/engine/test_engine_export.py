@@ -35,6 +35,7 @@ from asyncbackup.errors import (
     Incompatible,
     OtherImage,
     OutsideVdi,
+    PartlyApplied,
     SourceMissing,
     SourceUnreadable,
     TargetBusy,
@@ -535,6 +536,19 @@ async def test_an_image_that_was_rolled_already_is_left_as_it_is(files: Files) -
     assert told.value.identity == files.identities["b"]
     assert image.read_bytes() == files.images["b"]
     assert image.stat().st_mtime_ns == time
+
+
+async def test_backups_that_an_image_has_already_are_to_be_left_out(files: Files, tmp_path: Path) -> None:
+    image = files.image("b", "standby")
+
+    for target in (image, tmp_path / "new"):
+        with pytest.raises(PartlyApplied, match=r"leave out .*/ab, or name what .*/ab stands on") as told:
+            await export([files.ab, files.bc], target, base=image)
+        assert told.value.applied == (str(files.ab),)
+
+    assert image.read_bytes() == files.images["b"]
+    await export([files.bc], image, base=image)
+    assert image.read_bytes() == files.images["c"]
 
 
 async def test_rolling_without_a_manifest_has_to_be_asked_for(files: Files) -> None:
