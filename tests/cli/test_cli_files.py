@@ -387,7 +387,7 @@ def test_a_pipe_is_no_base(
     assert "fifo: is a pipe" in outcome.err
 
 
-@pytest.mark.parametrize("name", ["", ".", "/", "folder", "folder/", "/dev/null", "n" * 256, "a/b"])
+@pytest.mark.parametrize("name", [".", "/", "folder", "folder/", "/dev/null", "n" * 256, "a/b"])
 @pytest.mark.parametrize("options", [(), ("--force",)])
 def test_what_is_no_name_of_a_file_is_not_written(
     asyncbackup: Command, files: Files, monkeypatch: pytest.MonkeyPatch, name: str, options: Sequence[str]
@@ -404,7 +404,7 @@ def test_what_is_no_name_of_a_file_is_not_written(
     assert left_in(files.folder) == before
 
 
-@pytest.mark.parametrize("name", ["", ".", "/", "/dev/null", "/dev/zero", "n" * 256, "a/b"])
+@pytest.mark.parametrize("name", [".", "/", "/dev/null", "/dev/zero", "n" * 256, "a/b"])
 def test_what_is_no_name_of_a_file_is_not_read(
     asyncbackup: Command, files: Files, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -81,6 +81,8 @@ VERIFY = ["verify", "a", "--against", "disk", "--sample", "5"]
         (["info", "a", "--manifest", ""], "'--manifest': an empty name is the name of no file"),
         (["export", "ab", "--to", "image", "--base-image", ""], "'--base-image': an empty name"),
         (["verify", "a", ""], "'FILE...': an empty name"),
+        (["backup", "disk", "", "-s", "a"], "'FILE': an empty name"),
+        (["export", "a", "--to", ""], "'--to': an empty name"),
         (["convert", "a", "--to", "d", "--format", "rbd-diff", "--snapshot-name", ""], "a snapshot needs a name"),
         (["convert", "a", "--to", "d", "--format", "rbd-diff", "--base-name", ""], "a snapshot needs a name"),
         (["convert", "a", "--to", "d", "--format", "dog", "--snapshot-name", ""], "a snapshot needs a name"),
