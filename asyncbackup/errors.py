@@ -434,6 +434,17 @@ class WrongSnapshot(Incompatible):
         self.can_be_assumed = can_be_assumed
 
 
+class SizeDiffers(Incompatible):
+    """``source`` is of a VDI of ``expected`` bytes, and ``name``, which it was to be compared with, has ``got``."""
+
+    def __init__(self, source: str, name: str, expected: int, got: int) -> None:
+        super().__init__(f"{name} does not hold what {source} is of: expected {expected} bytes, got {got}")
+        self.source = source
+        self.name = name
+        self.expected = expected
+        self.got = got
+
+
 class SampleNeedsBase(Incompatible):
     """To audit a sample of ``source`` takes the snapshot that it is the difference to, which the cluster has not.
 

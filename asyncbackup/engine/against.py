@@ -94,8 +94,8 @@ async def compare(
     given, and at least one. An object that has the same owner in both needs no look. The base is looked for in the VDI
     that was backed up.
 
-    Raises WrongSnapshot, SampleNeedsBase, Incompatible, NotFound, and the errors of backups and cluster; differences
-    are no errors. The digests of manifests are the business of ``verify``.
+    Raises WrongSnapshot, SizeDiffers, SampleNeedsBase, Incompatible, NotFound, and the errors of backups and cluster;
+    differences are no errors. The digests of manifests are the business of ``verify``.
     """
     with single_error():
         async with open_chain(backups, chain_options, assume_base=assume_base) as chain:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from asyncbackup.errors import BaseSizeMismatch, BaseUnproved, WrongBase, WrongSnapshot
+from asyncbackup.errors import BaseSizeMismatch, BaseUnproved, SizeDiffers, WrongBase, WrongSnapshot
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState
 
@@ -75,10 +75,12 @@ def judge_compared(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -
 
     Vouching is for a VDI that was restored, whose identity is its own. Another snapshot of the VDI that was backed up
     never is the right one.
-    Gives what was assumed, in words; None: it is proved, or nothing says otherwise. Raises WrongSnapshot.
+    What has another size holds something else, whoever vouches for it.
+    Gives what was assumed, in words; None: it is proved, or nothing says otherwise. Raises WrongSnapshot, SizeDiffers.
     """
     expected, got = wanted.identity, candidate.identity
     if expected is None or got is None or got.matches(expected):
+        _check_size(wanted, candidate)
         return None
     are_siblings = (
         replace(expected, vdi_id=got.vdi_id, created=got.created).matches(got)
@@ -87,4 +89,10 @@ def judge_compared(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -
     )
     if are_siblings or not assume_base:
         raise WrongSnapshot(wanted.source, candidate.name, expected, got, can_be_assumed=not are_siblings)
+    _check_size(wanted, candidate)
     return f"{candidate.name} holds what {expected} held, although it is {got}"
+
+
+def _check_size(wanted: Wanted, candidate: Candidate) -> None:
+    if wanted.size not in (None, candidate.size):
+        raise SizeDiffers(wanted.source, candidate.name, wanted.size, candidate.size)

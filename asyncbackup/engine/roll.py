@@ -153,6 +153,9 @@ class _Roll:
             doubt = f"it has {self.source.size} bytes, which the one that was being rolled never had"
         elif not is_finished and marker.state != (state.digest if state else None):
             doubt = "it has another state beside it than the one that was being rolled"
+        elif state is not None and self.source.modified_ns < state.modified_ns:
+            # Whoever rolls it writes to it after that.
+            doubt = "it has an earlier time of modification than its state tells: another one was copied over it"
         if doubt is not None:
             raise OtherImage(self.source.name, str(self.image.marker), doubt)
 

@@ -465,7 +465,17 @@ def no_state(half: Path) -> None:
     state_path(half).unlink()
 
 
-@pytest.mark.parametrize("change", [other_file, other_size, other_state, no_state], ids=lambda it: it.__name__)
+def older_copy(half: Path) -> None:
+    """Put an older image in its place, as ``cp -p`` does: into the same file, with the time of the other one."""
+    state = read_state(half)
+    assert state is not None
+    half.write_bytes(bytes(SIZE))
+    os.utime(half, ns=(0, state.modified_ns - 1))
+
+
+@pytest.mark.parametrize(
+    "change", [other_file, other_size, other_state, no_state, older_copy], ids=lambda it: it.__name__
+)
 @either_way
 def test_a_roll_is_not_resumed_on_another_image(
     asyncbackup: Command, files: Files, half: Path, change: object, vouched: list[str]

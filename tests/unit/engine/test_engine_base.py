@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base, judge_compared
-from asyncbackup.errors import BaseSizeMismatch, BaseUnproved, WrongBase, WrongSnapshot
+from asyncbackup.errors import BaseSizeMismatch, BaseUnproved, SizeDiffers, WrongBase, WrongSnapshot
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState
 
@@ -119,6 +119,15 @@ def test_an_image_that_nothing_current_speaks_of_is_nothing_known(
 @pytest.mark.parametrize("wanted", [WANTED, UNKNOWN], ids=["known", "unknown"])
 def test_the_snapshot_that_was_backed_up_may_be_compared(wanted: Wanted, *, assume_base: bool) -> None:
     assert judge_compared(wanted, PROVED, assume_base=assume_base) is None
+
+
+@either_way
+@pytest.mark.parametrize("identity", [BASE, OTHERS["another VDI"], None], ids=["same", "another", "unknown"])
+def test_a_vdi_of_another_size_holds_something_else(identity: Identity | None, *, assume_base: bool) -> None:
+    candidate = replace(PROVED, identity=identity, size=SIZE + 512)
+
+    with pytest.raises(WrongSnapshot if identity and identity != BASE and not assume_base else SizeDiffers):
+        judge_compared(WANTED, candidate, assume_base=assume_base)
 
 
 def test_another_snapshot_of_the_vdi_is_not_compared_whoever_vouches_for_it() -> None:
