@@ -8,6 +8,7 @@ from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
+    check_output,
     cluster_options,
     connection_options,
     json_option,
@@ -15,7 +16,7 @@ from asyncbackup.cli.options import (
     snapshot_name,
     window_options,
 )
-from asyncbackup.cli.output import COMPLETE, is_terminal, say, say_json, warn
+from asyncbackup.cli.output import COMPLETE, say, say_json, warn
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
@@ -102,7 +103,11 @@ def command(
     """
     to_stdout = file == "-"
     format_ = Dialect(dialect) if dialect else None
-    _check_usage(snapshot, live=live, to_stdout=to_stdout, dialect=format_)
+    if live and snapshot is not None:
+        raise click.UsageError("give either -s or --live, not both")
+    if snapshot is None and not live:
+        raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
+    check_output(to_stdout=to_stdout, seeks=format_ is not None and format_.needs_seek)
     opening = (
         open_standard_output(manifest, replace=force, on_leftover=warn)
         if to_stdout
@@ -139,27 +144,16 @@ def command(
         say(*_report(summary, file), err=is_piped, done=COMPLETE)
 
 
-def _check_usage(snapshot: int | str | None, *, live: bool, to_stdout: bool, dialect: Dialect | None) -> None:
-    if live and snapshot is not None:
-        raise click.UsageError("give either -s or --live, not both")
-    if snapshot is None and not live:
-        raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
-    if to_stdout and dialect is not None and dialect.needs_seek:
-        raise click.UsageError("a collie backup is completed at its beginning: it cannot go to `-`; use --format dog")
-    if to_stdout and is_terminal():
-        raise click.UsageError("a backup is not for a terminal: redirect standard output, or name a file")
-
-
 def _report(summary: Summary, file: str) -> list[str]:
     what = f"{summary.vdi} {summary.snapshot or '(live)'}"
     against = f" against {summary.base}" if summary.base is not None else ""
     target = "standard output" if file == "-" else file
-    rate = summary.bytes_read / max(summary.elapsed_s, 1e-6)
+    rate = text.rate(summary.bytes_read, summary.elapsed_s)
     lines = [
         f"{what}{against}: {text.objects(summary.records)} in {text.size(summary.bytes_written)} to {target}",
         (
             f"compared {text.objects(summary.objects_planned)}, skipped {summary.objects_shared:,} shared; "
-            f"read {text.size(summary.bytes_read)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)"
+            f"read {text.size(summary.bytes_read)} in {summary.elapsed_s:.1f} s ({rate})"
         ),
     ]
     if summary.objects_discarded:

@@ -8,10 +8,11 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT, Verb
-from asyncbackup.cli.merge import check_output, report
+from asyncbackup.cli.merge import report
 from asyncbackup.cli.options import (
     PATH,
     check_manifests,
+    check_output,
     file_options,
     json_option,
     quiet_option,
@@ -149,11 +150,10 @@ def command(
 
 
 def _report(summary: RbdDiffSummary, target: str) -> list[str]:
-    rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
     return [
         (
             f"{'standard output' if target == '-' else target}: {summary.snapshot or 'no snapshot'} "
             f"{f'against {summary.base}' if summary.base else 'in full'}, of an image of {text.size(summary.size)}"
         ),
-        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)",
+        text.wrote(summary.bytes_written, summary.elapsed_s),
     ]

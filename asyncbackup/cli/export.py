@@ -97,7 +97,8 @@ def command(
     files = leave_out(files, quiet=quiet)
     files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
     to_stdout = image == "-"
-    _check_usage(files, to_stdout=to_stdout)
+    if to_stdout and is_terminal():
+        raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
     check_base(base, base_vdi, base_image)
     chain_options = ChainOptions(dialect, object_size, size, manifests)
     options = BackupOptions(in_flight=in_flight, memory=memory)
@@ -137,13 +138,6 @@ def command(
         say(*_report(summary, image), err=is_piped, done=_COMPLETE)
 
 
-def _check_usage(files: Sequence[str], *, to_stdout: bool) -> None:
-    if to_stdout and is_terminal():
-        raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
-    if files.count("-") > 1:
-        raise click.UsageError("standard input can be read only once")
-
-
 def _interrupted(error: Interrupted, image: str) -> Interrupted:
     """Tell the truth about an image that was being rolled."""
     if image == "-" or not marker_path(image).exists():
@@ -153,12 +147,11 @@ def _interrupted(error: Interrupted, image: str) -> Interrupted:
 
 def _report(summary: ExportSummary, image: str) -> list[str]:
     target = "standard output" if image == "-" else image
-    rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
     return [
         (
             f"{target}: {text.size(summary.size)} from {text.backups(summary.files)}"
             f"{', in place' if summary.in_place else ''}{'' if summary.checked else ', not checked: no manifest'}"
         ),
-        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)",
+        text.wrote(summary.bytes_written, summary.elapsed_s),
         *text.assumed(summary.assumed),
     ]

@@ -15,7 +15,12 @@ _LISTED: Final = 3
 
 
 def leave_out(files: Sequence[str], *, quiet: bool) -> tuple[str, ...]:
-    """Give the backups among ``files``, and say which are none. Raises UsageError without one, and BackupMissing."""
+    """Give the backups among ``files``, and say which are none.
+
+    Raises UsageError without one, or with standard input more than once, and BackupMissing.
+    """
+    if files.count("-") > 1:
+        raise click.UsageError("standard input can be read only once")
     found = find_backups(files)
     if found.left_out and not quiet:
         others = len(found.left_out) - _LISTED

@@ -15,6 +15,7 @@ from asyncbackup.cli.options import (
     base_options,
     check_base,
     check_manifests,
+    check_output,
     cluster_options,
     connection_options,
     file_options,
@@ -22,7 +23,7 @@ from asyncbackup.cli.options import (
     quiet_option,
     window_options,
 )
-from asyncbackup.cli.output import COMPLETE, is_terminal, say, say_json, warn
+from asyncbackup.cli.output import COMPLETE, say, say_json, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
@@ -91,8 +92,6 @@ def command(
     files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
     to_stdout = target == "-"
     format_ = Dialect(to_dialect) if to_dialect else None
-    if files.count("-") > 1:
-        raise click.UsageError("standard input can be read only once")
     check_base(base, base_vdi, base_image)
     check_output(to_stdout=to_stdout, seeks=format_ is not None and format_.needs_seek)
     inputs = [*files, *([base_image] if base_image else [])]
@@ -129,22 +128,13 @@ def command(
         say(*report(summary, target), err=is_piped, done=COMPLETE)
 
 
-def check_output(*, to_stdout: bool, seeks: bool) -> None:
-    """Raise UsageError if what is asked for cannot go to standard output."""
-    if to_stdout and seeks:
-        raise click.UsageError("a collie backup is completed at its beginning: it cannot go to `-`; use --format dog")
-    if to_stdout and is_terminal():
-        raise click.UsageError("a backup is not for a terminal: redirect standard output, or name a file")
-
-
 def report(summary: MergeSummary, target: str) -> list[str]:
     """Tell people what was written, in lines."""
-    rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
     return [
         (
             f"{'standard output' if target == '-' else target}: {text.objects(summary.records)} "
             f"from {text.backups(summary.files)}{'' if summary.has_manifest else ', without a manifest'}"
         ),
-        f"wrote {text.size(summary.bytes_written)} in {summary.elapsed_s:.1f} s ({text.size(rate)}/s)",
+        text.wrote(summary.bytes_written, summary.elapsed_s),
         *text.assumed(summary.assumed),
     ]

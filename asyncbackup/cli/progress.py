@@ -60,7 +60,7 @@ def progress_bar(name: str, *, wanted: bool) -> Iterator[OnProgress | None]:
 
 def amounts(progress: Progress, elapsed_s: float) -> str:
     """Say how much is done of how much, each amount once, and how fast it goes."""
-    rate = f"{text.size(progress.bytes_done / max(elapsed_s, 1e-6))}/s"
+    rate = text.rate(progress.bytes_done, elapsed_s)
     if progress.bytes_planned is not None:
         return f"{text.size(progress.bytes_done)} of {text.size(progress.bytes_planned)}, {rate}"
     objects = text.objects(progress.objects_done)

@@ -119,8 +119,6 @@ def command(
             "increments on an image are not restored in one go: make the image of the last one with "
             "`asyncbackup export FILE... --base-image IMAGE --to NEW` and write that with `dog vdi write`"
         )
-    if files.count("-") > 1:
-        raise click.UsageError("standard input can be read only once")
     files = leave_out(files, quiet=quiet)
     files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
     chain_options = ChainOptions(dialect, object_size, size, manifests)
@@ -167,12 +165,12 @@ def _discard(vdi: str, address: str, port: int, options: ClientOptions, *, quiet
 def _report(summary: RestoreSummary) -> list[str]:
     on = f", a clone of {summary.base}" if summary.base else ""
     checked = "" if summary.checked else "; not every file has a manifest, so not all data could be checked"
-    rate = summary.bytes_written / max(summary.elapsed_s, 1e-6)
+    rate = text.rate(summary.bytes_written, summary.elapsed_s)
     return [
         f"{summary.vdi}: {text.size(summary.size)}{on}",
         (
             f"wrote {text.objects(summary.objects_done)}, {text.size(summary.bytes_written)}, "
-            f"in {summary.elapsed_s:.1f} s ({text.size(rate)}/s){checked}"
+            f"in {summary.elapsed_s:.1f} s ({rate}){checked}"
         ),
         *text.assumed(summary.assumed),
     ]

@@ -14,6 +14,16 @@ def size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def rate(count: int, elapsed_s: float) -> str:
+    """Write how fast so many bytes were: ``1.5 GiB/s``."""
+    return f"{size(count / max(elapsed_s, 1e-6))}/s"
+
+
+def wrote(count: int, elapsed_s: float) -> str:
+    """Write a line on how many bytes were written, and how fast."""
+    return f"wrote {size(count)} in {elapsed_s:.1f} s ({rate(count, elapsed_s)})"
+
+
 def objects(count: int) -> str:
     """Write a number of objects."""
     return f"{count:,} object{'' if count == 1 else 's'}"

@@ -112,8 +112,8 @@ def command(
     """
     if vdi is None and (snapshot is not None or sample is not None):
         raise click.UsageError("-s and --sample go with --against")
-    if files.count("-") > (vdi is None):
-        raise click.UsageError("standard input can be read only once")
+    if vdi is not None and "-" in files:
+        raise click.UsageError("--against reads each FILE twice, and standard input can be read only once")
     files = leave_out(files, quiet=quiet)
     check_manifests(manifests, files)
     try:
