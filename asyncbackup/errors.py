@@ -510,9 +510,8 @@ class CopiesUnkeepable(Incompatible):
     """A VDI of ``copies`` copies of each object, for which ``nodes`` nodes are too few."""
 
     def __init__(self, copies: int, nodes: int) -> None:
-        super().__init__(
-            f"the VDI is to keep {copies} copies of each object, but the cluster has {nodes} nodes for them"
-        )
+        has = "only one node" if nodes == 1 else f"{nodes} nodes"
+        super().__init__(f"the VDI is to keep {copies} copies of each object, but the cluster has {has} for them")
         self.copies = copies
         self.nodes = nodes
 
