@@ -20,12 +20,13 @@ from asyncbackup import (
     compare,
     connect,
     info,
+    restore,
     verify,
 )
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.progress import Progress
 from asyncbackup.engine.verify import MAX_PROBLEMS, Problems, VerifyReport
-from asyncbackup.errors import AsyncBackupError, BackupDamaged, Incompatible, SourceMissing
+from asyncbackup.errors import AsyncBackupError, BackupDamaged, Incompatible, SourceMissing, WrongSnapshot
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from asyncbackup.sheep import MemoryStore, Sheep
@@ -430,22 +431,24 @@ async def test_only_what_the_records_cover_is_compared(cluster: Cluster, files: 
 
 
 async def test_objects_that_differ_are_named(cluster: Cluster, files: list[Path]) -> None:
-    volume = await Volume.open(cluster, "disk")
+    await restore(cluster, files, "copy")
+    volume = await Volume.open(cluster, "copy")
     await volume.write(3 * OBJECT + 512, noise(9, 512))
     await volume.write(6 * OBJECT, noise(9, 512))
 
-    found = await compare(cluster, files, "disk")
+    found = await compare(cluster, files, "copy", assume_base=True)
 
     assert (found.is_good, found.differing, found.differing_idx) == (False, 2, [3, 6])
 
 
 async def test_a_full_sample_finds_what_a_backup_left_out(cluster: Cluster, files: list[Path]) -> None:
-    volume = await Volume.open(cluster, "disk")
+    await restore(cluster, files, "copy")
+    volume = await Volume.open(cluster, "copy")
     await volume.write(7 * OBJECT, noise(9, 512))  # has no record, and differs from the base
     await volume.write(5 * OBJECT, noise(9, 512))  # lies before the object's record
-    assert (await compare(cluster, files, "disk")).is_good
+    assert (await compare(cluster, files, "copy", assume_base=True)).is_good
 
-    found = await compare(cluster, files, "disk", sample=1)
+    found = await compare(cluster, files, "copy", sample=1, assume_base=True)
 
     assert found.differing_idx == [5, 7]
 
@@ -466,12 +469,12 @@ async def test_a_sample_is_the_same_for_the_same_seed(cluster: Cluster, files: l
     assert first == second
 
 
-async def test_a_sample_needs_the_very_base(cluster: Cluster, files: list[Path]) -> None:
+async def test_another_vdi_is_not_what_was_backed_up(cluster: Cluster, files: list[Path]) -> None:
     await cluster.create_vdi("other", OBJECTS * OBJECT, block_size_shift=SHIFT)
     await cluster.create_snapshot("other", "a")
     await cluster.create_snapshot("other", "b")
 
-    with pytest.raises(Incompatible, match="another one than the base"):
+    with pytest.raises(WrongSnapshot, match="got snapshot 2 'b' of VDI 'other'"):
         await compare(cluster, files[1:], "other", "b", sample=1)
 
 
