@@ -17,6 +17,7 @@ from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from asyncbackup.sinks import FileSink, PipeSink, Sink, is_fifo, open_fifo
 from asyncbackup.sinks.atomic import OnLeftover
+from asyncbackup.sinks.image import state_path
 from asyncbackup.sinks.opening import fault_of_name, open_in_thread
 from asyncbackup.sinks.publication import MANIFEST, Place
 from asyncbackup.wire.inode import Inode
@@ -191,7 +192,7 @@ async def _open_proof(
 
 
 async def refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]]) -> None:
-    """Raise OwnInput if writing ``path`` would replace one of ``inputs``, or the manifest of one, by whatever name."""
+    """Raise OwnInput if writing ``path`` would replace one of ``inputs``, or what is beside one, by whatever name."""
     await open_in_thread(lambda: _refuse_own_inputs(path, inputs), lambda _: None)
 
 
@@ -201,7 +202,8 @@ def _refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.P
     place = Place(Path(os.path.realpath(path)))
     replaced = [place.final, place.beside(MANIFEST).final]
     read = [Path(name) for name in inputs]
-    read += [manifest_path(name) for given in read for name in (given, os.path.realpath(given)) if given.name]
+    beside = [name for given in read for name in (given, os.path.realpath(given)) if given.name]
+    read += [path for name in beside for path in (manifest_path(name), state_path(name))]
     for target in replaced:
         for source in read:
             if _is_same(target, source):

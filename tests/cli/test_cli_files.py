@@ -202,23 +202,25 @@ def test_no_input_is_replaced_by_what_is_made_of_it(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("merge", "ab", "bc", "--base-image", "image", "--force", "--to", "image"),
-        ("export", "ab", "--base", "image", "--force", "--to", "link"),
+        ("merge", "ab", "bc", "--to", "image"),
+        ("merge", "ab", "bc", "--to", "image.state"),
+        ("export", "ab", "bc", "--to", "image.state"),
+        ("export", "ab", "bc", "--to", "link"),
     ],
 )
 def test_no_base_is_replaced_by_what_is_made_on_it(
     asyncbackup: Command, files: Files, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
 ) -> None:
-    image = files.image("a", "image")
+    files.image("a", "image")
     (files.folder / "link").symlink_to(files.folder / "bc")
     monkeypatch.chdir(files.folder)
-    if arguments[0] == "export":
-        arguments = ("export", "bc", "ab", *arguments[2:])
+    before = {path.name: path.read_bytes() for path in files.folder.iterdir()}
 
-    outcome = asyncbackup(*arguments)
+    outcome = asyncbackup(*arguments, "--base-image", "image", "--force")
 
-    assert outcome.code != 0
-    assert image.read_bytes() == files.images["a"]
+    assert outcome.code == 1
+    assert "which is read for it: use another name" in outcome.err
+    assert {path.name: path.read_bytes() for path in files.folder.iterdir()} == before
 
 
 def test_no_manifest_is_left_beside_what_was_replaced(
