@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.files import leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.merge import report
 from asyncbackup.cli.options import (
@@ -106,6 +107,7 @@ def command(
     With rbd-diff a VDI moves to Ceph while it is in use: convert and import its full backup, and then each increment.
     FILE `-` is standard input.
     """
+    leave_out([file], quiet=quiet)
     to_stdout, to_rbd = target == "-", to_format == _RBD_DIFF
     if not to_rbd and (snapshot_name, base_name, size) != (None, None, None):
         raise click.UsageError("--snapshot-name, --base-name and --size are for --format rbd-diff")

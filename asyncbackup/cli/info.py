@@ -8,6 +8,7 @@ from datetime import datetime
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.files import leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, check_manifests, file_options, json_option
 from asyncbackup.cli.output import say, say_json_text
@@ -42,6 +43,7 @@ def command(
 
     The data itself is not read: `asyncbackup verify` proves it. FILE `-` is standard input.
     """
+    leave_out([file], quiet=True)
     listing = _JsonListing() if as_json else _TextListing()
     manifest = next(iter(check_manifests(manifests, [file])), None)
     on_record = listing.add if with_records else None

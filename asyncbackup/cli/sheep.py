@@ -24,6 +24,13 @@ def _folder(_ctx: click.Context, _param: click.Parameter, value: Path | None) ->
     return value
 
 
+def _address(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    # The event loop takes an empty name for all addresses, which nobody means who forgot it.
+    if not value:
+        raise click.BadParameter("expected an address; 0.0.0.0 stands for all")
+    return value
+
+
 def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> tuple[Fault, ...]:
     try:
         return tuple(Fault.parse(value) for value in values)
@@ -38,7 +45,7 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     callback=_folder,
     help="Keep the objects in this folder.  [default: in memory]",
 )
-@click.option("--bind", default="127.0.0.1", show_default=True, help="Listen at this address.")
+@click.option("--bind", callback=_address, default="127.0.0.1", show_default=True, help="Listen at this address.")
 @click.option(
     "-p",
     "--port",

@@ -93,6 +93,7 @@ VERIFY = ["verify", "a", "--against", "disk", "--sample", "5"]
         (["convert", "a", "--to", "d", "--format", "dog", "--snapshot-name", ""], "a snapshot needs a name"),
         (["convert", "a", "--to", "d", "--format", "dog", "--size", "8M"], "--size are for --format rbd-diff"),
         (["sheep", "--store", ""], "'--store': an empty name"),
+        (["sheep", "--bind", ""], "expected an address; 0.0.0.0 stands for all"),
         (["sheep", "--store", "/"], "expected the name of a folder"),
         (["sheep", "-p", "65536"], "is not in the range"),
     ],
@@ -224,6 +225,14 @@ def test_an_empty_name_of_the_base_s_vdi_is_not_taken_for_none(
 
     assert outcome.code == 5
     assert "no VDI named ''" in outcome.err
+
+
+@pytest.mark.parametrize("verb", [["info"], ["convert", "--to", "made", "--format", "dog"]])
+def test_a_manifest_is_told_from_the_backup_that_it_is_of(command: Command, files: Files, verb: list[str]) -> None:
+    outcome = command(*verb, f"{files.a}.manifest")
+
+    assert outcome.code == 5
+    assert f"is the manifest of the backup {files.a}, which is there, but was not named" in outcome.err
 
 
 @contextmanager
