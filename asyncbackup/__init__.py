@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncbackup.engine.export import ExportSummary, export
     from asyncbackup.engine.info import Info, info
     from asyncbackup.engine.merge import MergeSummary, merge
+    from asyncbackup.engine.opening import BaseSnapshot
     from asyncbackup.engine.options import BackupOptions
     from asyncbackup.engine.progress import Progress, Summary
     from asyncbackup.engine.restore import RestoreSummary, restore
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncBackupError",
     "BackupOptions",
+    "BaseSnapshot",
     "ChainOptions",
     "ClientOptions",
     "Cluster",
@@ -73,6 +75,7 @@ __version__ = "0.1.0"
 _HOMES: Final = {
     "AsyncBackupError": "asyncbackup.errors",
     "BackupOptions": "asyncbackup.engine.options",
+    "BaseSnapshot": "asyncbackup.engine.opening",
     "ChainOptions": "asyncbackup.engine.chain",
     "ClientOptions": "asyncbackup.client",
     "Cluster": "asyncbackup.client",

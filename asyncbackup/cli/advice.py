@@ -46,8 +46,8 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], str]] = {
     CopiesUnkeepable: "say with --copies how many to keep instead",
     ErasureCodingUnknown: "say with --copies how many copies to keep instead",
     BaseUnnamed: (
-        "name the backups before it as well, from the full one on, or that snapshot with --base "
-        "(export and merge take an image of it, too, with --base-image)"
+        "name the backups before it as well, from the full one on, or that snapshot with --base or an image of it "
+        "with --base-image"
     ),
     BaseNeeded: "name that base with --base, or an image of it with --base-image",
     BaseUnproved: "if you know that it is, say so with --assume-base",

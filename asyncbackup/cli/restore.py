@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Final
 
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.base import named_base
 from asyncbackup.cli.files import arrange, leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
@@ -97,7 +99,10 @@ def command(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Make a new VDI of FILEs: of a full backup and its increments, or of increments on the snapshot --base.
+    """Make a new VDI of FILEs: of a full backup and its increments, or of increments on their base.
+
+    Increments go on a snapshot in the cluster, --base, of which the new VDI becomes a clone. Or they go on an image of
+    one, --base-image, of which all that is not zeros is written as well.
 
     No VDI or snapshot that exists is changed. Until it is complete the new VDI has the tag `unfinished restore`.
     FILE `-` is standard input.
@@ -114,23 +119,20 @@ def command(
     if not files or to is None:
         raise click.UsageError("Missing argument 'FILE...'." if not files else "Missing option '--to'.")
     check_base(base, base_vdi, base_image)
-    if base_image is not None:
-        raise click.UsageError(
-            "increments on an image are not restored in one go: make the image of the last one with "
-            "`asyncbackup export FILE... --base-image IMAGE --to NEW` and write that with `dog vdi write`"
-        )
     files = leave_out(files, quiet=quiet)
     files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
     chain_options = ChainOptions(dialect, object_size, size, manifests)
 
     async def work(on_progress: OnProgress | None) -> RestoreSummary:
-        async with connect(address, port, _client_options(connections, timeout)) as cluster:
+        async with (
+            connect(address, port, _client_options(connections, timeout)) as cluster,
+            named_base(base, base_vdi, base_image, nullcontext(cluster)) as under,
+        ):
             return await restore(
                 cluster,
                 files,
                 to,
-                base=base,
-                base_vdi=base_vdi,
+                base=under,
                 copies=copies,
                 assume_base=assume_base,
                 chain_options=chain_options,
@@ -164,6 +166,8 @@ def _discard(vdi: str, address: str, port: int, options: ClientOptions, *, quiet
 
 def _report(summary: RestoreSummary) -> list[str]:
     on = f", a clone of {summary.base}" if summary.base else ""
+    if summary.base_image:
+        on = f", made on {summary.base_image}"
     checked = "" if summary.checked else "; not every file has a manifest, so not all data could be checked"
     rate = text.rate(summary.bytes_written, summary.elapsed_s)
     return [

@@ -245,31 +245,13 @@ class _Job:
             await window.run(pieces)
 
     async def _pieces(self, piece_size: int) -> AsyncGenerator[_Piece, None]:
-        whole = [(0, self.chain.object_size)]
-        async with aclosing(self._groups()) as groups:
-            async for group, audited in groups:
-                ranges = whole if audited else group.covered(0, self.chain.object_size)
+        async with aclosing(self.chain.groups(self.chosen.tolist())) as groups:
+            async for group in groups:
+                ranges = [(0, group.whole)] if group.whole else group.covered(0, self.chain.object_size)
                 for start, end in ranges:
                     for offset in range(start, end, piece_size):
                         length = min(piece_size, end - offset)
                         yield _Piece(group, offset, length, offset + length == ranges[-1][1])
-
-    async def _groups(self) -> AsyncGenerator[tuple[Group, bool], None]:
-        """Go through what the chain has and what was chosen besides, by ascending idx; True: to be audited."""
-        chosen = iter(self.chosen.tolist())
-        next_chosen = next(chosen, None)
-        async with aclosing(self.chain.groups()) as groups:
-            async for group in groups:
-                while next_chosen is not None and next_chosen < group.idx:
-                    yield Group(next_chosen, ()), True
-                    next_chosen = next(chosen, None)
-                audited = next_chosen == group.idx
-                yield group, audited
-                if audited:
-                    next_chosen = next(chosen, None)
-        while next_chosen is not None:
-            yield Group(next_chosen, ()), True
-            next_chosen = next(chosen, None)
 
     async def _compare(self, piece: _Piece, slot: Slot) -> _Compared:
         ours, theirs = slot.to[: piece.length], slot.base[: piece.length]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,18 +32,20 @@ class Part(NamedTuple):
 
 
 class Group(NamedTuple):
-    """All that a chain has of object ``idx``: at least one part, oldest first. Offsets in bytes of the object."""
+    """All that a chain has of object ``idx``, oldest part first. Offsets in bytes of the object."""
 
     idx: int
     parts: tuple[Part, ...]
+    whole: int = 0
+    """Bytes of the object, if all of it is wanted whatever the parts cover; then there need not be any. Else 0."""
 
     @property
     def start(self) -> int:
-        return min(part.start for part in self.parts)
+        return 0 if self.whole else min(part.start for part in self.parts)
 
     @property
     def end(self) -> int:
-        return max(part.end for part in self.parts)
+        return self.whole or max(part.end for part in self.parts)
 
     def covered(self, start: int, end: int) -> list[tuple[int, int]]:
         """Find the ranges in ``start`` to ``end`` that parts cover, in order and apart from one another."""
@@ -178,25 +180,36 @@ class Chain:
             return False
         return min(first.base_size, last.size) > spans * last.object_size
 
-    async def groups(self) -> AsyncGenerator[Group, None]:
-        """Go through the objects in ascending order of idx, all files side by side, in constant memory."""
+    async def groups(self, whole: Iterable[int] = ()) -> AsyncGenerator[Group, None]:
+        """Go through the objects in ascending order of idx, all files side by side, in constant memory.
+
+        Those with an index among ``whole``, ascending, come in any case, and are wanted as a whole.
+        """
         spans = [self.spans(place) for place in range(len(self.readers))]
+        wanted = iter(whole)
+        next_whole = next(wanted, None)
         async with AsyncExitStack() as stack:
             streams = [await stack.enter_async_context(aclosing(reader.records())) for reader in self.readers]
             heads: list[Record | None] = [await anext(stream, None) for stream in streams]
-            while found := [record.header.idx for record in heads if record is not None]:
+            while found := [at for at in (next_whole, *map(_idx_of, heads)) if at is not None]:
                 idx = min(found)
-                here = [place for place, record in enumerate(heads) if record is not None and record.header.idx == idx]
+                here = [place for place, record in enumerate(heads) if _idx_of(record) == idx]
                 left = [place for place in here if (span := spans[place]) is None or idx < span]
-                if left:
-                    yield Group(
-                        idx, tuple(Part(self.readers[place], record) for place in left if (record := heads[place]))
-                    )
+                parts = tuple(Part(self.readers[place], record) for place in left if (record := heads[place]))
+                if idx == next_whole:
+                    yield Group(idx, parts, self.object_size)
+                    next_whole = next(wanted, None)
+                elif parts:
+                    yield Group(idx, parts)
                 # Only now: of a pipe the next header comes after the data that belongs to this group.
                 for place in here:
                     if place not in left and (record := heads[place]):
                         await self.readers[place].skip_data(record)
                     heads[place] = await anext(streams[place], None)
+
+
+def _idx_of(record: Record | None) -> int | None:
+    return None if record is None else record.header.idx
 
 
 @asynccontextmanager

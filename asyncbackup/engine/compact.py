@@ -56,6 +56,11 @@ def trim(to: memoryview, base: memoryview) -> Extent:
     return Extent(start, end - start)
 
 
+def is_zeros(content: memoryview) -> bool:
+    """Tell whether a content of at most MAX_LENGTH bytes is nothing but zeros."""
+    return not _differ(_address(content), _address(ZEROS), len(content))
+
+
 def _address(content: memoryview) -> int:
     if content.readonly:  # ctypes takes only what can be written; numpy takes all, six times as slowly.
         return int(np.frombuffer(content, dtype=np.uint8).ctypes.data)

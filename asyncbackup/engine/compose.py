@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import xxhash
+from anyio import to_thread
 
 from asyncbackup.client import Cluster
 from asyncbackup.engine.chain import Group, Part
-from asyncbackup.engine.compact import ZEROS
+from asyncbackup.engine.compact import MAX_LENGTH, ZEROS, is_zeros
 from asyncbackup.engine.manifest import Digests
+from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.errors import (
     BaseMismatch,
     BaseNeeded,
@@ -32,6 +35,9 @@ from asyncbackup.errors import (
 from asyncbackup.sinks import FileSource
 from asyncbackup.wire.inode import Inode, Owners
 from asyncbackup.wire.oid import data_oid
+
+_LOOKED_AT: Final = 256 << 10
+"""Bytes of an image to look at at a time: where they are zeros the next ones follow, else the object is known."""
 
 
 class Base(Protocol):
@@ -151,6 +157,42 @@ class ImageBase:
         if self._objects is None or idx < self._objects:
             count = await self._source.read_into(idx * self._object_size + offset, into)
         into[count:] = bytes(len(into) - count)
+
+    async def find_objects(self, on_progress: OnProgress | None = None) -> array[int]:
+        """Find the objects that hold anything but zeros: their indices, ascending.
+
+        Holes are skipped. What is no hole is read until something is found, so that most objects cost little.
+        Raises SourceUnreadable.
+        """
+        found, through = array("I"), memoryview(bytearray(_LOOKED_AT))
+        end, offset = self._source.size, 0
+        if self._objects is not None:
+            end = min(end, self._objects * self._object_size)
+        while offset < end:
+            if on_progress is not None:
+                done, planned = offset // self._object_size, -(-end // self._object_size)
+                on_progress(Progress(done, planned, offset, is_checking=True))
+            idx, offset = await to_thread.run_sync(self._look, offset, end, through)
+            if idx is not None:
+                found.append(idx)
+        return found
+
+    def _look(self, start: int, end: int, through: memoryview) -> tuple[int | None, int]:
+        """Look at what comes from ``start`` on; give the object that was found, if one was, and where to go on."""
+        start, data_end = self._source.find_data(start)
+        if start >= end:
+            return None, end
+        idx = start // self._object_size
+        # A cancellation waits for this.
+        end = min(end, data_end, (idx + 1) * self._object_size, start + MAX_LENGTH)
+        while start < end:
+            count = self._source.read_now(start, through[: end - start])
+            if not count:
+                raise SourceUnreadable(self.name, f"expected {end} bytes, got {start}: it was cut off meanwhile")
+            if not is_zeros(through[:count]):
+                return idx, (idx + 1) * self._object_size
+            start += count
+        return None, end
 
     async def check_unchanged(self) -> None:
         """Raise SourceUnreadable if somebody wrote to the image since it was opened."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, NamedTuple
@@ -86,11 +86,17 @@ _TOLD: Final = 1024
 
 
 async def survey(
-    chain: Chain, on_progress: OnProgress | None = None, on_object: Callable[[int], object] | None = None
+    chain: Chain,
+    on_progress: OnProgress | None = None,
+    on_object: Callable[[int], object] | None = None,
+    whole: Iterable[int] = (),
 ) -> Survey:
-    """Go through all headers of a chain of files; ``on_object`` gets each object's index. Raises BackupDamaged."""
+    """Go through all headers of a chain of files, and count the objects ``whole``, ascending, as well.
+
+    ``on_object`` gets each object's index. Raises BackupDamaged.
+    """
     objects, last_idx = 0, -1
-    async with aclosing(chain.groups()) as groups:
+    async with aclosing(chain.groups(whole)) as groups:
         async for group in groups:
             if on_progress is not None and objects % _TOLD == 0:
                 on_progress(Progress(objects, None, 0, is_checking=True))

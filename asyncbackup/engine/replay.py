@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -41,7 +41,7 @@ class _Turn:
 
 
 class Portion(NamedTuple):
-    """``length`` bytes at ``offset`` of an object that a chain has something of."""
+    """``length`` bytes at ``offset`` of an object to be made."""
 
     group: Group
     offset: int
@@ -97,6 +97,8 @@ class Replay:
     options: BackupOptions
     write: Callable[[Content], Awaitable[None]]
     deliver: Callable[[list[Content]], Awaitable[None]]
+    whole: Iterable[int] = ()
+    """Indices, ascending, of objects of the base that are given as a whole, whatever the chain has of them."""
 
     async def run(self) -> None:
         """Do it all. At the end the base is as it was at the beginning, or this raises what its check does."""
@@ -108,7 +110,7 @@ class Replay:
             await window.run(portions)
 
     async def _portions(self, piece_size: int) -> AsyncGenerator[Portion, None]:
-        async with aclosing(self.chain.groups()) as groups:
+        async with aclosing(self.chain.groups(self.whole)) as groups:
             async for group in groups:
                 opened = anyio.Event()
                 is_streamed = any(part.reader.size is None for part in group.parts)

@@ -16,13 +16,21 @@ import anyio
 import numpy as np
 
 from asyncbackup.client import Cluster, connect
-from asyncbackup.client.cluster import Snapshot, can_be_named
+from asyncbackup.client.cluster import can_be_named
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape, is_unfinished
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
-from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase
+from asyncbackup.engine.compose import Base, Composer, ImageBase, SnapshotBase, ZeroBase
 from asyncbackup.engine.info import survey
-from asyncbackup.engine.opening import BaseSnapshot, open_snapshot_base, require_base
+from asyncbackup.engine.opening import (
+    BaseName,
+    BaseSnapshot,
+    Judged,
+    judge_size,
+    open_base,
+    open_snapshot_base,
+    require_base,
+)
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay
@@ -58,6 +66,8 @@ class RestoreSummary:
     copy_policy: int
     base: str | None
     """The snapshot that the new VDI is a clone of; None if it is none."""
+    base_image: str | None
+    """The image that the backups were put on; None: none."""
     assumed: str | None
     """What was taken for the base because the caller vouched for it; None: all was proved."""
     files: int
@@ -77,19 +87,19 @@ async def restore(
     backups: Sequence[str | os.PathLike[str]],
     to: str,
     *,
-    base: Snapshot | None = None,
-    base_vdi: str | None = None,
+    base: BaseName | None = None,
     copies: int | None = None,
     assume_base: bool = False,
     chain_options: ChainOptions | None = None,
     options: BackupOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> RestoreSummary:
-    """Make VDI ``to`` of ``backups``, oldest first: a full one and increments, or increments on snapshot ``base``.
+    """Make VDI ``to`` of ``backups``, oldest first: a full one and increments, or increments on their ``base``.
 
-    ``base`` is a snapshot, by id (int) or tag (str), of ``base_vdi``, by default of the VDI that the manifest names.
-    It has to be the one that the manifest names, known by identity; ``assume_base`` vouches for it where no manifest
-    says which that is. What manifests say of its content is checked, each object before it is written.
+    ``base`` is a snapshot in ``cluster``, of which the new VDI becomes a clone, or an image of one, of which all that
+    is no zeros is written as well. It has to be what the manifest names, known by identity, that of an image by the
+    state that stands beside it. ``assume_base`` vouches for a base where nothing says what it is. What manifests say of
+    its content is checked, each object before it is written.
     Size, object size and redundancy are those of the manifest; ``chain_options`` and ``copies`` go before it. No other
     VDI is changed. All headers are judged before anything is written, unless they come from a pipe.
 
@@ -98,14 +108,19 @@ async def restore(
     """
     started = time.monotonic()
     with single_error():
-        async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
-            clone_of, assumed = await _find_base(cluster, chain, base, base_vdi, assume_base=assume_base)
+        async with (
+            open_chain(backups, chain_options, assume_base=assume_base) as chain,
+            _open_base(cluster, chain, base, assume_base=assume_base) as judged,
+        ):
+            under = judged.base
+            clone_of = under if isinstance(under, SnapshotBase) else None
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
-            expected = await _judge(chain, on_progress)
             await _check_name_is_free(cluster, to)
             await _check_copies(cluster, shape)
+            whole = await under.find_objects(on_progress) if isinstance(under, ImageBase) else array("I")
+            expected = await _judge(chain, whole, on_progress)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
-            job = _Job(cluster, chain, clone_of, shape, expected, options or BackupOptions(), meter)
+            job = _Job(cluster, chain, under, clone_of, shape, whole, expected, options or BackupOptions(), meter)
             new = await job.run(to)
             return RestoreSummary(
                 vdi=to,
@@ -115,7 +130,8 @@ async def restore(
                 copies=new.inode.nr_copies,
                 copy_policy=new.inode.copy_policy,
                 base=clone_of.name if clone_of else None,
-                assumed=all_assumed(chain.assumed, assumed),
+                base_image=judged.image.name if judged.image else None,
+                assumed=all_assumed(chain.assumed, judged.assumed),
                 files=len(backups),
                 checked=all(reader.subject is not None for reader in chain.readers),
                 objects_done=meter.counts.objects_done,
@@ -124,14 +140,23 @@ async def restore(
             )
 
 
-async def _find_base(
-    cluster: Cluster, chain: Chain, base: Snapshot | None, base_vdi: str | None, *, assume_base: bool
-) -> tuple[SnapshotBase | None, str | None]:
-    """Find what the new VDI is a clone of, and what was assumed of it."""
+@asynccontextmanager
+async def _open_base(
+    cluster: Cluster, chain: Chain, base: BaseName | None, *, assume_base: bool
+) -> AsyncIterator[Judged]:
+    """Open what the backups go on. A snapshot has all its owners, also those that a detour cut off: its clone has."""
     require_base(chain, base)
     if base is None:
-        return None, None
-    return await open_snapshot_base(chain, BaseSnapshot(cluster, base, base_vdi), assume_base=assume_base)
+        yield Judged(ZeroBase(), None)
+    elif isinstance(base, BaseSnapshot):
+        if base.cluster is not cluster:
+            raise ValueError("expected a base in the cluster that is restored to, got one in another")
+        yield Judged(*await open_snapshot_base(chain, base, assume_base=assume_base))
+    else:
+        async with open_base(chain, base, assume_base=assume_base) as judged:
+            assert judged.image is not None
+            judge_size(chain, judged.image)
+            yield judged
 
 
 def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
@@ -165,15 +190,18 @@ async def _check_copies(cluster: Cluster, shape: Shape) -> None:
         raise CopiesUnkeepable(shape.copies, nodes)
 
 
-async def _judge(chain: Chain, on_progress: OnProgress | None) -> Owners | None:
-    """Read all headers, if they can be read twice: what is damaged is not begun. Raises Incompatible, BackupDamaged.
+async def _judge(chain: Chain, whole: array[int], on_progress: OnProgress | None) -> Owners | None:
+    """Read all headers, if they can be read twice: what is damaged is not begun. Raises OutsideVdi, BackupDamaged.
 
-    Gives the indices of the objects, u32 each, if they are known.
+    Gives the indices of all objects to come, those of the base that are ``whole`` among them, u32 each, if they are
+    known.
     """
+    if whole:
+        chain.position(whole[-1])
     if any(reader.size is None for reader in chain.readers):
         return None
     indices = array("I")
-    found = await survey(chain, on_progress, indices.append)
+    found = await survey(chain, on_progress, indices.append, whole)
     chain.position(found.last_idx)
     return np.array(indices, np.uint32)
 
@@ -184,8 +212,11 @@ class _Job:
 
     cluster: Cluster
     chain: Chain
+    under: Base
     clone_of: SnapshotBase | None
     shape: Shape
+    whole: array[int]
+    """The indices of what the base has and the new VDI does not have by itself."""
     expected: Owners | None
     """The indices of all objects to come, where they are known."""
     options: BackupOptions
@@ -218,7 +249,7 @@ class _Job:
 
     def _base(self) -> Base:
         if self.clone_of is None:
-            return ZeroBase()
+            return self.under
         return SnapshotBase(self.cluster, self.clone_of.inode, self.clone_of.owners[: self.chain.spans()])
 
     async def _write_objects(self, new: NewVdi) -> None:
@@ -232,7 +263,7 @@ class _Job:
                     await new.write_object(idx, content.data, portion.offset)
 
         composer = Composer(self._base())
-        await Replay(self.chain, composer, self.options, write, self._count).run()
+        await Replay(self.chain, composer, self.options, write, self._count, self.whole).run()
 
     async def _count(self, contents: list[Content]) -> None:
         self.meter.counts.bytes_written += sum(len(content.data) for content in contents)

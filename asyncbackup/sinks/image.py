@@ -109,7 +109,8 @@ class NewImage(AtomicFile):
 
     def _copy_some(self, base: FileSource, offset: int) -> int:
         """Copy from ``offset`` on, and give where to go on."""
-        start, end = _next_data(base, offset)
+        start, end = base.find_data(offset)
+        end = min(end, start + _COPY_SIZE)
         if start < end:
             with told(str(self.path)):
                 copied = _copy_in_kernel(base.descriptor, self._descriptor, start, end)
@@ -298,20 +299,6 @@ def _share(source: int, target: int) -> bool:
         fcntl.ioctl(target, _FICLONE, source)
         return True
     return False
-
-
-def _next_data(source: FileSource, offset: int) -> tuple[int, int]:
-    """Find the first data from ``offset`` on, _COPY_SIZE bytes of it at most; empty at the end if there is none."""
-    try:
-        start = os.lseek(source.descriptor, offset, os.SEEK_DATA)
-        end = os.lseek(source.descriptor, start, os.SEEK_HOLE)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return source.size, source.size
-        if error.errno != errno.EINVAL:
-            raise SourceUnreadable(source.name, error.strerror or str(error)) from error
-        start, end = offset, source.size
-    return min(start, source.size), min(end, source.size, start + _COPY_SIZE)
 
 
 def _copy_in_kernel(source: int, target: int, start: int, end: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -102,6 +103,22 @@ class FileSource:
             return os.preadv(self._descriptor, [view], offset, os.RWF_NOWAIT)
         except OSError:  # Nothing at hand, or a file system that cannot tell.
             return 0
+
+    def find_data(self, offset: int) -> tuple[int, int]:
+        """Find the first bytes from ``offset`` on that are no hole: start and end, both ``size`` if there are none.
+
+        Blocks. Raises SourceUnreadable.
+        """
+        try:
+            start = os.lseek(self._descriptor, offset, os.SEEK_DATA)
+            end = os.lseek(self._descriptor, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return self.size, self.size
+            if error.errno != errno.EINVAL:
+                raise SourceUnreadable(self.name, error.strerror or str(error)) from error
+            return offset, self.size  # A file system that knows no holes.
+        return min(start, self.size), min(end, self.size)
 
     def read_now(self, offset: int, view: memoryview) -> int:
         """Do the same without an event loop, for threads."""

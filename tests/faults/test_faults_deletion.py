@@ -85,7 +85,7 @@ async def live(scene: Scene) -> object:
 
 
 async def restored(scene: Scene) -> object:
-    return await restore(scene.cluster, [scene.folder / "bc"], "copy", base="b")
+    return await restore(scene.cluster, [scene.folder / "bc"], "copy", base=BaseSnapshot(scene.cluster, "b"))
 
 
 async def compared(scene: Scene) -> object:
@@ -357,7 +357,7 @@ async def test_a_clone_of_a_snapshot_that_is_being_deleted_is_removed(tmp_path: 
         armed.append(await cluster.find_vdi("disk", "a"))
 
         with pytest.raises(SnapshotChanged, match="snapshot 1 was being deleted while it was read: its clone has 1 "):
-            await restore(cluster, [tmp_path / "ab"], "copy", base="a")
+            await restore(cluster, [tmp_path / "ab"], "copy", base=BaseSnapshot(cluster, "a"))
 
         with pytest.raises(VdiNotFound):
             await cluster.find_vdi("copy")

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncbackup import BackupOptions, ClientOptions, Cluster, compare, connect, merge, restore, verify
+from asyncbackup import BackupOptions, BaseSnapshot, ClientOptions, Cluster, compare, connect, merge, restore, verify
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.oid import data_oid
 from tests.disks import OBJECT
@@ -39,7 +39,9 @@ async def test_a_restored_way_reads_as_its_last_snapshot(
             way = await go(cluster, Path(made), snapshots, options)
 
             await restore(cluster, way.files, "whole", options=options)
-            await restore(cluster, way.files[start:], "clone", base=snapshots[start - 1], options=options)
+            await restore(
+                cluster, way.files[start:], "clone", base=BaseSnapshot(cluster, snapshots[start - 1]), options=options
+            )
             await merge(way.files, Path(made) / "merged", options=options)
             await restore(cluster, [Path(made) / "merged"], "of one", options=options)
 

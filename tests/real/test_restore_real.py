@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import BackupOptions, ChainOptions, Cluster, Dialect, Volume, backup, compare, connect, restore
+from asyncbackup import (
+    BackupOptions,
+    BaseSnapshot,
+    ChainOptions,
+    Cluster,
+    Dialect,
+    Volume,
+    backup,
+    compare,
+    connect,
+    restore,
+)
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import DigestMismatch, WrongBase
 from tests.clusters import MISSING, RealCluster
@@ -77,7 +88,7 @@ async def test_a_restored_chain_reads_as_the_snapshot(client: Cluster, backed: B
 async def test_increments_on_a_snapshot_read_as_the_last_one(client: Cluster, backed: Backed) -> None:
     to = f"{backed.name}-clone"
 
-    await restore(client, backed.files[1:], to, base="monday")
+    await restore(client, backed.files[1:], to, base=BaseSnapshot(client, "monday"))
 
     assert backed.read(to) == backed.read(backed.name, "wednesday")
     inode = await client.find_vdi(to)
@@ -87,7 +98,7 @@ async def test_increments_on_a_snapshot_read_as_the_last_one(client: Cluster, ba
 async def test_what_exists_stays_as_it_is(client: Cluster, backed: Backed) -> None:
     before = [backed.read(backed.name, tag) for tag in (*TAGS, None)]
     to = f"{backed.name}-clone"
-    await restore(client, backed.files[1:], to, base="monday")
+    await restore(client, backed.files[1:], to, base=BaseSnapshot(client, "monday"))
 
     await asyncio.to_thread(backed.delete, to)
 
@@ -97,7 +108,7 @@ async def test_what_exists_stays_as_it_is(client: Cluster, backed: Backed) -> No
 async def test_a_clone_outlives_what_it_was_made_of(client: Cluster, backed: Backed) -> None:
     to = f"{backed.name}-clone"
     expected = backed.read(backed.name, "wednesday")
-    await restore(client, backed.files[1:], to, base="monday")
+    await restore(client, backed.files[1:], to, base=BaseSnapshot(client, "monday"))
 
     for tag in (None, *reversed(TAGS)):
         await asyncio.to_thread(backed.delete, backed.name, tag)
@@ -107,7 +118,7 @@ async def test_a_clone_outlives_what_it_was_made_of(client: Cluster, backed: Bac
 
 async def test_a_restored_vdi_lives_on(client: Cluster, backed: Backed) -> None:
     to = f"{backed.name}-clone"
-    await restore(client, backed.files[1:], to, base="monday")
+    await restore(client, backed.files[1:], to, base=BaseSnapshot(client, "monday"))
     await client.create_snapshot(to, "kept")
     kept = backed.read(to)
 
@@ -121,7 +132,7 @@ async def test_a_wrong_base_leaves_nothing_behind(client: Cluster, real: RealClu
     before = objects_in(real)
 
     with pytest.raises(WrongBase):
-        await restore(client, backed.files[2:], f"{backed.name}-clone", base="monday")
+        await restore(client, backed.files[2:], f"{backed.name}-clone", base=BaseSnapshot(client, "monday"))
 
     assert not await client.has_vdi(f"{backed.name}-clone")
     assert not objects_in(real) - before
@@ -153,7 +164,12 @@ async def test_without_manifests_dog_s_own_backups_are_restored(
     to = f"{backed.name}-clone"
 
     await restore(
-        client, backed.files[1:], to, base="monday", base_vdi=backed.name, assume_base=True, chain_options=SIZES
+        client,
+        backed.files[1:],
+        to,
+        base=BaseSnapshot(client, "monday", backed.name),
+        assume_base=True,
+        chain_options=SIZES,
     )
 
     assert backed.read(to) == backed.read(backed.name, "wednesday")

@@ -13,7 +13,18 @@ import anyio
 import numpy as np
 import pytest
 
-from asyncbackup import BackupOptions, ChainOptions, ClientOptions, Cluster, Dialect, Volume, backup, connect, restore
+from asyncbackup import (
+    BackupOptions,
+    BaseSnapshot,
+    ChainOptions,
+    ClientOptions,
+    Cluster,
+    Dialect,
+    Volume,
+    backup,
+    connect,
+    restore,
+)
 from asyncbackup.client.construction import UNFINISHED_TAG
 from asyncbackup.engine import restore as engine_restore
 from asyncbackup.engine.manifest import manifest_path
@@ -153,7 +164,7 @@ async def test_every_object_is_named_before_it_is_created(backed: Backed, memory
     watch, options = Ownership(backed.store), BackupOptions(memory=memory)
     async with failing(backed.store, on_request=watch) as (_, cluster):
         await restore(cluster, backed.files, "new", options=options)
-        await restore(cluster, [backed.increment], "clone", base="a", options=options)
+        await restore(cluster, [backed.increment], "clone", base=BaseSnapshot(cluster, "a"), options=options)
 
     assert watch.created == 7 + 5
     assert not watch.unnamed
@@ -181,7 +192,7 @@ async def test_of_a_pipe_only_objects_that_have_come_are_named(backed: Backed) -
 
 
 async def test_of_a_clone_only_changed_entries_are_written(backed: Backed) -> None:
-    summary = await restore(backed.cluster, [backed.increment], "clone", base="a")
+    summary = await restore(backed.cluster, [backed.increment], "clone", base=BaseSnapshot(backed.cluster, "a"))
 
     entries = [offset for offset in backed.offsets_written(int(summary.vdi_id, 16)) if offset >= TABLE_OFFSET]
     # Objects 1 to 3 in one run, 5 and 6 in another: 0 and 4 stay the base's.
@@ -200,7 +211,7 @@ async def test_what_an_increment_grew_is_restored_on_its_base(tmp_path: Path) ->
         tags = await live(cluster, OBJECT, [[whole], [Resize(3 * OBJECT), whole]])
         way = await go(cluster, tmp_path, tags, BackupOptions())
 
-        await restore(cluster, way.files[1:], "grown", base=tags[0])
+        await restore(cluster, way.files[1:], "grown", base=BaseSnapshot(cluster, tags[0]))
 
         assert await working_image(cluster, "grown") == way.images[-1]
 
@@ -216,7 +227,7 @@ async def test_what_was_behind_the_end_in_between_is_not_the_base_s(tmp_path: Pa
         small, base, last = await live(cluster, OBJECT, history)
         way = await go(cluster, tmp_path, [base, small, last], BackupOptions())
 
-        await restore(cluster, way.files[1:], "clone", base=base)
+        await restore(cluster, way.files[1:], "clone", base=BaseSnapshot(cluster, base))
 
         assert await working_image(cluster, "clone") == way.images[-1]
 
@@ -233,7 +244,13 @@ async def test_the_vdi_is_marked_before_its_first_object(backed: Backed) -> None
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20])
 async def test_pieces_of_objects_make_the_same_vdi(backed: Backed, memory: int) -> None:
     await restore(backed.cluster, backed.files, "new", options=BackupOptions(memory=memory))
-    await restore(backed.cluster, [backed.increment], "clone", base="a", options=BackupOptions(memory=memory))
+    await restore(
+        backed.cluster,
+        [backed.increment],
+        "clone",
+        base=BaseSnapshot(backed.cluster, "a"),
+        options=BackupOptions(memory=memory),
+    )
 
     expected = await working_image(backed.cluster, "disk")
     assert await working_image(backed.cluster, "new") == expected
@@ -254,12 +271,12 @@ async def test_an_increment_alone_says_which_snapshot_it_goes_on(backed: Backed)
 
 async def test_a_full_backup_goes_on_no_snapshot(backed: Backed) -> None:
     with pytest.raises(Incompatible, match="full backup"):
-        await restore(backed.cluster, [backed.full], "new", base="a")
+        await restore(backed.cluster, [backed.full], "new", base=BaseSnapshot(backed.cluster, "a"))
 
 
 async def test_a_missing_base_is_told_with_what_exists(backed: Backed) -> None:
     with pytest.raises(SnapshotNotFound, match=r"2 \(b\), 1 \(a\)"):
-        await restore(backed.cluster, [backed.increment], "new", base="c")
+        await restore(backed.cluster, [backed.increment], "new", base=BaseSnapshot(backed.cluster, "c"))
 
 
 @pytest.mark.parametrize("assume_base", [False, True])
@@ -267,7 +284,9 @@ async def test_a_wrong_base_is_refused_before_a_vdi_is_made(backed: Backed, *, a
     backed.sheep.requests.clear()
 
     with pytest.raises(WrongBase, match=r"expected snapshot 1 'a' of VDI 'disk' .*got snapshot 2 'b' of VDI 'disk'"):
-        await restore(backed.cluster, [backed.increment], "new", base="b", assume_base=assume_base)
+        await restore(
+            backed.cluster, [backed.increment], "new", base=BaseSnapshot(backed.cluster, "b"), assume_base=assume_base
+        )
 
     assert not backed.sheep.requests[Opcode.NEW_VDI]
 
@@ -279,7 +298,13 @@ async def test_a_base_that_was_changed_is_refused_before_the_first_write_of_an_o
     stored[:SECTOR_SIZE] = noise(99, SECTOR_SIZE)
 
     with pytest.raises(BaseMismatch, match=r"snapshot 1 does not hold at object 1 "):
-        await restore(backed.cluster, [backed.increment], "new", base="a", options=BackupOptions(in_flight=1))
+        await restore(
+            backed.cluster,
+            [backed.increment],
+            "new",
+            base=BaseSnapshot(backed.cluster, "a"),
+            options=BackupOptions(in_flight=1),
+        )
 
     assert not backed.sheep.requests[Opcode.CREATE_AND_WRITE_OBJ]
     assert not await backed.cluster.has_vdi("new")
@@ -330,15 +355,27 @@ async def test_without_a_manifest_the_base_s_vdi_has_to_be_named(backed: Backed)
     options = ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT)
 
     with pytest.raises(FactMissing, match="which VDI was backed up"):
-        await restore(backed.cluster, [backed.increment], "new", base="a", assume_base=True, chain_options=options)
+        await restore(
+            backed.cluster,
+            [backed.increment],
+            "new",
+            base=BaseSnapshot(backed.cluster, "a"),
+            assume_base=True,
+            chain_options=options,
+        )
     with pytest.raises(BaseUnproved, match="has no manifest"):
-        await restore(backed.cluster, [backed.increment], "new", base="a", base_vdi="disk", chain_options=options)
+        await restore(
+            backed.cluster,
+            [backed.increment],
+            "new",
+            base=BaseSnapshot(backed.cluster, "a", "disk"),
+            chain_options=options,
+        )
     summary = await restore(
         backed.cluster,
         [backed.increment],
         "new",
-        base="a",
-        base_vdi="disk",
+        base=BaseSnapshot(backed.cluster, "a", "disk"),
         assume_base=True,
         chain_options=options,
     )
@@ -495,8 +532,7 @@ async def test_objects_of_another_size_than_the_base_s_are_refused(backed: Backe
             backed.cluster,
             [backed.increment],
             "new",
-            base="a",
-            base_vdi="other",
+            base=BaseSnapshot(backed.cluster, "a", "other"),
             assume_base=True,
             chain_options=options,
         )
@@ -508,7 +544,7 @@ async def test_the_name_of_a_deleted_vdi_is_free_though_it_has_snapshots(backed:
     await backed.cluster.write_object(table, bytes(4 * OBJECTS), TABLE_OFFSET, copies=1)
     await backed.cluster.expect_success(messages.delete_vdi("disk"), "deleting it")
 
-    await restore(backed.cluster, [backed.increment], "disk", base="a")
+    await restore(backed.cluster, [backed.increment], "disk", base=BaseSnapshot(backed.cluster, "a"))
 
     assert await working_image(backed.cluster, "disk") == before
 
@@ -558,7 +594,7 @@ async def test_progress_comes_to_what_was_planned(backed: Backed) -> None:
 
 
 async def test_a_summary_is_plain_values(backed: Backed) -> None:
-    summary = await restore(backed.cluster, [backed.increment], "clone", base="a")
+    summary = await restore(backed.cluster, [backed.increment], "clone", base=BaseSnapshot(backed.cluster, "a"))
 
     fields = json.loads(json.dumps(summary.as_dict()))
     assert (fields["vdi"], fields["vdi_id"]) == ("clone", f"{(await backed.cluster.find_vdi('clone')).vdi_id:x}")
@@ -571,7 +607,7 @@ async def test_a_hyper_volume_is_no_base(backed: Backed) -> None:
     await backed.cluster.write_object(inode_oid(vdi_id), snapshot.pack(), copies=1)
 
     with pytest.raises(Incompatible, match="'hyper' is a hyper volume, which has no snapshots that could be a base"):
-        await restore(backed.cluster, [backed.increment], "new", base=1, base_vdi="hyper")
+        await restore(backed.cluster, [backed.increment], "new", base=BaseSnapshot(backed.cluster, 1, "hyper"))
 
 
 @pytest.mark.parametrize("object_size", [3 * OBJECT, 1 << 19, 1 << 32, 0])
