@@ -583,6 +583,43 @@ def test_increments_without_manifests_are_restored_if_somebody_vouches_for_the_b
     assert "has no manifest that says what it was made against" in json.loads(taken.out)["assumed"]
 
 
+def test_increments_are_restored_on_an_image_of_their_base(
+    asyncbackup: Command, served: Served, backed: list[Path], files: Files
+) -> None:
+    image = files.folder / "image"
+    assert asyncbackup("export", backed[0], "--to", image).code == 0
+
+    made = asyncbackup("restore", *backed[1:], "--to", "new", "--base-image", image, "-p", served.port)
+
+    assert (made.code, made.err) == (0, "")
+    assert f", made on {image}".encode() in made.out
+    assert b"assumed" not in made.out
+    same = asyncbackup("verify", *backed, "--against", "new", "--assume-base", "--sample", "100", "-p", served.port)
+    assert same.code == 0, same
+
+
+def test_an_image_of_another_snapshot_or_that_nothing_proves_is_refused_by_restore(
+    asyncbackup: Command, served: Served, backed: list[Path], files: Files
+) -> None:
+    old, unproved = files.image("a", "old"), files.image("b", "unproved", has_state=False)
+    restoring = ("restore", backed[2], "--to", "new", "-p", served.port)
+
+    wrong = asyncbackup(*restoring, "--base-image", old, "--assume-base")
+    refused = asyncbackup(*restoring, "--base-image", unproved)
+    left = asyncbackup("vdi", "list", "-p", served.port).out
+    taken = asyncbackup(*restoring, "--base-image", unproved, "--assume-base", "--json")
+
+    assert wrong.code == refused.code == 1
+    assert "expected snapshot 2 'b' of VDI 'disk'" in wrong.err
+    assert "it has no state beside it" in refused.err
+    assert "--assume-base" in refused.err
+    assert b"new" not in left
+    assert taken.code == 0
+    told = json.loads(taken.out)
+    assert (told["base"], told["base_image"]) == (None, str(unproved))
+    assert "although it has no state beside it" in told["assumed"]
+
+
 @pytest.mark.parametrize("snapshot", ["a", "1"])
 def test_a_snapshot_in_the_cluster_is_a_base_of_an_image(
     asyncbackup: Command, served: Served, backed: list[Path], files: Files, snapshot: str

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from asyncbackup import BackupOptions, BaseSnapshot, ClientOptions, Cluster, compare, connect, merge, restore, verify
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.oid import data_oid
+from tests.chains import say_what_it_is
 from tests.disks import OBJECT
 from tests.property.test_export_merge import HISTORIES, OPTIONS, SIZES, Step, go, image_of, live
 
@@ -44,10 +45,15 @@ async def test_a_restored_way_reads_as_its_last_snapshot(
             )
             await merge(way.files, Path(made) / "merged", options=options)
             await restore(cluster, [Path(made) / "merged"], "of one", options=options)
+            image = Path(made) / "image"
+            image.write_bytes(way.images[start - 1])
+            say_what_it_is(image, way.identities[start - 1])
+            await restore(cluster, way.files[start:], "on an image", base=image, options=options)
 
         assert await working_image(cluster, "whole") == way.images[-1]
         assert await working_image(cluster, "clone") == way.images[-1]
         assert await working_image(cluster, "of one") == way.images[-1]
+        assert await working_image(cluster, "on an image") == way.images[-1]
         assert [await image_of(cluster, tag) for tag in tags] == before
 
 

@@ -20,6 +20,7 @@ from asyncbackup import (
     backup,
     compare,
     connect,
+    export,
     restore,
 )
 from asyncbackup.engine.manifest import manifest_path
@@ -93,6 +94,20 @@ async def test_increments_on_a_snapshot_read_as_the_last_one(client: Cluster, ba
     assert backed.read(to) == backed.read(backed.name, "wednesday")
     inode = await client.find_vdi(to)
     assert inode.parent_vdi_id == (await client.find_vdi(backed.name, "monday")).vdi_id
+
+
+async def test_increments_on_an_image_read_as_the_last_one(client: Cluster, backed: Backed, tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    await export(backed.files[:1], ours)
+    await asyncio.to_thread(lambda: theirs.write_bytes(backed.read(backed.name, "monday")))
+
+    proved = await restore(client, backed.files[1:], f"{backed.name}-ours", base=ours)
+    vouched = await restore(client, backed.files[1:], f"{backed.name}-theirs", base=theirs, assume_base=True)
+
+    expected = backed.read(backed.name, "wednesday")
+    assert backed.read(f"{backed.name}-ours") == expected
+    assert backed.read(f"{backed.name}-theirs") == expected
+    assert (proved.assumed is None, vouched.assumed is None) == (True, False)
 
 
 async def test_what_exists_stays_as_it_is(client: Cluster, backed: Backed) -> None:

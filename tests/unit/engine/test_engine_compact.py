@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncbackup.engine.compact import MAX_LENGTH, ZEROS, Extent, trim
+from asyncbackup.engine.compact import MAX_LENGTH, ZEROS, Extent, is_zeros, trim
 
 SECTOR = 512
 
@@ -48,3 +48,13 @@ def test_a_single_byte_makes_its_sector_differ(at: int) -> None:
 def test_what_nobody_owns_reads_as_zeros() -> None:
     assert ZEROS.readonly
     assert len(ZEROS) == MAX_LENGTH
+
+
+@pytest.mark.parametrize("length", [1, 511, SECTOR, 1 << 20, MAX_LENGTH])
+def test_zeros_are_told_from_what_has_a_single_other_byte(length: int) -> None:
+    content = bytearray(length)
+    assert is_zeros(memoryview(content))
+    for place in (0, length // 2, length - 1):
+        content[place] = 1
+        assert not is_zeros(memoryview(content))
+        content[place] = 0

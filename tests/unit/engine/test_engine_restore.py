@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -20,9 +21,11 @@ from asyncbackup import (
     ClientOptions,
     Cluster,
     Dialect,
+    Progress,
     Volume,
     backup,
     connect,
+    export,
     restore,
 )
 from asyncbackup.client.construction import UNFINISHED_TAG
@@ -36,23 +39,29 @@ from asyncbackup.errors import (
     CopiesUnkeepable,
     DigestMismatch,
     FactMissing,
+    HalfRolled,
     Incompatible,
     LeftUnfinished,
+    OutsideVdi,
     PerhapsCreated,
     RequestFailed,
     SnapshotNotFound,
+    SourceUnreadable,
     UnfinishedExists,
     VdiExists,
     WrongBase,
 )
 from asyncbackup.format import RecordHeader
+from asyncbackup.format.identity import Identity
 from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
 from asyncbackup.sheep.volumes import owners_of
+from asyncbackup.sinks.image import marker_path, state_path
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import SECTOR_SIZE, Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, TAG_OFFSET
 from asyncbackup.wire.messages import ObjectBody, RequestHeader, VdiBody
 from asyncbackup.wire.oid import INODE_BIT, data_oid, index_of, inode_oid, is_data, vdi_of
+from tests.chains import say_what_it_is
 from tests.disks import OBJECT, OBJECTS, SHIFT, make_disk, noise
 from tests.property.test_export_merge import Discard, Resize, Step, Write, go, live
 from tests.property.test_restore import working_image
@@ -230,6 +239,176 @@ async def test_what_was_behind_the_end_in_between_is_not_the_base_s(tmp_path: Pa
         await restore(cluster, way.files[1:], "clone", base=BaseSnapshot(cluster, base))
 
         assert await working_image(cluster, "clone") == way.images[-1]
+
+
+def as_dog_reads_it(image: Path, identity: Identity) -> Path:
+    """Write out the holes of an image, and say what it is."""
+    content = image.read_bytes()
+    image.unlink()
+    image.write_bytes(content)
+    say_what_it_is(image, identity)
+    return image
+
+
+def filled_in(content: Path | bytes) -> list[bool]:
+    """Tell of each object of a disk whether it has anything but zeros."""
+    content = content.read_bytes() if isinstance(content, Path) else content
+    return [bool(content[idx * OBJECT : (idx + 1) * OBJECT].strip(b"\0")) for idx in range(OBJECTS)]
+
+
+@pytest.fixture
+async def image(backed: Backed, tmp_path: Path) -> Path:
+    """An image of snapshot a, with holes."""
+    await export([backed.full], tmp_path / "image")
+    return tmp_path / "image"
+
+
+@pytest.mark.parametrize("has_holes", [True, False])
+@pytest.mark.parametrize("memory", [1 << 20, 128 << 20])
+async def test_an_increment_on_an_image_of_its_base_becomes_a_fresh_vdi(
+    backed: Backed, image: Path, memory: int, *, has_holes: bool
+) -> None:
+    if not has_holes:
+        as_dog_reads_it(image, await backed.cluster.identify(await backed.cluster.find_vdi("disk", "a")))
+    told: list[Progress] = []
+
+    summary = await restore(
+        *(backed.cluster, [backed.increment], "new"),
+        base=image,
+        options=BackupOptions(memory=memory),
+        on_progress=told.append,
+    )
+
+    content = await working_image(backed.cluster, "disk")
+    assert await working_image(backed.cluster, "new") == content
+    inode = await backed.cluster.find_vdi("new")
+    owners = (await backed.cluster.read_owners(inode.vdi_id, OBJECTS)).tolist()
+    filled = [below or above for below, above in zip(filled_in(image), filled_in(content), strict=True)]
+    assert owners == [inode.vdi_id if has_any else 0 for has_any in filled]
+    assert 0 in owners
+    assert (inode.parent_vdi_id, inode.tag) == (0, "")
+    assert (summary.base, summary.base_image, summary.assumed) == (None, str(image), None)
+    assert summary.objects_done == sum(filled)
+    assert (told[-1].objects_done, told[-1].objects_planned) == (sum(filled), sum(filled))
+    assert told[-1].bytes_done == summary.bytes_written
+    assert any(each.is_checking and each.objects_planned == OBJECTS for each in told)
+
+
+async def test_a_piped_increment_goes_on_an_image_too(backed: Backed, image: Path) -> None:
+    options = ChainOptions(manifests=[manifest_path(backed.increment)])
+
+    with standard_input(backed.increment):
+        await restore(backed.cluster, ["-"], "new", base=image, chain_options=options)
+
+    assert await working_image(backed.cluster, "new") == await working_image(backed.cluster, "disk")
+
+
+async def test_the_table_names_what_an_image_has_ahead(backed: Backed, image: Path) -> None:
+    summary = await restore(backed.cluster, [backed.increment], "new", base=image)
+
+    assert backed.offsets_written(int(summary.vdi_id, 16)) == [TAG_OFFSET, TABLE_OFFSET, TAG_OFFSET]
+
+
+async def test_an_image_that_nothing_proves_is_taken_only_if_somebody_vouches_for_it(
+    backed: Backed, image: Path
+) -> None:
+    state_path(image).unlink()
+
+    with pytest.raises(BaseUnproved, match="no state beside it"):
+        await restore(backed.cluster, [backed.increment], "new", base=image)
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+    summary = await restore(backed.cluster, [backed.increment], "new", base=image, assume_base=True)
+
+    assert summary.assumed is not None
+    assert await working_image(backed.cluster, "new") == await working_image(backed.cluster, "disk")
+
+
+async def test_an_image_of_another_snapshot_is_refused_before_a_vdi_is_made(backed: Backed, image: Path) -> None:
+    await export(backed.files, image, replace=True)
+
+    with pytest.raises(WrongBase, match=r"expected snapshot 1 'a' of VDI 'disk' .*got snapshot 2 'b' of VDI 'disk'"):
+        await restore(backed.cluster, [backed.increment], "new", base=image, assume_base=True)
+
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+
+
+async def test_a_half_rolled_image_is_no_base_of_a_restore(backed: Backed, image: Path) -> None:
+    marker_path(image).write_bytes(b"")
+
+    with pytest.raises(HalfRolled):
+        await restore(backed.cluster, [backed.increment], "new", base=image, assume_base=True)
+
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+
+
+async def test_an_image_that_does_not_hold_what_the_manifest_says_is_refused(backed: Backed, image: Path) -> None:
+    with image.open("r+b") as file:
+        file.seek(OBJECT)
+        file.write(noise(99, SECTOR_SIZE))
+
+    with pytest.raises(BaseMismatch, match="image does not hold at object 1 "):
+        await restore(backed.cluster, [backed.increment], "new", base=image, assume_base=True)
+
+    assert not await backed.cluster.has_vdi("new")
+
+
+async def test_an_image_of_another_size_than_increments_without_manifests_is_refused(
+    backed: Backed, image: Path
+) -> None:
+    without_manifest(backed.increment)
+    options = ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT + OBJECT)
+
+    with pytest.raises(Incompatible, match="no manifest says that the VDI came to have"):
+        await restore(backed.cluster, [backed.increment], "new", base=image, assume_base=True, chain_options=options)
+
+
+async def test_an_object_of_an_image_that_lies_behind_the_end_is_refused(backed: Backed, image: Path) -> None:
+    last = len(filled_in(image)) - 1 - filled_in(image)[::-1].index(True)
+
+    with pytest.raises(OutsideVdi):
+        await restore(
+            *(backed.cluster, [backed.increment], "new"),
+            base=image,
+            chain_options=ChainOptions(size=last * OBJECT),
+        )
+
+    assert not backed.sheep.requests[Opcode.NEW_VDI]
+
+
+async def test_an_image_that_is_written_to_meanwhile_leaves_no_vdi(backed: Backed, image: Path) -> None:
+    def write(progress: Progress) -> None:
+        if not progress.is_checking:
+            os.utime(image, ns=(0, 0))
+
+    with pytest.raises(SourceUnreadable, match="somebody wrote to it"):
+        await restore(backed.cluster, [backed.increment], "new", base=image, on_progress=write)
+
+    assert not await backed.cluster.has_vdi("new")
+
+
+async def test_a_base_in_another_cluster_is_refused(backed: Backed) -> None:
+    async with connect(backed.sheep.host, backed.sheep.port) as other:
+        with pytest.raises(ValueError, match="in the cluster that is restored to"):
+            await restore(backed.cluster, [backed.increment], "new", base=BaseSnapshot(other, "a"))
+
+
+async def test_what_was_behind_the_end_in_between_is_not_the_image_s(tmp_path: Path) -> None:
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
+        sectors = OBJECT // SECTOR_SIZE
+        history: list[list[Step]] = [
+            [Write(0, sectors, 1)],
+            [Resize(3 * OBJECT), Write(sectors, 2 * sectors, 2)],
+            [Write(sectors, sectors // 2, 0), Discard(2)],
+        ]
+        small, base, last = await live(cluster, OBJECT, history)
+        way = await go(cluster, tmp_path, [base, small, last], BackupOptions())
+        await export(way.files[:1], tmp_path / "image")
+
+        await restore(cluster, way.files[1:], "new", base=tmp_path / "image")
+
+        assert await working_image(cluster, "new") == way.images[-1]
+        made = await cluster.find_vdi("new")
+        assert (await cluster.read_owners(made.vdi_id, 3)).tolist() == [made.vdi_id, made.vdi_id, 0]
 
 
 async def test_the_vdi_is_marked_before_its_first_object(backed: Backed) -> None:
