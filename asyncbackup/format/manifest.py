@@ -167,10 +167,10 @@ class RecordDigests(NamedTuple):
         ).encode()
 
     @classmethod
-    def decode(cls, line: bytes) -> Self:
-        """Read a record's line. Raises ValueError if it is none."""
+    def decode(cls, line: bytes, version: int = VERSION) -> Self:
+        """Read a record's line of a manifest of that version. Raises ValueError if it is none."""
         fields = _object(line)
-        assumed = "assumed" in fields
+        assumed = "assumed" in fields and version > 1
         _check_fields(fields, (*_RECORD_FIELDS, "assumed") if assumed else _RECORD_FIELDS)
         if assumed and fields["assumed"] is not True:
             raise ValueError(f"assumed: expected true or nothing, got {shown(fields['assumed'])}")
@@ -226,6 +226,7 @@ class ManifestDecoder:
         self._offset = 0
         self._line = 1
         self._subject: Subject | None = None
+        self._version = VERSION
         self._records = 0
         self._last_idx = -1
         self._data_length = 0
@@ -256,12 +257,13 @@ class ManifestDecoder:
         if self._subject is None:
             self._hash.update(line)
             self._subject = Subject.decode(line)
+            self._version = _object(line)["manifest"]
             self._data_length = OPENING_SIZE[self._subject.dialect] + len(self._subject.dialect.ending)
             return self._subject
         if line.startswith(b'{"records"'):
             return self._trailer(line)
         self._hash.update(line)
-        record = RecordDigests.decode(line)
+        record = RecordDigests.decode(line, self._version)
         self._judge(record.header, self._subject)
         self._records += 1
         self._last_idx = record.header.idx

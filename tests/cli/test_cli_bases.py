@@ -332,6 +332,25 @@ def test_an_image_of_a_chain_that_nothing_proves_says_so_for_good(asyncbackup: C
     assert (state.identity, state.assumed) == (files.identities["c"], True)
 
 
+def test_verify_does_not_call_a_merge_on_an_assumed_base_proved(asyncbackup: Command, files: Files) -> None:
+    unproved, proved = files.image("a", "unproved", has_state=False), files.image("a", "proved")
+    vouched, known = files.folder / "vouched", files.folder / "known"
+    for merged, base in ((vouched, unproved), (known, proved)):
+        assert asyncbackup("merge", files.ab, files.bc, "--to", merged, "--base-image", base, "--assume-base").code == 0
+
+    outcomes = [asyncbackup("verify", merged, *options) for merged in (vouched, known) for options in ((), ("--json",))]
+
+    assert [outcome.code for outcome in outcomes] == [0] * 4
+    first, *_, last = outcomes[0].out.decode().splitlines()
+    assert "but it has 1 record with bytes of a base that nobody proved" in first
+    assert last == "not proved: 1 of 1 backup with bytes of a base that nobody proved"
+    assert b"not proved" not in outcomes[2].out
+    reports = [json.loads(outcome.out) for outcome in outcomes[1::2]]
+    assert [(report["good"], report["proved"]) for report in reports] == [(True, False), (True, True)]
+    told = [(report["files"][0]["proved"], report["files"][0]["assumed"]) for report in reports]
+    assert told == [(False, 1), (True, 0)]
+
+
 @onto
 @either_way
 def test_a_damaged_state_is_named(asyncbackup: Command, files: Files, verb: object, vouched: list[str]) -> None:

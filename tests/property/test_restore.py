@@ -13,7 +13,21 @@ from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.oid import data_oid
 from tests.chains import say_what_it_is
 from tests.disks import OBJECT
-from tests.property.test_export_merge import HISTORIES, OPTIONS, SIZES, Step, go, image_of, live
+from tests.property.test_export_merge import (
+    HISTORIES,
+    OPTIONS,
+    SIZES,
+    WRITES,
+    Discard,
+    Resize,
+    Step,
+    Write,
+    go,
+    image_of,
+    live,
+)
+
+SECTOR = 512
 
 
 async def working_image(cluster: Cluster, name: str) -> bytes:
@@ -55,6 +69,48 @@ async def test_a_restored_way_reads_as_its_last_snapshot(
         assert await working_image(cluster, "of one") == way.images[-1]
         assert await working_image(cluster, "on an image") == way.images[-1]
         assert [await image_of(cluster, tag) for tag in tags] == before
+
+
+UPPER = [idx * OBJECT // SECTOR for idx in (1, 2)]
+"""Where the objects begin that a small disk does not have, in sectors."""
+
+
+@st.composite
+def growing(draw: st.DrawFn) -> tuple[int, list[list[Step]]]:
+    """A disk that is small, grows and is filled then, and loses in the end some of what it grew by."""
+    small, large = draw(st.sampled_from([OBJECT, OBJECT - 512])), draw(st.sampled_from([3 * OBJECT, 2 * OBJECT + 1536]))
+    fill = Write(0, large // SECTOR, draw(st.sampled_from([1, 2])))
+    loss = st.one_of(
+        st.builds(Discard, st.sampled_from([1, 2])),
+        st.builds(Write, st.sampled_from(UPPER), st.sampled_from([2, 1000, 2048]), st.sampled_from([0, 3])),
+    )
+    return small, [[draw(WRITES)], [Resize(large), fill], draw(st.lists(loss, min_size=1, max_size=3))]
+
+
+WAYS = st.sampled_from([[0, 1], [0, 2], [0, 1, 2], [1, 0, 1], [1, 0, 2], [2, 0, 1], [1, 0, 2, 1], [0, 1, 0, 2]])
+"""Snapshots of a growing disk: the base, and what increments go to. Some pass the time when it was small."""
+
+
+@settings(max_examples=25)
+@given(growing(), WAYS, OPTIONS)
+async def test_increments_on_a_base_of_another_size_read_as_the_last_snapshot(
+    disk: tuple[int, list[list[Step]]], snapshots: list[int], options: BackupOptions
+) -> None:
+    async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
+        tags = await live(cluster, *disk)
+        with tempfile.TemporaryDirectory() as made:
+            way = await go(cluster, Path(made), [tags[number] for number in snapshots], options)
+            image = Path(made) / "image"
+            image.write_bytes(way.images[0])
+            say_what_it_is(image, way.identities[0])
+
+            await restore(
+                cluster, way.files[1:], "clone", base=BaseSnapshot(cluster, tags[snapshots[0]]), options=options
+            )
+            await restore(cluster, way.files[1:], "on an image", base=image, options=options)
+
+        assert await working_image(cluster, "clone") == way.images[-1]
+        assert await working_image(cluster, "on an image") == way.images[-1]
 
 
 @settings(max_examples=15)

@@ -85,11 +85,23 @@ def test_golden_lines() -> None:
     ]
 
 
-def test_version_1_does_not_say_the_cluster() -> None:
+def of_version_1() -> list[bytes]:
+    """Make the lines of a manifest of version 1, which would not say that a base was assumed."""
     lines = encoded()
     lines[0] = (
         lines[0].replace(b'"manifest":2', b'"manifest":1').replace(b'"cluster":"' + FORMATTED.encode() + b'",', b"")
     )
+    return lines
+
+
+def test_version_1_does_not_say_that_a_base_was_assumed() -> None:
+    with pytest.raises(Damage, match="line 4: 'assumed': expected no such field"):
+        decode(digested(of_version_1()))
+
+
+def test_version_1_does_not_say_the_cluster() -> None:
+    lines = of_version_1()
+    lines[3] = lines[3].replace(b',"assumed":true', b"")
 
     subject, *_ = decode(digested(lines))
 
