@@ -91,7 +91,7 @@ WAYS = st.sampled_from([[0, 1], [0, 2], [0, 1, 2], [1, 0, 1], [1, 0, 2], [2, 0, 
 """Snapshots of a growing disk: the base, and what increments go to. Some pass the time when it was small."""
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(growing(), WAYS, OPTIONS)
 async def test_increments_on_a_base_of_another_size_read_as_the_last_snapshot(
     disk: tuple[int, list[list[Step]]], snapshots: list[int], options: BackupOptions

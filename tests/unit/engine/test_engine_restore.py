@@ -304,7 +304,9 @@ async def test_a_piped_increment_goes_on_an_image_too(backed: Backed, image: Pat
 
 
 async def test_the_table_names_what_an_image_has_ahead(backed: Backed, image: Path) -> None:
-    summary = await restore(backed.cluster, [backed.increment], "new", base=image)
+    options = BackupOptions(in_flight=1)
+
+    summary = await restore(backed.cluster, [backed.increment], "new", base=image, options=options)
 
     assert backed.offsets_written(int(summary.vdi_id, 16)) == [TAG_OFFSET, TABLE_OFFSET, TAG_OFFSET]
 
