@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from asyncbackup import BackupOptions, convert_to_rbd_diff, export, merge
 from asyncbackup.errors import AlreadyApplied, HalfRolled, TargetFull, TargetWriteFailed
 from tests.chains import Files, copy_files
-from tests.faults.steps import Steps
+from tests.faults.steps import WAYS, Cancel, run_cancelled
 
 Work = Callable[[Files, Path], Awaitable[object]]
 
@@ -166,41 +167,53 @@ async def test_an_image_without_a_marker_was_not_touched(files: Files, monkeypat
 
 # Cancellation
 
+EVERY = 3
+"""Steps from one cancellation to the next: each run syncs several files, and two ways and loops count differently."""
+
 
 @NEW
-@pytest.mark.parametrize("at", [0, 5, 12, 25, 40, 60, 90])
-async def test_a_cancellation_leaves_nothing(files: Files, target: Path, work: Work, at: int) -> None:
-    await cancel(lambda: work(files, target), at)
+@pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
+async def test_a_cancellation_leaves_all_or_nothing(files: Files, target: Path, work: Work, cancel: Cancel) -> None:
+    await work(files, target)
+    whole = left_in(target.parent)
+    expected = content(target)
+    was_cut = True
+    for at in itertools.count(step=EVERY):
+        for name in left_in(target.parent):
+            (target.parent / name).unlink()
+        was_cut = await run_cancelled(cancel, lambda: work(files, target), at)
 
-    assert left_in(target.parent) in ([], ["made"], ["made", "made.manifest"], ["made", "made.state"])
+        assert left_in(target.parent) in ([], whole), at
+        if left_in(target.parent):
+            assert content(target) == expected
+        if not was_cut:
+            break
+    assert left_in(target.parent) == whole
 
 
-async def cancel(work: Callable[[], Awaitable[object]], at: int) -> None:
-    """Run ``work`` as a task that is cancelled at step ``at``."""
+@pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
+async def test_a_cancelled_roll_is_whole_or_finished_by_the_same_call(files: Files, cancel: Cancel) -> None:
+    was_cut = True
+    seen = set()
+    for at in itertools.count(step=EVERY):
+        image = files.image("a", "standby")
 
-    async def run() -> None:
-        await work()
+        async def roll(image: Path = image) -> object:
+            return await export([files.ab, files.bc], image, base=image, options=BackupOptions(in_flight=2))
 
-    with Steps(at, lambda: task.cancel()):  # noqa: PLW0108 - there is no task yet
-        task = asyncio.create_task(run())
-        await asyncio.gather(task, return_exceptions=True)
+        was_cut = await run_cancelled(cancel, roll, at)
 
-
-@pytest.mark.parametrize("at", [10, 20, 30, 40, 50, 60, 80, 100, 130])
-async def test_a_cancelled_roll_is_whole_or_finished_by_the_same_call(files: Files, at: int) -> None:
-    image = files.image("a", "standby")
-
-    async def roll() -> object:
-        return await export([files.ab, files.bc], image, base=image, options=BackupOptions(in_flight=2))
-
-    await cancel(roll, at)
-
-    if image.read_bytes() not in (files.images["a"], files.images["c"]):
-        assert image.with_name("standby.rolling").exists()
-    with suppress(AlreadyApplied):
-        await roll()
-    assert image.read_bytes() == files.images["c"]
-    assert sorted(name for name in left_in(image.parent) if "standby" in name) == ["standby", "standby.state"]
+        is_half = image.with_name("standby.rolling").exists()
+        seen.add(is_half)
+        if not is_half:
+            assert content(image) in (files.images["a"], files.images["c"]), at
+        with suppress(AlreadyApplied):
+            await roll()
+        assert content(image) == files.images["c"], at
+        assert [name for name in left_in(image.parent) if "standby" in name] == ["standby", "standby.state"]
+        if not was_cut:
+            break
+    assert seen == {True, False}
 
 
 # Processes that die

@@ -8,16 +8,15 @@ import itertools
 import os
 import struct
 import termios
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import anyio
 import pytest
 
 from asyncbackup import BackupOptions, ClientOptions, Cluster, Dialect, FileSink, PipeSink, Volume, backup, connect
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.disks import OBJECT, SHIFT, noise
-from tests.faults.steps import Steps
+from tests.faults.steps import WAYS, Cancel, run_cancelled
 from tests.waiting import until
 
 OPTIONS = ClientOptions(connections=2, request_timeout_s=10)
@@ -43,53 +42,6 @@ def unread_pipe() -> Iterator[tuple[int, int]]:
     yield reader, writer
     os.close(reader)
     os.close(writer)
-
-
-def cancel_natively(work: Callable[[], Awaitable[object]], at: int) -> tuple[asyncio.Task[bool], Steps]:
-    """Run ``work`` as a task that is cancelled at step ``at``; its result: whether it was."""
-
-    async def run() -> bool:
-        try:
-            await work()
-        except asyncio.CancelledError:
-            return True
-        return False
-
-    steps = Steps(at, lambda: task.cancel())  # noqa: PLW0108 - there is no task yet
-    with steps:
-        task = asyncio.create_task(run())
-    return task, steps
-
-
-def cancel_by_scope(work: Callable[[], Awaitable[object]], at: int) -> tuple[asyncio.Task[bool], Steps]:
-    """Run ``work`` in a cancel scope that is cancelled at step ``at``; result: whether that ended it."""
-    scope = anyio.CancelScope()
-
-    async def run() -> bool:
-        with scope:
-            await work()
-        return scope.cancelled_caught
-
-    steps = Steps(at, scope.cancel)
-    with steps:
-        task = asyncio.create_task(run())
-    return task, steps
-
-
-Cancel = Callable[[Callable[[], Awaitable[object]], int], tuple[asyncio.Task[bool], Steps]]
-WAYS: list[Cancel] = [cancel_natively, cancel_by_scope]
-
-
-async def run_cancelled(cancel: Cancel, work: Callable[[], Awaitable[object]], at: int) -> bool:
-    """Give whether ``work`` was cut short at step ``at``; False: it was complete before."""
-    tasks_before = asyncio.all_tasks()
-    task, steps = cancel(work, at)
-    with steps:
-        async with asyncio.timeout(10):
-            await asyncio.wait([task])
-    await until(lambda: asyncio.all_tasks() <= tasks_before)
-    # A task that is cancelled in its very last step ends as cancelled, with its work done.
-    return steps.count > at or task.cancelled() or task.result()
 
 
 def waiters(cluster: Cluster) -> int:

@@ -27,7 +27,7 @@ from asyncbackup.wire.messages import ObjectBody, RequestHeader
 from asyncbackup.wire.oid import is_data
 from tests.disks import OBJECT, SHIFT, delete_as_dog, noise
 from tests.faults.proxy import Handler, serve
-from tests.faults.test_faults_cancellation import WAYS, Cancel, run_cancelled
+from tests.faults.steps import WAYS, Cancel, run_cancelled
 from tests.property.test_restore import working_image
 from tests.waiting import turn, until
 
