@@ -168,9 +168,16 @@ def other_vdi(files: Files, size: int) -> Path:
     return image
 
 
-@onto
+@pytest.mark.parametrize(
+    ("verb", "size"),
+    [
+        *((verb, SIZE) for verb in (roll, anew, piped, merged)),
+        # One judge has all verbs.
+        (roll, SIZE + OBJECT),
+        (roll, SIZE - OBJECT),
+    ],
+)
 @either_way
-@pytest.mark.parametrize("size", [SIZE, SIZE + OBJECT, SIZE - OBJECT], ids=["alike", "longer", "shorter"])
 def test_an_image_of_another_vdi_is_refused(
     asyncbackup: Command, files: Files, verb: object, vouched: list[str], size: int
 ) -> None:
@@ -186,9 +193,15 @@ def test_an_image_of_another_vdi_is_refused(
     folder.check()
 
 
-@onto
+@pytest.mark.parametrize(
+    ("verb", "size"),
+    [
+        *((verb, SIZE - OBJECT) for verb in (roll, anew, piped, merged)),
+        # One judge has all verbs.
+        *((roll, size) for size in (SIZE + OBJECT, SIZE - 1, SIZE + 512, 0)),
+    ],
+)
 @either_way
-@pytest.mark.parametrize("size", [SIZE + OBJECT, SIZE - OBJECT, SIZE - 1, SIZE + 512, 0])
 def test_an_image_of_another_size_is_neither_cut_nor_extended(
     asyncbackup: Command, files: Files, verb: object, vouched: list[str], size: int
 ) -> None:

@@ -79,7 +79,8 @@ UPPER = [idx * OBJECT // SECTOR for idx in (1, 2)]
 def growing(draw: st.DrawFn) -> tuple[int, list[list[Step]]]:
     """A disk that is small, grows and is filled then, and loses in the end some of what it grew by."""
     small, large = draw(st.sampled_from([OBJECT, OBJECT - 512])), draw(st.sampled_from([3 * OBJECT, 2 * OBJECT + 1536]))
-    fill = Write(0, large // SECTOR, draw(st.sampled_from([1, 2])))
+    start = draw(st.sampled_from([0, 100, UPPER[0]]))
+    fill = Write(start, large // SECTOR - start, draw(st.sampled_from([1, 2])))
     loss = st.one_of(
         st.builds(Discard, st.sampled_from([1, 2])),
         st.builds(Write, st.sampled_from(UPPER), st.sampled_from([2, 1000, 2048]), st.sampled_from([0, 3])),

@@ -380,14 +380,18 @@ async def make_small(folder: Path, dialect: Dialect) -> Path:
 
 
 def damaged(data: bytes) -> Iterator[bytes]:
-    """Cut bytes short at every place, and change each of them."""
+    """Cut bytes short at every place, and change each of them; in the data of records, which is alike, some places."""
+    alike = {start + at for seed in (1, 2) if (start := data.find(noise(seed, 512))) >= 0 for at in range(1, 511)}
     for position in range(len(data)):
+        if position in alike and position % 32:
+            continue
         yield data[:position]
         yield data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :]
 
 
-@pytest.mark.parametrize("part", ["file", "manifest"])
-@pytest.mark.parametrize("dialect", list(Dialect))
+@pytest.mark.parametrize(
+    ("dialect", "part"), [(Dialect.COLLIE, "file"), (Dialect.DOG, "file"), (Dialect.DOG, "manifest")]
+)
 def test_every_truncation_and_every_changed_byte_is_found(tmp_path: Path, dialect: Dialect, part: str) -> None:
     async def work() -> None:
         file = await make_small(tmp_path, dialect)
