@@ -118,7 +118,7 @@ def test_what_a_killed_restore_left_can_be_removed_whole(
     images = [stage.real.dog("vdi", "read", "vm", "-s", tag) for tag in ("a", "b")]
     options: dict[str, tuple[str | Path, ...]] = {
         "fresh": (stage.full, stage.increment),
-        "clone": (stage.increment, "-s", "a"),
+        "clone": (stage.increment, "--base", "a"),
         "pipe": ("-", *SIZES),
     }
     stage.kill_after(POINTS[kind][place], options[kind], stage.full if kind == "pipe" else None)
@@ -133,7 +133,7 @@ def test_what_a_killed_restore_left_can_be_removed_whole(
 
 
 def test_the_base_goes_whole_when_it_is_deleted_after_an_unfinished_clone(stage: Stage) -> None:
-    stage.kill_after(2, (stage.increment, "-s", "a"), None)
+    stage.kill_after(2, (stage.increment, "--base", "a"), None)
     stage.discard()
 
     for tag in ((), ("-s", "b"), ("-s", "a")):
