@@ -8,16 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 
-from asyncbackup import ClientOptions, Volume, backup, connect, restore
+from asyncbackup import BaseSnapshot, ClientOptions, Cluster, Volume, backup, connect, restore
 from asyncbackup.client.construction import UNFINISHED_TAG
 from asyncbackup.errors import ClusterError, ConnectionLost, LeftUnfinished, RequestFailed
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
@@ -59,12 +58,20 @@ async def backed(tmp_path: Path) -> Backed:
     return made
 
 
+Restore = Callable[[Cluster], Awaitable[object]]
+
+
 @pytest.fixture(params=["fresh", "clone"])
-def wanted(request: pytest.FixtureRequest, backed: Backed) -> dict[str, Any]:
-    """What to restore: a chain from nothing, or an increment on its base."""
-    if request.param == "fresh":
-        return {"backups": [backed.full, backed.increment]}
-    return {"backups": [backed.increment], "base": "a"}
+def restore_new(request: pytest.FixtureRequest, backed: Backed) -> Restore:
+    """Restores VDI new: a chain from nothing, or an increment on its base."""
+
+    def from_nothing(cluster: Cluster) -> Awaitable[object]:
+        return restore(cluster, [backed.full, backed.increment], "new")
+
+    def on_the_base(cluster: Cluster) -> Awaitable[object]:
+        return restore(cluster, [backed.increment], "new", base=BaseSnapshot(cluster, "a"))
+
+    return from_nothing if request.param == "fresh" else on_the_base
 
 
 FAULTS = {
@@ -78,11 +85,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-async def test_a_failed_restore_is_removed(backed: Backed, wanted: dict[str, Any], fault: Fault) -> None:
+async def test_a_failed_restore_is_removed(backed: Backed, restore_new: Restore, fault: Fault) -> None:
     before = backed.data_objects()
     async with Sheep(backed.store, faults=[fault]) as sheep, connect(sheep.host, sheep.port, OPTIONS) as cluster:
         with pytest.raises((RequestFailed, ConnectionLost)):
-            await restore(cluster, to="new", **wanted)
+            await restore_new(cluster)
 
         async with connect(sheep.host, sheep.port) as other:
             assert [inode.name for inode in (await other.list_vdis()).sound if not inode.is_snapshot] == ["disk"]
@@ -91,14 +98,14 @@ async def test_a_failed_restore_is_removed(backed: Backed, wanted: dict[str, Any
 
 @pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
 async def test_a_restore_cancelled_at_any_step_leaves_nothing(
-    backed: Backed, wanted: dict[str, Any], cancel: Cancel
+    backed: Backed, restore_new: Restore, cancel: Cancel
 ) -> None:
     before = backed.data_objects()
     async with Sheep(backed.store) as sheep, connect(sheep.host, sheep.port, OPTIONS) as cluster:
         expected = await working_image(cluster, "disk")
 
         async def work() -> None:
-            await restore(cluster, to="new", **wanted)
+            await restore_new(cluster)
 
         for at in itertools.count():
             was_cut = await run_cancelled(cancel, work, at)
@@ -188,12 +195,12 @@ class Gate:
         return forward
 
 
-async def test_a_restore_that_lost_its_only_connection_is_removed(backed: Backed, wanted: dict[str, Any]) -> None:
+async def test_a_restore_that_lost_its_only_connection_is_removed(backed: Backed, restore_new: Restore) -> None:
     before, fault = backed.data_objects(), Fault(Reset(), Opcode.CREATE_AND_WRITE_OBJ)
     options = ClientOptions(connections=1)
     async with Sheep(backed.store, faults=[fault]) as sheep, connect(sheep.host, sheep.port, options) as cluster:
         with pytest.raises(ConnectionLost):
-            await restore(cluster, to="new", **wanted)
+            await restore_new(cluster)
 
         async with connect(sheep.host, sheep.port) as other:
             assert not await other.has_vdi("new")
