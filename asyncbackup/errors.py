@@ -41,6 +41,7 @@
     │   ├── WrongBase                a base that is another one than the one that is needed
     │   ├── BaseSizeMismatch         a base of another size than the one that is needed
     │   ├── WrongSnapshot            a snapshot that is another one than the one that was backed up
+    │   ├── SizeDiffers              a VDI of another size than the one that was backed up
     │   ├── SampleNeedsBase          a sample to audit, and no base to compare it with
     │   ├── AlreadyApplied           an image that has all that was to be applied
     │   ├── PartlyApplied            a base that has some of it
@@ -60,8 +61,8 @@
         ├── TargetFull
         ├── TargetWriteFailed
         ├── HalfReplaced             a file and its manifest of which only one is new
-        ├── HalfRolled           an image that backups were not applied to completely
-        └── OtherImage           an image that is not the one that backups were being applied to
+        ├── HalfRolled               an image that backups were not applied to completely
+        └── OtherImage               an image that is not the one that backups were being applied to
 
 An error is named by its meaning and carries the facts as fields; the message says what was expected and what came.
 Names from outside stand in it as they are, between quotes: who prints it escapes them, once. What to type next, and

@@ -586,7 +586,7 @@ async def test_a_larger_size_and_other_copies_can_be_asked_for(backed: Backed, m
 
 
 async def test_more_copies_than_nodes_are_refused(backed: Backed) -> None:
-    with pytest.raises(CopiesUnkeepable, match="2 copies of each object, but the cluster has 1 node"):
+    with pytest.raises(CopiesUnkeepable, match="2 copies of each object, but the cluster has only one node"):
         await restore(backed.cluster, [backed.full], "new", copies=2)
 
     assert not backed.sheep.requests[Opcode.NEW_VDI]
