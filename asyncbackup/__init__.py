@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from asyncbackup.client import ClientOptions, Cluster, Volume, connect
-    from asyncbackup.engine.against import Comparison, compare
-    from asyncbackup.engine.backup import backup
     from asyncbackup.engine.chain import ChainOptions
-    from asyncbackup.engine.convert import RbdDiffSummary, convert, convert_to_rbd_diff
-    from asyncbackup.engine.discard import Discarded, discard
-    from asyncbackup.engine.export import ExportSummary, export
-    from asyncbackup.engine.info import Info, info
-    from asyncbackup.engine.merge import MergeSummary, merge
     from asyncbackup.engine.opening import BaseSnapshot
     from asyncbackup.engine.options import BackupOptions
     from asyncbackup.engine.progress import Progress, Summary
-    from asyncbackup.engine.restore import RestoreSummary, restore
-    from asyncbackup.engine.verify import FileReport, VerifyReport, verify
     from asyncbackup.errors import AsyncBackupError
     from asyncbackup.format import Dialect
-    from asyncbackup.sinks import FileSink, NullSink, PipeSink, Sink
+    from asyncbackup.storage import FileTarget, NullTarget, PipeTarget, Target
+    from asyncbackup.verbs.backup import backup
+    from asyncbackup.verbs.compare import Comparison, compare
+    from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
+    from asyncbackup.verbs.discard import Discarded, discard
+    from asyncbackup.verbs.export import ExportSummary, export
+    from asyncbackup.verbs.info import Info, info
+    from asyncbackup.verbs.merge import MergeSummary, merge
+    from asyncbackup.verbs.restore import RestoreSummary, restore
+    from asyncbackup.verbs.verify import FileReport, VerifyReport, verify
 
 __all__ = [
     "AsyncBackupError",
@@ -45,16 +45,16 @@ __all__ = [
     "Discarded",
     "ExportSummary",
     "FileReport",
-    "FileSink",
+    "FileTarget",
     "Info",
     "MergeSummary",
-    "NullSink",
-    "PipeSink",
+    "NullTarget",
+    "PipeTarget",
     "Progress",
     "RbdDiffSummary",
     "RestoreSummary",
-    "Sink",
     "Summary",
+    "Target",
     "VerifyReport",
     "Volume",
     "backup",
@@ -79,34 +79,34 @@ _HOMES: Final = {
     "ChainOptions": "asyncbackup.engine.chain",
     "ClientOptions": "asyncbackup.client",
     "Cluster": "asyncbackup.client",
-    "Comparison": "asyncbackup.engine.against",
+    "Comparison": "asyncbackup.verbs.compare",
     "Dialect": "asyncbackup.format",
-    "Discarded": "asyncbackup.engine.discard",
-    "ExportSummary": "asyncbackup.engine.export",
-    "FileReport": "asyncbackup.engine.verify",
-    "FileSink": "asyncbackup.sinks",
-    "Info": "asyncbackup.engine.info",
-    "MergeSummary": "asyncbackup.engine.merge",
-    "NullSink": "asyncbackup.sinks",
-    "PipeSink": "asyncbackup.sinks",
+    "Discarded": "asyncbackup.verbs.discard",
+    "ExportSummary": "asyncbackup.verbs.export",
+    "FileReport": "asyncbackup.verbs.verify",
+    "FileTarget": "asyncbackup.storage",
+    "Info": "asyncbackup.verbs.info",
+    "MergeSummary": "asyncbackup.verbs.merge",
+    "NullTarget": "asyncbackup.storage",
+    "PipeTarget": "asyncbackup.storage",
     "Progress": "asyncbackup.engine.progress",
-    "RbdDiffSummary": "asyncbackup.engine.convert",
-    "RestoreSummary": "asyncbackup.engine.restore",
-    "Sink": "asyncbackup.sinks",
+    "RbdDiffSummary": "asyncbackup.verbs.convert",
+    "RestoreSummary": "asyncbackup.verbs.restore",
+    "Target": "asyncbackup.storage",
     "Summary": "asyncbackup.engine.progress",
-    "VerifyReport": "asyncbackup.engine.verify",
+    "VerifyReport": "asyncbackup.verbs.verify",
     "Volume": "asyncbackup.client",
-    "backup": "asyncbackup.engine.backup",
-    "compare": "asyncbackup.engine.against",
+    "backup": "asyncbackup.verbs.backup",
+    "compare": "asyncbackup.verbs.compare",
     "connect": "asyncbackup.client",
-    "convert": "asyncbackup.engine.convert",
-    "convert_to_rbd_diff": "asyncbackup.engine.convert",
-    "discard": "asyncbackup.engine.discard",
-    "export": "asyncbackup.engine.export",
-    "info": "asyncbackup.engine.info",
-    "merge": "asyncbackup.engine.merge",
-    "restore": "asyncbackup.engine.restore",
-    "verify": "asyncbackup.engine.verify",
+    "convert": "asyncbackup.verbs.convert",
+    "convert_to_rbd_diff": "asyncbackup.verbs.convert",
+    "discard": "asyncbackup.verbs.discard",
+    "export": "asyncbackup.verbs.export",
+    "info": "asyncbackup.verbs.info",
+    "merge": "asyncbackup.verbs.merge",
+    "restore": "asyncbackup.verbs.restore",
+    "verify": "asyncbackup.verbs.verify",
 }
 
 

@@ -46,7 +46,7 @@
     │   ├── AlreadyApplied           an image that has all that was to be applied
     │   ├── PartlyApplied            a base that has some of it
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
-    │   ├── SeekNeeded               a format that cannot be written to a pipe
+    │   ├── PatchNeeded               a format that cannot be written to a pipe
     │   ├── CopiesUnkeepable         more copies than the cluster has nodes
     │   └── ErasureCodingUnknown     a cluster that cannot keep a VDI as the manifest says
     ├── SnapshotChanged              a snapshot that was deleted while it was read
@@ -499,7 +499,7 @@ class OutsideVdi(Incompatible):
         self.size = size
 
 
-class SeekNeeded(Incompatible):
+class PatchNeeded(Incompatible):
     """A backup of format ``dialect`` cannot be written to a pipe."""
 
     def __init__(self, dialect: str) -> None:

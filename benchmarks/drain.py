@@ -14,8 +14,8 @@ import anyio
 from asyncbackup import BackupOptions, ClientOptions, connect
 from asyncbackup.cli.running import run_async
 from asyncbackup.client.objects import ObjectRead
-from asyncbackup.engine.backup import open_sides, plan_sides
 from asyncbackup.engine.fetch import PART_SIZE
+from asyncbackup.verbs.backup import open_sides, plan_sides
 from asyncbackup.wire.oid import data_oid
 from benchmarks.servers import BIND
 from benchmarks.workloads import NEW, OLD, VDI

@@ -11,7 +11,7 @@ import time
 import anyio
 
 from asyncbackup import Cluster, Volume, connect
-from asyncbackup.engine.backup import open_sides, plan_sides
+from asyncbackup.verbs.backup import open_sides, plan_sides
 from benchmarks import table
 from benchmarks.servers import BIND
 from benchmarks.workloads import NEW, OBJECT_SIZE, OLD, SECTOR

@@ -13,7 +13,7 @@ from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState
 from asyncbackup.sheep import MemoryStore, Sheep
-from asyncbackup.sinks.image import state_path
+from asyncbackup.storage.image import state_path
 from tests.disks import OBJECT, OBJECTS, content_of, make_disk, noise
 
 SIZE = OBJECTS * OBJECT

@@ -1,4 +1,4 @@
-"""A sink that keeps what it gets, for tests."""
+"""A target that keeps what it gets, for tests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from asyncbackup import Sink
-from asyncbackup.sinks.base import Bytes
+from asyncbackup import Target
+from asyncbackup.storage.target import Bytes
 
 
-class CollectingSink:
-    """Takes bytes in order; ``committed`` is set by ``commit``."""
+class CollectingTarget:
+    """Takes bytes in order; ``committed`` is set by ``complete``."""
 
-    can_seek = False
+    can_patch = False
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -31,7 +31,7 @@ class CollectingSink:
         for buffer in buffers:
             self.data += buffer
 
-    async def commit(self, beginning: bytes, companion: Sink | None = None) -> None:
+    async def complete(self, beginning: bytes, companion: Target | None = None) -> None:
         assert not beginning
         assert companion is None
         self.committed = True

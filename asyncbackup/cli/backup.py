@@ -20,12 +20,12 @@ from asyncbackup.cli.output import COMPLETE, say, say_json, warn
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
-from asyncbackup.engine.backup import backup
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, Summary
 from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.errors import ManifestUnplaced
 from asyncbackup.format import Dialect
+from asyncbackup.verbs.backup import backup
 
 
 @click.command(
@@ -107,7 +107,7 @@ def command(
         raise click.UsageError("give either -s or --live, not both")
     if snapshot is None and not live:
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
-    check_output(to_stdout=to_stdout, seeks=format_ is not None and format_.needs_seek)
+    check_output(to_stdout=to_stdout, seeks=format_ is not None and format_.needs_patch)
     opening = (
         open_standard_output(manifest, replace=force, on_leftover=warn)
         if to_stdout

@@ -18,12 +18,12 @@ from asyncbackup.cli.options import PathName
 from asyncbackup.cli.output import say
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Cluster, connect
-from asyncbackup.engine.backup import backup
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import Summary
 from asyncbackup.errors import TargetUnusable
 from asyncbackup.format import Dialect
 from asyncbackup.sheep import MemoryStore, Sheep
+from asyncbackup.verbs.backup import backup
 
 
 @click.command("demo", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup demo", "asyncbackup demo /tmp/demo"])

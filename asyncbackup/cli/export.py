@@ -30,12 +30,12 @@ from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.export import ExportSummary, export
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.format import Dialect
-from asyncbackup.sinks import PipeSink, is_fifo, open_fifo
-from asyncbackup.sinks.image import marker_path
+from asyncbackup.storage import PipeTarget, is_fifo, open_fifo
+from asyncbackup.storage.image import marker_path
+from asyncbackup.verbs.export import ExportSummary, export
 
 _COMPLETE: Final = "the image itself is complete"
 
@@ -105,9 +105,9 @@ def command(
     client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
 
     async def work(on_progress: OnProgress | None) -> tuple[ExportSummary, bool]:
-        opening: AbstractAsyncContextManager[str | PipeSink] = nullcontext(image)
+        opening: AbstractAsyncContextManager[str | PipeTarget] = nullcontext(image)
         if to_stdout:
-            opening = PipeSink(1)
+            opening = PipeTarget(1)
         elif await is_fifo(image):
             opening = open_fifo(image)
         async with (
@@ -125,7 +125,7 @@ def command(
                 on_progress=on_progress,
                 on_leftover=warn,
             )
-            return summary, isinstance(target, PipeSink)
+            return summary, isinstance(target, PipeTarget)
 
     with progress_bar(name_target(image), wanted=not quiet) as tell:
         try:

@@ -13,11 +13,11 @@ from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, check_manifests, file_options, json_option
 from asyncbackup.cli.output import say, say_json_text
 from asyncbackup.cli.running import run_async
-from asyncbackup.engine.info import Info, info
 from asyncbackup.engine.reader import Record
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
+from asyncbackup.verbs.info import Info, info
 
 
 @click.command("info", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup info /backup/vm1.monday"])

@@ -28,11 +28,11 @@ from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.merge import MergeSummary, merge
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.format import Dialect
+from asyncbackup.verbs.merge import MergeSummary, merge
 
 
 @click.command(
@@ -93,7 +93,7 @@ def command(
     to_stdout = target == "-"
     format_ = Dialect(to_dialect) if to_dialect else None
     check_base(base, base_vdi, base_image)
-    check_output(to_stdout=to_stdout, seeks=format_ is not None and format_.needs_seek)
+    check_output(to_stdout=to_stdout, seeks=format_ is not None and format_.needs_patch)
     inputs = [*files, *([base_image] if base_image else [])]
     opening = (
         open_standard_output(None)

@@ -16,7 +16,7 @@ from asyncbackup.cli.output import is_terminal
 from asyncbackup.client import ClientOptions
 from asyncbackup.engine.options import MIN_MEMORY, BackupOptions
 from asyncbackup.format import Dialect
-from asyncbackup.sinks.opening import fault_of_name
+from asyncbackup.storage.opening import fault_of_name
 from asyncbackup.wire.constants import (
     DEFAULT_PORT,
     MAX_BLOCK_SIZE_SHIFT,

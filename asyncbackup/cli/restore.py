@@ -31,11 +31,11 @@ from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.discard import Discarded, discard
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
-from asyncbackup.engine.restore import RestoreSummary, restore
 from asyncbackup.format import Dialect
+from asyncbackup.verbs.discard import Discarded, discard
+from asyncbackup.verbs.restore import RestoreSummary, restore
 from asyncbackup.wire.constants import MAX_COPIES
 
 _COMPLETE: Final = "the VDI itself is complete"

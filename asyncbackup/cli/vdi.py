@@ -19,7 +19,7 @@ from asyncbackup.cli.output import say, say_json, say_json_text, say_table
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Cluster, connect
 from asyncbackup.client.cluster import DamagedVdi, Vdis
-from asyncbackup.engine.family import Member, descend
+from asyncbackup.client.family import Member, descend
 from asyncbackup.errors import InodeCorrupt, RequestFailed
 from asyncbackup.wire.inode import Inode
 

@@ -28,13 +28,13 @@ from asyncbackup.cli.output import complain, say, say_json
 from asyncbackup.cli.progress import name_files, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
-from asyncbackup.engine.against import Comparison, compare
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.options import BackupOptions
-from asyncbackup.engine.verify import FileReport, Problems, VerifyReport, verify
 from asyncbackup.errors import ChainBroken
 from asyncbackup.format import Dialect
-from asyncbackup.sinks import is_fifo
+from asyncbackup.storage import is_fifo
+from asyncbackup.verbs.compare import Comparison, compare
+from asyncbackup.verbs.verify import FileReport, Problems, VerifyReport, verify
 
 _LISTED = 20
 """Objects that differ, listed by their index; the others are only counted."""

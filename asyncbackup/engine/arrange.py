@@ -13,7 +13,7 @@ from asyncbackup.engine.manifest import find_manifest
 from asyncbackup.errors import BackupMissing, ChainBroken, HalfReplaced
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, Subject
-from asyncbackup.sinks.publication import MANIFEST
+from asyncbackup.storage.publication import MANIFEST
 
 _COMPANIONS: Final = (MANIFEST, ".state", ".rolling")
 """What is added to the name of a backup or an image for what belongs to it."""

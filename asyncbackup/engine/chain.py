@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.errors import ChainBroken, Fact, FactMissing, ManifestMissing, OutsideVdi
 from asyncbackup.format import Dialect
@@ -255,3 +256,35 @@ def check_link(older: BackupReader, newer: BackupReader) -> None:
             f"{newer.name} says that {newer.subject.base_identity} has {newer.subject.base_size} bytes, "
             f"but {older.name} before it says {older.subject.size}"
         )
+
+
+class Survey(NamedTuple):
+    """What a chain has: how many objects, and the index of the last one, -1 if there is none."""
+
+    objects: int
+    last_idx: int
+
+
+_TOLD: Final = 1024
+"""Objects after which a survey tells of itself again: it takes some thousand a second."""
+
+
+async def survey(
+    chain: Chain,
+    on_progress: OnProgress | None = None,
+    on_object: Callable[[int], object] | None = None,
+    whole: Iterable[int] = (),
+) -> Survey:
+    """Go through all headers of a chain of files, and count the objects ``whole``, ascending, as well.
+
+    ``on_object`` gets each object's index. Raises BackupDamaged.
+    """
+    objects, last_idx = 0, -1
+    async with aclosing(chain.groups(whole)) as groups:
+        async for group in groups:
+            if on_progress is not None and objects % _TOLD == 0:
+                on_progress(Progress(objects, None, 0, is_checking=True))
+            objects, last_idx = objects + 1, group.idx
+            if on_object is not None:
+                on_object(group.idx)
+    return Survey(objects, last_idx)

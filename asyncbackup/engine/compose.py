@@ -32,7 +32,7 @@ from asyncbackup.errors import (
     SourceUnreadable,
     single_error,
 )
-from asyncbackup.sinks import FileSource
+from asyncbackup.storage import FileSource
 from asyncbackup.wire.inode import Inode, Owners
 from asyncbackup.wire.oid import data_oid
 

@@ -15,9 +15,9 @@ from asyncbackup.errors import BackupDamaged, HalfReplaced, SourceUnreadable
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
-from asyncbackup.sinks.lock import is_held
-from asyncbackup.sinks.opening import open_regular
-from asyncbackup.sinks.publication import MANIFEST, Place, Publication, exists
+from asyncbackup.storage.lock import is_held
+from asyncbackup.storage.opening import open_regular
+from asyncbackup.storage.publication import MANIFEST, Place, Publication, exists
 
 _AWAIT_RUN_S: Final = 0.05
 """Seconds between two looks whether a run has given a backup and its manifest their names."""

@@ -15,8 +15,8 @@ from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_bas
 from asyncbackup.engine.chain import Chain
 from asyncbackup.engine.compose import Base, ImageBase, SnapshotBase
 from asyncbackup.errors import BaseUnnamed, BaseUnwanted, Fact, FactMissing, Incompatible, PartlyApplied
-from asyncbackup.sinks import FileSource
-from asyncbackup.sinks.image import read_state, refuse_half_rolled
+from asyncbackup.storage import FileSource
+from asyncbackup.storage.image import read_state, refuse_half_rolled
 
 
 @dataclass(frozen=True, slots=True)

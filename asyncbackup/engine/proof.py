@@ -15,11 +15,11 @@ from asyncbackup.engine.manifest import Digests, manifest_path
 from asyncbackup.errors import ManifestUnplaced, OwnInput
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
-from asyncbackup.sinks import FileSink, PipeSink, Sink, is_fifo, open_fifo
-from asyncbackup.sinks.atomic import OnLeftover
-from asyncbackup.sinks.image import state_path
-from asyncbackup.sinks.opening import fault_of_name, open_in_thread
-from asyncbackup.sinks.publication import MANIFEST, Place
+from asyncbackup.storage import FileTarget, PipeTarget, Target, is_fifo, open_fifo
+from asyncbackup.storage.atomic import OnLeftover
+from asyncbackup.storage.image import state_path
+from asyncbackup.storage.opening import fault_of_name, open_in_thread
+from asyncbackup.storage.publication import MANIFEST, Place
 from asyncbackup.wire.inode import Inode
 
 _BUFFER_SIZE: Final = 64 << 10
@@ -48,10 +48,10 @@ class Written(NamedTuple):
 
 
 class ManifestWriter:
-    """Appends a manifest to ``sink``, which whoever owns it commits after ``finish``."""
+    """Appends a manifest to ``target``, which whoever owns it commits after ``finish``."""
 
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
+    def __init__(self, target: Target) -> None:
+        self.target = target
         self._encoder = ManifestEncoder()
         self._lines: list[bytes] = []
         self._waiting_size = 0
@@ -105,7 +105,7 @@ class ManifestWriter:
 
     async def _write(self) -> None:
         lines, self._lines, self._waiting_size = self._lines, [], 0
-        await self.sink.append([b"".join(lines)])
+        await self.target.append([b"".join(lines)])
 
 
 async def describe_backup(cluster: Cluster, to_inode: Inode, base_inode: Inode | None, dialect: Dialect) -> Subject:
@@ -122,16 +122,16 @@ async def describe_backup(cluster: Cluster, to_inode: Inode, base_inode: Inode |
     )
 
 
-class Target(NamedTuple):
+class BackupTarget(NamedTuple):
     """Where a backup goes: what is entered, and not yet committed."""
 
-    data: FileSink | PipeSink
-    proof: FileSink | None
+    data: FileTarget | PipeTarget
+    proof: FileTarget | None
     """Where its manifest goes; None: nowhere."""
 
     @property
     def is_piped(self) -> bool:
-        return not self.data.can_seek
+        return not self.data.can_patch
 
     @property
     def usual_dialect(self) -> Dialect:
@@ -147,11 +147,11 @@ async def open_target(
     manifest: bool | str | os.PathLike[str] = True,
     inputs: Sequence[str | os.PathLike[str]] = (),
     on_leftover: OnLeftover | None = None,
-) -> AsyncIterator[Target]:
+) -> AsyncIterator[BackupTarget]:
     """Open a backup file and, beside it, its manifest, for writing; or a FIFO, whose manifest goes to ``manifest``.
 
     Without ``manifest`` none is written, and with ``replace`` one that is there goes with the file it is of. Raises
-    what entering a FileSink raises, OwnInput if one of ``inputs`` would be replaced, and ManifestUnplaced for a
+    what entering a FileTarget raises, OwnInput if one of ``inputs`` would be replaced, and ManifestUnplaced for a
     manifest of a file that should go elsewhere than beside it.
     """
     async with AsyncExitStack() as stack:
@@ -161,34 +161,36 @@ async def open_target(
             await refuse_own_inputs(path, inputs)
         if goes_to_fifo:
             proof = await _open_proof(stack, elsewhere, replace=replace, on_leftover=on_leftover)
-            yield Target(await stack.enter_async_context(open_fifo(path)), proof)
+            yield BackupTarget(await stack.enter_async_context(open_fifo(path)), proof)
             return
         if elsewhere is not None:
             raise ManifestUnplaced(str(path))
         data = await stack.enter_async_context(
-            FileSink(path, replace=replace, attached=[MANIFEST], on_leftover=on_leftover)
+            FileTarget(path, replace=replace, attached=[MANIFEST], on_leftover=on_leftover)
         )
-        yield Target(data, await stack.enter_async_context(FileSink.beside(data, MANIFEST)) if manifest else None)
+        yield BackupTarget(
+            data, await stack.enter_async_context(FileTarget.beside(data, MANIFEST)) if manifest else None
+        )
 
 
 @asynccontextmanager
 async def open_standard_output(
     manifest: str | os.PathLike[str] | None, *, replace: bool = False, on_leftover: OnLeftover | None = None
-) -> AsyncIterator[Target]:
+) -> AsyncIterator[BackupTarget]:
     """Open standard output for a backup, and ``manifest`` for its manifest if it is to have one."""
     async with AsyncExitStack() as stack:
         proof = (
             None if manifest is None else await _open_proof(stack, manifest, replace=replace, on_leftover=on_leftover)
         )
-        yield Target(await stack.enter_async_context(PipeSink(1)), proof)
+        yield BackupTarget(await stack.enter_async_context(PipeTarget(1)), proof)
 
 
 async def _open_proof(
     stack: AsyncExitStack, path: str | os.PathLike[str] | None, *, replace: bool, on_leftover: OnLeftover | None
-) -> FileSink | None:
+) -> FileTarget | None:
     if path is None:
         return None
-    return await stack.enter_async_context(FileSink(path, replace=replace, on_leftover=on_leftover))
+    return await stack.enter_async_context(FileTarget(path, replace=replace, on_leftover=on_leftover))
 
 
 async def refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]]) -> None:

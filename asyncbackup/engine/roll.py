@@ -25,8 +25,8 @@ from asyncbackup.errors import (
 )
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState, Marker, OldMarker
-from asyncbackup.sinks import FileSource, StandingImage
-from asyncbackup.sinks.image import read_state
+from asyncbackup.storage import FileSource, StandingImage
+from asyncbackup.storage.image import read_state
 
 _COMPARE_SIZE: Final = 1 << 20
 """Bytes of an object to compare at a time, where the base is not what a backup was made against."""

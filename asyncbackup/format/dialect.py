@@ -23,13 +23,13 @@ class Dialect(Enum):
     DOG = "dog"
 
     @property
-    def needs_seek(self) -> bool:
+    def needs_patch(self) -> bool:
         """Whether the beginning is only known at the end, so that a pipe cannot take it."""
         return self is Dialect.COLLIE
 
     @property
     def opening(self) -> bytes:
-        """What to write before the first record; in a dialect that ``needs_seek`` zeros that ``patch`` replaces."""
+        """What to write before the first record; in a dialect that ``needs_patch`` zeros that ``patch`` replaces."""
         return bytes(_COLLIE_HEADER.size) if self is Dialect.COLLIE else _DOG_HEADER.pack(VERSION, MAGIC)
 
     @property

@@ -15,7 +15,7 @@ from tests.cli.command import Command, Served, disk_store, serving
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asyncbackup.engine.discard._WATCH_S", 0)
+    monkeypatch.setattr("asyncbackup.verbs.discard._WATCH_S", 0)
 
 
 @pytest.fixture

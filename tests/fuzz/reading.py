@@ -15,13 +15,13 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from asyncbackup import ChainOptions, Dialect, NullSink, convert_to_rbd_diff, export, merge
+from asyncbackup import ChainOptions, Dialect, NullTarget, convert_to_rbd_diff, export, merge
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.reader import BackupReader
 from asyncbackup.errors import AsyncBackupError
 from asyncbackup.format.decoder import LOOK_AHEAD, Damage, Decoder, candidates
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder
-from asyncbackup.sinks import Sink
+from asyncbackup.storage import Target
 from tests.fuzz.damage import apply, damages
 from tests.fuzz.world import content
 from tests.scenarios import GOLDEN
@@ -65,14 +65,14 @@ async def read(folder: Path, backup: bytes, manifest: bytes | None) -> None:
         with suppress(AsyncBackupError):
             await _walk(path, dialect)
     options = ChainOptions(None, OBJECT_SIZE, SIZE)
-    sink: Sink
-    async with NullSink() as sink:
+    target: Target
+    async with NullTarget() as target:
         with suppress(AsyncBackupError):
-            await export([path], sink, chain_options=options)
+            await export([path], target, chain_options=options)
         with suppress(AsyncBackupError):
-            await merge([path], sink, chain_options=options)
+            await merge([path], target, chain_options=options)
         with suppress(AsyncBackupError):
-            await convert_to_rbd_diff(path, sink, chain_options=options)
+            await convert_to_rbd_diff(path, target, chain_options=options)
 
 
 async def _walk(path: Path, dialect: Dialect | None) -> None:

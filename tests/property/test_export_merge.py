@@ -32,7 +32,7 @@ from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.inode import ENTRY_SIZE, entry_offset
 from asyncbackup.wire.oid import inode_oid
 from tests.chains import say_what_it_is
-from tests.collecting import CollectingSink
+from tests.collecting import CollectingTarget
 from tests.disks import OBJECT, SHIFT, content_of, noise
 
 OBJECTS = 3
@@ -135,7 +135,7 @@ async def check_exports(way: Way, folder: Path, options: BackupOptions) -> None:
     await export(way.files[:1], standing, options=options)
     assert standing.read_bytes() == way.images[0]
     for number in range(1, len(way.files)):
-        whole, onto, piped, piped_onto = folder / f"whole{number}", folder / f"onto{number}", *sinks(2)
+        whole, onto, piped, piped_onto = folder / f"whole{number}", folder / f"onto{number}", *targets(2)
         step, image = [way.files[number]], way.images[number]
 
         await export(way.files[: number + 1], whole, options=options)
@@ -153,8 +153,8 @@ async def check_exports(way: Way, folder: Path, options: BackupOptions) -> None:
             done.unlink()
 
 
-def sinks(count: int) -> list[CollectingSink]:
-    return [CollectingSink() for _ in range(count)]
+def targets(count: int) -> list[CollectingTarget]:
+    return [CollectingTarget() for _ in range(count)]
 
 
 async def merge_parts(way: Way, cuts: list[int], folder: Path, options: BackupOptions) -> list[Path]:
@@ -206,7 +206,7 @@ async def test_a_merged_way_exports_to_the_same_image(
             folder = Path(made)
             way = await go(cluster, folder, snapshots, options)
             parts = await merge_parts(way, [0, *sorted(inner), len(snapshots)], folder, options)
-            merged, converted, exported = folder / "merged", folder / "converted", CollectingSink()
+            merged, converted, exported = folder / "merged", folder / "converted", CollectingTarget()
 
             await merge(parts, merged, options=options)
             await convert(merged, converted, options=BackupOptions(dialect=Dialect.DOG))

@@ -1,0 +1,23 @@
+"""Where the bytes of a backup go: a file, a pipe, or nowhere."""
+
+from asyncbackup.storage.file import FileTarget
+from asyncbackup.storage.image import NewImage, StandingImage
+from asyncbackup.storage.null import NullTarget
+from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
+from asyncbackup.storage.source import FileSource, PipeSource, Source, open_source
+from asyncbackup.storage.target import Target
+
+__all__ = [
+    "FileSource",
+    "FileTarget",
+    "NewImage",
+    "NullTarget",
+    "PipeSource",
+    "PipeTarget",
+    "Source",
+    "StandingImage",
+    "Target",
+    "is_fifo",
+    "open_fifo",
+    "open_source",
+]

@@ -1,0 +1,304 @@
+"""Files that appear under their name only complete and durable.
+
+Bytes go to a temporary file beside it, whose name follows from the file's own. ``publication`` has how it gets its
+name. All system calls of one file run in one thread at a time, in order: after a cancellation, taking back waits for
+the write under way instead of racing it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, ParamSpec, Self, TypeVar
+
+import aiofiles.os
+import anyio
+
+from asyncbackup.errors import HalfReplaced, TargetExists, TargetUnusable
+from asyncbackup.storage.lock import NameLock
+from asyncbackup.storage.opening import fault_of_target, open_in_thread
+from asyncbackup.storage.publication import Place, Publication, exists
+from asyncbackup.storage.target import Bytes, Target, unwritten, wrap_os_errors
+
+_IOV_MAX: Final = 1024
+"""Buffers that the kernel takes in one gather write."""
+
+_FLUSH_SIZE: Final = 64 << 20
+"""Bytes after which the file is flushed, so that the last flush, which delays a Ctrl-C, is short."""
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+class SerialFile(ABC):
+    """A file at ``path`` whose system calls all run in one thread, in order. Use it as a context."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="file-target")
+        self._descriptor = -1
+        self._unflushed = 0
+
+    async def _in_thread(
+        self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> _Result:
+        run = aiofiles.os.wrap(function)
+        result: _Result = await run(*args, executor=self._thread, **kwargs)
+        return result
+
+    async def __aenter__(self) -> Self:
+        await open_in_thread(self._open_or_nothing, lambda _: self._clean_up())
+        return self
+
+    def _open_or_nothing(self) -> None:
+        try:
+            self._open()
+        except BaseException:
+            self._clean_up()
+            raise
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Set the descriptor. Called in a thread, before all else."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        cleaned_up = self._thread.submit(self._clean_up)
+        self._thread.shutdown(wait=False)
+        await _finished(cleaned_up)
+
+    def _clean_up(self) -> None:
+        """Close the descriptor, if there is one. Called in the thread, last."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _append(self, buffers: Sequence[Bytes]) -> None:
+        with wrap_os_errors(str(self.path)):
+            while buffers:
+                written = os.writev(self._descriptor, buffers[:_IOV_MAX])
+                buffers = unwritten(buffers, written)
+                self._count(written)
+
+    def _write_at(self, offset: int, data: Bytes) -> None:
+        with wrap_os_errors(str(self.path)):
+            self._pwrite(data, offset)
+
+    def _pwrite(self, data: Bytes, offset: int) -> None:
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(self._descriptor, rest, offset)
+            rest, offset = rest[written:], offset + written
+            self._count(written)
+
+    def _count(self, written: int) -> None:
+        self._unflushed += written
+        if self._unflushed >= _FLUSH_SIZE:
+            os.fdatasync(self._descriptor)
+            self._unflushed = 0
+
+
+OnLeftover = Callable[[str], None]
+"""Called in the event loop with what an interrupted run left and what became of it, in words."""
+
+
+class AtomicFile(SerialFile):
+    """Makes ``path``; with ``replace`` a file there stays as it is until the new one takes its place.
+
+    What replaces a file has its owner and permissions. ``attached`` is what is added to the file's name for the names
+    of those that belong to it: they are in the way like itself, and what is replaced goes with them. What an
+    interrupted run left of the same file is brought to its end, or removed, and ``on_leftover`` told.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        replace: bool = False,
+        attached: Sequence[str] = (),
+        on_leftover: OnLeftover | None = None,
+    ) -> None:
+        super().__init__(path)
+        self._name = os.fspath(path)
+        self.replaces = replace
+        self._suffixes = tuple(attached)
+        self._on_leftover = on_leftover
+        self._leftover: str | None = None
+        self.place = Place(self.path)
+        """Where the file goes; known when it was entered, whatever links lead there."""
+        self._follows_links = True
+        self._replaced: os.stat_result | None = None
+        self._lock: NameLock | None = None
+        self._is_half = False
+
+    @property
+    def _publication(self) -> Publication:
+        return Publication(self.place, tuple(map(self.place.beside, self._suffixes)))
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        finally:
+            if self._leftover is not None and self._on_leftover is not None:
+                self._on_leftover(self._leftover)
+
+    def _open(self) -> None:
+        with wrap_os_errors(str(self.path), TargetUnusable):
+            fault = fault_of_target(self._name)
+            if fault is not None:
+                raise TargetUnusable(self._name, fault)
+            if self._follows_links:
+                self.place = Place(Path(os.path.realpath(self.path)))
+                self._judge_links()
+            publication = self._publication
+            if not publication.find_leftovers():
+                self._judge_existing()
+            lock = NameLock(self.place.lock, str(self.path))
+            lock.acquire()
+            self._lock = lock
+            leftovers = publication.find_leftovers()
+            if leftovers:
+                self._recover(publication, leftovers)
+            # Again, and for good: now nobody else of us makes one.
+            self._judge_existing()
+            # Nobody shall read what is written who could not read what it replaces.
+            mode = 0o666 if self._replaced is None else 0o600
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self.place.partial, flags, mode)
+            if self._replaced is not None:
+                _take_over(self._descriptor, self._replaced)
+
+    def _recover(self, publication: Publication, leftovers: list[Path]) -> None:
+        due = publication.find_due()
+        try:
+            publication.recover()
+        except OSError as error:
+            if due is None:
+                raise
+            raise HalfReplaced(str(self.path), str(due.source), str(due.target)) from error
+        if due is not None:
+            self._leftover = f"{self.path}: a run was interrupted while it replaced this; {due.target} was put right"
+        else:
+            names = ", ".join(path.name for path in leftovers)
+            self._leftover = f"{self.path}: a run was interrupted before; what it left is removed: {names}"
+
+    def _clean_up(self) -> None:
+        was_open = self._descriptor >= 0
+        super()._clean_up()
+        if was_open and not self._is_half:
+            # Where it cannot be removed any more, the next run finds it.
+            with suppress(OSError):
+                self.place.partial.unlink()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _judge_existing(self) -> None:
+        """Raise if what exists is in the way; otherwise take note of the file to replace, if there is one."""
+        if not self.replaces and self.path.is_symlink():
+            raise TargetExists(str(self.path))
+        status = self._judge(self.place.final, self.path)
+        if status is not None and stat.S_ISREG(status.st_mode):
+            self._replaced = status
+        for place in self._publication.attached:
+            if exists(place.final):
+                self._judge(place.final, place.final)
+
+    def _judge_links(self) -> None:
+        """Raise if readers would find beside a link to the file what does not go with the file."""
+        for suffix in self._suffixes:
+            beside, place = Place(self.path).beside(suffix).final, self.place.beside(suffix)
+            if exists(beside) and os.path.realpath(beside) != os.path.realpath(place.final):
+                raise TargetUnusable(
+                    str(beside), f"stands beside a link to {self.place.final}, and would be of another file: remove it"
+                )
+
+    def _judge(self, path: Path, name: Path) -> os.stat_result | None:
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            raise TargetUnusable(str(name), "is a folder: name a file in it")
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+            raise TargetUnusable(str(name), "is no regular file, so it is not replaced")
+        if not self.replaces:
+            raise TargetExists(str(name))
+        return status
+
+    def become_companion(self, main: AtomicFile) -> None:
+        """Belong to ``main``, which was entered: what replaces nothing has the owner and permissions of that one."""
+        self._follows_links = False
+        self._replaced = main._replaced
+
+    async def complete(self, beginning: bytes, companion: Target | None = None) -> None:
+        if companion is None or isinstance(companion, AtomicFile):
+            await _finished(self._thread.submit(self._complete, beginning, companion))
+        else:
+            await _finished(self._thread.submit(self._complete, beginning, None))
+            await companion.complete(b"")
+
+    def _complete(self, beginning: bytes, companion: AtomicFile | None) -> None:
+        self._flush(beginning)
+        attached = dict.fromkeys(self._publication.attached)
+        place = None
+        if companion is not None:
+            companion._flush(b"")  # noqa: SLF001 - of the same class
+            place = companion.place
+            attached[place] = None
+        try:
+            with wrap_os_errors(str(self.path)):
+                Publication(self.place, tuple(attached)).publish(place, replace=self.replaces)
+        except HalfReplaced:
+            # What is left over tells the next run what to do.
+            self._is_half = True
+            raise
+
+    def _flush(self, beginning: bytes) -> None:
+        with wrap_os_errors(str(self.path)):
+            if beginning:
+                self._pwrite(beginning, 0)
+            os.fsync(self._descriptor)
+
+
+def _take_over(descriptor: int, replaced: os.stat_result) -> None:
+    """Give a new file the owner and permissions of the one that it replaces, as far as we may, and never more."""
+    mode = stat.S_IMODE(replaced.st_mode) & 0o777
+    try:
+        os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
+    except OSError:
+        try:
+            os.fchown(descriptor, -1, replaced.st_gid)
+        except OSError:
+            # Our group is not theirs: it gets what everybody gets.
+            others = mode & 0o007
+            mode &= 0o707 | others << 3
+    os.fchmod(descriptor, mode)
+
+
+async def _finished(in_thread: Future[None]) -> None:
+    """Wait until a thread has done what must not be left half; only then is a cancellation, of any kind, passed on."""
+    done = asyncio.wrap_future(in_thread)
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not done.done():
+            try:
+                await asyncio.wait([done])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    failure = done.exception()
+    if cancelled is not None:
+        raise cancelled
+    if failure is not None:
+        raise failure

@@ -1,0 +1,311 @@
+"""Raw images: written anywhere, new ones published at once, standing ones rolled forward in place.
+
+Beside an image stands ``IMAGE.state``, which says what the image equals and when it was written. It never speaks of
+other content: an old one is out of the way before a new image takes its name, and a new one comes only after the image
+is durable.
+
+A standing image is in pieces while it is rolled. Beside it a marker, ``IMAGE.rolling``, is made durable before the
+first byte of the image changes, and goes only after the last one is durable, and the new state. It tells which backups
+are being applied to which image, so that the same ones, and no others, can finish what was interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from asyncbackup.errors import HalfReplaced, HalfRolled, SourceMissing, SourceUnreadable, StateDamaged, TargetUnusable
+from asyncbackup.format.identity import Identity
+from asyncbackup.format.image import MAX_MARKER, MAX_STATE, ImageState, Marker, OldMarker, decode_marker
+from asyncbackup.storage.atomic import AtomicFile, OnLeftover, SerialFile
+from asyncbackup.storage.file import FileTarget
+from asyncbackup.storage.lock import NameLock
+from asyncbackup.storage.opening import open_regular
+from asyncbackup.storage.publication import MANIFEST, Place, Publication, exists, flush_folder
+from asyncbackup.storage.source import FileSource
+from asyncbackup.storage.target import Bytes, wrap_os_errors
+
+STATE: Final = ".state"
+MARKER: Final = ".rolling"
+"""What is added to the name of an image for those of what stands beside it."""
+
+_NAME_MAX: Final = 255
+"""Bytes of a file's name, on all the usual file systems."""
+
+_FICLONE: Final = 0x40049409
+"""The ioctl that lets a file share another one's blocks, where the file system can."""
+
+_COPY_SIZE: Final = 32 << 20
+"""Bytes to copy in one go: a cancellation waits for them."""
+
+_BUFFER_SIZE: Final = 1 << 20
+
+_NO_COPY_RANGE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY})
+"""What file systems answer that cannot copy among themselves."""
+
+
+class NewImage(AtomicFile):
+    """An image that appears under its name only complete, with its state; what is not written is a hole.
+
+    With ``replace`` the state and the marker of what was there go with it, and the manifest if it was a backup.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, replace: bool = False, on_leftover: OnLeftover | None = None
+    ) -> None:
+        super().__init__(path, replace=replace, attached=[MANIFEST, STATE, MARKER], on_leftover=on_leftover)
+
+    def _judge_existing(self) -> None:
+        if len(os.fsencode(self.place.beside(MARKER).final.name)) > _NAME_MAX:
+            raise TargetUnusable(str(self.path), f"has a name that leaves no room for another one with {MARKER}")
+        super()._judge_existing()
+
+    def _judge(self, path: Path, name: Path) -> os.stat_result | None:
+        if path == self.place.beside(STATE).final and not exists(self.place.final):
+            # It speaks of an image that is gone.
+            return None
+        return super()._judge(path, name)
+
+    async def publish(self, identity: Identity | None, *, assumed: bool = False) -> None:
+        """Give the image its name, and a state that says that it equals ``identity``; without one there is none.
+
+        Raises and leaves what ``complete`` does. A crash in between leaves an image without a state.
+        """
+        await self._in_thread(self._remove_orphan)
+        if identity is None:
+            await self.complete(b"")
+            return
+        async with FileTarget.beside(self, STATE) as state:
+            line = await self._in_thread(_describe, self._descriptor, identity, str(self.path), assumed=assumed)
+            await state.append([line])
+            await self.complete(b"", state)
+
+    def _remove_orphan(self) -> None:
+        with wrap_os_errors(str(self.path)):
+            if not exists(self.place.final):
+                self.place.beside(STATE).final.unlink(missing_ok=True)
+
+    async def resize(self, size: int) -> None:
+        """Cut off or add a hole at the end. Raises TargetFull if the file system has no files so large."""
+        await self._in_thread(_resize, self._descriptor, size, str(self.path))
+
+    async def write_at(self, offset: int, data: Bytes) -> None:
+        """Write ``data``, which is free for other use when this returns. Raises TargetFull or TargetWriteFailed."""
+        await self._in_thread(self._write_at, offset, data)
+
+    async def copy_from(self, base: FileSource) -> None:
+        """Take over all that ``base`` holds, holes as holes; without copying where the file system can share."""
+        if await self._in_thread(_share, base.descriptor, self._descriptor):
+            return
+        offset = 0
+        while offset < base.size:
+            offset = await self._in_thread(self._copy_some, base, offset)
+
+    def _copy_some(self, base: FileSource, offset: int) -> int:
+        """Copy from ``offset`` on, and give where to go on."""
+        start, end = base.find_data(offset)
+        end = min(end, start + _COPY_SIZE)
+        if start < end:
+            with wrap_os_errors(str(self.path)):
+                copied = _copy_in_kernel(base.descriptor, self._descriptor, start, end)
+            if not copied:
+                copied = self._copy_through_memory(base, start, end)
+            self._count(copied)
+            return start + copied
+        return end
+
+    def _copy_through_memory(self, base: FileSource, start: int, end: int) -> int:
+        buffer = memoryview(bytearray(min(_BUFFER_SIZE, end - start)))
+        count = base.read_now(start, buffer)
+        if not count:
+            raise SourceUnreadable(base.name, f"expected {base.size} bytes, got {start}: it was cut off meanwhile")
+        self._write_at(start, buffer[:count])
+        return count
+
+
+class StandingImage(SerialFile):
+    """The image at ``path``, opened for changes; nobody else of us changes it meanwhile."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+        self.marker = marker_path(path)
+        self._lock: NameLock | None = None
+
+    def _open(self) -> None:
+        with wrap_os_errors(str(self.path), TargetUnusable):
+            self._judge(self.path.stat())
+            lock = NameLock(Place(Path(os.path.realpath(self.path))).lock, str(self.path))
+            lock.acquire()
+            self._lock = lock
+            _refuse_half_replaced(self.path)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._judge(os.fstat(self._descriptor))
+
+    def _judge(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise TargetUnusable(str(self.path), "is no regular file, so it is not rolled")
+
+    def _clean_up(self) -> None:
+        super()._clean_up()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def inode(self) -> int:
+        """The number that tells this image from others in its file system."""
+        return os.fstat(self._descriptor).st_ino
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether something says that the image is in pieces."""
+        return exists(self.marker)
+
+    async def find_marker(self) -> Marker | OldMarker | None:
+        """Read what says that backups were being applied. Raises HalfRolled if it is none of ours."""
+        return await self._in_thread(self._find_marker)
+
+    def _find_marker(self) -> Marker | OldMarker | None:
+        line = _read_small(self.marker, MAX_MARKER)
+        try:
+            return None if line is None else decode_marker(line)
+        except ValueError as error:
+            raise HalfRolled(str(self.path), str(self.marker)) from error
+
+    async def mark(self, marker: Marker) -> None:
+        """Say durably that the image is in pieces from now on, until ``finish``."""
+        await self._in_thread(_write_durably, self.marker, marker.encode())
+
+    async def resize(self, size: int) -> None:
+        """Cut off the end, or add a hole there."""
+        await self._in_thread(_resize, self._descriptor, size, str(self.path))
+
+    async def write_at(self, offset: int, data: Bytes) -> None:
+        """Write ``data``, which is free for other use when this returns. Raises TargetFull or TargetWriteFailed."""
+        await self._in_thread(self._write_at, offset, data)
+
+    async def finish(self, identity: Identity | None, *, assumed: bool = False) -> None:
+        """Make all of it durable, then say what it equals now, if that is known, and then that it is whole again."""
+        await self._in_thread(self._finish, identity, assumed=assumed)
+
+    def _finish(self, identity: Identity | None, *, assumed: bool) -> None:
+        state = state_path(self.path)
+        if identity is None:
+            with wrap_os_errors(str(self.path)):
+                os.fsync(self._descriptor)
+                state.unlink(missing_ok=True)
+        else:
+            line = _describe(self._descriptor, identity, str(self.path), assumed=assumed)
+            with wrap_os_errors(str(self.path)):
+                os.fsync(self._descriptor)
+            _write_durably(state, line)
+        with wrap_os_errors(str(self.path)):
+            self.marker.unlink(missing_ok=True)
+            flush_folder(self.marker.parent)
+
+
+def marker_path(image: str | os.PathLike[str]) -> Path:
+    """Name the marker of an image, the same one whatever links lead to the image."""
+    return _place(image).beside(MARKER).final
+
+
+def state_path(image: str | os.PathLike[str]) -> Path:
+    """Name the state of an image, the same one whatever links lead to the image."""
+    return _place(image).beside(STATE).final
+
+
+def _place(image: str | os.PathLike[str]) -> Place:
+    return Place(Path(os.path.realpath(image)))
+
+
+def refuse_half_rolled(image: str | os.PathLike[str]) -> None:
+    """Raise HalfRolled if there is a marker beside ``image``, and HalfReplaced if one is only out of the way."""
+    marker = marker_path(image)
+    with wrap_os_errors(str(image), TargetUnusable):
+        if exists(marker):
+            raise HalfRolled(str(image), str(marker))
+        _refuse_half_replaced(image)
+
+
+def _refuse_half_replaced(image: str | os.PathLike[str]) -> None:
+    place = _place(image)
+    due = Publication(place, (place.beside(STATE), place.beside(MARKER))).find_due()
+    if due is not None:
+        raise HalfReplaced(str(image), str(due.source), str(due.target))
+
+
+def read_state(image: str | os.PathLike[str]) -> ImageState | None:
+    """Read what is said of an image; None if nothing is. Blocks. Raises StateDamaged, SourceUnreadable."""
+    path = state_path(image)
+    line = _read_small(path, MAX_STATE)
+    try:
+        return None if line is None else ImageState.decode(line)
+    except ValueError as error:
+        raise StateDamaged(str(path), str(error)) from error
+
+
+def _read_small(path: Path, limit: int) -> bytes | None:
+    """Read a file of at most ``limit`` bytes, and one more of a longer one; None if there is none."""
+    try:
+        descriptor = open_regular(path)
+    except SourceMissing:
+        return None
+    try:
+        return os.read(descriptor, limit + 1)
+    except OSError as error:
+        raise SourceUnreadable(str(path), error.strerror or str(error)) from error
+    finally:
+        os.close(descriptor)
+
+
+def _describe(descriptor: int, identity: Identity, name: str, *, assumed: bool) -> bytes:
+    """Give the image a time of modification that it had never before, and make the state that tells it."""
+    with wrap_os_errors(name):
+        # The kernel's own clock for this stands still for milliseconds: what was written within them, before and
+        # after, would have the same time.
+        os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, time.time_ns()))
+        status = os.fstat(descriptor)
+    return ImageState(identity, status.st_size, status.st_mtime_ns, assumed=assumed).encode()
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with wrap_os_errors(str(path)):
+        # Under another name first: what a crash left empty would say nothing.
+        made = Place(path).partial
+        try:
+            with made.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            made.replace(path)
+        finally:
+            made.unlink(missing_ok=True)
+        flush_folder(path.parent)
+
+
+def _resize(descriptor: int, size: int, name: str) -> None:
+    with wrap_os_errors(name):
+        os.ftruncate(descriptor, size)
+
+
+def _share(source: int, target: int) -> bool:
+    with suppress(OSError):
+        fcntl.ioctl(target, _FICLONE, source)
+        return True
+    return False
+
+
+def _copy_in_kernel(source: int, target: int, start: int, end: int) -> int:
+    """Copy at the same offset; give the count of bytes, 0 if the kernel cannot."""
+    try:
+        return os.copy_file_range(source, target, end - start, start, start)
+    except OSError as error:
+        if error.errno in _NO_COPY_RANGE:
+            return 0
+        raise

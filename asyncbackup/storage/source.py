@@ -1,0 +1,227 @@
+"""Where the bytes of backups come from: files, read anywhere, and pipes, read once in order."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+import anyio
+from anyio import to_thread
+
+from asyncbackup.errors import SourceUnreadable
+from asyncbackup.storage.opening import open_in_thread, open_regular, open_to_read
+
+BRIEF: Final = 64 << 10
+"""Bytes up to which copying them out of the page cache takes less time than the way to a thread and back."""
+
+
+class Source(Protocol):
+    """Bytes by offset, from entering to leaving its context. Entering raises SourceMissing or SourceUnreadable."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes in all; None where only the end will tell, and where offsets must come in order without gaps."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def peek(self, size: int) -> bytes:
+        """Give the first ``size`` bytes, or all of them if there are fewer; before anything else is read."""
+
+    async def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill ``view`` from ``offset`` on; give the count of bytes, less only if the source ends.
+
+        Raises SourceUnreadable.
+        """
+
+
+class FileSource:
+    """A file on disk."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = os.fspath(path)
+        self.size = 0
+        self.modified_ns = 0
+        """When it was written last, as it was opened: nanoseconds since 1970."""
+        self._descriptor = -1
+
+    @property
+    def descriptor(self) -> int:
+        """The open file, for what the kernel does with two of them."""
+        return self._descriptor
+
+    async def __aenter__(self) -> Self:
+        self.take(await open_in_thread(lambda: open_regular(self.name), os.close))
+        return self
+
+    def take(self, descriptor: int) -> None:
+        """Read ``descriptor``, which is open, and is closed when the context is left."""
+        status = os.fstat(descriptor)
+        self._descriptor, self.size, self.modified_ns = descriptor, status.st_size, status.st_mtime_ns
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def was_changed(self) -> bool:
+        """Tell whether somebody wrote to the file since it was opened."""
+        status = os.fstat(self._descriptor)
+        return (status.st_size, status.st_mtime_ns) != (self.size, self.modified_ns)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+    async def peek(self, size: int) -> bytes:
+        """Give the first ``size`` bytes, or all of them if there are fewer."""
+        buffer = bytearray(size)
+        return bytes(buffer[: await self.read_into(0, memoryview(buffer))])
+
+    async def read_into(self, offset: int, view: memoryview) -> int:
+        if len(view) <= BRIEF and self._read_cached(offset, view) == len(view):
+            return len(view)
+        return await to_thread.run_sync(self.read_now, offset, view)
+
+    def _read_cached(self, offset: int, view: memoryview) -> int:
+        """Read what the kernel has at hand, without waiting for the disk; give the count of bytes."""
+        try:
+            return os.preadv(self._descriptor, [view], offset, os.RWF_NOWAIT)
+        except OSError:  # Nothing at hand, or a file system that cannot tell.
+            return 0
+
+    def find_data(self, offset: int) -> tuple[int, int]:
+        """Find the first bytes from ``offset`` on that are no hole: start and end, both ``size`` if there are none.
+
+        Blocks. Raises SourceUnreadable.
+        """
+        try:
+            start = os.lseek(self._descriptor, offset, os.SEEK_DATA)
+            end = os.lseek(self._descriptor, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return self.size, self.size
+            if error.errno != errno.EINVAL:
+                raise SourceUnreadable(self.name, error.strerror or str(error)) from error
+            return offset, self.size  # A file system that knows no holes.
+        return min(start, self.size), min(end, self.size)
+
+    def read_now(self, offset: int, view: memoryview) -> int:
+        """Do the same without an event loop, for threads."""
+        done = 0
+        try:
+            while done < len(view):
+                count = os.preadv(self._descriptor, [view[done:]], offset + done)
+                if not count:
+                    break
+                done += count
+        except OSError as error:
+            raise SourceUnreadable(self.name, error.strerror or str(error)) from error
+        return done
+
+
+class PipeSource:
+    """An open descriptor that is read once: a pipe, a socket. It stays open.
+
+    ``has_name``: it is a FIFO that was opened by its name. As long as nobody has opened it to write, it looks ended.
+    """
+
+    size = None
+
+    def __init__(self, descriptor: int, name: str = "standard input", *, has_name: bool = False) -> None:
+        self.name = name
+        self._awaits_writer = has_name
+        self._descriptor = descriptor
+        self._position = 0
+        self._peeked = b""
+        self._moved = anyio.Event()
+
+    async def __aenter__(self) -> Self:
+        try:
+            if fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+                raise SourceUnreadable(self.name, "is closed, or open for writing only")
+            self._was_blocking = os.get_blocking(self._descriptor)
+            os.set_blocking(self._descriptor, False)
+        except OSError as error:
+            raise SourceUnreadable(self.name, error.strerror or str(error)) from error
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            os.set_blocking(self._descriptor, self._was_blocking)
+
+    async def read_into(self, offset: int, view: memoryview) -> int:
+        # Readers of later offsets wait for those of earlier ones: the pipe has but one order.
+        while self._position != offset:
+            assert self._position < offset
+            await self._moved.wait()
+        done = 0
+        while done < len(view):
+            count = await self._read_some(view[done:])
+            if not count:
+                break
+            done += count
+        self._position += done
+        self._moved.set()
+        self._moved = anyio.Event()
+        return done
+
+    async def peek(self, size: int) -> bytes:
+        """Look at the first ``size`` bytes, or all of them if there are fewer, before anything else is read."""
+        buffer = bytearray(size)
+        count = await self.read_into(0, memoryview(buffer))
+        self._position, self._peeked = 0, bytes(buffer[:count])
+        return self._peeked
+
+    async def _read_some(self, view: memoryview) -> int:
+        if self._peeked:
+            count = min(len(view), len(self._peeked))
+            view[:count] = self._peeked[:count]
+            self._peeked = self._peeked[count:]
+            return count
+        if self._awaits_writer:
+            await anyio.wait_readable(self._descriptor)
+            self._awaits_writer = False
+        while True:
+            try:
+                return os.readv(self._descriptor, [view])
+            except BlockingIOError:
+                await anyio.wait_readable(self._descriptor)
+            except OSError as error:
+                raise SourceUnreadable(self.name, error.strerror or str(error)) from error
+
+
+@asynccontextmanager
+async def open_source(path: str | os.PathLike[str]) -> AsyncIterator[FileSource | PipeSource]:
+    """Open the file or the pipe at ``path``, whichever it is. Raises SourceMissing or SourceUnreadable."""
+    name = os.fspath(path)
+    descriptor, status = await open_in_thread(lambda: open_to_read(name), lambda opened: os.close(opened[0]))
+    if stat.S_ISREG(status.st_mode):
+        source = FileSource(name)
+        source.take(descriptor)
+        try:
+            yield source
+        finally:
+            source.close()
+    else:
+        try:
+            async with PipeSource(descriptor, name, has_name=True) as pipe:
+                yield pipe
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,161 @@
+"""Converts a backup: into the other dialect, or into a stream that Ceph imports."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+
+from anyio import to_thread
+
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
+from asyncbackup.engine.compact import ZEROS, trim
+from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.progress import OnProgress, ReplayCounts
+from asyncbackup.engine.proof import open_target
+from asyncbackup.engine.replay import Content, Meter, Replay, nothing
+from asyncbackup.errors import BaseUnwanted, single_error
+from asyncbackup.format import rbd_diff
+from asyncbackup.format.identity import Identity
+from asyncbackup.storage import Target
+from asyncbackup.verbs.merge import MergeSummary, merge
+
+
+@dataclass(frozen=True, slots=True)
+class RbdDiffSummary:
+    """What an rbd-diff stream holds. Sizes in bytes, times in seconds."""
+
+    base: str | None
+    """The snapshot that Ceph has to have; None for a full image."""
+    snapshot: str | None
+    """The snapshot that importing makes; None if it makes none."""
+    size: int
+    """Of the image."""
+    ranges: int
+    bytes_written: int
+    elapsed_s: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Give the fields as plain values, for JSON."""
+        return asdict(self)
+
+
+async def convert(
+    backup: str | os.PathLike[str],
+    target: str | os.PathLike[str] | Target,
+    *,
+    replace: bool = False,
+    manifest: Target | None = None,
+    chain_options: ChainOptions | None = None,
+    options: BackupOptions | None = None,
+    on_progress: OnProgress | None = None,
+) -> MergeSummary:
+    """Write ``backup`` in the dialect of ``options``; its manifest, if it has one, follows.
+
+    ``target``, ``replace`` and ``manifest`` are as ``merge`` takes them, and what is raised is what it raises.
+    """
+    return await merge(
+        [backup],
+        target,
+        replace=replace,
+        manifest=manifest,
+        chain_options=chain_options,
+        options=options,
+        on_progress=on_progress,
+    )
+
+
+async def convert_to_rbd_diff(
+    backup: str | os.PathLike[str],
+    target: str | os.PathLike[str] | Target,
+    *,
+    snapshot_name: str | None = None,
+    base_name: str | None = None,
+    replace: bool = False,
+    chain_options: ChainOptions | None = None,
+    options: BackupOptions | None = None,
+    on_progress: OnProgress | None = None,
+) -> RbdDiffSummary:
+    """Write ``backup`` as what ``rbd import-diff`` reads. What its last object has beyond the VDI's size is left out.
+
+    ``target`` is the path of a file, which must not exist unless ``replace`` is true, or an entered target. The
+    snapshots are called as ``snapshot_name`` and ``base_name`` say, or by the tags or else the ids that the manifest
+    has. Raises FactMissing where neither says the VDI's size, OutsideVdi for an object behind it, and the errors of
+    reading and writing.
+    """
+    if isinstance(target, str | os.PathLike):
+        async with open_target(target, replace=replace, manifest=False, inputs=[backup]) as (opened, _):
+            return await convert_to_rbd_diff(
+                backup,
+                opened,
+                snapshot_name=snapshot_name,
+                base_name=base_name,
+                chain_options=chain_options,
+                options=options,
+                on_progress=on_progress,
+            )
+    started = time.monotonic()
+    with single_error():
+        async with open_chain([backup], chain_options) as chain:
+            if chain.is_full and base_name is not None:
+                raise BaseUnwanted(chain.readers[0].name)
+            of = chain.subject
+            snapshot = _name(of.identity if of else None) if snapshot_name is None else snapshot_name
+            base = _name(of.base_identity if of else None) if base_name is None else base_name
+            output = _Stream(target, chain, Meter(ReplayCounts(), on_progress))
+            if chain.readers[0].size is not None:
+                found = await survey(chain, on_progress)
+                chain.position(found.last_idx)
+                output.meter.counts.objects_planned = found.objects
+            await output.write([rbd_diff.opening(chain.size, snapshot, base)])
+            await Replay(chain, Composer(None), options or BackupOptions(), nothing, output.deliver).run()
+            await output.write([rbd_diff.ENDING])
+            await target.complete(b"")
+            return RbdDiffSummary(
+                base=base,
+                snapshot=snapshot,
+                size=chain.size,
+                ranges=output.ranges,
+                bytes_written=output.meter.counts.bytes_written,
+                elapsed_s=time.monotonic() - started,
+            )
+
+
+@dataclass(slots=True)
+class _Stream:
+    """The stream that is being written, of the image of ``chain``."""
+
+    target: Target
+    chain: Chain
+    meter: Meter
+    ranges: int = 0
+
+    async def deliver(self, contents: list[Content]) -> None:
+        """Write portions of objects, each as a range."""
+        zero = await to_thread.run_sync(_find_zeros, contents)
+        pieces: list[bytes | memoryview] = []
+        for content, is_zero in zip(contents, zero, strict=True):
+            start = self.chain.position(content.portion.group.idx) + content.portion.offset
+            data = content.data[: max(0, self.chain.size - start)]
+            if data:
+                pieces += [rbd_diff.zeros(start, len(data))] if is_zero else [rbd_diff.data(start, len(data)), data]
+                self.ranges += 1
+        await self.write(pieces)
+        await self.meter.count(contents)
+
+    async def write(self, pieces: list[bytes | memoryview]) -> None:
+        if pieces:
+            await self.target.append(pieces)
+            self.meter.counts.bytes_written += sum(map(len, pieces))
+
+
+def _find_zeros(contents: list[Content]) -> list[bool]:
+    return [trim(content.data, ZEROS[: len(content.data)]).length == 0 for content in contents]
+
+
+def _name(snapshot: Identity | None) -> str | None:
+    """Name a snapshot to Ceph; a working VDI has none."""
+    if snapshot is None or snapshot.created is None:
+        return None
+    return snapshot.tag or str(snapshot.id)

@@ -1,0 +1,72 @@
+"""Tells what a backup is, from its headers alone; of a chain, what its objects come to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from asyncbackup.engine.reader import BackupReader, Record
+from asyncbackup.format import Dialect
+from asyncbackup.format.manifest import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What a backup file is. Sizes in bytes."""
+
+    file: str
+    dialect: Dialect
+    records: int
+    data_bytes: int
+    """Data in the records."""
+    size: int
+    """From the first byte to the end of the backup."""
+    trailing_bytes: int
+    """What follows that end."""
+    manifest: Subject | None
+    """What the manifest says, if there is one."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, for JSON."""
+        return asdict(replace(self, manifest=None)) | {
+            "dialect": self.dialect.value,
+            "manifest": self.manifest and self.manifest.as_dict(),
+        }
+
+
+async def info(
+    file: str | os.PathLike[str],
+    *,
+    dialect: Dialect | None = None,
+    object_size: int | None = None,
+    manifest: str | os.PathLike[str] | None = None,
+    on_record: Callable[[Record], Awaitable[None]] | None = None,
+) -> Info:
+    """Go through the headers of ``file`` (``-``: standard input), and give each to ``on_record``.
+
+    Its manifest is ``manifest`` or, if there is one, the file beside it.
+
+    Raises SourceMissing, SourceUnreadable, and BackupDamaged where the file is no backup.
+    """
+    async with BackupReader(file, dialect=dialect, object_size=object_size, manifest=manifest) as reader:
+        records = data_bytes = 0
+        async with aclosing(reader.records()) as found:
+            async for record in found:
+                records += 1
+                data_bytes += record.header.length
+                if on_record is not None:
+                    await on_record(record)
+                await reader.skip_data(record)
+        assert reader.end is not None
+        return Info(
+            reader.name,
+            reader.dialect,
+            records,
+            data_bytes,
+            reader.end,
+            await reader.count_trailing(),
+            reader.subject,
+        )

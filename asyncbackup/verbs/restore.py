@@ -1,0 +1,326 @@
+"""Brings a chain of backups back into a cluster, as a new VDI."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from array import array
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import anyio
+import numpy as np
+
+from asyncbackup.client import Cluster, connect
+from asyncbackup.client.cluster import can_be_named
+from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape, is_unfinished
+from asyncbackup.engine.base import all_assumed
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
+from asyncbackup.engine.compose import Base, Composer, ImageBase, SnapshotBase, ZeroBase
+from asyncbackup.engine.opening import (
+    BaseName,
+    BaseSnapshot,
+    Judged,
+    judge_size,
+    open_base,
+    open_snapshot_base,
+    require_base,
+)
+from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.progress import OnProgress, ReplayCounts
+from asyncbackup.engine.replay import Content, Meter, Replay
+from asyncbackup.errors import (
+    AsyncBackupError,
+    CopiesUnkeepable,
+    Incompatible,
+    LeftUnfinished,
+    PerhapsCreated,
+    UnfinishedExists,
+    VdiExists,
+    first_error,
+    single_error,
+)
+from asyncbackup.wire.inode import Inode, Owners
+
+_GRACE_S: Final = 3.0
+"""Seconds for writes under way to be answered once the restore has failed: what is unanswered may be done later."""
+
+_REMOVAL_S: Final = 60.0
+"""Seconds for taking back what a failed restore wrote, after which it is left: it delays a Ctrl-C."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSummary:
+    """What was restored. Sizes in bytes, times in seconds."""
+
+    vdi: str
+    vdi_id: str
+    size: int
+    object_size: int
+    copies: int
+    copy_policy: int
+    base: str | None
+    """The snapshot that the new VDI is a clone of; None if it is none."""
+    base_image: str | None
+    """The image that the backups were put on; None: none."""
+    assumed: str | None
+    """What was taken for the base because the caller vouched for it; None: all was proved."""
+    files: int
+    checked: bool
+    """Whether manifests proved all data."""
+    objects_done: int
+    bytes_written: int
+    elapsed_s: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Give the fields as plain values, for JSON."""
+        return asdict(self)
+
+
+async def restore(
+    cluster: Cluster,
+    backups: Sequence[str | os.PathLike[str]],
+    to: str,
+    *,
+    base: BaseName | None = None,
+    copies: int | None = None,
+    assume_base: bool = False,
+    chain_options: ChainOptions | None = None,
+    options: BackupOptions | None = None,
+    on_progress: OnProgress | None = None,
+) -> RestoreSummary:
+    """Make VDI ``to`` of ``backups``, oldest first: a full one and increments, or increments on their ``base``.
+
+    ``base`` is a snapshot in ``cluster``, of which the new VDI becomes a clone, or an image of one, of which all that
+    is no zeros is written as well. It has to be what the manifest names, known by identity, that of an image by the
+    state that stands beside it. ``assume_base`` vouches for a base where nothing says what it is. What manifests say of
+    its content is checked, each object before it is written.
+    Size, object size and redundancy are those of the manifest; ``chain_options`` and ``copies`` go before it. No other
+    VDI is changed. All headers are judged before anything is written, unless they come from a pipe.
+
+    Raises VdiExists, and the other errors of ``asyncbackup.errors``. After an error or a cancellation the new VDI is
+    gone, or LeftUnfinished says why it is not.
+    """
+    started = time.monotonic()
+    with single_error():
+        async with (
+            open_chain(backups, chain_options, assume_base=assume_base) as chain,
+            _open_base(cluster, chain, base, assume_base=assume_base) as judged,
+        ):
+            under = judged.base
+            clone_of = under if isinstance(under, SnapshotBase) else None
+            shape = _shape(chain, clone_of.inode if clone_of else None, copies)
+            await _check_name_is_free(cluster, to)
+            await _check_copies(cluster, shape)
+            whole = await under.find_objects(on_progress) if isinstance(under, ImageBase) else array("I")
+            expected = await _judge(chain, whole, on_progress)
+            meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
+            job = _Job(cluster, chain, under, clone_of, shape, whole, expected, options or BackupOptions(), meter)
+            new = await job.run(to)
+            return RestoreSummary(
+                vdi=to,
+                vdi_id=f"{new.inode.vdi_id:x}",
+                size=new.inode.vdi_size,
+                object_size=new.inode.object_size,
+                copies=new.inode.nr_copies,
+                copy_policy=new.inode.copy_policy,
+                base=clone_of.name if clone_of else None,
+                base_image=judged.image.name if judged.image else None,
+                assumed=all_assumed(chain.assumed, judged.assumed),
+                files=len(backups),
+                checked=all(reader.subject is not None for reader in chain.readers),
+                objects_done=meter.counts.objects_done,
+                bytes_written=meter.counts.bytes_written,
+                elapsed_s=time.monotonic() - started,
+            )
+
+
+@asynccontextmanager
+async def _open_base(
+    cluster: Cluster, chain: Chain, base: BaseName | None, *, assume_base: bool
+) -> AsyncIterator[Judged]:
+    """Open what the backups go on. A snapshot has all its owners, also those that a detour cut off: its clone has."""
+    require_base(chain, base)
+    if base is None:
+        yield Judged(ZeroBase(), None)
+    elif isinstance(base, BaseSnapshot):
+        if base.cluster is not cluster:
+            raise ValueError("expected a base in the cluster that is restored to, got one in another")
+        yield Judged(*await open_snapshot_base(chain, base, assume_base=assume_base))
+    else:
+        async with open_base(chain, base, assume_base=assume_base) as judged:
+            assert judged.image is not None
+            judge_size(chain, judged.image)
+            yield judged
+
+
+def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
+    """Decide what the new VDI is like. Raises Incompatible."""
+    object_size, subject = chain.object_size, chain.subject
+    if of_base and of_base.object_size != object_size:
+        raise Incompatible(
+            f"the backup has objects of {object_size} bytes, but '{of_base.name}' has objects of "
+            f"{of_base.object_size} bytes: it goes only on a snapshot with the same"
+        )
+    if copies is not None:
+        return Shape(chain.size, object_size, copies)
+    if subject is not None:
+        return Shape(chain.size, object_size, subject.copies, subject.copy_policy)
+    if of_base is not None:
+        return Shape(chain.size, object_size, of_base.nr_copies, of_base.copy_policy)
+    return Shape(chain.size, object_size)
+
+
+async def _check_name_is_free(cluster: Cluster, name: str) -> None:
+    """Raise VdiExists, or UnfinishedExists; Incompatible if no VDI can have the name."""
+    if not can_be_named(name):
+        raise Incompatible(f"expected a name of 1 to 255 bytes without zeros for the VDI, got '{name}'")
+    if await cluster.has_vdi(name):
+        raise UnfinishedExists(name) if is_unfinished(await cluster.find_vdi(name)) else VdiExists(name)
+
+
+async def _check_copies(cluster: Cluster, shape: Shape) -> None:
+    nodes = await cluster.count_nodes()
+    if nodes is not None and shape.copies > nodes:
+        raise CopiesUnkeepable(shape.copies, nodes)
+
+
+async def _judge(chain: Chain, whole: array[int], on_progress: OnProgress | None) -> Owners | None:
+    """Read all headers, if they can be read twice: what is damaged is not begun. Raises OutsideVdi, BackupDamaged.
+
+    Gives the indices of all objects to come, those of the base that are ``whole`` among them, u32 each, if they are
+    known.
+    """
+    if whole:
+        chain.position(whole[-1])
+    if any(reader.size is None for reader in chain.readers):
+        return None
+    indices = array("I")
+    found = await survey(chain, on_progress, indices.append, whole)
+    chain.position(found.last_idx)
+    return np.array(indices, np.uint32)
+
+
+@dataclass
+class _Job:
+    """One restore under way."""
+
+    cluster: Cluster
+    chain: Chain
+    under: Base
+    clone_of: SnapshotBase | None
+    shape: Shape
+    whole: array[int]
+    """The indices of what the base has and the new VDI does not have by itself."""
+    expected: Owners | None
+    """The indices of all objects to come, where they are known."""
+    options: BackupOptions
+    meter: Meter
+
+    async def run(self, name: str) -> NewVdi:
+        """Make the VDI, whole or not at all."""
+        made: list[NewVdi] = []
+
+        async def make() -> None:
+            made.append(await self._create(name))
+            await made[0].mark()
+            await made[0].check_inherited()
+
+        try:
+            await _undisturbed(make)
+            await self._write_objects(made[0])
+            await made[0].publish()
+        except BaseException as failure:
+            if made:
+                await _remove(made[0], self.cluster, failure)
+            raise
+        return made[0]
+
+    async def _create(self, name: str) -> NewVdi:
+        if self.clone_of is None:
+            return await NewVdi.create(self.cluster, name, self.shape, expected=self.expected)
+        parent = Parent(self.clone_of.inode, self.clone_of.owners, self.chain.spans())
+        return await NewVdi.create(self.cluster, name, self.shape, parent, self.expected)
+
+    def _base(self) -> Base:
+        if self.clone_of is None:
+            return self.under
+        return SnapshotBase(self.cluster, self.clone_of.inode, self.clone_of.owners[: self.chain.spans()])
+
+    async def _write_objects(self, new: NewVdi) -> None:
+        async def write(content: Content) -> None:
+            portion, idx = content.portion, content.portion.group.idx
+            self.chain.position(idx)
+            async with _finished_soon():
+                if portion.is_first:
+                    await new.create_object(idx, content.data, portion.offset)
+                else:
+                    await new.write_object(idx, content.data, portion.offset)
+
+        composer = Composer(self._base())
+        await Replay(self.chain, composer, self.options, write, self._count, self.whole).run()
+
+    async def _count(self, contents: list[Content]) -> None:
+        self.meter.counts.bytes_written += sum(len(content.data) for content in contents)
+        await self.meter.count(contents)
+
+
+@asynccontextmanager
+async def _finished_soon() -> AsyncIterator[None]:
+    """Let a cancellation wait for the block, but only a little.
+
+    A write that is given up may be done nevertheless, when what it wrote was removed already.
+    """
+
+    async def limit(block: anyio.CancelScope) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            block.deadline = anyio.current_time() + _GRACE_S
+
+    async with anyio.create_task_group() as group:
+        with anyio.CancelScope(shield=True) as block:
+            group.start_soon(limit, block)
+            yield
+        group.cancel_scope.cancel()
+
+
+async def _undisturbed(function: Callable[[], Awaitable[None]], timeout_s: float = math.inf) -> bool:
+    """Run ``function`` whatever is cancelled meanwhile; tell whether it came to its end within ``timeout_s``."""
+    scope = anyio.CancelScope(shield=True, deadline=anyio.current_time() + timeout_s)
+
+    async def run() -> None:
+        with scope:
+            await function()
+
+    # A task of its own: a shield does not stop the cancellation of a task by plain asyncio.
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+    return not scope.cancelled_caught
+
+
+async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException) -> None:
+    """Remove ``new`` because of ``failure``. Raises LeftUnfinished if that cannot be done."""
+
+    async def remove() -> None:
+        # A connection of its own: a write that was given up ended the one that it was on.
+        async with connect(cluster.host, cluster.port, cluster.options) as fresh:
+            await new.remove(fresh)
+
+    try:
+        with single_error():
+            if await _undisturbed(remove, _REMOVAL_S):
+                return
+        reason = f"it took longer than {_REMOVAL_S:g} s"
+    except AsyncBackupError as error:
+        reason = str(error)
+    first = first_error(failure)
+    cause = "the restore was stopped" if isinstance(first, asyncio.CancelledError) else str(first)
+    why = f"removing it failed ({reason})"
+    if not new.is_marked:
+        raise PerhapsCreated(new.name, cause, why) from first
+    raise LeftUnfinished(new.name, f"tagged '{UNFINISHED_TAG}', may be left behind", cause, why) from first

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asyncbackup import Dialect, info
+from asyncbackup.engine.chain import Survey, open_chain, survey
+from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.engine.reader import Record
+from tests.chains import Files, copy_files
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return copy_files(tmp_path)
+
+
+async def test_what_the_manifest_says_becomes_plain_values(files: Files) -> None:
+    fields = (await info(files.ab)).as_dict()
+
+    assert (fields["dialect"], fields["records"]) == ("collie", 5)
+    assert fields["manifest"]["dialect"] == "collie"
+    assert fields["manifest"]["base"]["tag"] == "a"
+
+
+async def test_without_a_manifest_there_is_nothing_in_its_place(files: Files) -> None:
+    manifest_path(files.ab).unlink()
+
+    found = await info(files.ab)
+
+    assert found.manifest is None
+    assert found.as_dict() == {
+        "file": str(files.ab),
+        "dialect": "collie",
+        "records": 5,
+        "data_bytes": found.data_bytes,
+        "size": files.ab.stat().st_size,
+        "trailing_bytes": 0,
+        "manifest": None,
+    }
+
+
+async def test_each_record_is_told_in_order(files: Files) -> None:
+    told: list[int] = []
+
+    async def note(record: Record) -> None:
+        told.append(record.header.idx)
+
+    found = await info(files.ab, dialect=Dialect.COLLIE, on_record=note)
+
+    assert told == [1, 2, 3, 5, 6]
+    assert len(told) == found.records
+
+
+async def test_a_chain_is_surveyed_object_by_object(files: Files) -> None:
+    async with open_chain(files.all) as chain:
+        assert await survey(chain) == Survey(8, 7)
+    async with open_chain([files.bc]) as chain:
+        assert await survey(chain) == Survey(2, 7)
+
+
+async def test_a_chain_of_no_records_has_no_last_object(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(Dialect.DOG.opening + Dialect.DOG.ending)
+
+    async with open_chain([tmp_path / "empty"]) as chain:
+        assert await survey(chain) == Survey(0, -1)
