@@ -187,7 +187,7 @@ class Chain:
         Those with an index among ``whole``, ascending, come in any case, and are wanted as a whole.
         """
         spans = [self.spans(place) for place in range(len(self.readers))]
-        wanted = iter(whole)
+        wanted = map(int, whole)
         next_whole = next(wanted, None)
         async with AsyncExitStack() as stack:
             streams = [await stack.enter_async_context(aclosing(reader.records())) for reader in self.readers]

@@ -13,7 +13,7 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base
 from asyncbackup.engine.chain import Chain
-from asyncbackup.engine.compose import Base, ImageBase, SnapshotBase
+from asyncbackup.engine.source import ImageObjects, ObjectSource, SnapshotObjects
 from asyncbackup.errors import BaseUnnamed, BaseUnwanted, Fact, FactMissing, Incompatible, PartlyApplied
 from asyncbackup.storage import FileSource
 from asyncbackup.storage.image import read_state, refuse_half_rolled
@@ -36,7 +36,7 @@ BaseName = str | os.PathLike[str] | BaseSnapshot
 class Judged:
     """A base that was judged, open. ``assumed`` tells in words what the caller vouched for; None: it is proved."""
 
-    base: Base
+    base: ObjectSource
     assumed: str | None
     image: FileSource | None = None
     """The base, where it is an image."""
@@ -75,14 +75,13 @@ async def open_base(chain: Chain, name: BaseName, *, assume_base: bool) -> Async
     """Open the base of ``chain``. Raises HalfRolled, what judging it raises, and what reading it raises."""
     if isinstance(name, BaseSnapshot):
         base, assumed = await open_snapshot_base(chain, name, assume_base=assume_base)
-        base.owners = base.owners[: chain.spans()]
-        yield Judged(base, assumed)
+        yield Judged(base.first(chain.spans()), assumed)
         return
     refuse_half_rolled(name)
     async with FileSource(name) as image:
         candidate = await examine_image(image)
         assumed = judge_base_of(chain, candidate, assume_base=assume_base)
-        yield Judged(ImageBase(image, chain.object_size, chain.spans()), assumed, image)
+        yield Judged(ImageObjects(image, chain.object_size, chain.spans()), assumed, image)
 
 
 async def examine_image(image: FileSource) -> Candidate:
@@ -99,7 +98,9 @@ def judge_size(chain: Chain, image: FileSource) -> None:
         )
 
 
-async def open_snapshot_base(chain: Chain, name: BaseSnapshot, *, assume_base: bool) -> tuple[SnapshotBase, str | None]:
+async def open_snapshot_base(
+    chain: Chain, name: BaseSnapshot, *, assume_base: bool
+) -> tuple[SnapshotObjects, str | None]:
     """Find the base in a cluster; give what was assumed of it as well."""
     vdi = name.vdi
     if vdi is None and chain.subject is not None:
@@ -109,7 +110,7 @@ async def open_snapshot_base(chain: Chain, name: BaseSnapshot, *, assume_base: b
     inode = await name.cluster.find_vdi(vdi, name.snapshot)
     if inode.is_hyper:
         raise Incompatible(f"'{vdi}' is a hyper volume, which has no snapshots that could be a base")
-    base = await SnapshotBase.open(name.cluster, inode)
+    base = await SnapshotObjects.open(name.cluster, inode)
     candidate = Candidate(base.name, inode.vdi_size, await name.cluster.identify(inode))
     assumed = judge_base_of(chain, candidate, assume_base=assume_base)
     if inode.object_size != chain.object_size:

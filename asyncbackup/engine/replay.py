@@ -11,10 +11,11 @@ import anyio
 
 from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compact import MAX_LENGTH
-from asyncbackup.engine.compose import Composer, staying
+from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
+from asyncbackup.engine.source import staying
 from asyncbackup.engine.window import Slot, Window
 
 

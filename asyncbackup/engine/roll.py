@@ -10,10 +10,11 @@ from anyio import to_thread
 
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, Group
-from asyncbackup.engine.compose import Composer, ImageBase
+from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.opening import examine_image, judge_base_of, judge_size, wanted_base
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
+from asyncbackup.engine.source import ImageObjects
 from asyncbackup.errors import (
     AlreadyApplied,
     AsyncBackupError,
@@ -176,8 +177,8 @@ class _Roll:
         cut = before if spans is None else min(before, spans * object_size)
         return {before, cut, self.chain.size}
 
-    def _base(self) -> ImageBase:
-        return ImageBase(self.source, self.chain.object_size, self.chain.spans())
+    def _base(self) -> ImageObjects:
+        return ImageObjects(self.source, self.chain.object_size, self.chain.spans())
 
     async def _check(self, composer: Composer) -> None:
         self.meter.counts.is_checking = True

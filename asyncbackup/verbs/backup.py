@@ -15,12 +15,12 @@ import numpy as np
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.compact import Extent
-from asyncbackup.engine.compose import SnapshotBase, staying
 from asyncbackup.engine.fetch import Chunk, Fetcher
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.plan import Pair, Plan, plan_difference, plan_full
 from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
 from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup, open_target
+from asyncbackup.engine.source import SnapshotObjects, staying
 from asyncbackup.engine.window import Window
 from asyncbackup.errors import Incompatible, PatchNeeded, SnapshotChanged, single_error
 from asyncbackup.format.record import END_IDX
@@ -122,7 +122,7 @@ class _Work:
     pairs: AsyncGenerator[Pair, None]
     planned: int
     shared: int = 0
-    sides: Sequence[SnapshotBase] = ()
+    sides: Sequence[SnapshotObjects] = ()
 
 
 async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> _Work:
@@ -131,7 +131,7 @@ async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> 
     if to_inode.is_hyper:
         # The tree is gone through twice, to count and to read: that of a large volume does not fit into memory.
         count = await _count_owned(cluster, to_inode)
-        return _Work(_owned(cluster, to_inode), count, sides=[SnapshotBase(cluster, to_inode, _NO_OWNERS)])
+        return _Work(_owned(cluster, to_inode), count, sides=[SnapshotObjects(cluster, to_inode, _NO_OWNERS)])
     sides = await open_sides(cluster, to_inode, base_inode)
     if base_inode is not None:
         refuse_emptied(*sides)
@@ -139,12 +139,12 @@ async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> 
     return _Work(_each(plan), len(plan), plan.shared, sides)
 
 
-async def open_sides(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> list[SnapshotBase]:
+async def open_sides(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> list[SnapshotObjects]:
     """Read the part of the owner tables that the size of ``to_inode`` spans."""
-    opened: dict[int, SnapshotBase] = {}
+    opened: dict[int, SnapshotObjects] = {}
 
     async def open_side(inode: Inode) -> None:
-        opened[inode.vdi_id] = await SnapshotBase.open(cluster, inode, to_inode.object_count)
+        opened[inode.vdi_id] = await SnapshotObjects.open(cluster, inode, to_inode.object_count)
 
     inodes = [to_inode] if base_inode is None else [to_inode, base_inode]
     async with anyio.create_task_group() as group:
@@ -153,7 +153,7 @@ async def open_sides(cluster: Cluster, to_inode: Inode, base_inode: Inode | None
     return [opened[inode.vdi_id] for inode in inodes]
 
 
-def refuse_emptied(one: SnapshotBase, other: SnapshotBase) -> None:
+def refuse_emptied(one: SnapshotObjects, other: SnapshotObjects) -> None:
     """Raise SnapshotChanged if one of two VDIs has given up objects that the other one inherited of it.
 
     A deletion that was stopped leaves a snapshot under its name, with a part of its table for good: nothing changes
@@ -166,7 +166,7 @@ def refuse_emptied(one: SnapshotBase, other: SnapshotBase) -> None:
             raise SnapshotChanged(older.name, f"{gone} of its objects, which {newer.name} still has, were given up")
 
 
-def plan_sides(to: SnapshotBase, base: SnapshotBase | None = None) -> Plan:
+def plan_sides(to: SnapshotObjects, base: SnapshotObjects | None = None) -> Plan:
     """Compare the owner tables."""
     return plan_difference(to.owners, np.zeros(len(to.owners), np.uint32) if base is None else base.owners)
 

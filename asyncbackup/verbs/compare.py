@@ -20,9 +20,10 @@ from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.base import Candidate, Wanted, all_assumed, judge_compared
 from asyncbackup.engine.chain import Chain, ChainOptions, Group, open_chain
 from asyncbackup.engine.compact import trim
-from asyncbackup.engine.compose import Composer, SnapshotBase, ZeroBase, staying
+from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, Progress
+from asyncbackup.engine.source import SnapshotObjects, ZeroObjects, staying
 from asyncbackup.engine.window import Slot, Window
 from asyncbackup.errors import Incompatible, NotFound, SampleNeedsBase, SnapshotNotFound, single_error
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS
@@ -114,7 +115,7 @@ async def compare(
             if sample is not None:
                 found.seed = secrets.randbits(32) if seed is None else seed
                 chosen = _choose(
-                    layout, here.owners, base.owners if isinstance(base, SnapshotBase) else NOTHING, sample, found
+                    layout, here.owners, base.owners if isinstance(base, SnapshotObjects) else NOTHING, sample, found
                 )
             found.objects_planned = int(np.count_nonzero(layout.recorded)) + found.unchanged_audited
             async with staying(here, base):
@@ -122,14 +123,14 @@ async def compare(
             return found
 
 
-async def _open_snapshot(cluster: Cluster, chain: Chain, inode: Inode) -> SnapshotBase:
+async def _open_snapshot(cluster: Cluster, chain: Chain, inode: Inode) -> SnapshotObjects:
     if inode.is_hyper:
         raise Incompatible(f"'{inode.name}' is a hyper volume, which cannot be compared")
     if inode.object_size != chain.object_size:
         raise Incompatible(
             f"the backup has objects of {chain.object_size} bytes, but '{inode.name}' of {inode.object_size}"
         )
-    return await SnapshotBase.open(cluster, inode)
+    return await SnapshotObjects.open(cluster, inode)
 
 
 def _wanted(chain: Chain) -> Wanted:
@@ -153,20 +154,19 @@ async def _find(cluster: Cluster, chain: Chain, vdi: str, snapshot: Snapshot | N
     return await cluster.find_vdi(vdi, snapshot)
 
 
-async def _open_base(cluster: Cluster, chain: Chain) -> SnapshotBase | ZeroBase:
+async def _open_base(cluster: Cluster, chain: Chain) -> SnapshotObjects | ZeroObjects:
     """Find what the first file is the difference to. Raises SampleNeedsBase, Incompatible."""
     if chain.is_full is None:
         raise Incompatible("no manifest says what the backup is the difference to, so nothing can be audited")
     if chain.base is None:
-        return ZeroBase()
+        return ZeroObjects()
     try:
         inode = await cluster.find_vdi(chain.base.vdi, chain.base.id)
     except NotFound as error:
         raise SampleNeedsBase(chain.readers[0].name, chain.base) from error
     if not (await cluster.identify(inode)).matches(chain.base):
         raise SampleNeedsBase(chain.readers[0].name, chain.base)
-    base = await _open_snapshot(cluster, chain, inode)
-    return SnapshotBase(cluster, inode, base.owners[: chain.spans()])
+    return (await _open_snapshot(cluster, chain, inode)).first(chain.spans())
 
 
 class _Layout(NamedTuple):
@@ -229,7 +229,7 @@ class _Job:
     """A comparison under way."""
 
     chain: Chain
-    here: SnapshotBase
+    here: SnapshotObjects
     composer: Composer
     chosen: NDArray[np.uint32]
     options: BackupOptions

@@ -15,13 +15,14 @@ import numpy as np
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
-from asyncbackup.engine.compose import Base, Composer, SnapshotBase, ZeroBase, staying
+from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.opening import BaseName, Judged, judge_size, open_base, require_base
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.proof import refuse_own_inputs
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_covered
+from asyncbackup.engine.source import ObjectSource, SnapshotObjects, ZeroObjects, staying
 from asyncbackup.engine.window import Slot, Window
 from asyncbackup.errors import single_error
 from asyncbackup.format.identity import Identity
@@ -141,7 +142,7 @@ class _Export:
     async def _open_base(self) -> AsyncIterator[Judged]:
         if self.base is None:
             self.assumed = self.chain.assumed
-            yield Judged(ZeroBase(), None)
+            yield Judged(ZeroObjects(), None)
             return
         async with open_base(self.chain, self.base, assume_base=self.assume_base) as judged:
             if judged.image is not None:
@@ -161,7 +162,7 @@ class _Export:
                 await image.copy_from(judged.image)
                 await image.resize(judged.image.size if spans is None else min(judged.image.size, spans * object_size))
             await image.resize(size)
-            if isinstance(judged.base, SnapshotBase):
+            if isinstance(judged.base, SnapshotObjects):
                 await self._copy_snapshot(judged.base, image)
 
             async def write(content: Content) -> None:
@@ -176,7 +177,7 @@ class _Export:
         newest = self.chain.readers[-1].subject
         return newest.identity if newest is not None and newest.size == self.chain.size else None
 
-    async def _copy_snapshot(self, base: SnapshotBase, image: NewImage) -> None:
+    async def _copy_snapshot(self, base: SnapshotObjects, image: NewImage) -> None:
         """Write all that a snapshot in a cluster has, a window of it at a time, into ``image``."""
         object_size, size = self.chain.object_size, self.chain.size
         piece_size = self.options.piece_size(object_size)
@@ -220,7 +221,7 @@ class _Stream:
     """Writes the image of ``chain`` to ``target`` in order: what comes, and before and between it ``base``."""
 
     target: Target
-    base: Base
+    base: ObjectSource
     chain: Chain
     counts: ReplayCounts
     position: int = 0
@@ -241,10 +242,10 @@ class _Stream:
     async def _base_data(self, end: int) -> AsyncGenerator[list[memoryview], None]:
         """Give what the base has from the position on, which moves on meanwhile."""
         object_size = self.chain.object_size
-        buffer = memoryview(bytearray(0 if isinstance(self.base, ZeroBase) else min(MAX_LENGTH, object_size)))
+        buffer = memoryview(bytearray(0 if isinstance(self.base, ZeroObjects) else min(MAX_LENGTH, object_size)))
         while self.position < end:
             idx, within = divmod(self.position, object_size)
-            if isinstance(self.base, ZeroBase):
+            if isinstance(self.base, ZeroObjects):
                 rest = end - self.position
                 whole = min(rest // MAX_LENGTH, _BATCH)
                 yield [ZEROS] * whole or [ZEROS[:rest]]

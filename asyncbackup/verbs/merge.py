@@ -15,13 +15,14 @@ from anyio import to_thread
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
-from asyncbackup.engine.compose import Base, Composer, ZeroBase
+from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.opening import BaseName, Judged, open_base
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.proof import ManifestWriter, open_target
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
+from asyncbackup.engine.source import ObjectSource, ZeroObjects
 from asyncbackup.errors import BaseUnwanted, Incompatible, PatchNeeded, single_error
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import RecordDigests, Subject
@@ -134,7 +135,7 @@ async def _open_base(chain: Chain, base: BaseName | None, *, assume_base: bool) 
             "another one: merge with the full backup, or keep the increments apart"
         )
     if base is None:
-        yield Judged(ZeroBase(), None) if chain.is_full else None
+        yield Judged(ZeroObjects(), None) if chain.is_full else None
         return
     if chain.is_full:
         raise BaseUnwanted(chain.readers[0].name)
@@ -226,9 +227,9 @@ class _Output:
             )
             await proof.add_known(RecordDigests(header, self._digests.data.hexdigest(), base, assumed=assumed))
 
-    async def _base_data(self, base: Base, content: Content) -> memoryview:
+    async def _base_data(self, base: ObjectSource, content: Content) -> memoryview:
         length = content.portion.length
-        if isinstance(base, ZeroBase):
+        if isinstance(base, ZeroObjects):
             return ZEROS[:length]
         if self._buffer is None:
             self._buffer = memoryview(mmap.mmap(-1, MAX_LENGTH))

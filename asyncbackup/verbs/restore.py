@@ -20,7 +20,7 @@ from asyncbackup.client.cluster import can_be_named
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape, is_unfinished
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
-from asyncbackup.engine.compose import Base, Composer, ImageBase, SnapshotBase, ZeroBase
+from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.opening import (
     BaseName,
     BaseSnapshot,
@@ -33,6 +33,7 @@ from asyncbackup.engine.opening import (
 from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay
+from asyncbackup.engine.source import Indices, ObjectSource, SnapshotObjects, ZeroObjects
 from asyncbackup.errors import (
     AsyncBackupError,
     CopiesUnkeepable,
@@ -112,11 +113,11 @@ async def restore(
             _open_base(cluster, chain, base, assume_base=assume_base) as judged,
         ):
             under = judged.base
-            clone_of = under if isinstance(under, SnapshotBase) else None
+            clone_of = under if isinstance(under, SnapshotObjects) else None
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
             await _check_name_is_free(cluster, to)
             await _check_copies(cluster, shape)
-            whole = await under.find_objects(on_progress) if isinstance(under, ImageBase) else array("I")
+            whole = await ZeroObjects().find_objects() if clone_of else await under.find_objects(on_progress)
             expected = await _judge(chain, whole, on_progress)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
             job = _Job(cluster, chain, under, clone_of, shape, whole, expected, options or BackupOptions(), meter)
@@ -146,7 +147,7 @@ async def _open_base(
     """Open what the backups go on. A snapshot has all its owners, also those that a detour cut off: its clone has."""
     require_base(chain, base)
     if base is None:
-        yield Judged(ZeroBase(), None)
+        yield Judged(ZeroObjects(), None)
     elif isinstance(base, BaseSnapshot):
         if base.cluster is not cluster:
             raise ValueError("expected a base in the cluster that is restored to, got one in another")
@@ -189,14 +190,14 @@ async def _check_copies(cluster: Cluster, shape: Shape) -> None:
         raise CopiesUnkeepable(shape.copies, nodes)
 
 
-async def _judge(chain: Chain, whole: array[int], on_progress: OnProgress | None) -> Owners | None:
+async def _judge(chain: Chain, whole: Indices, on_progress: OnProgress | None) -> Owners | None:
     """Read all headers, if they can be read twice: what is damaged is not begun. Raises OutsideVdi, BackupDamaged.
 
     Gives the indices of all objects to come, those of the base that are ``whole`` among them, u32 each, if they are
     known.
     """
-    if whole:
-        chain.position(whole[-1])
+    if len(whole):
+        chain.position(int(whole[-1]))
     if any(reader.size is None for reader in chain.readers):
         return None
     indices = array("I")
@@ -211,10 +212,10 @@ class _Job:
 
     cluster: Cluster
     chain: Chain
-    under: Base
-    clone_of: SnapshotBase | None
+    under: ObjectSource
+    clone_of: SnapshotObjects | None
     shape: Shape
-    whole: array[int]
+    whole: Indices
     """The indices of what the base has and the new VDI does not have by itself."""
     expected: Owners | None
     """The indices of all objects to come, where they are known."""
@@ -246,10 +247,10 @@ class _Job:
         parent = Parent(self.clone_of.inode, self.clone_of.owners, self.chain.spans())
         return await NewVdi.create(self.cluster, name, self.shape, parent, self.expected)
 
-    def _base(self) -> Base:
+    def _base(self) -> ObjectSource:
         if self.clone_of is None:
             return self.under
-        return SnapshotBase(self.cluster, self.clone_of.inode, self.clone_of.owners[: self.chain.spans()])
+        return self.clone_of.first(self.chain.spans())
 
     async def _write_objects(self, new: NewVdi) -> None:
         async def write(content: Content) -> None:

@@ -17,10 +17,11 @@ from asyncbackup import (
     merge,
 )
 from asyncbackup.engine.chain import open_chain
-from asyncbackup.engine.compose import Composer, ZeroBase
+from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.progress import ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
+from asyncbackup.engine.source import ZeroObjects
 from asyncbackup.errors import BackupDamaged, DigestMismatch, single_error
 from tests import rbd_diffs
 from tests.chains import SIZE, Files, copy_files
@@ -58,7 +59,7 @@ async def test_portions_arrive_in_order_after_they_were_written(files: Files) ->
         assert written.issuperset(delivered)
 
     async with open_chain([files.a]) as chain:
-        await Replay(chain, Composer(ZeroBase()), PIECES, write, deliver).run()
+        await Replay(chain, Composer(ZeroObjects()), PIECES, write, deliver).run()
 
     assert delivered == [(idx, offset) for idx in range(5) for offset in range(0, OBJECT, PIECE)]
 
@@ -71,7 +72,7 @@ async def test_the_first_portion_of_an_object_is_written_before_the_others(files
 
     async with open_chain([files.a]) as chain:
         meter = Meter(ReplayCounts(), None)
-        await Replay(chain, Composer(ZeroBase()), PIECES, write, meter.count).run()
+        await Replay(chain, Composer(ZeroObjects()), PIECES, write, meter.count).run()
 
     assert [next(offset for idx, offset in written if idx == each) for each in range(5)] == [0] * 5
     assert meter.counts.objects_done == 5
@@ -88,7 +89,7 @@ async def test_nothing_of_an_object_is_written_before_all_of_it_was_checked(file
 
     async with open_chain([files.a]) as chain:
         with pytest.raises(DigestMismatch, match="the data of object 4 was changed"), single_error():
-            await Replay(chain, Composer(ZeroBase()), PIECES, write, Meter(ReplayCounts(), None).count).run()
+            await Replay(chain, Composer(ZeroObjects()), PIECES, write, Meter(ReplayCounts(), None).count).run()
 
     assert 4 not in written
 
@@ -98,7 +99,7 @@ async def test_who_only_looks_writes_nothing(files: Files) -> None:
 
     async with open_chain([files.ab]) as chain:
         meter = Meter(ReplayCounts(), lambda progress: seen.append(progress.objects_done))
-        await Replay(chain, Composer(ZeroBase(), base_is_whole=False), PIECES, nothing, meter.count).run()
+        await Replay(chain, Composer(ZeroObjects(), base_is_whole=False), PIECES, nothing, meter.count).run()
 
     assert seen == sorted(seen)
     assert seen[-1] == 5
