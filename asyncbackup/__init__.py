@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from asyncbackup.client import ClientOptions, Cluster, Volume, connect
     from asyncbackup.engine.chain import ChainOptions
     from asyncbackup.engine.opening import BaseSnapshot
-    from asyncbackup.engine.options import BackupOptions
     from asyncbackup.engine.progress import Progress, Summary
+    from asyncbackup.engine.window import WindowOptions
     from asyncbackup.errors import AsyncBackupError
     from asyncbackup.format import Dialect
     from asyncbackup.storage import FileTarget, NullTarget, PipeTarget, Target
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncBackupError",
-    "BackupOptions",
     "BaseSnapshot",
     "ChainOptions",
     "ClientOptions",
@@ -57,6 +56,7 @@ __all__ = [
     "Target",
     "VerifyReport",
     "Volume",
+    "WindowOptions",
     "backup",
     "compare",
     "connect",
@@ -74,7 +74,7 @@ __version__ = "0.1.0"
 
 _HOMES: Final = {
     "AsyncBackupError": "asyncbackup.errors",
-    "BackupOptions": "asyncbackup.engine.options",
+    "WindowOptions": "asyncbackup.engine.window",
     "BaseSnapshot": "asyncbackup.engine.opening",
     "ChainOptions": "asyncbackup.engine.chain",
     "ClientOptions": "asyncbackup.client",

@@ -11,7 +11,7 @@ from functools import partial
 
 import anyio
 
-from asyncbackup import BackupOptions, ClientOptions, connect
+from asyncbackup import ClientOptions, WindowOptions, connect
 from asyncbackup.cli.running import run_async
 from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.fetch import PART_SIZE
@@ -50,7 +50,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--connections", type=int, default=ClientOptions().connections)
-    parser.add_argument("--in-flight", type=int, default=BackupOptions().in_flight)
+    parser.add_argument("--in-flight", type=int, default=WindowOptions().workers)
     options = parser.parse_args()
     work = partial(drain, options.port, options.connections, options.in_flight)
     print(run_async(work))

@@ -20,9 +20,9 @@ from asyncbackup.cli.output import COMPLETE, say, say_json, warn
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, Summary
 from asyncbackup.engine.proof import open_standard_output, open_target
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced
 from asyncbackup.format import Dialect
 from asyncbackup.verbs.backup import backup
@@ -128,7 +128,8 @@ def command(
                 base=base,
                 live=live,
                 manifest=target.proof,
-                options=BackupOptions(dialect=format_ or target.usual_dialect, in_flight=in_flight, memory=memory),
+                dialect=format_ or target.usual_dialect,
+                options=WindowOptions(workers=in_flight, memory=memory),
                 on_progress=on_progress,
             )
             return summary, target.is_piped

@@ -24,9 +24,9 @@ from asyncbackup.cli.output import COMPLETE, say, say_json, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.proof import open_standard_output, open_target
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
 from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
 from asyncbackup.verbs.merge import MergeSummary
@@ -112,7 +112,7 @@ def command(
     if not to_rbd and (snapshot_name, base_name, size) != (None, None, None):
         raise click.UsageError("--snapshot-name, --base-name and --size are for --format rbd-diff")
     check_output(to_stdout=to_stdout, seeks=not to_rbd and Dialect(to_format).needs_patch)
-    options = BackupOptions(dialect=Dialect.DOG if to_rbd else Dialect(to_format), in_flight=in_flight, memory=memory)
+    options = WindowOptions(workers=in_flight, memory=memory)
     chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]))
 
     opening = (
@@ -137,6 +137,7 @@ def command(
                 file,
                 opened.data,
                 manifest=opened.proof,
+                dialect=Dialect(to_format),
                 chain_options=chain_options,
                 options=options,
                 on_progress=on_progress,

@@ -18,7 +18,6 @@ from asyncbackup.cli.options import PathName
 from asyncbackup.cli.output import say
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Cluster, connect
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import Summary
 from asyncbackup.errors import TargetUnusable
 from asyncbackup.format import Dialect
@@ -80,9 +79,7 @@ async def _compare_with_dog(cluster: Cluster, folder: Path) -> None:
         say("`dog`, the reference client, is not on PATH: with it, this would compare the two.")
         return
     ours, theirs = folder / "vm.tuesday.dog-format", folder / "vm.tuesday.by-dog"
-    summary = await backup(
-        cluster, "vm", ours, snapshot="tuesday", base="monday", options=BackupOptions(dialect=Dialect.DOG)
-    )
+    summary = await backup(cluster, "vm", ours, snapshot="tuesday", base="monday", dialect=Dialect.DOG)
     command_line = [dog, "vdi", "backup", "-s", "tuesday", "-F", "monday", "-p", str(cluster.port), "vm"]
     started = time.monotonic()
     with theirs.open("xb") as target:

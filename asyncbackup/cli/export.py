@@ -30,8 +30,8 @@ from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
 from asyncbackup.storage import PipeTarget, is_fifo, open_fifo
 from asyncbackup.storage.image import marker_path
@@ -101,7 +101,7 @@ def command(
         raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
     check_base(base, base_vdi, base_image)
     chain_options = ChainOptions(dialect, object_size, size, manifests)
-    options = BackupOptions(in_flight=in_flight, memory=memory)
+    options = WindowOptions(workers=in_flight, memory=memory)
     client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
 
     async def work(on_progress: OnProgress | None) -> tuple[ExportSummary, bool]:

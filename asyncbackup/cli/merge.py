@@ -28,9 +28,9 @@ from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.proof import open_standard_output, open_target
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
 from asyncbackup.verbs.merge import MergeSummary, merge
 
@@ -115,7 +115,8 @@ def command(
                 assume_base=assume_base,
                 manifest=opened.proof,
                 chain_options=chain_options,
-                options=BackupOptions(dialect=format_ or opened.usual_dialect, in_flight=in_flight, memory=memory),
+                dialect=format_ or opened.usual_dialect,
+                options=WindowOptions(workers=in_flight, memory=memory),
                 on_progress=on_progress,
             )
             return summary, opened.is_piped

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from asyncbackup.cli import text
 from asyncbackup.cli.output import is_terminal
 from asyncbackup.client import ClientOptions
-from asyncbackup.engine.options import MIN_MEMORY, BackupOptions
+from asyncbackup.engine.window import MIN_MEMORY, WindowOptions
 from asyncbackup.format import Dialect
 from asyncbackup.storage.opening import fault_of_name
 from asyncbackup.wire.constants import (
@@ -40,7 +40,7 @@ _SHOWN: Final = 60
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-_DEFAULTS: Final = BackupOptions()
+_DEFAULTS: Final = WindowOptions()
 _CLIENT_DEFAULTS: Final = ClientOptions()
 _MEMORY: Final = f"{_DEFAULTS.memory >> 20}M"
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
@@ -289,7 +289,7 @@ def window_options(function: _Function) -> _Function:
         "--in-flight",
         metavar="COUNT",
         type=WholeNumber(1, _MAX_IN_FLIGHT),
-        default=_DEFAULTS.in_flight,
+        default=_DEFAULTS.workers,
         show_default=True,
         help="Work on at most this many objects at a time.",
     )

@@ -31,8 +31,8 @@ from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
 from asyncbackup.verbs.discard import Discarded, discard
 from asyncbackup.verbs.restore import RestoreSummary, restore
@@ -136,7 +136,7 @@ def command(
                 copies=copies,
                 assume_base=assume_base,
                 chain_options=chain_options,
-                options=BackupOptions(in_flight=in_flight, memory=memory),
+                options=WindowOptions(workers=in_flight, memory=memory),
                 on_progress=on_progress,
             )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 import click
+from click.core import ParameterSource
 
 from asyncbackup.cli import text
 from asyncbackup.cli.advice import with_advice
@@ -29,12 +31,17 @@ from asyncbackup.cli.progress import name_files, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.options import BackupOptions
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ChainBroken
 from asyncbackup.format import Dialect
 from asyncbackup.storage import is_fifo
 from asyncbackup.verbs.compare import Comparison, compare
 from asyncbackup.verbs.verify import FileReport, Problems, VerifyReport, verify
+
+_OF_COMPARISON: Final = frozenset(
+    {"snapshot", "assume_base", "sample", "seed", "address", "port", "connections", "timeout", "in_flight", "memory"}
+)
+"""Parameters that only a comparison with a cluster heeds."""
 
 _LISTED = 20
 """Objects that differ, listed by their index; the others are only counted."""
@@ -110,8 +117,8 @@ def command(
     What belongs to FILEs, such as FILE.manifest, may be named too. With --against, what FILEs hold is then compared
     with the cluster. FILE `-` is standard input.
     """
-    if vdi is None and (snapshot is not None or sample is not None):
-        raise click.UsageError("-s and --sample go with --against")
+    if vdi is None:
+        _refuse_options_of_comparison()
     if vdi is not None and "-" in files:
         raise click.UsageError("--against reads each FILE twice, and standard input can be read only once")
     files = leave_out(files, quiet=quiet)
@@ -144,7 +151,7 @@ def command(
                     sample=sample,
                     seed=seed,
                     chain_options=chain_options,
-                    options=BackupOptions(in_flight=in_flight, memory=memory),
+                    options=WindowOptions(workers=in_flight, memory=memory),
                     on_progress=tell,
                 )
 
@@ -159,6 +166,15 @@ def command(
             say(f"not compared with {vdi}: what is damaged differs anyway")
     if not is_good:
         raise click.exceptions.Exit(ExitCode.FAILURE)
+
+
+def _refuse_options_of_comparison() -> None:
+    """Refuse what was typed and would have no effect, because nothing is compared with a cluster."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        given = option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+        if given and option.name in _OF_COMPARISON:
+            raise click.UsageError(f"{max(option.opts, key=len)} has no effect without --against: give that as well")
 
 
 async def _refuse_pipes(files: Sequence[str]) -> None:

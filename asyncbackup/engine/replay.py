@@ -13,10 +13,9 @@ from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compact import MAX_LENGTH
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.manifest import Digests
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.source import staying
-from asyncbackup.engine.window import Slot, Window
+from asyncbackup.engine.window import Slot, Window, WindowOptions
 
 
 class _Turn:
@@ -95,7 +94,7 @@ class Replay:
 
     chain: Chain
     composer: Composer
-    options: BackupOptions
+    options: WindowOptions
     write: Callable[[Content], Awaitable[None]]
     deliver: Callable[[list[Content]], Awaitable[None]]
     whole: Iterable[int] = ()
@@ -103,7 +102,7 @@ class Replay:
 
     async def run(self) -> None:
         """Do it all. At the end the base is as it was at the beginning, or this raises what its check does."""
-        piece_size = self.options.piece_size(self.chain.known_object_size or MAX_LENGTH)
+        piece_size = self.options.portion_size(self.chain.known_object_size or MAX_LENGTH)
         window = Window(self.options.slots(piece_size), piece_size, self._do, self.deliver)
         # A base that is being changed is whoever's who changes it.
         read = self.composer.base if self.composer.base_is_whole else None

@@ -12,9 +12,9 @@ from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.opening import examine_image, judge_base_of, judge_size, wanted_base
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.source import ImageObjects
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import (
     AlreadyApplied,
     AsyncBackupError,
@@ -53,7 +53,7 @@ async def write_covered(image: _Image, content: Content, chain: Chain) -> int:
 
 
 async def roll(
-    chain: Chain, path: str | os.PathLike[str], options: BackupOptions, meter: Meter, *, assume_base: bool
+    chain: Chain, path: str | os.PathLike[str], options: WindowOptions, meter: Meter, *, assume_base: bool
 ) -> str | None:
     """Apply ``chain`` to the image at ``path``, or finish that. Gives what was assumed of the image, in words.
 
@@ -85,7 +85,7 @@ class _Roll:
     image: StandingImage
     source: FileSource
     backups: tuple[str, ...]
-    options: BackupOptions
+    options: WindowOptions
     meter: Meter
 
     @property

@@ -10,12 +10,46 @@ import mmap
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 import anyio
 
+from asyncbackup.engine.compact import MAX_LENGTH
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+MIN_MEMORY: Final = 1 << 20
+"""Bytes: fewer would cut objects into portions so short that each costs more than it brings."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOptions:
+    """How many workers a window has, and how much memory they share. Raises ValueError for less than one of each."""
+
+    workers: int = 4
+    """Tasks that read, compare or write data objects (portions of large ones), one at a time each.
+
+    More keep no server busier, and their buffers fall out of the processor's cache before they are compared.
+    """
+    memory: int = 128 << 20
+    """Bytes of buffers for all of them together, at most."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"expected at least 1 worker, got {self.workers}")
+        if self.memory < MIN_MEMORY:
+            raise ValueError(f"expected at least {MIN_MEMORY} bytes of memory, got {self.memory}")
+
+    def portion_size(self, object_size: int) -> int:
+        """Give the bytes of an object to work on at a time: all, or a power of two of which memory holds two pairs."""
+        fitting = 1 << (self.memory // 4).bit_length() - 1
+        return min(object_size, MAX_LENGTH, fitting)
+
+    def slots(self, portion_size: int) -> int:
+        """Give how many slots, each of two buffers of ``portion_size``, there is memory for: a worker each."""
+        return min(self.workers, self.memory // (2 * portion_size))
 
 
 class Slot:

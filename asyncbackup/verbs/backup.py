@@ -16,13 +16,13 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.compact import Extent
 from asyncbackup.engine.fetch import Chunk, Fetcher
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.plan import Pair, Plan, plan_difference, plan_full
 from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
 from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup, open_target
 from asyncbackup.engine.source import SnapshotObjects, staying
-from asyncbackup.engine.window import Window
+from asyncbackup.engine.window import Window, WindowOptions
 from asyncbackup.errors import Incompatible, PatchNeeded, SnapshotChanged, single_error
+from asyncbackup.format import Dialect
 from asyncbackup.format.record import END_IDX
 from asyncbackup.storage import Target
 from asyncbackup.wire.inode import Inode
@@ -41,7 +41,8 @@ async def backup(
     live: bool = False,
     replace: bool = False,
     manifest: Target | None = None,
-    options: BackupOptions | None = None,
+    dialect: Dialect = Dialect.COLLIE,
+    options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> Summary:
     """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not, or without a base all of it.
@@ -65,29 +66,30 @@ async def backup(
                 base=base,
                 live=live,
                 manifest=proof,
+                dialect=dialect,
                 options=options,
                 on_progress=on_progress,
             )
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")
-    options = options or BackupOptions()
-    if options.dialect.needs_patch and not target.can_patch:
-        raise PatchNeeded(options.dialect.value)
+    options = options or WindowOptions()
+    if dialect.needs_patch and not target.can_patch:
+        raise PatchNeeded(dialect.value)
     started, requests, retries = time.monotonic(), cluster.requests, cluster.retries
     with single_error():
         to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
         work = await _plan(cluster, to_inode, base_inode)
         counts = BackupCounts(work.planned, work.shared)
-        job = _Job(cluster, work, to_inode, options, target, on_progress, counts)
+        job = _Job(cluster, work, to_inode, dialect, options, target, on_progress, counts)
         if manifest is not None:
             job.proof = ManifestWriter(manifest)
-            job.proof.start(await describe_backup(cluster, to_inode, base_inode, options.dialect))
+            job.proof.start(await describe_backup(cluster, to_inode, base_inode, dialect))
         await job.run()
     return Summary(
         vdi=vdi,
         snapshot=None if snapshot is None else str(snapshot),
         base=None if base is None else str(base),
-        dialect=options.dialect,
+        dialect=dialect,
         **asdict(counts),
         elapsed_s=time.monotonic() - started,
         requests=cluster.requests - requests,
@@ -190,7 +192,8 @@ class _Job:
     cluster: Cluster
     work: _Work
     to: Inode
-    options: BackupOptions
+    dialect: Dialect
+    options: WindowOptions
     target: Target
     on_progress: OnProgress | None
     counts: BackupCounts
@@ -200,7 +203,7 @@ class _Job:
 
     async def run(self) -> None:
         """Write the whole backup, and commit it."""
-        dialect = self.options.dialect
+        dialect = self.dialect
         await self._write([dialect.opening])
         # What makes a backup complete, in a pipe its end marker, comes only when it is known to be that.
         async with staying(*self.work.sides), aclosing(self.work.pairs):
@@ -217,7 +220,7 @@ class _Job:
 
     async def _write_records(self) -> None:
         object_size = self.to.object_size
-        piece_size = self.options.piece_size(object_size)
+        piece_size = self.options.portion_size(object_size)
         slots = self.options.slots(piece_size)
         working = None if self.to.is_snapshot else self.to
         fetcher = Fetcher(self.cluster, object_size, piece_size, self.counts, working=working)

@@ -21,10 +21,9 @@ from asyncbackup.engine.base import Candidate, Wanted, all_assumed, judge_compar
 from asyncbackup.engine.chain import Chain, ChainOptions, Group, open_chain
 from asyncbackup.engine.compact import trim
 from asyncbackup.engine.compose import Composer
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.source import SnapshotObjects, ZeroObjects, staying
-from asyncbackup.engine.window import Slot, Window
+from asyncbackup.engine.window import Slot, Window, WindowOptions
 from asyncbackup.errors import Incompatible, NotFound, SampleNeedsBase, SnapshotNotFound, single_error
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS
 from asyncbackup.wire.inode import Inode, Owners
@@ -82,7 +81,7 @@ async def compare(
     sample: float | None = None,
     seed: int | None = None,
     chain_options: ChainOptions | None = None,
-    options: BackupOptions | None = None,
+    options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> Comparison:
     """Compare the records of ``backups``, oldest first, with ``snapshot`` of ``vdi``.
@@ -119,7 +118,7 @@ async def compare(
                 )
             found.objects_planned = int(np.count_nonzero(layout.recorded)) + found.unchanged_audited
             async with staying(here, base):
-                await _Job(chain, here, Composer(base), chosen, options or BackupOptions(), found, on_progress).run()
+                await _Job(chain, here, Composer(base), chosen, options or WindowOptions(), found, on_progress).run()
             return found
 
 
@@ -232,14 +231,14 @@ class _Job:
     here: SnapshotObjects
     composer: Composer
     chosen: NDArray[np.uint32]
-    options: BackupOptions
+    options: WindowOptions
     found: Comparison
     on_progress: OnProgress | None
     last_differing: int = -1
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
 
     async def run(self) -> None:
-        piece_size = self.options.piece_size(self.chain.object_size)
+        piece_size = self.options.portion_size(self.chain.object_size)
         window = Window(self.options.slots(piece_size), piece_size, self._compare, self._deliver)
         async with aclosing(self._pieces(piece_size)) as pieces:
             await window.run(pieces)

@@ -11,12 +11,12 @@ from anyio import to_thread
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
 from asyncbackup.engine.compact import ZEROS, trim
 from asyncbackup.engine.compose import Composer
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.proof import open_target
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import BaseUnwanted, single_error
-from asyncbackup.format import rbd_diff
+from asyncbackup.format import Dialect, rbd_diff
 from asyncbackup.format.identity import Identity
 from asyncbackup.storage import Target
 from asyncbackup.verbs.merge import MergeSummary, merge
@@ -48,10 +48,11 @@ async def convert(
     replace: bool = False,
     manifest: Target | None = None,
     chain_options: ChainOptions | None = None,
-    options: BackupOptions | None = None,
+    dialect: Dialect = Dialect.COLLIE,
+    options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> MergeSummary:
-    """Write ``backup`` in the dialect of ``options``; its manifest, if it has one, follows.
+    """Write ``backup`` in ``dialect``; its manifest, if it has one, follows.
 
     ``target``, ``replace`` and ``manifest`` are as ``merge`` takes them, and what is raised is what it raises.
     """
@@ -61,6 +62,7 @@ async def convert(
         replace=replace,
         manifest=manifest,
         chain_options=chain_options,
+        dialect=dialect,
         options=options,
         on_progress=on_progress,
     )
@@ -74,7 +76,7 @@ async def convert_to_rbd_diff(
     base_name: str | None = None,
     replace: bool = False,
     chain_options: ChainOptions | None = None,
-    options: BackupOptions | None = None,
+    options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> RbdDiffSummary:
     """Write ``backup`` as what ``rbd import-diff`` reads. What its last object has beyond the VDI's size is left out.
@@ -109,7 +111,7 @@ async def convert_to_rbd_diff(
                 chain.position(found.last_idx)
                 output.meter.counts.objects_planned = found.objects
             await output.write([rbd_diff.opening(chain.size, snapshot, base)])
-            await Replay(chain, Composer(None), options or BackupOptions(), nothing, output.deliver).run()
+            await Replay(chain, Composer(None), options or WindowOptions(), nothing, output.deliver).run()
             await output.write([rbd_diff.ENDING])
             await target.complete(b"")
             return RbdDiffSummary(

@@ -17,13 +17,12 @@ from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.opening import BaseName, Judged, judge_size, open_base, require_base
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.proof import refuse_own_inputs
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_covered
 from asyncbackup.engine.source import ObjectSource, SnapshotObjects, ZeroObjects, staying
-from asyncbackup.engine.window import Slot, Window
+from asyncbackup.engine.window import Slot, Window, WindowOptions
 from asyncbackup.errors import single_error
 from asyncbackup.format.identity import Identity
 from asyncbackup.storage import NewImage, Target
@@ -63,7 +62,7 @@ async def export(
     assume_base: bool = False,
     replace: bool = False,
     chain_options: ChainOptions | None = None,
-    options: BackupOptions | None = None,
+    options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
     on_leftover: OnLeftover | None = None,
 ) -> ExportSummary:
@@ -88,7 +87,7 @@ async def export(
     with single_error():
         async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
             counts = ReplayCounts()
-            job = _Export(chain, base, options or BackupOptions(), Meter(counts, on_progress), assume_base, on_leftover)
+            job = _Export(chain, base, options or WindowOptions(), Meter(counts, on_progress), assume_base, on_leftover)
             in_place = await job.run(target, replace=replace)
             return ExportSummary(
                 files=len(backups),
@@ -108,7 +107,7 @@ class _Export:
 
     chain: Chain
     base: BaseName | None
-    options: BackupOptions
+    options: WindowOptions
     meter: Meter
     assume_base: bool
     on_leftover: OnLeftover | None
@@ -180,7 +179,7 @@ class _Export:
     async def _copy_snapshot(self, base: SnapshotObjects, image: NewImage) -> None:
         """Write all that a snapshot in a cluster has, a window of it at a time, into ``image``."""
         object_size, size = self.chain.object_size, self.chain.size
-        piece_size = self.options.piece_size(object_size)
+        piece_size = self.options.portion_size(object_size)
 
         async def pieces() -> AsyncGenerator[tuple[int, int], None]:
             for idx in np.flatnonzero(base.owners).tolist():

@@ -18,11 +18,11 @@ from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.opening import BaseName, Judged, open_base
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.proof import ManifestWriter, open_target
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.source import ObjectSource, ZeroObjects
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import BaseUnwanted, Incompatible, PatchNeeded, single_error
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import RecordDigests, Subject
@@ -56,7 +56,8 @@ async def merge(
     assume_base: bool = False,
     manifest: Target | None = None,
     chain_options: ChainOptions | None = None,
-    options: BackupOptions | None = None,
+    dialect: Dialect = Dialect.COLLIE,
+    options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> MergeSummary:
     """Write one backup that does what ``backups`` do one after the other; oldest first.
@@ -81,13 +82,14 @@ async def merge(
                 assume_base=assume_base,
                 manifest=proof,
                 chain_options=chain_options,
+                dialect=dialect,
                 options=options,
                 on_progress=on_progress,
             )
     started = time.monotonic()
-    options = options or BackupOptions()
-    if options.dialect.needs_patch and not target.can_patch:
-        raise PatchNeeded(options.dialect.value)
+    options = options or WindowOptions()
+    if dialect.needs_patch and not target.can_patch:
+        raise PatchNeeded(dialect.value)
     with single_error():
         async with (
             open_chain(backups, chain_options, assume_base=assume_base) as chain,
@@ -95,12 +97,12 @@ async def merge(
         ):
             provable = all(reader.subject is not None for reader in chain.readers)
             writer = ManifestWriter(manifest) if manifest is not None and provable else None
-            output = _Output(target, options.dialect, under, writer)
+            output = _Output(target, dialect, under, writer)
             meter = Meter(ReplayCounts(), on_progress)
             await _run(chain, output, options, meter)
             return MergeSummary(
                 files=len(backups),
-                dialect=options.dialect,
+                dialect=dialect,
                 has_manifest=writer is not None,
                 assumed=all_assumed(chain.assumed, under.assumed if under else None),
                 records=output.records,
@@ -143,7 +145,7 @@ async def _open_base(chain: Chain, base: BaseName | None, *, assume_base: bool) 
         yield judged
 
 
-async def _run(chain: Chain, output: _Output, options: BackupOptions, meter: Meter) -> None:
+async def _run(chain: Chain, output: _Output, options: WindowOptions, meter: Meter) -> None:
     async def deliver(contents: list[Content]) -> None:
         await output.append(contents)
         meter.counts.bytes_written = output.bytes_written

@@ -30,10 +30,10 @@ from asyncbackup.engine.opening import (
     open_snapshot_base,
     require_base,
 )
-from asyncbackup.engine.options import BackupOptions
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay
 from asyncbackup.engine.source import Indices, ObjectSource, SnapshotObjects, ZeroObjects
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import (
     AsyncBackupError,
     CopiesUnkeepable,
@@ -91,7 +91,7 @@ async def restore(
     copies: int | None = None,
     assume_base: bool = False,
     chain_options: ChainOptions | None = None,
-    options: BackupOptions | None = None,
+    options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> RestoreSummary:
     """Make VDI ``to`` of ``backups``, oldest first: a full one and increments, or increments on their ``base``.
@@ -120,7 +120,7 @@ async def restore(
             whole = await ZeroObjects().find_objects() if clone_of else await under.find_objects(on_progress)
             expected = await _judge(chain, whole, on_progress)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
-            job = _Job(cluster, chain, under, clone_of, shape, whole, expected, options or BackupOptions(), meter)
+            job = _Job(cluster, chain, under, clone_of, shape, whole, expected, options or WindowOptions(), meter)
             new = await job.run(to)
             return RestoreSummary(
                 vdi=to,
@@ -219,7 +219,7 @@ class _Job:
     """The indices of what the base has and the new VDI does not have by itself."""
     expected: Owners | None
     """The indices of all objects to come, where they are known."""
-    options: BackupOptions
+    options: WindowOptions
     meter: Meter
 
     async def run(self, name: str) -> NewVdi:

@@ -177,6 +177,40 @@ def test_verify_says_last_that_a_single_file_is_not_proved(command: Command, ser
         assert last == "not proved: 1 of 1 backup without a manifest, structure only"
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--memory", "64M"],
+        ["--in-flight", "2"],
+        ["--connections", "2"],
+        ["--timeout", "5"],
+        ["-p", "7000"],
+        ["-a", "localhost"],
+        ["-s", "a"],
+        ["--sample", "5%"],
+        ["--seed", "1"],
+        ["--assume-base"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_verify_refuses_options_that_have_no_effect_without_a_vdi_to_compare_with(
+    command: Command, files: list[Path], options: list[str]
+) -> None:
+    outcome = command("verify", *files, *options)
+
+    assert outcome.code == 64
+    assert "has no effect without --against: give that as well" in outcome.err
+    assert outcome.out == b""
+
+
+def test_verify_takes_the_address_of_the_environment_though_it_compares_nothing(
+    command: Command, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASYNCBACKUP_ADDRESS", "10.0.0.5")
+
+    assert command("verify", *files).code == 0
+
+
 def test_verify_fails_where_a_manifest_is_required_and_missing(command: Command, files: list[Path]) -> None:
     Path(f"{files[0]}.manifest").unlink()
 

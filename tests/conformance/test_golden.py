@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import BackupOptions, Cluster, Dialect, backup
+from asyncbackup import Cluster, Dialect, backup
 from tests import scenarios
 
 
@@ -19,6 +19,6 @@ async def test_backup_equals_the_reference_clients(
     await scenarios.play(cluster, scenario)
     target = tmp_path / "file"
 
-    await backup(cluster, scenario["vdi"], target, snapshot=to, base=base, options=BackupOptions(dialect=dialect))
+    await backup(cluster, scenario["vdi"], target, snapshot=to, base=base, dialect=dialect)
 
     assert target.read_bytes() == scenarios.expected(name, base, to, dialect)

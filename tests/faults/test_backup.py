@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import BackupOptions, ClientOptions, Cluster, Dialect, Summary, backup, connect
+from asyncbackup import ClientOptions, Cluster, Dialect, Summary, WindowOptions, backup, connect
 from asyncbackup.errors import (
     AsyncBackupError,
     ClusterError,
@@ -36,7 +36,6 @@ from tests.property import reference
 from tests.waiting import until
 
 ONE = ClientOptions(connections=1, depth=8, connect_timeout_s=5, request_timeout_s=10, attempts=3, retry_delay_s=0)
-DOG = BackupOptions(dialect=Dialect.DOG)
 
 
 _READY: list[MemoryStore] = []
@@ -90,8 +89,8 @@ async def through_proxy(store: MemoryStore, options: ClientOptions) -> AsyncIter
         yield between, cluster
 
 
-async def difference(cluster: Cluster, folder: Path, options: BackupOptions = DOG) -> Summary:
-    return await backup(cluster, "disk", folder / "file", snapshot="b", base="a", options=options)
+async def difference(cluster: Cluster, folder: Path, options: WindowOptions | None = None) -> Summary:
+    return await backup(cluster, "disk", folder / "file", snapshot="b", base="a", dialect=Dialect.DOG, options=options)
 
 
 async def good_file(store: MemoryStore, folder: Path) -> bytes:
@@ -172,7 +171,7 @@ async def test_an_object_that_cannot_be_read_is_named(store: MemoryStore, tmp_pa
 async def test_an_object_that_cannot_be_read_in_pieces_is_named(store: MemoryStore, tmp_path: Path) -> None:
     async with served(store, "read_obj@20:error=EIO") as cluster:
         with pytest.raises(ObjectReadFailed, match="reading object"):
-            await difference(cluster, tmp_path, replace(DOG, memory=1 << 20))
+            await difference(cluster, tmp_path, WindowOptions(memory=1 << 20))
 
     assert left_in(tmp_path) == []
 
@@ -256,8 +255,8 @@ async def test_a_vdi_that_grew_is_compared_as_far_as_the_snapshot_goes(own_store
         rewrite_inode(own_store, small)
         to, base = [await content_of(cluster, "disk", tag) for tag in "ab"]
 
-        await backup(cluster, "disk", tmp_path / "back", snapshot="a", base="b", options=DOG)
-        await backup(cluster, "disk", tmp_path / "forth", snapshot="b", base="a", options=DOG)
+        await backup(cluster, "disk", tmp_path / "back", snapshot="a", base="b", dialect=Dialect.DOG)
+        await backup(cluster, "disk", tmp_path / "forth", snapshot="b", base="a", dialect=Dialect.DOG)
 
     back = reference.parse((tmp_path / "back").read_bytes(), "dog", OBJECT)
     assert back == [record for record in reference.difference(to, base, OBJECT) if record.idx < 5]
@@ -308,7 +307,7 @@ async def test_every_release_gives_the_same_file(
     seen: list[RequestHeader] = []
 
     async with served(store, release=release, seen=seen) as cluster:
-        await difference(cluster, tmp_path, replace(DOG, memory=memory))
+        await difference(cluster, tmp_path, WindowOptions(memory=memory))
 
     assert (tmp_path / "file").read_bytes() == expected
     newest = release.value.newest_public_version

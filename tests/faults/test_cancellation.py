@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import BackupOptions, ClientOptions, Cluster, Dialect, FileTarget, PipeTarget, Volume, backup, connect
+from asyncbackup import ClientOptions, Cluster, Dialect, FileTarget, PipeTarget, Volume, WindowOptions, backup, connect
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.disks import OBJECT, SHIFT, noise
 from tests.faults.steps import WAYS, Cancel, run_cancelled
 from tests.waiting import until
 
 OPTIONS = ClientOptions(connections=2, request_timeout_s=10)
-SMALL_MEMORY = BackupOptions(memory=1 << 20)
+SMALL_MEMORY = WindowOptions(memory=1 << 20)
 
 
 @pytest.fixture
@@ -60,10 +60,10 @@ def take_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
-@pytest.mark.parametrize("options", [BackupOptions(), SMALL_MEMORY], ids=["objects", "pieces"])
+@pytest.mark.parametrize("options", [WindowOptions(), SMALL_MEMORY], ids=["objects", "pieces"])
 @pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
 async def test_a_backup_cancelled_at_any_step_leaves_nothing(
-    store: MemoryStore, tmp_path: Path, cancel: Cancel, options: BackupOptions
+    store: MemoryStore, tmp_path: Path, cancel: Cancel, options: WindowOptions
 ) -> None:
     async with Sheep(store) as sheep, connect(sheep.host, sheep.port, OPTIONS) as cluster:
 
@@ -130,7 +130,6 @@ async def test_replacing_cancelled_at_any_step_keeps_the_old_file_or_has_the_new
 
 async def test_a_backup_that_nobody_reads_can_be_cancelled(store: MemoryStore, unread_pipe: tuple[int, int]) -> None:
     reader, writer = unread_pipe
-    options = BackupOptions(dialect=Dialect.DOG)
 
     def is_full() -> bool:
         (waiting,) = struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, bytes(4)))
@@ -140,7 +139,7 @@ async def test_a_backup_that_nobody_reads_can_be_cancelled(store: MemoryStore, u
 
         async def work() -> None:
             async with PipeTarget(writer) as target:
-                await backup(cluster, "disk", target, snapshot="b", options=options)
+                await backup(cluster, "disk", target, snapshot="b", dialect=Dialect.DOG)
 
         task = asyncio.create_task(work())
         await until(is_full)

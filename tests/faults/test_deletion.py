@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import (
-    BackupOptions,
     Cluster,
     Dialect,
     FileTarget,
     NullTarget,
     Volume,
+    WindowOptions,
     backup,
     connect,
     export,
@@ -37,8 +37,6 @@ from tests.collecting import CollectingTarget
 from tests.disks import OBJECT, OBJECTS, PARTS, make_disk, noise, rewrite_inode
 from tests.faults.deletion import ONE, Deletable, deletable
 from tests.property import reference
-
-DOG = BackupOptions(dialect=Dialect.DOG)
 
 
 @dataclass
@@ -207,7 +205,7 @@ async def test_what_goes_to_a_pipe_gets_no_end(scene: Scene) -> None:
     scene.server.at_read(1, lambda: give_one_up(scene.server, inode))
 
     with pytest.raises(SnapshotChanged):
-        await backup(scene.cluster, "disk", target, snapshot="b", options=DOG)
+        await backup(scene.cluster, "disk", target, snapshot="b", dialect=Dialect.DOG)
 
     assert not target.data.endswith(Dialect.DOG.ending)
     assert not target.committed
@@ -273,8 +271,8 @@ async def test_an_object_that_the_guest_discards_meanwhile_is_zeros(
     scene.server.at_read(1, lambda: scene.server.discard(inode, 3))
     target = CollectingTarget()
 
-    options = BackupOptions(dialect=Dialect.DOG, memory=memory, in_flight=1)
-    summary = await backup(scene.cluster, "disk", target, base=base, live=True, options=options)
+    options = WindowOptions(memory=memory, workers=1)
+    summary = await backup(scene.cluster, "disk", target, base=base, live=True, dialect=Dialect.DOG, options=options)
 
     records = {record.idx: record.data for record in reference.parse(bytes(target.data), "dog", OBJECT)}
     assert summary.objects_discarded == 1
@@ -289,7 +287,7 @@ async def test_an_object_that_is_discarded_between_two_reads_of_it_is_zeros_all_
     target = CollectingTarget()
 
     summary = await backup(
-        scene.cluster, "disk", target, live=True, options=BackupOptions(dialect=Dialect.DOG, in_flight=1)
+        scene.cluster, "disk", target, live=True, dialect=Dialect.DOG, options=WindowOptions(workers=1)
     )
 
     assert summary.objects_discarded == 1
@@ -336,7 +334,7 @@ async def test_an_object_of_a_hyper_volume_that_is_discarded_meanwhile_is_zeros(
     scene.server.at_read(1, discard)
     target = CollectingTarget()
 
-    summary = await backup(scene.cluster, "hyper", target, live=True, options=DOG)
+    summary = await backup(scene.cluster, "hyper", target, live=True, dialect=Dialect.DOG)
 
     assert summary.objects_discarded == 1
     assert [record.idx for record in reference.parse(bytes(target.data), "dog", OBJECT)] == [3]

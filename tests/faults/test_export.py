@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from asyncbackup import BackupOptions, convert_to_rbd_diff, export, merge
+from asyncbackup import WindowOptions, convert_to_rbd_diff, export, merge
 from asyncbackup.errors import AlreadyApplied, HalfRolled, TargetFull, TargetWriteFailed
 from tests.chains import Files, copy_files
 from tests.faults.steps import WAYS, Cancel, run_cancelled
@@ -199,7 +199,7 @@ async def test_a_cancelled_roll_is_whole_or_finished_by_the_same_call(files: Fil
         image = files.image("a", "standby")
 
         async def roll(image: Path = image) -> object:
-            return await export([files.ab, files.bc], image, base=image, options=BackupOptions(in_flight=2))
+            return await export([files.ab, files.bc], image, base=image, options=WindowOptions(workers=2))
 
         was_cut = await run_cancelled(cancel, roll, at)
 

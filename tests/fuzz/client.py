@@ -16,7 +16,7 @@ from typing import Final
 import uvloop
 from hypothesis import strategies as st
 
-from asyncbackup import BackupOptions, ClientOptions, Cluster, backup, compare, connect, restore, verify
+from asyncbackup import ClientOptions, Cluster, WindowOptions, backup, compare, connect, restore, verify
 from asyncbackup.errors import AsyncBackupError
 from asyncbackup.sheep.release import Release
 from tests.fuzz.commands import check_end, check_output
@@ -35,7 +35,7 @@ WAITING_S: Final = 3.0
 CLIENT_OPTIONS: Final = ClientOptions(
     connections=2, connect_timeout_s=0.5, request_timeout_s=0.25, attempts=2, retry_delay_s=0.001
 )
-OPTIONS: Final = BackupOptions(in_flight=2, memory=8 << 20)
+OPTIONS: Final = WindowOptions(workers=2, memory=8 << 20)
 
 
 async def _look_around(_cluster: Cluster, _folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncbackup import BackupOptions, ClientOptions, Cluster, Dialect, Volume, backup, connect
+from asyncbackup import ClientOptions, Cluster, Dialect, Volume, WindowOptions, backup, connect
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.disks import OBJECT, SHIFT, content_of, noise
 from tests.property import reference
@@ -39,10 +39,10 @@ WRITES = st.builds(
     st.integers(0, 2),
 )
 HISTORIES = st.lists(st.lists(WRITES, max_size=4), min_size=2, max_size=3)
+DIALECTS = st.sampled_from(list(Dialect))
 OPTIONS = st.builds(
-    BackupOptions,
-    dialect=st.sampled_from(list(Dialect)),
-    in_flight=st.sampled_from([1, 3, 16]),
+    WindowOptions,
+    workers=st.sampled_from([1, 3, 16]),
     memory=st.sampled_from([1 << 20, 4 << 20, 128 << 20]),
 )
 
@@ -60,8 +60,10 @@ async def live(cluster: Cluster, history: list[list[Write]]) -> list[str]:
 
 
 @settings(max_examples=8)
-@given(HISTORIES, OPTIONS)
-async def test_a_backup_applied_to_its_base_is_its_snapshot(history: list[list[Write]], options: BackupOptions) -> None:
+@given(HISTORIES, DIALECTS, OPTIONS)
+async def test_a_backup_applied_to_its_base_is_its_snapshot(
+    history: list[list[Write]], dialect: Dialect, options: WindowOptions
+) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
         tags = await live(cluster, history)
         content: dict[str | None, dict[int, bytes]] = {tag: await content_of(cluster, "disk", tag) for tag in tags}
@@ -69,10 +71,12 @@ async def test_a_backup_applied_to_its_base_is_its_snapshot(history: list[list[W
         for to, base in itertools.product(tags, [None, *tags]):
             with tempfile.TemporaryDirectory() as folder:
                 target = Path(folder) / "file"
-                summary = await backup(cluster, "disk", target, snapshot=to, base=base, options=options)
+                summary = await backup(
+                    cluster, "disk", target, snapshot=to, base=base, dialect=dialect, options=options
+                )
                 written = target.read_bytes()
 
-            records = reference.parse(written, options.dialect.value, OBJECT)
+            records = reference.parse(written, dialect.value, OBJECT)
 
             assert records == reference.difference(content[to], content[base], OBJECT)
             restored = reference.apply(content[base], records, OBJECT)

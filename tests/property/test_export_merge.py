@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbackup import (
-    BackupOptions,
     ClientOptions,
     Cluster,
     Dialect,
     Volume,
+    WindowOptions,
     backup,
     connect,
     convert,
@@ -70,10 +70,10 @@ WRITES = st.builds(
 SIZES = st.sampled_from([OBJECT, 2 * OBJECT - 512, 2 * OBJECT, 2 * OBJECT + 1536, OBJECTS * OBJECT])
 STEPS = st.one_of(WRITES, WRITES, WRITES, st.builds(Discard, st.integers(0, OBJECTS - 1)), st.builds(Resize, SIZES))
 HISTORIES = st.lists(st.lists(STEPS, min_size=1, max_size=4), min_size=3, max_size=5)
+DIALECTS = st.sampled_from(list(Dialect))
 OPTIONS = st.builds(
-    BackupOptions,
-    dialect=st.sampled_from(list(Dialect)),
-    in_flight=st.sampled_from([1, 3, 16]),
+    WindowOptions,
+    workers=st.sampled_from([1, 3, 16]),
     memory=st.sampled_from([1 << 20, 4 << 20, 128 << 20]),
 )
 
@@ -121,15 +121,15 @@ class Way:
     identities: list[Identity]
 
 
-async def go(cluster: Cluster, folder: Path, snapshots: list[str], options: BackupOptions) -> Way:
+async def go(cluster: Cluster, folder: Path, snapshots: list[str], dialect: Dialect, options: WindowOptions) -> Way:
     files = [folder / f"way{number}" for number in range(len(snapshots))]
     for file, base, to in zip(files, [None, *snapshots], snapshots, strict=False):
-        await backup(cluster, "disk", file, snapshot=to, base=base, options=options)
+        await backup(cluster, "disk", file, snapshot=to, base=base, dialect=dialect, options=options)
     identities = [await cluster.identify(await cluster.find_vdi("disk", tag)) for tag in snapshots]
     return Way(files, [await image_of(cluster, tag) for tag in snapshots], identities)
 
 
-async def check_exports(way: Way, folder: Path, options: BackupOptions) -> None:
+async def check_exports(way: Way, folder: Path, options: WindowOptions) -> None:
     """Export the way at once, to a pipe, and step by step: in place, and onto the image before."""
     standing = folder / "standing"
     await export(way.files[:1], standing, options=options)
@@ -157,7 +157,7 @@ def targets(count: int) -> list[CollectingTarget]:
     return [CollectingTarget() for _ in range(count)]
 
 
-async def merge_parts(way: Way, cuts: list[int], folder: Path, options: BackupOptions) -> list[Path]:
+async def merge_parts(way: Way, cuts: list[int], folder: Path, dialect: Dialect, options: WindowOptions) -> list[Path]:
     """Merge what lies between ``cuts``; increments without a base where none is needed. Checks each part's manifest."""
     parts = []
     for start, end in pairwise(cuts):
@@ -167,10 +167,10 @@ async def merge_parts(way: Way, cuts: list[int], folder: Path, options: BackupOp
             base.write_bytes(way.images[start - 1])
             say_what_it_is(base, way.identities[start - 1])
         try:
-            await merge(files, part, options=options)
+            await merge(files, part, dialect=dialect, options=options)
         except BaseNeeded:
             assert start, "a full backup needs no base"
-            await merge(files, part, base=base, options=options)
+            await merge(files, part, base=base, dialect=dialect, options=options)
         except Incompatible as error:
             assert start, "a full backup can be merged with anything"
             assert "smaller in between" in str(error)  # noqa: PT017 - only where it is raised
@@ -181,22 +181,22 @@ async def merge_parts(way: Way, cuts: list[int], folder: Path, options: BackupOp
 
 
 @settings(max_examples=15)
-@given(st.data(), SIZES, HISTORIES, OPTIONS)
+@given(st.data(), SIZES, HISTORIES, DIALECTS, OPTIONS)
 async def test_exports_along_any_way_equal_the_snapshots(
-    data: st.DataObject, size: int, history: list[list[Step]], options: BackupOptions
+    data: st.DataObject, size: int, history: list[list[Step]], dialect: Dialect, options: WindowOptions
 ) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
         tags = await live(cluster, size, history)
         snapshots = data.draw(st.lists(st.sampled_from(tags), min_size=2, max_size=4), label="way")
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
-            await check_exports(await go(cluster, folder, snapshots, options), folder, options)
+            await check_exports(await go(cluster, folder, snapshots, dialect, options), folder, options)
 
 
 @settings(max_examples=15)
-@given(st.data(), SIZES, HISTORIES, OPTIONS)
+@given(st.data(), SIZES, HISTORIES, DIALECTS, OPTIONS)
 async def test_a_merged_way_exports_to_the_same_image(
-    data: st.DataObject, size: int, history: list[list[Step]], options: BackupOptions
+    data: st.DataObject, size: int, history: list[list[Step]], dialect: Dialect, options: WindowOptions
 ) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
         tags = await live(cluster, size, history)
@@ -204,12 +204,12 @@ async def test_a_merged_way_exports_to_the_same_image(
         inner = data.draw(st.sets(st.integers(1, len(snapshots) - 1), max_size=2), label="cuts")
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
-            way = await go(cluster, folder, snapshots, options)
-            parts = await merge_parts(way, [0, *sorted(inner), len(snapshots)], folder, options)
+            way = await go(cluster, folder, snapshots, dialect, options)
+            parts = await merge_parts(way, [0, *sorted(inner), len(snapshots)], folder, dialect, options)
             merged, converted, exported = folder / "merged", folder / "converted", CollectingTarget()
 
-            await merge(parts, merged, options=options)
-            await convert(merged, converted, options=BackupOptions(dialect=Dialect.DOG))
+            await merge(parts, merged, dialect=dialect, options=options)
+            await convert(merged, converted, dialect=Dialect.DOG)
             await export(parts, folder / "image", options=options)
             await export([merged], folder / "merged image", options=options)
             await export([converted], exported, options=options)
@@ -224,17 +224,17 @@ async def test_a_merged_way_exports_to_the_same_image(
 
 
 @settings(max_examples=10)
-@given(SIZES, HISTORIES, OPTIONS)
+@given(SIZES, HISTORIES, DIALECTS, OPTIONS)
 async def test_a_merged_full_backup_proves_what_a_backup_of_the_newest_snapshot_proves(
-    size: int, history: list[list[Step]], options: BackupOptions
+    size: int, history: list[list[Step]], dialect: Dialect, options: WindowOptions
 ) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
         tags = await live(cluster, size, history)
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
-            way = await go(cluster, folder, tags, options)
+            way = await go(cluster, folder, tags, dialect, options)
 
-            await merge(way.files, folder / "merged", options=options)
+            await merge(way.files, folder / "merged", dialect=dialect, options=options)
 
             async with BackupReader(folder / "merged") as reader:
                 found = [record async for record in reader.records()]

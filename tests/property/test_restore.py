@@ -8,12 +8,24 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncbackup import BackupOptions, BaseSnapshot, ClientOptions, Cluster, compare, connect, merge, restore, verify
+from asyncbackup import (
+    BaseSnapshot,
+    ClientOptions,
+    Cluster,
+    Dialect,
+    WindowOptions,
+    compare,
+    connect,
+    merge,
+    restore,
+    verify,
+)
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.oid import data_oid
 from tests.chains import say_what_it_is
 from tests.disks import OBJECT
 from tests.property.test_export_merge import (
+    DIALECTS,
     HISTORIES,
     OPTIONS,
     SIZES,
@@ -41,9 +53,9 @@ async def working_image(cluster: Cluster, name: str) -> bytes:
 
 
 @settings(max_examples=15)
-@given(st.data(), SIZES, HISTORIES, OPTIONS)
+@given(st.data(), SIZES, HISTORIES, DIALECTS, OPTIONS)
 async def test_a_restored_way_reads_as_its_last_snapshot(
-    data: st.DataObject, size: int, history: list[list[Step]], options: BackupOptions
+    data: st.DataObject, size: int, history: list[list[Step]], dialect: Dialect, options: WindowOptions
 ) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
         tags = await live(cluster, size, history)
@@ -51,13 +63,13 @@ async def test_a_restored_way_reads_as_its_last_snapshot(
         start = data.draw(st.integers(1, len(snapshots) - 1), label="start")
         before = [await image_of(cluster, tag) for tag in tags]
         with tempfile.TemporaryDirectory() as made:
-            way = await go(cluster, Path(made), snapshots, options)
+            way = await go(cluster, Path(made), snapshots, dialect, options)
 
             await restore(cluster, way.files, "whole", options=options)
             await restore(
                 cluster, way.files[start:], "clone", base=BaseSnapshot(cluster, snapshots[start - 1]), options=options
             )
-            await merge(way.files, Path(made) / "merged", options=options)
+            await merge(way.files, Path(made) / "merged", dialect=dialect, options=options)
             await restore(cluster, [Path(made) / "merged"], "of one", options=options)
             image = Path(made) / "image"
             image.write_bytes(way.images[start - 1])
@@ -93,14 +105,14 @@ WAYS = st.sampled_from([[0, 1], [0, 2], [0, 1, 2], [1, 0, 1], [1, 0, 2], [2, 0, 
 
 
 @settings(max_examples=15)
-@given(growing(), WAYS, OPTIONS)
+@given(growing(), WAYS, DIALECTS, OPTIONS)
 async def test_increments_on_a_base_of_another_size_read_as_the_last_snapshot(
-    disk: tuple[int, list[list[Step]]], snapshots: list[int], options: BackupOptions
+    disk: tuple[int, list[list[Step]]], snapshots: list[int], dialect: Dialect, options: WindowOptions
 ) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
         tags = await live(cluster, *disk)
         with tempfile.TemporaryDirectory() as made:
-            way = await go(cluster, Path(made), [tags[number] for number in snapshots], options)
+            way = await go(cluster, Path(made), [tags[number] for number in snapshots], dialect, options)
             image = Path(made) / "image"
             image.write_bytes(way.images[0])
             say_what_it_is(image, way.identities[0])
@@ -115,16 +127,16 @@ async def test_increments_on_a_base_of_another_size_read_as_the_last_snapshot(
 
 
 @settings(max_examples=15)
-@given(st.data(), SIZES, HISTORIES, OPTIONS)
+@given(st.data(), SIZES, HISTORIES, DIALECTS, OPTIONS)
 async def test_a_way_verifies_and_compares_with_its_last_snapshot(
-    data: st.DataObject, size: int, history: list[list[Step]], options: BackupOptions
+    data: st.DataObject, size: int, history: list[list[Step]], dialect: Dialect, options: WindowOptions
 ) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port, ClientOptions(connections=2)) as cluster:
         tags = await live(cluster, size, history)
         snapshots = data.draw(st.lists(st.sampled_from(tags), min_size=2, max_size=4), label="way")
         start = data.draw(st.integers(0, len(snapshots) - 1), label="start")
         with tempfile.TemporaryDirectory() as made:
-            files = (await go(cluster, Path(made), snapshots, options)).files[start:]
+            files = (await go(cluster, Path(made), snapshots, dialect, options)).files[start:]
 
             assert (await verify(files)).is_good
             found = await compare(cluster, files, "disk", snapshots[-1], sample=1, options=options)

@@ -11,7 +11,7 @@ import anyio
 import numpy as np
 import pytest
 
-from asyncbackup import BackupOptions, Cluster, NullTarget, Volume, backup
+from asyncbackup import Cluster, NullTarget, Volume, WindowOptions, backup
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.errors import SnapshotChanged
 from asyncbackup.storage import Target
@@ -164,6 +164,6 @@ async def test_objects_that_the_guest_discards_while_they_are_read_are_zeros(
             await client.expect_success(Request(Opcode.DISCARD_OBJ, body), "discarding an object")
 
     target = MeanwhileSink(meanwhile)
-    summary = await backup(client, name, target, live=True, options=BackupOptions(in_flight=2))
+    summary = await backup(client, name, target, live=True, options=WindowOptions(workers=2))
 
     assert (summary.records, summary.objects_discarded) == (object_count - 5, 5)

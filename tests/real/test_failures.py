@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import BackupOptions, ClientOptions, Cluster, Progress, Volume, backup, connect
+from asyncbackup import ClientOptions, Cluster, Progress, Volume, WindowOptions, backup, connect
 from asyncbackup.errors import ClusterError, ConnectionLost, RequestTimeout
 from tests.clusters import MISSING, RealCluster, free_ports
 
@@ -122,7 +122,7 @@ async def test_a_failed_backup_leaves_no_file(
                 "disk",
                 folder / "file",
                 snapshot="s",
-                options=BackupOptions(in_flight=1),
+                options=WindowOptions(workers=1),
                 on_progress=on_progress,
             )
 
@@ -139,7 +139,7 @@ async def test_a_cancelled_backup_leaves_no_file(doomed: RealCluster, tmp_path: 
             if progress.objects_done >= 3:
                 task.cancel()
 
-        options = BackupOptions(in_flight=1)
+        options = WindowOptions(workers=1)
         task = asyncio.ensure_future(
             backup(cluster, "disk", folder / "file", snapshot="s", options=options, on_progress=on_progress)
         )

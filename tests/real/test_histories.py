@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import BackupOptions, Cluster, Dialect, Volume, backup, connect
+from asyncbackup import Cluster, Dialect, Volume, backup, connect
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.record import END_IDX, RECORD_HEADER_SIZE
 from asyncbackup.wire.inode import ENTRY_SIZE, entry_offset
@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(MISSING), reason=MISSING
 
 MIB = 1 << 20
 SNAPSHOTS = ("one", "two", "three", "four")
-DOG = BackupOptions(dialect=Dialect.DOG)
 
 
 @dataclass
@@ -75,7 +74,7 @@ def history(real: RealCluster) -> RealCluster:
 async def test_any_two_snapshots(history: RealCluster, client: Cluster, tmp_path: Path, base: str, to: str) -> None:
     target = tmp_path / "file"
 
-    await backup(client, "history", target, snapshot=to, base=base, options=DOG)
+    await backup(client, "history", target, snapshot=to, base=base, dialect=Dialect.DOG)
 
     assert target.read_bytes() == history.dog("vdi", "backup", "-s", to, "-F", base, "history")
 
@@ -86,7 +85,7 @@ async def test_full_backup_onto_zeros_is_the_snapshot(
 ) -> None:
     target = tmp_path / "file"
 
-    await backup(client, "history", target, snapshot=to, options=DOG)
+    await backup(client, "history", target, snapshot=to, dialect=Dialect.DOG)
 
     content = history.dog("vdi", "read", "-s", to, "history")
     assert applied(target.read_bytes(), len(content), 4 * MIB) == content
@@ -96,7 +95,7 @@ async def test_live_backup_is_the_working_vdi(history: RealCluster, client: Clus
     target = tmp_path / "file"
     await Guest(client, "history").scribble(1)
 
-    await backup(client, "history", target, live=True, options=DOG)
+    await backup(client, "history", target, live=True, dialect=Dialect.DOG)
 
     content = history.dog("vdi", "read", "history")
     assert applied(target.read_bytes(), len(content), 4 * MIB) == content

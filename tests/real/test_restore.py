@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import (
-    BackupOptions,
     BaseSnapshot,
     ChainOptions,
     Cluster,
     Dialect,
     Volume,
+    WindowOptions,
     backup,
     compare,
     connect,
@@ -32,7 +32,6 @@ pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(MISSING), reason=MISSING
 MIB = 1 << 20
 SIZE = 40 * MIB - 4096
 TAGS = ("monday", "tuesday", "wednesday")
-DOG = BackupOptions(dialect=Dialect.DOG)
 SIZES = ChainOptions(object_size=4 * MIB, size=SIZE)
 
 
@@ -62,7 +61,7 @@ async def live(real: RealCluster, name: str, folder: Path) -> Backed:
                 length = guest.choice((512, 4096, 70_144, 3 * MIB))
                 await volume.write(guest.randrange((SIZE - length) // 512) * 512, guest.randbytes(length))
             await cluster.create_snapshot(name, tag)
-            await backup(cluster, name, file, snapshot=tag, base=base, options=DOG)
+            await backup(cluster, name, file, snapshot=tag, base=base, dialect=Dialect.DOG)
     return made
 
 
@@ -163,7 +162,7 @@ async def test_a_failure_at_the_last_object_leaves_nothing_behind(
     snapshots = [backed.read(backed.name, tag) for tag in TAGS]
 
     with pytest.raises(DigestMismatch):
-        await restore(client, backed.files, f"{backed.name}-whole", options=BackupOptions(in_flight=1))
+        await restore(client, backed.files, f"{backed.name}-whole", options=WindowOptions(workers=1))
 
     assert not await client.has_vdi(f"{backed.name}-whole")
     assert not objects_in(real) - before

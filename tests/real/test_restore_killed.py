@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import BackupOptions, Dialect, Volume, backup, connect
+from asyncbackup import Dialect, Volume, backup, connect
 from asyncbackup.client.construction import UNFINISHED_TAG
 from tests.clusters import MISSING, RealCluster
 
@@ -23,7 +23,6 @@ MIB = 1 << 20
 OBJECT = 4 * MIB
 OBJECTS = 24
 SIZES = ("--object-size", str(OBJECT), "--size", str(OBJECTS * OBJECT))
-DOG = BackupOptions(dialect=Dialect.DOG)
 
 
 @dataclass
@@ -92,8 +91,8 @@ async def prepare(real: RealCluster, full: Path, increment: Path) -> None:
         for idx in range(0, OBJECTS, 3):
             await volume.write(idx * OBJECT + MIB, random.Random(100 + idx).randbytes(3 * MIB))
         await cluster.create_snapshot("vm", "b")
-        await backup(cluster, "vm", full, snapshot="a", options=DOG)
-        await backup(cluster, "vm", increment, snapshot="b", base="a", options=DOG)
+        await backup(cluster, "vm", full, snapshot="a", dialect=Dialect.DOG)
+        await backup(cluster, "vm", increment, snapshot="b", base="a", dialect=Dialect.DOG)
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["one node", "three nodes"])

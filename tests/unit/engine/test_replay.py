@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import (
-    BackupOptions,
     ChainOptions,
     Dialect,
+    WindowOptions,
     convert,
     convert_to_rbd_diff,
     export,
@@ -29,7 +29,7 @@ from tests.collecting import CollectingTarget
 from tests.disks import OBJECT
 from tests.streams import standard_input
 
-PIECES = BackupOptions(memory=1 << 20)
+PIECES = WindowOptions(memory=1 << 20)
 """A quarter of an object at a time."""
 PIECE = OBJECT // 4
 TOLD = ChainOptions(Dialect.COLLIE, OBJECT, SIZE)
@@ -108,8 +108,8 @@ async def test_who_only_looks_writes_nothing(files: Files) -> None:
 # Standard input
 
 
-@pytest.mark.parametrize("options", [PIECES, BackupOptions()], ids=["pieces", "objects"])
-async def test_a_piped_backup_exports_to_what_it_holds(files: Files, options: BackupOptions) -> None:
+@pytest.mark.parametrize("options", [PIECES, WindowOptions()], ids=["pieces", "objects"])
+async def test_a_piped_backup_exports_to_what_it_holds(files: Files, options: WindowOptions) -> None:
     with standard_input(files.a):
         summary = await export(["-"], target := CollectingTarget(), chain_options=TOLD, options=options)
 
@@ -117,8 +117,8 @@ async def test_a_piped_backup_exports_to_what_it_holds(files: Files, options: Ba
     assert (summary.objects_done, summary.checked) == (5, False)
 
 
-@pytest.mark.parametrize("options", [PIECES, BackupOptions()], ids=["pieces", "objects"])
-async def test_increments_from_files_go_on_a_piped_backup(files: Files, tmp_path: Path, options: BackupOptions) -> None:
+@pytest.mark.parametrize("options", [PIECES, WindowOptions()], ids=["pieces", "objects"])
+async def test_increments_from_files_go_on_a_piped_backup(files: Files, tmp_path: Path, options: WindowOptions) -> None:
     with standard_input(files.a):
         await export(
             ["-", files.ab, files.bc],
@@ -130,8 +130,8 @@ async def test_increments_from_files_go_on_a_piped_backup(files: Files, tmp_path
     assert (tmp_path / "image").read_bytes() == files.images["c"]
 
 
-@pytest.mark.parametrize("options", [PIECES, BackupOptions()], ids=["pieces", "objects"])
-async def test_a_piped_backup_merges_as_its_file_does(files: Files, tmp_path: Path, options: BackupOptions) -> None:
+@pytest.mark.parametrize("options", [PIECES, WindowOptions()], ids=["pieces", "objects"])
+async def test_a_piped_backup_merges_as_its_file_does(files: Files, tmp_path: Path, options: WindowOptions) -> None:
     planned: set[int | None] = set()
     await merge([files.a, files.ab], tmp_path / "expected", options=options)
 
@@ -151,7 +151,7 @@ async def test_a_piped_backup_merges_as_its_file_does(files: Files, tmp_path: Pa
 
 async def test_a_piped_backup_converts_as_its_file_does(files: Files, tmp_path: Path) -> None:
     with standard_input(files.a):
-        await convert("-", tmp_path / "dog", options=BackupOptions(dialect=Dialect.DOG))
+        await convert("-", tmp_path / "dog", dialect=Dialect.DOG)
     await convert(tmp_path / "dog", tmp_path / "collie")
 
     assert (tmp_path / "collie").read_bytes() == files.a.read_bytes()
@@ -187,10 +187,10 @@ async def test_a_pipe_that_ends_early_leaves_no_image(files: Files, tmp_path: Pa
     assert not any("image" in name for name in names(tmp_path))
 
 
-@pytest.mark.parametrize("options", [PIECES, BackupOptions()], ids=["pieces", "objects"])
+@pytest.mark.parametrize("options", [PIECES, WindowOptions()], ids=["pieces", "objects"])
 @pytest.mark.parametrize("position", [16 + 16 + 1000, 16 + 16 + OBJECT - 1], ids=["first", "last"])
 async def test_what_is_piped_is_checked_as_it_comes(
-    files: Files, tmp_path: Path, options: BackupOptions, position: int
+    files: Files, tmp_path: Path, options: WindowOptions, position: int
 ) -> None:
     data = bytearray(files.a.read_bytes())
     data[position] ^= 1

@@ -3,13 +3,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import pytest
 
+from asyncbackup import WindowOptions
 from asyncbackup.engine.window import Slot, Window
 from asyncbackup.errors import single_error
 from tests.waiting import turn, until
+
+MIB = 1 << 20
 
 
 async def numbers(count: int) -> AsyncIterator[int]:
@@ -191,3 +195,47 @@ async def test_a_cancellation_ends_everything(*, deliver_waits: bool) -> None:
 
     assert task.cancelled()
     assert (scene.window.in_use, scene.running) == (0, 0)
+
+
+@pytest.mark.parametrize("fields", [{"workers": 0}, {"memory": MIB - 1}])
+def test_options_that_make_no_sense_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected at least"):
+        WindowOptions(**fields)
+
+
+@pytest.mark.parametrize(
+    ("memory", "object_size", "portion_size"),
+    [
+        (128 * MIB, 4 * MIB, 4 * MIB),
+        (128 * MIB, 1 * MIB, 1 * MIB),
+        (128 * MIB, 64 * MIB, 4 * MIB),
+        (16 * MIB, 4 * MIB, 4 * MIB),
+        (15 * MIB, 4 * MIB, 2 * MIB),
+        (1 * MIB, 4 * MIB, MIB // 4),
+    ],
+)
+def test_objects_are_worked_on_in_portions_of_which_memory_holds_two_pairs(
+    memory: int, object_size: int, portion_size: int
+) -> None:
+    assert WindowOptions(memory=memory).portion_size(object_size) == portion_size
+
+
+@pytest.mark.parametrize(
+    ("options", "slots"),
+    [
+        (WindowOptions(workers=16, memory=128 * MIB), 16),
+        (WindowOptions(workers=16, memory=64 * MIB), 8),
+        (WindowOptions(workers=1), 1),
+    ],
+)
+def test_the_window_is_bounded_by_count_and_by_memory(options: WindowOptions, slots: int) -> None:
+    assert options.slots(4 * MIB) == slots
+
+
+@pytest.mark.parametrize("memory", [MIB, 3 * MIB, 15 * MIB, 100 * MIB])
+@pytest.mark.parametrize("object_size", [MIB, 4 * MIB, 2048 * MIB])
+def test_the_window_never_takes_more_than_its_memory(memory: int, object_size: int) -> None:
+    options = WindowOptions(workers=1000, memory=memory)
+    portion_size = options.portion_size(object_size)
+
+    assert options.slots(portion_size) * 2 * portion_size <= memory

@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 import xxhash
 
-from asyncbackup import BackupOptions, Cluster, Dialect, NullTarget, Progress, Summary, Target, Volume, backup
+from asyncbackup import Cluster, Dialect, NullTarget, Progress, Summary, Target, Volume, WindowOptions, backup
 from asyncbackup.errors import Incompatible, SnapshotNotFound, TargetExists
 from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.sheep import Sheep
@@ -25,8 +25,6 @@ from tests.collecting import CollectingTarget
 from tests.disks import OBJECT, OBJECTS, PARTS, content_of, make_disk, noise
 from tests.property import reference
 from tests.waiting import turn, until
-
-DOG = BackupOptions(dialect=Dialect.DOG)
 
 
 class ScriptedSink:
@@ -94,7 +92,7 @@ async def test_a_snapshot_against_itself_reads_nothing(cluster: Cluster) -> None
     await make_disk(cluster)
     target = ScriptedSink()
 
-    summary = await backup(cluster, "disk", target, snapshot="b", base="b", options=DOG)
+    summary = await backup(cluster, "disk", target, snapshot="b", base="b", dialect=Dialect.DOG)
 
     assert (summary.objects_planned, summary.objects_read, summary.bytes_read, summary.records) == (0, 0, 0, 0)
     assert bytes(target.data) == Dialect.DOG.opening + Dialect.DOG.ending
@@ -128,7 +126,7 @@ async def test_the_summary_tells_what_was_done(cluster: Cluster) -> None:
     await make_disk(cluster)
     target = ScriptedSink()
 
-    summary = await backup(cluster, "disk", target, snapshot=2, base=1, options=DOG)
+    summary = await backup(cluster, "disk", target, snapshot=2, base=1, dialect=Dialect.DOG)
 
     assert (summary.vdi, summary.snapshot, summary.base, summary.dialect) == ("disk", "2", "1", Dialect.DOG)
     assert (summary.bytes_read, summary.records, summary.bytes_written) == (10 * OBJECT, 5, len(target.data))
@@ -170,7 +168,7 @@ async def test_a_stream_takes_the_other_dialect(cluster: Cluster) -> None:
     await make_disk(cluster)
     target = Stream()
 
-    await backup(cluster, "disk", target, snapshot="a", options=DOG)
+    await backup(cluster, "disk", target, snapshot="a", dialect=Dialect.DOG)
 
     assert len(reference.parse(bytes(target.data), "dog", OBJECT)) == 5
 
@@ -178,7 +176,7 @@ async def test_a_stream_takes_the_other_dialect(cluster: Cluster) -> None:
 async def test_a_stuck_target_stops_the_reads(cluster: Cluster, sheep: Sheep) -> None:
     await make_disk(cluster)
     target = ScriptedSink(stuck=True)
-    options = BackupOptions(in_flight=2)
+    options = WindowOptions(workers=2)
     task = asyncio.create_task(backup(cluster, "disk", target, snapshot="b", options=options))
     await until(lambda: target.appends == 1)
     await turn()
@@ -214,7 +212,7 @@ async def test_the_file_is_the_same_however_little_memory(cluster: Cluster, memo
 
     await backup(cluster, "disk", whole, snapshot="b", base="a")
     summary = await backup(
-        cluster, "disk", pieces, snapshot="b", base="a", options=BackupOptions(memory=memory, in_flight=3)
+        cluster, "disk", pieces, snapshot="b", base="a", options=WindowOptions(memory=memory, workers=3)
     )
 
     assert pieces.data == whole.data
@@ -263,7 +261,7 @@ async def test_a_full_backup_says_nothing_of_a_base(cluster: Cluster) -> None:
 async def test_of_objects_read_in_pieces_nothing_of_the_base_is_told(cluster: Cluster) -> None:
     await make_disk(cluster)
 
-    found, _ = await bases_told(cluster, "disk", snapshot="b", base="a", options=BackupOptions(memory=1 << 20))
+    found, _ = await bases_told(cluster, "disk", snapshot="b", base="a", options=WindowOptions(memory=1 << 20))
 
     assert found == dict.fromkeys([1, 2, 3, 5, 6])
 
@@ -293,7 +291,7 @@ async def test_a_last_piece_as_large_as_what_is_gathered_is_kept_while_others_ar
     await cluster.create_snapshot("disk", "a")
     target = ScriptedSink()
 
-    await backup(cluster, "disk", target, snapshot="a", options=BackupOptions(memory=1 << 20))
+    await backup(cluster, "disk", target, snapshot="a", options=WindowOptions(memory=1 << 20))
 
     assert reference.parse(bytes(target.data), "collie", OBJECT) == [
         reference.Record(idx, 0, noise(idx, piece + gathered)) for idx in range(OBJECTS)
@@ -307,7 +305,7 @@ async def test_an_object_that_was_dropped_becomes_zeros(cluster: Cluster) -> Non
 
     for memory in (1 << 20, 128 << 20):
         target = ScriptedSink()
-        await backup(cluster, "disk", target, snapshot="b", base="a", options=BackupOptions(memory=memory))
+        await backup(cluster, "disk", target, snapshot="b", base="a", options=WindowOptions(memory=memory))
 
         first = reference.parse(bytes(target.data), "collie", OBJECT)[0]
         assert first == reference.Record(0, 0, bytes(OBJECT))

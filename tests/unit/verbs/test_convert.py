@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import (
-    BackupOptions,
     ChainOptions,
     Cluster,
     Dialect,
     Volume,
+    WindowOptions,
     backup,
     convert,
     convert_to_rbd_diff,
@@ -23,8 +23,6 @@ from tests.chains import SIZE, Files, copy_files, make_snapshots
 from tests.collecting import CollectingTarget
 from tests.disks import OBJECT, noise
 from tests.streams import standard_input
-
-DOG = BackupOptions(dialect=Dialect.DOG)
 
 
 @pytest.fixture
@@ -43,9 +41,9 @@ async def test_a_converted_backup_is_what_backing_up_in_that_dialect_gives(
     await make_snapshots(cluster)
     collie, dog = tmp_path / "collie", tmp_path / "dog"
     await backup(cluster, "disk", collie, snapshot="c", base=base)
-    await backup(cluster, "disk", dog, snapshot="c", base=base, options=DOG)
+    await backup(cluster, "disk", dog, snapshot="c", base=base, dialect=Dialect.DOG)
 
-    await convert(collie, tmp_path / "to-dog", options=DOG)
+    await convert(collie, tmp_path / "to-dog", dialect=Dialect.DOG)
     await convert(dog, tmp_path / "to-collie")
 
     for made, expected in ((tmp_path / "to-dog", dog), (tmp_path / "to-collie", collie)):
@@ -56,7 +54,7 @@ async def test_a_converted_backup_is_what_backing_up_in_that_dialect_gives(
 async def test_without_a_manifest_there_is_none(files: Files, tmp_path: Path) -> None:
     files.without_manifests()
 
-    summary = await convert(files.a, tmp_path / "dog", options=DOG)
+    summary = await convert(files.a, tmp_path / "dog", dialect=Dialect.DOG)
 
     assert not summary.has_manifest
     async with BackupReader(tmp_path / "dog") as reader:
@@ -75,7 +73,7 @@ async def test_a_full_backup_becomes_a_diff_without_a_base(files: Files, tmp_pat
 
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
 async def test_an_increment_becomes_a_diff_between_two_snapshots(files: Files, memory: int) -> None:
-    await convert_to_rbd_diff(files.ab, target := CollectingTarget(), options=BackupOptions(memory=memory))
+    await convert_to_rbd_diff(files.ab, target := CollectingTarget(), options=WindowOptions(memory=memory))
 
     diff = rbd_diffs.parse(bytes(target.data))
     assert (diff.base, diff.snapshot) == ("a", "b")
@@ -113,7 +111,7 @@ async def test_of_a_record_beyond_the_end_there_is_no_range(cluster: Cluster, tm
     await backup(cluster, "odd", tmp_path / "a", snapshot="a")
 
     summary = await convert_to_rbd_diff(
-        tmp_path / "a", target := CollectingTarget(), options=BackupOptions(memory=memory)
+        tmp_path / "a", target := CollectingTarget(), options=WindowOptions(memory=memory)
     )
 
     diff = rbd_diffs.parse(bytes(target.data))

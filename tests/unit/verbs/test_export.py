@@ -9,13 +9,13 @@ import xxhash
 
 from asyncbackup import (
     AsyncBackupError,
-    BackupOptions,
     ChainOptions,
     Cluster,
     Dialect,
     NullTarget,
     Progress,
     Volume,
+    WindowOptions,
     backup,
     export,
     merge,
@@ -148,7 +148,7 @@ async def test_replace_puts_the_new_image_in_its_place(files: Files, tmp_path: P
 async def test_progress_goes_from_nothing_to_all(files: Files, tmp_path: Path) -> None:
     seen: list[Progress] = []
 
-    await export(files.all, tmp_path / "image", on_progress=seen.append, options=BackupOptions(in_flight=1))
+    await export(files.all, tmp_path / "image", on_progress=seen.append, options=WindowOptions(workers=1))
 
     checked, *written = seen
     assert checked == Progress(0, None, 0, is_checking=True)
@@ -165,7 +165,7 @@ async def test_progress_of_a_roll_tells_checking_from_writing(files: Files, tmp_
         tmp_path / "image",
         base=tmp_path / "image",
         on_progress=seen.append,
-        options=BackupOptions(in_flight=1),
+        options=WindowOptions(workers=1),
     )
 
     phases = [list(found) for _, found in itertools.groupby(seen[1:], lambda progress: progress.is_checking)]
@@ -342,7 +342,7 @@ async def test_a_base_that_is_written_meanwhile_is_told(files: Files, tmp_path: 
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
 async def test_increments_go_on_a_snapshot_in_a_cluster(cluster: Cluster, tmp_path: Path, memory: int) -> None:
     images = await make_grown(cluster, tmp_path)
-    base, options = BaseSnapshot(cluster, "a"), BackupOptions(memory=memory)
+    base, options = BaseSnapshot(cluster, "a"), WindowOptions(memory=memory)
 
     summary = await export([tmp_path / "ab"], tmp_path / "image", base=base, options=options)
     await export([tmp_path / "ab"], piped := CollectingTarget(), base=base, options=options)
@@ -385,7 +385,7 @@ async def test_what_the_base_had_is_gone_where_the_vdi_was_smaller_in_between(
     cluster: Cluster, tmp_path: Path, memory: int
 ) -> None:
     chain, before, after = await make_detour(cluster, tmp_path)
-    options = BackupOptions(memory=memory)
+    options = WindowOptions(memory=memory)
     (tmp_path / "base").write_bytes(before)
     say_what_it_is(tmp_path / "base", await cluster.identify(await cluster.find_vdi("disk", "b")))
 
@@ -401,7 +401,7 @@ async def test_what_the_base_had_is_gone_where_the_vdi_was_smaller_in_between(
 
 
 async def test_a_pipe_gets_the_bytes_in_order(files: Files) -> None:
-    await export(files.all, target := CollectingTarget(), options=BackupOptions(memory=1 << 20))
+    await export(files.all, target := CollectingTarget(), options=WindowOptions(memory=1 << 20))
 
     assert target.data == files.images["c"]
     assert target.committed
@@ -510,7 +510,7 @@ async def test_nothing_is_written_into_a_wrong_image(files: Files, memory: int) 
     before = image.read_bytes()
 
     with pytest.raises(BaseMismatch, match="object 3"):
-        await export([files.ab], image, base=image, assume_base=True, options=BackupOptions(memory=memory))
+        await export([files.ab], image, base=image, assume_base=True, options=WindowOptions(memory=memory))
 
     assert image.read_bytes() == before
     assert not image.with_name("standby.rolling").exists()
@@ -589,7 +589,7 @@ async def interrupt(files: Files, image: Path, monkeypatch: pytest.MonkeyPatch) 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", fail_later)
         with pytest.raises(HalfRolled, match=r"standby: is half rolled: .*Input/output error") as told:
-            await export([files.ab, files.bc], image, base=image, options=BackupOptions(in_flight=1))
+            await export([files.ab, files.bc], image, base=image, options=WindowOptions(workers=1))
     assert isinstance(told.value.cause, TargetWriteFailed)
 
 
@@ -660,7 +660,7 @@ async def test_a_roll_that_the_version_before_began_is_finished_where_digests_pr
             file.write(files.images["c"][idx * OBJECT : (idx + 1) * OBJECT])
     mark_as_of_old(files, image, files.ab, files.bc)
 
-    summary = await export([files.ab, files.bc], image, base=image, options=BackupOptions(memory=memory))
+    summary = await export([files.ab, files.bc], image, base=image, options=WindowOptions(memory=memory))
 
     assert image.read_bytes() == files.images["c"]
     assert summary.assumed is None
@@ -682,7 +682,7 @@ async def test_a_roll_that_the_version_before_began_is_not_finished_on_what_noth
 
     with pytest.raises(OtherImage, match="nothing proves that it is the one that was being rolled"):
         await export(
-            [files.ab, files.bc], image, base=image, assume_base=assume_base, options=BackupOptions(memory=memory)
+            [files.ab, files.bc], image, base=image, assume_base=assume_base, options=WindowOptions(memory=memory)
         )
 
     assert image.read_bytes() == before

@@ -7,12 +7,12 @@ import pytest
 import xxhash
 
 from asyncbackup import (
-    BackupOptions,
     ChainOptions,
     Cluster,
     Dialect,
     Progress,
     Volume,
+    WindowOptions,
     backup,
     export,
     merge,
@@ -62,7 +62,7 @@ def xxh3(data: bytes) -> str:
 
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
 async def test_a_merged_chain_does_what_the_chain_does(files: Files, tmp_path: Path, memory: int) -> None:
-    summary = await merge(files.all, tmp_path / "merged", options=BackupOptions(memory=memory))
+    summary = await merge(files.all, tmp_path / "merged", options=WindowOptions(memory=memory))
 
     merged = records(tmp_path / "merged")
     assert applied(bytes(SIZE), merged) == files.images["c"]
@@ -90,7 +90,7 @@ async def test_increments_with_a_gap_say_that_they_need_the_base(files: Files, t
 async def test_an_image_of_the_base_fills_the_gap(files: Files, tmp_path: Path, memory: int) -> None:
     base = files.image("a")
 
-    await merge([files.ab, files.bc], tmp_path / "merged", base=base, options=BackupOptions(memory=memory))
+    await merge([files.ab, files.bc], tmp_path / "merged", base=base, options=WindowOptions(memory=memory))
 
     merged = records(tmp_path / "merged")
     assert applied(files.images["a"], merged) == files.images["c"]
@@ -129,7 +129,7 @@ async def test_what_is_merged_in_pieces_is_proven_as_if_it_had_been_backed_up(
         [tmp_path / "ab", tmp_path / "bd"],
         tmp_path / "merged",
         base=bases[base],
-        options=BackupOptions(memory=memory),
+        options=WindowOptions(memory=memory),
     )
 
     assert (tmp_path / "merged").read_bytes() == (tmp_path / "ad").read_bytes()
@@ -164,7 +164,7 @@ def flip(path: Path, offset: int) -> None:
 
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
 async def test_what_came_from_an_assumed_base_is_marked_for_good(files: Files, tmp_path: Path, memory: int) -> None:
-    base, options = files.image("a", has_state=False), BackupOptions(memory=memory)
+    base, options = files.image("a", has_state=False), WindowOptions(memory=memory)
     # Object 1 was changed at 0 and at 8192: nothing says what the base has between.
     flip(base, OBJECT + 4096)
 
@@ -301,7 +301,7 @@ async def test_an_empty_file_is_the_base_of_a_full_backup_without_a_manifest(fil
 
 
 async def test_a_pipe_gets_a_dog_backup(files: Files, tmp_path: Path) -> None:
-    await merge(files.all, target := CollectingTarget(), options=BackupOptions(dialect=Dialect.DOG))
+    await merge(files.all, target := CollectingTarget(), dialect=Dialect.DOG)
     (tmp_path / "piped").write_bytes(target.data)
 
     assert applied(bytes(SIZE), records(tmp_path / "piped", Dialect.DOG)) == files.images["c"]

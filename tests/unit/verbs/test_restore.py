@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from asyncbackup import (
-    BackupOptions,
     BaseSnapshot,
     ChainOptions,
     ClientOptions,
@@ -23,6 +22,7 @@ from asyncbackup import (
     Dialect,
     Progress,
     Volume,
+    WindowOptions,
     backup,
     connect,
     export,
@@ -170,7 +170,7 @@ class Ownership:
 
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20])
 async def test_every_object_is_named_before_it_is_created(backed: Backed, memory: int) -> None:
-    watch, options = Ownership(backed.store), BackupOptions(memory=memory)
+    watch, options = Ownership(backed.store), WindowOptions(memory=memory)
     async with failing(backed.store, on_request=watch) as (_, cluster):
         await restore(cluster, backed.files, "new", options=options)
         await restore(cluster, [backed.increment], "clone", base=BaseSnapshot(cluster, "a"), options=options)
@@ -189,7 +189,7 @@ async def test_of_a_pipe_only_objects_that_have_come_are_named(backed: Backed) -
                 ["-"],
                 "new",
                 chain_options=ChainOptions(Dialect.DOG, OBJECT, 2 * count * OBJECT),
-                options=BackupOptions(in_flight=in_flight),
+                options=WindowOptions(workers=in_flight),
             )
         inode = await cluster.find_vdi("new")
         owners = (await cluster.read_owners(inode.vdi_id, 2 * count)).tolist()
@@ -218,7 +218,7 @@ async def test_what_an_increment_grew_is_restored_on_its_base(tmp_path: Path) ->
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:
         whole = Write(0, 3 * OBJECT // SECTOR_SIZE, 1)
         tags = await live(cluster, OBJECT, [[whole], [Resize(3 * OBJECT), whole]])
-        way = await go(cluster, tmp_path, tags, BackupOptions())
+        way = await go(cluster, tmp_path, tags, Dialect.COLLIE, WindowOptions())
 
         await restore(cluster, way.files[1:], "grown", base=BaseSnapshot(cluster, tags[0]))
 
@@ -234,7 +234,7 @@ async def test_what_was_behind_the_end_in_between_is_not_the_base_s(tmp_path: Pa
             [Write(sectors, sectors // 2, 0), Discard(2)],
         ]
         small, base, last = await live(cluster, OBJECT, history)
-        way = await go(cluster, tmp_path, [base, small, last], BackupOptions())
+        way = await go(cluster, tmp_path, [base, small, last], Dialect.COLLIE, WindowOptions())
 
         await restore(cluster, way.files[1:], "clone", base=BaseSnapshot(cluster, base))
 
@@ -275,7 +275,7 @@ async def test_an_increment_on_an_image_of_its_base_becomes_a_fresh_vdi(
     summary = await restore(
         *(backed.cluster, [backed.increment], "new"),
         base=image,
-        options=BackupOptions(memory=memory),
+        options=WindowOptions(memory=memory),
         on_progress=told.append,
     )
 
@@ -304,7 +304,7 @@ async def test_a_piped_increment_goes_on_an_image_too(backed: Backed, image: Pat
 
 
 async def test_the_table_names_what_an_image_has_ahead(backed: Backed, image: Path) -> None:
-    options = BackupOptions(in_flight=1)
+    options = WindowOptions(workers=1)
 
     summary = await restore(backed.cluster, [backed.increment], "new", base=image, options=options)
 
@@ -403,7 +403,7 @@ async def test_what_was_behind_the_end_in_between_is_not_the_image_s(tmp_path: P
             [Write(sectors, sectors // 2, 0), Discard(2)],
         ]
         small, base, last = await live(cluster, OBJECT, history)
-        way = await go(cluster, tmp_path, [base, small, last], BackupOptions())
+        way = await go(cluster, tmp_path, [base, small, last], Dialect.COLLIE, WindowOptions())
         await export(way.files[:1], tmp_path / "image")
 
         await restore(cluster, way.files[1:], "new", base=tmp_path / "image")
@@ -424,13 +424,13 @@ async def test_the_vdi_is_marked_before_its_first_object(backed: Backed) -> None
 
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20])
 async def test_pieces_of_objects_make_the_same_vdi(backed: Backed, memory: int) -> None:
-    await restore(backed.cluster, backed.files, "new", options=BackupOptions(memory=memory))
+    await restore(backed.cluster, backed.files, "new", options=WindowOptions(memory=memory))
     await restore(
         backed.cluster,
         [backed.increment],
         "clone",
         base=BaseSnapshot(backed.cluster, "a"),
-        options=BackupOptions(memory=memory),
+        options=WindowOptions(memory=memory),
     )
 
     expected = await working_image(backed.cluster, "disk")
@@ -484,7 +484,7 @@ async def test_a_base_that_was_changed_is_refused_before_the_first_write_of_an_o
             [backed.increment],
             "new",
             base=BaseSnapshot(backed.cluster, "a"),
-            options=BackupOptions(in_flight=1),
+            options=WindowOptions(workers=1),
         )
 
     assert not backed.sheep.requests[Opcode.CREATE_AND_WRITE_OBJ]

@@ -10,7 +10,6 @@ import anyio
 import pytest
 
 from asyncbackup import (
-    BackupOptions,
     ChainOptions,
     ClientOptions,
     Cluster,
@@ -226,7 +225,7 @@ async def test_files_in_the_wrong_order_break_the_chain(files: list[Path]) -> No
 async def test_trailing_bytes_are_told(cluster: Cluster, tmp_path: Path, dialect: Dialect) -> None:
     await make_disk(cluster)
     file = tmp_path / "file"
-    await backup(cluster, "disk", file, snapshot="a", options=BackupOptions(dialect=dialect))
+    await backup(cluster, "disk", file, snapshot="a", dialect=dialect)
     with file.open("ab") as more:
         more.write(b"something")
 
@@ -375,7 +374,7 @@ async def make_small(folder: Path, dialect: Dialect) -> Path:
         await volume.write(512, noise(1, 512))
         await volume.write(3 * OBJECT, noise(2, 512))
         await cluster.create_snapshot("disk", "a")
-        await backup(cluster, "disk", file, snapshot="a", options=BackupOptions(dialect=dialect))
+        await backup(cluster, "disk", file, snapshot="a", dialect=dialect)
     return file
 
 

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from asyncbackup import Dialect, Summary
+
+
+def test_a_summary_is_plain_values_for_json() -> None:
+    summary = Summary("vm", "b", None, Dialect.DOG, 1, 2, 3, 4, 5, 6, 7, 10, 0.5, 8, 9)
+
+    assert summary.as_dict() == {
+        "vdi": "vm",
+        "snapshot": "b",
+        "base": None,
+        "dialect": "dog",
+        "objects_planned": 1,
+        "objects_shared": 2,
+        "objects_done": 3,
+        "objects_read": 4,
+        "bytes_read": 5,
+        "records": 6,
+        "bytes_written": 7,
+        "objects_discarded": 10,
+        "elapsed_s": 0.5,
+        "requests": 8,
+        "retries": 9,
+    }
