@@ -27,7 +27,8 @@ from asyncbackup.errors import (
     name_snapshot,
 )
 from asyncbackup.format.identity import Identity, time_text
-from asyncbackup.wire import btree, messages, oid
+from asyncbackup.wire import attributes, btree, messages, oid
+from asyncbackup.wire.attributes import Attribute
 from asyncbackup.wire.constants import DEFAULT_PORT, INTERNAL_VERSIONS, Result
 from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, entry_offset, unpack_owners
 from asyncbackup.wire.messages import Bytes, Request, VdiReply
@@ -342,6 +343,44 @@ class Cluster(Gateway):
         for node_oid in oids[min(int(np.searchsorted(highest, start)), len(oids) - 1) :]:
             header = await self._read(int(node_oid), 0, btree.NODE_HEADER_SIZE)
             yield int(node_oid), btree.NODE_HEADER_SIZE, btree.unpack_leaf_header(inode.vdi_id, header).count
+
+    async def read_attribute(self, vdi: Inode, key: str) -> bytes | None:
+        """Read the value of an attribute of ``vdi`` and of all that have its name; None if there is none.
+
+        Raises RequestFailed where the cluster refuses it, as it does where nothing of the name is there.
+        """
+        beside = vdi.snap_id if vdi.is_snapshot else 0
+        reply = await self.call(attributes.find_attribute(vdi.name, key, beside=beside))
+        if reply.result is Result.NO_OBJ:
+            return None
+        if reply.result is not Result.SUCCESS:
+            raise policy.failure(f"looking up attribute '{key}' of VDI '{vdi.name}'", reply.result)
+        found = VdiReply.unpack(reply.header.body)
+        object_id = oid.attribute_oid(self.vdi_id_of(reply), found.attr_id)
+        try:
+            attribute = Attribute.unpack(await self._read(object_id, 0, attributes.ATTRIBUTE_SIZE))
+        except ValueError as error:
+            raise ProtocolViolation(self.address, "an attribute", str(error)) from error
+        if not attribute.name:  # It was deleted since it was looked up.
+            return None
+        if not attribute.is_same(Attribute(vdi.name, key)):
+            expected = f"attribute '{key}' of VDI '{vdi.name}'"
+            raise ProtocolViolation(self.address, expected, f"attribute '{attribute.key}' of VDI '{attribute.name}'")
+        return attribute.value
+
+    async def write_attribute(self, vdi: str, key: str, value: bytes) -> None:
+        """Give the working VDI ``vdi`` an attribute, or another value for it. Its value is at most 64 KiB.
+
+        It stays with the name, whatever is deleted. Cancelled: it may be written or not. Raises RequestFailed.
+        """
+        request = attributes.write_attribute(vdi, key, value)
+        await self.expect_success(request, f"writing attribute '{key}' of VDI '{vdi}'")
+
+    async def delete_attribute(self, vdi: str, key: str) -> None:
+        """Delete an attribute of the working VDI ``vdi``; that there is none is fine. Raises RequestFailed."""
+        reply = await self.call(attributes.delete_attribute(vdi, key))
+        if reply.result not in (Result.SUCCESS, Result.NO_OBJ):
+            raise policy.failure(f"deleting attribute '{key}' of VDI '{vdi}'", reply.result)
 
     async def create_vdi(
         self, name: str, size: int, *, copies: int = 0, block_size_shift: int = 0, store_policy: int = 0

@@ -23,12 +23,14 @@ class Traits:
     trims_from_version: int | None = None
     wide_copies: bool = False
     """``copies`` of a request is a u32, so the three bytes after it have to be 0."""
+    overwrites_attributes: bool = False
+    """An attribute that is written takes the place of whatever has its id (from 0.9 on): nothing is read before."""
 
 
 class Release(Enum):
     """A sheepdog release to behave like."""
 
-    V1_0 = Traits("1.0", 0x0A, 2, frozenset({Opcode.DEL_VDI_OLD}))
+    V1_0 = Traits("1.0", 0x0A, 2, frozenset({Opcode.DEL_VDI_OLD}), overwrites_attributes=True)
     V0_6 = Traits("0.6", 0x07, 2, _SINCE_1_0 | {Opcode.DEL_VDI_OLD}, trims_from_version=2, wide_copies=True)
     V0_4 = Traits("0.4", 0x06, 1, _SINCE_1_0 | _SINCE_0_6, wide_copies=True)
 

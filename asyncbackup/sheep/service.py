@@ -7,15 +7,17 @@ import logging
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from asyncbackup.sheep import records
+from asyncbackup.sheep.attributes import Attributes
 from asyncbackup.sheep.objects import Objects
 from asyncbackup.sheep.release import Release
 from asyncbackup.sheep.store import ClusterConfig, Store
 from asyncbackup.sheep.vdis import Wanted
 from asyncbackup.sheep.volumes import Refused, Volumes
+from asyncbackup.wire.attributes import Attribute
 from asyncbackup.wire.constants import (
     DEFAULT_BLOCK_SIZE_SHIFT,
     EPOCH_LOG_SIZES,
@@ -35,6 +37,7 @@ from asyncbackup.wire.messages import (
     unpack_name,
 )
 from asyncbackup.wire.nodes import NODE_ENTRY_SIZE, Node
+from asyncbackup.wire.vdi_ids import first_id
 
 OBJECT_WRITES: Final = frozenset({Opcode.CREATE_AND_WRITE_OBJ, Opcode.WRITE_OBJ})
 OBJECT_REQUESTS: Final = OBJECT_WRITES | {Opcode.READ_OBJ, Opcode.REMOVE_OBJ, Opcode.DISCARD_OBJ, Opcode.EXIST}
@@ -87,6 +90,7 @@ class Service:
         self._config = store.load_config() or _format(store, copies, clock_ns())
         self._volumes = Volumes(store, self._config, release, clock_ns)
         self._objects = Objects(store, self._volumes)
+        self._attributes = Attributes(store, overwrites=release.value.overwrites_attributes)
         self._address = ("127.0.0.1", 0)
         self._handlers: dict[int, Callable[[_Call], Answer]] = {
             Opcode.READ_OBJ: self._read,
@@ -103,6 +107,7 @@ class Service:
             Opcode.LOCK_VDI: self._vdi_info,
             Opcode.RELEASE_VDI: lambda _: Answer(),
             Opcode.FLUSH_VDI: lambda _: Answer(Result.INVALID_PARMS),  # obsolete: tells clients not to ask again
+            Opcode.GET_VDI_ATTR: self._attribute,
             Opcode.READ_VDIS: self._read_vdis,
             Opcode.READ_DEL_VDIS: self._read_vdis,
             Opcode.GET_VDI_COPIES: self._vdi_states,
@@ -200,6 +205,20 @@ class Service:
 
     def _vdi_info(self, call: _Call) -> Answer:
         return Answer(body=_vdi_reply(self._volumes.find(_wanted(call))))
+
+    def _attribute(self, call: _Call) -> Answer:
+        """Find, make or delete an attribute. Its VDI must be there, or the snapshot that the header names."""
+        try:
+            asked = Attribute.unpack(call.payload)
+        except ValueError:
+            return Answer(Result.INVALID_PARMS)
+        state = self._volumes.find(Wanted(asked.name, asked.tag, VdiBody.unpack(call.header.body).snapid))
+        header = self._volumes.header(state.vdi_id)
+        asked = replace(asked, time=header.create_time if header else 0)
+        # A snapshot changes the working VDI's id, so attributes go by the id that follows from the name.
+        vdi_id = first_id(asked.name)
+        attr_id = self._attributes.handle(vdi_id, asked, call.header.flags)
+        return Answer(body=VdiReply(vdi_id, attr_id, self._volumes.state(vdi_id).copies).pack())
 
     def _read_vdis(self, call: _Call) -> Answer:
         if call.header.data_length != VDI_BITMAP_SIZE:

@@ -19,6 +19,7 @@ from asyncbackup.sheep.release import Release
 from asyncbackup.sheep.store import ClusterConfig, Store
 from asyncbackup.sheep.vdis import Found, IdBitmap, Wanted, look_up
 from asyncbackup.wire import btree
+from asyncbackup.wire.attributes import ATTRIBUTE_SIZE
 from asyncbackup.wire.constants import (
     MAX_BLOCK_SIZE_SHIFT,
     MIN_BLOCK_SIZE_SHIFT,
@@ -27,9 +28,6 @@ from asyncbackup.wire.constants import (
 from asyncbackup.wire.inode import INODE_SIZE, SNAP_CTIME_OFFSET, TABLE_OFFSET, TABLE_SIZE, Inode, Owners
 from asyncbackup.wire.messages import VdiBody
 from asyncbackup.wire.oid import ATTR_BIT, BTREE_BIT, INODE_BIT, LEDGER_BIT, data_oid, inode_oid, vdi_of
-
-ATTRIBUTE_SIZE: Final = 66320
-"""Bytes of an attribute object: names, times, and 64 KiB of value."""
 
 LEDGER_SIZE: Final = 1 << 22
 

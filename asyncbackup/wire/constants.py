@@ -76,6 +76,7 @@ class Opcode(IntEnum):
     GET_NODE_LIST = 0x82
     STAT_SHEEP = 0x86
     STAT_CLUSTER = 0x87
+    GET_VDI_ATTR = 0x89
     STAT_RECOVERY = 0x97
     GET_VDI_COPIES = 0xAB
     STAT = 0xB8
@@ -86,13 +87,16 @@ class Opcode(IntEnum):
 
 
 class Flag(IntFlag):
-    """Request flags. WRITE: a payload of ``data_length`` bytes follows the header."""
+    """Request flags. WRITE: a payload of ``data_length`` bytes follows the header. ATTR_…: of GET_VDI_ATTR alone."""
 
     NONE = 0x00
     WRITE = 0x01
     COW = 0x02
     CACHE = 0x04
     DIRECT = 0x08
+    ATTR_CREATE = 0x0100
+    ATTR_EXCLUSIVE = 0x0200
+    ATTR_DELETE = 0x0400
 
 
 class Result(IntEnum):

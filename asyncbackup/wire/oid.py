@@ -30,6 +30,11 @@ def btree_oid(vdi_id: int, number: int) -> int:
     return BTREE_BIT | vdi_id << _VDI_SHIFT | number
 
 
+def attribute_oid(vdi_id: int, attr_id: int) -> int:
+    """Name the object of an attribute; servers say both ids, the first follows from the VDI's name."""
+    return ATTR_BIT | vdi_id << _VDI_SHIFT | attr_id
+
+
 def vdi_of(oid: int) -> int:
     """Give the vdi id in an object id of any kind."""
     return oid >> _VDI_SHIFT & _VDI_MASK

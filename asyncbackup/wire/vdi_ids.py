@@ -29,12 +29,17 @@ def is_vdi_id(number: int) -> bool:
     return 0 < number < ID_COUNT
 
 
+def fnv1a(data: bytes) -> int:
+    """Give the 64-bit FNV-1a of ``data``."""
+    value = _FNV_INIT
+    for byte in data:
+        value = (value ^ byte) * _FNV_PRIME & _FNV_MASK
+    return value
+
+
 def first_id(name: str) -> int:
     """Give the id that a VDI's search starts at: 64-bit FNV-1a of its name, the low 24 bits, but never 0."""
-    value = _FNV_INIT
-    for byte in name.encode(errors="surrogateescape"):
-        value = (value ^ byte) * _FNV_PRIME & _FNV_MASK
-    return value % ID_COUNT or 1
+    return fnv1a(name.encode(errors="surrogateescape")) % ID_COUNT or 1
 
 
 class VdiIds:

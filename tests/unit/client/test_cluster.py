@@ -15,6 +15,7 @@ import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
 from asyncbackup.client.cluster import DamagedVdi
+from asyncbackup.client.connection import Exchange
 from asyncbackup.client.objects import READ_SIZE, ObjectRead
 from asyncbackup.errors import (
     ClusterNotReady,
@@ -31,12 +32,13 @@ from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
 from asyncbackup.sheep.store import ClusterConfig
 from asyncbackup.wire import btree
+from asyncbackup.wire.attributes import ATTRIBUTE_SIZE, Attribute, find_attribute
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
-from asyncbackup.wire.messages import ObjectBody, RequestHeader, VdiReply, node_list, vdi_info
-from asyncbackup.wire.oid import btree_oid, data_oid, index_of, inode_oid
+from asyncbackup.wire.messages import ObjectBody, Request, RequestHeader, VdiReply, node_list, vdi_info
+from asyncbackup.wire.oid import ATTR_BIT, btree_oid, data_oid, index_of, inode_oid
 from asyncbackup.wire.vdi_ids import first_id
-from tests.disks import OBJECT, SHIFT, make_disk, rewrite_inode
+from tests.disks import OBJECT, SHIFT, delete_as_dog, make_disk, rewrite_inode
 from tests.faults.claims import ALL_IDS, Claims, bitmap_of
 from tests.faults.proxy import answer, receive, serve
 from tests.waiting import until
@@ -592,6 +594,99 @@ async def test_a_list_has_the_damaged_ones_apart() -> None:
 
     assert [inode.vdi_id for inode in vdis.sound] == [5]
     assert vdis.damaged == [DamagedVdi(6, "vm", "its inode says that it is VDI 5")]
+
+
+# Attributes
+
+
+@pytest.mark.parametrize("release", list(Release))
+async def test_an_attribute_is_written_read_and_deleted(release: Release) -> None:
+    async with Sheep(MemoryStore(), release=release) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        await cluster.create_vdi("disk", OBJECT * 4)
+        disk = await cluster.find_vdi("disk")
+        assert await cluster.read_attribute(disk, "key") is None
+        await cluster.write_attribute("disk", "key", b"value")
+        await cluster.write_attribute("disk", "key", b"other")
+        assert await cluster.read_attribute(disk, "key") == b"other"
+        await cluster.delete_attribute("disk", "key")
+        await cluster.delete_attribute("disk", "key")
+        assert await cluster.read_attribute(disk, "key") is None
+
+
+async def test_a_snapshot_and_its_vdi_have_the_same_attributes(cluster: Cluster) -> None:
+    await make_disk(cluster)
+    await cluster.write_attribute("disk", "key", b"value")
+
+    for snapshot in (None, "a", "b"):
+        assert await cluster.read_attribute(await cluster.find_vdi("disk", snapshot), "key") == b"value"
+
+
+async def test_an_attribute_is_read_beside_a_snapshot_whose_vdi_is_deleted(cluster: Cluster) -> None:
+    await make_disk(cluster)
+    await cluster.write_attribute("disk", "key", b"value")
+    await delete_as_dog(cluster, "disk")
+
+    assert await cluster.read_attribute(await cluster.find_vdi("disk", "b"), "key") == b"value"
+
+
+async def test_an_attribute_of_what_is_not_there_is_refused(cluster: Cluster) -> None:
+    with pytest.raises(RequestFailed, match="writing attribute 'key' of VDI 'disk' failed: no such VDI"):
+        await cluster.write_attribute("disk", "key", b"value")
+    with pytest.raises(RequestFailed, match="deleting attribute 'key' of VDI 'disk' failed: no such VDI"):
+        await cluster.delete_attribute("disk", "key")
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (Attribute("disk", "other", b"value"), "expected attribute 'key' of VDI 'disk', got attribute 'other'"),
+        (Attribute("disc", "key", b"value"), "expected attribute 'key' of VDI 'disk', got attribute 'key' of VDI"),
+        (None, "expected an attribute, got expected a value of at most 65536 bytes, got 4294967295"),
+    ],
+)
+async def test_an_attribute_that_is_none_is_a_violation(
+    stored: Attribute | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    async with Sheep(store) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        await cluster.create_vdi("disk", OBJECT)
+        await cluster.write_attribute("disk", "key", b"value")
+        (oid,) = [oid for oid in store.oids() if oid & ATTR_BIT]
+        spoiled = b"\xff" * ATTRIBUTE_SIZE if stored is None else stored.pack()
+
+        found = await cluster.call(find_attribute("disk", "key"))
+        view = store.get(oid)
+        assert view is not None
+        view[:] = spoiled
+        monkeypatch.setattr(cluster, "call", answers(found))
+
+        with pytest.raises(ProtocolViolation, match=expected):
+            await cluster.read_attribute(Inode("disk", 1, OBJECT), "key")
+
+
+async def test_an_attribute_that_goes_while_it_is_looked_up_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    async with Sheep(store) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        await cluster.create_vdi("disk", OBJECT)
+        await cluster.write_attribute("disk", "key", b"value")
+        found = await cluster.call(find_attribute("disk", "key"))
+        await cluster.delete_attribute("disk", "key")
+        monkeypatch.setattr(cluster, "call", answers(found))
+
+        assert await cluster.read_attribute(Inode("disk", 1, OBJECT), "key") is None
+
+
+def answers(exchange: Exchange) -> Callable[[Request], Awaitable[Exchange]]:
+    """Answer every lookup as one that was answered before."""
+
+    async def call(request: Request) -> Exchange:
+        assert request.opcode is Opcode.GET_VDI_ATTR
+        return exchange
+
+    return call
+
+
+# Hyper volumes
 
 
 async def hyper_volume(cluster: Cluster, root: bytes) -> int:
