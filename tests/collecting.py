@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from asyncbackup import Target
-from asyncbackup.storage.target import Bytes
+from asyncbackup.storage.target import Before, Bytes, run_before
 
 
 class CollectingTarget:
-    """Takes bytes in order; ``committed`` is set by ``complete``."""
+    """Takes bytes in order; ``is_complete`` is set by ``complete``."""
 
+    name = "a collecting target"
     can_patch = False
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.committed = False
+        self.is_complete = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -27,11 +27,17 @@ class CollectingTarget:
     ) -> None:
         """Keep everything."""
 
-    async def append(self, buffers: Sequence[Bytes]) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+        await run_before(before, buffers)
         for buffer in buffers:
             self.data += buffer
 
-    async def complete(self, beginning: bytes, companion: Target | None = None) -> None:
+    async def sync(self) -> None:
+        """Nothing is durable."""
+
+    async def complete(self, beginning: bytes = b"") -> None:
         assert not beginning
-        assert companion is None
-        self.committed = True
+        self.is_complete = True
+
+    async def abandon(self) -> None:
+        """Keep everything."""

@@ -21,10 +21,10 @@ from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.progress import OnProgress, Summary
-from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced
 from asyncbackup.format import Dialect
+from asyncbackup.storage import open_standard_output, open_target
 from asyncbackup.verbs.backup import backup
 
 
@@ -111,7 +111,7 @@ def command(
     opening = (
         open_standard_output(manifest, replace=force, on_leftover=warn)
         if to_stdout
-        else open_target(file, replace=force, manifest=manifest or not no_manifest, on_leftover=warn)
+        else open_target(file, replace=force, manifest=manifest, with_manifest=not no_manifest, on_leftover=warn)
     )
     client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
     if live and not quiet:
@@ -127,12 +127,12 @@ def command(
                 snapshot=snapshot,
                 base=base,
                 live=live,
-                manifest=target.proof,
-                dialect=format_ or target.usual_dialect,
+                manifest=target.manifest,
+                dialect=format_ or Dialect.usual(can_patch=target.data.can_patch),
                 options=WindowOptions(workers=in_flight, memory=memory),
                 on_progress=on_progress,
             )
-            return summary, target.is_piped
+            return summary, not target.data.can_patch
 
     with progress_bar(vdi, wanted=not quiet) as tell:
         try:

@@ -25,9 +25,9 @@ from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.progress import OnProgress
-from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
+from asyncbackup.storage import open_standard_output, open_target
 from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
 from asyncbackup.verbs.merge import MergeSummary
 
@@ -115,10 +115,11 @@ def command(
     options = WindowOptions(workers=in_flight, memory=memory)
     chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]))
 
+    with_manifest = not (no_manifest or to_rbd)
     opening = (
         open_standard_output(None)
         if to_stdout
-        else open_target(target, replace=force, manifest=not (no_manifest or to_rbd), inputs=[file], on_leftover=warn)
+        else open_target(target, replace=force, with_manifest=with_manifest, inputs=[file], on_leftover=warn)
     )
 
     async def work(on_progress: OnProgress | None) -> tuple[MergeSummary | RbdDiffSummary, bool]:
@@ -132,16 +133,16 @@ def command(
                     chain_options=chain_options,
                     options=options,
                     on_progress=on_progress,
-                ), opened.is_piped
+                ), not opened.data.can_patch
             return await convert(
                 file,
                 opened.data,
-                manifest=opened.proof,
+                manifest=opened.manifest,
                 dialect=Dialect(to_format),
                 chain_options=chain_options,
                 options=options,
                 on_progress=on_progress,
-            ), opened.is_piped
+            ), not opened.data.can_patch
 
     with progress_bar(name_target(target), wanted=not quiet) as tell:
         summary, is_piped = run_async(lambda: work(tell))

@@ -29,9 +29,9 @@ from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.progress import OnProgress
-from asyncbackup.engine.proof import open_standard_output, open_target
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
+from asyncbackup.storage import open_standard_output, open_target
 from asyncbackup.verbs.merge import MergeSummary, merge
 
 
@@ -98,7 +98,7 @@ def command(
     opening = (
         open_standard_output(None)
         if to_stdout
-        else open_target(target, replace=force, manifest=not no_manifest, inputs=inputs, on_leftover=warn)
+        else open_target(target, replace=force, with_manifest=not no_manifest, inputs=inputs, on_leftover=warn)
     )
     chain_options = ChainOptions(dialect, object_size, manifests=manifests)
     client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
@@ -113,13 +113,13 @@ def command(
                 opened.data,
                 base=under,
                 assume_base=assume_base,
-                manifest=opened.proof,
+                manifest=opened.manifest,
                 chain_options=chain_options,
-                dialect=format_ or opened.usual_dialect,
+                dialect=format_ or Dialect.usual(can_patch=opened.data.can_patch),
                 options=WindowOptions(workers=in_flight, memory=memory),
                 on_progress=on_progress,
             )
-            return summary, opened.is_piped
+            return summary, not opened.data.can_patch
 
     with progress_bar(name_target(target), wanted=not quiet) as tell:
         summary, is_piped = run_async(lambda: work(tell))

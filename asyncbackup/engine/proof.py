@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from anyio import to_thread
 
 from asyncbackup.client import Cluster
-from asyncbackup.engine.manifest import Digests, manifest_path
-from asyncbackup.errors import ManifestUnplaced, OwnInput
+from asyncbackup.engine.manifest import Digests
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
-from asyncbackup.storage import FileTarget, PipeTarget, Target, is_fifo, open_fifo
-from asyncbackup.storage.atomic import OnLeftover
-from asyncbackup.storage.image import state_path
-from asyncbackup.storage.opening import fault_of_name, open_in_thread
-from asyncbackup.storage.publication import MANIFEST, Place
+from asyncbackup.storage import Target
 from asyncbackup.wire.inode import Inode
 
 _BUFFER_SIZE: Final = 64 << 10
@@ -48,7 +40,7 @@ class Written(NamedTuple):
 
 
 class ManifestWriter:
-    """Appends a manifest to ``target``, which whoever owns it commits after ``finish``."""
+    """Appends a manifest to ``target``, which its owner completes after ``finish``."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -120,100 +112,3 @@ async def describe_backup(cluster: Cluster, to_inode: Inode, base_inode: Inode |
         base_identity=None if base_inode is None else await cluster.identify(base_inode),
         base_size=None if base_inode is None else base_inode.vdi_size,
     )
-
-
-class BackupTarget(NamedTuple):
-    """Where a backup goes: what is entered, and not yet committed."""
-
-    data: FileTarget | PipeTarget
-    proof: FileTarget | None
-    """Where its manifest goes; None: nowhere."""
-
-    @property
-    def is_piped(self) -> bool:
-        return not self.data.can_patch
-
-    @property
-    def usual_dialect(self) -> Dialect:
-        """What is written where nobody chose: what collie writes, unless the target is a pipe."""
-        return Dialect.DOG if self.is_piped else Dialect.COLLIE
-
-
-@asynccontextmanager
-async def open_target(
-    path: str | os.PathLike[str],
-    *,
-    replace: bool = False,
-    manifest: bool | str | os.PathLike[str] = True,
-    inputs: Sequence[str | os.PathLike[str]] = (),
-    on_leftover: OnLeftover | None = None,
-) -> AsyncIterator[BackupTarget]:
-    """Open a backup file and, beside it, its manifest, for writing; or a FIFO, whose manifest goes to ``manifest``.
-
-    Without ``manifest`` none is written, and with ``replace`` one that is there goes with the file it is of. Raises
-    what entering a FileTarget raises, OwnInput if one of ``inputs`` would be replaced, and ManifestUnplaced for a
-    manifest of a file that should go elsewhere than beside it.
-    """
-    async with AsyncExitStack() as stack:
-        elsewhere = None if isinstance(manifest, bool) else manifest
-        goes_to_fifo = await is_fifo(path)
-        if replace or goes_to_fifo:
-            await refuse_own_inputs(path, inputs)
-        if goes_to_fifo:
-            proof = await _open_proof(stack, elsewhere, replace=replace, on_leftover=on_leftover)
-            yield BackupTarget(await stack.enter_async_context(open_fifo(path)), proof)
-            return
-        if elsewhere is not None:
-            raise ManifestUnplaced(str(path))
-        data = await stack.enter_async_context(
-            FileTarget(path, replace=replace, attached=[MANIFEST], on_leftover=on_leftover)
-        )
-        yield BackupTarget(
-            data, await stack.enter_async_context(FileTarget.beside(data, MANIFEST)) if manifest else None
-        )
-
-
-@asynccontextmanager
-async def open_standard_output(
-    manifest: str | os.PathLike[str] | None, *, replace: bool = False, on_leftover: OnLeftover | None = None
-) -> AsyncIterator[BackupTarget]:
-    """Open standard output for a backup, and ``manifest`` for its manifest if it is to have one."""
-    async with AsyncExitStack() as stack:
-        proof = (
-            None if manifest is None else await _open_proof(stack, manifest, replace=replace, on_leftover=on_leftover)
-        )
-        yield BackupTarget(await stack.enter_async_context(PipeTarget(1)), proof)
-
-
-async def _open_proof(
-    stack: AsyncExitStack, path: str | os.PathLike[str] | None, *, replace: bool, on_leftover: OnLeftover | None
-) -> FileTarget | None:
-    if path is None:
-        return None
-    return await stack.enter_async_context(FileTarget(path, replace=replace, on_leftover=on_leftover))
-
-
-async def refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]]) -> None:
-    """Raise OwnInput if writing ``path`` would replace one of ``inputs``, or what is beside one, by whatever name."""
-    await open_in_thread(lambda: _refuse_own_inputs(path, inputs), lambda _: None)
-
-
-def _refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]]) -> None:
-    if fault_of_name(path) is not None:
-        return
-    place = Place(Path(os.path.realpath(path)))
-    replaced = [place.final, place.beside(MANIFEST).final]
-    read = [Path(name) for name in inputs]
-    beside = [name for given in read for name in (given, os.path.realpath(given)) if given.name]
-    read += [path for name in beside for path in (manifest_path(name), state_path(name))]
-    for target in replaced:
-        for source in read:
-            if _is_same(target, source):
-                raise OwnInput(str(path), str(source))
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except (OSError, ValueError):
-        return False

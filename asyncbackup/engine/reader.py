@@ -20,7 +20,7 @@ from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
 from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.storage import FileSource, PipeSource, open_source
 from asyncbackup.storage.opening import open_in_thread, open_regular
-from asyncbackup.storage.source import BRIEF
+from asyncbackup.storage.target import BRIEF
 
 _BATCH: Final = 256
 """Records found in one go in a worker thread: to go there costs as much as dozens of them."""

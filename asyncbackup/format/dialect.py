@@ -22,6 +22,11 @@ class Dialect(Enum):
     COLLIE = "collie"
     DOG = "dog"
 
+    @classmethod
+    def usual(cls, *, can_patch: bool) -> Dialect:
+        """Give what is written where nobody chose: what collie writes, unless the beginning cannot be patched."""
+        return cls.COLLIE if can_patch else cls.DOG
+
     @property
     def needs_patch(self) -> bool:
         """Whether the beginning is only known at the end, so that a pipe cannot take it."""

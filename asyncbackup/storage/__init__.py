@@ -1,13 +1,15 @@
 """Where the bytes of a backup go: a file, a pipe, or nowhere."""
 
+from asyncbackup.storage.backup_target import BackupTarget, open_standard_output, open_target
 from asyncbackup.storage.file import FileTarget
 from asyncbackup.storage.image import NewImage, StandingImage
 from asyncbackup.storage.null import NullTarget
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
 from asyncbackup.storage.source import FileSource, PipeSource, Source, open_source
-from asyncbackup.storage.target import Target
+from asyncbackup.storage.target import Target, publish
 
 __all__ = [
+    "BackupTarget",
     "FileSource",
     "FileTarget",
     "NewImage",
@@ -20,4 +22,7 @@ __all__ = [
     "is_fifo",
     "open_fifo",
     "open_source",
+    "open_standard_output",
+    "open_target",
+    "publish",
 ]

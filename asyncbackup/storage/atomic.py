@@ -25,7 +25,7 @@ from asyncbackup.errors import HalfReplaced, TargetExists, TargetUnusable
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.opening import fault_of_target, open_in_thread
 from asyncbackup.storage.publication import Place, Publication, exists
-from asyncbackup.storage.target import Bytes, Target, unwritten, wrap_os_errors
+from asyncbackup.storage.target import Before, Bytes, unwritten, wrap_os_errors
 
 _IOV_MAX: Final = 1024
 """Buffers that the kernel takes in one gather write."""
@@ -45,6 +45,7 @@ class SerialFile(ABC):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="file-target")
         self._descriptor = -1
         self._unflushed = 0
+        self._closing: Future[None] | None = None
 
     async def _in_thread(
         self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
@@ -64,6 +65,10 @@ class SerialFile(ABC):
             self._clean_up()
             raise
 
+    @property
+    def is_open(self) -> bool:
+        return self._descriptor >= 0
+
     @abstractmethod
     def _open(self) -> None:
         """Set the descriptor. Called in a thread, before all else."""
@@ -74,9 +79,10 @@ class SerialFile(ABC):
         await self._close()
 
     async def _close(self) -> None:
-        cleaned_up = self._thread.submit(self._clean_up)
-        self._thread.shutdown(wait=False)
-        await _finished(cleaned_up)
+        if self._closing is None:
+            self._closing = self._thread.submit(self._clean_up)
+            self._thread.shutdown(wait=False)
+        await _finished(self._closing)
 
     def _clean_up(self) -> None:
         """Close the descriptor, if there is one. Called in the thread, last."""
@@ -84,7 +90,9 @@ class SerialFile(ABC):
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _append(self, buffers: Sequence[Bytes]) -> None:
+    def _append(self, buffers: Sequence[Bytes], before: Before | None = None) -> None:
+        if before is not None:
+            before()
         with wrap_os_errors(str(self.path)):
             while buffers:
                 written = os.writev(self._descriptor, buffers[:_IOV_MAX])
@@ -130,7 +138,7 @@ class AtomicFile(SerialFile):
         on_leftover: OnLeftover | None = None,
     ) -> None:
         super().__init__(path)
-        self._name = os.fspath(path)
+        self._given_name = os.fspath(path)
         self.replaces = replace
         self._suffixes = tuple(attached)
         self._on_leftover = on_leftover
@@ -141,6 +149,12 @@ class AtomicFile(SerialFile):
         self._replaced: os.stat_result | None = None
         self._lock: NameLock | None = None
         self._is_half = False
+        self._is_published = False
+        self._attached: AtomicFile | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
 
     @property
     def _publication(self) -> Publication:
@@ -155,9 +169,9 @@ class AtomicFile(SerialFile):
 
     def _open(self) -> None:
         with wrap_os_errors(str(self.path), TargetUnusable):
-            fault = fault_of_target(self._name)
+            fault = fault_of_target(self._given_name)
             if fault is not None:
-                raise TargetUnusable(self._name, fault)
+                raise TargetUnusable(self._given_name, fault)
             if self._follows_links:
                 self.place = Place(Path(os.path.realpath(self.path)))
                 self._judge_links()
@@ -237,39 +251,52 @@ class AtomicFile(SerialFile):
             raise TargetExists(str(name))
         return status
 
-    def become_companion(self, main: AtomicFile) -> None:
-        """Belong to ``main``, which was entered: what replaces nothing has the owner and permissions of that one."""
-        self._follows_links = False
-        self._replaced = main._replaced
+    def attach(self, other: AtomicFile) -> None:
+        """Let ``other`` appear together with this file, which was entered, unless ``other`` is abandoned before.
 
-    async def complete(self, beginning: bytes, companion: Target | None = None) -> None:
-        if companion is None or isinstance(companion, AtomicFile):
-            await _finished(self._thread.submit(self._complete, beginning, companion))
-        else:
-            await _finished(self._thread.submit(self._complete, beginning, None))
-            await companion.complete(b"")
+        If ``other`` replaces nothing, it gets the owner and permissions of what this file replaces.
+        """
+        assert self._attached is None
+        self._attached = other
+        other._follows_links = False
+        other._replaced = self._replaced
 
-    def _complete(self, beginning: bytes, companion: AtomicFile | None) -> None:
+    async def sync(self) -> None:
+        await self._in_thread(self._flush)
+
+    async def complete(self, beginning: bytes = b"") -> None:
+        if not self._is_published:
+            await _finished(self._thread.submit(self._complete, beginning))
+
+    async def abandon(self) -> None:
+        await self._close()
+
+    def _complete(self, beginning: bytes) -> None:
         self._flush(beginning)
-        attached = dict.fromkeys(self._publication.attached)
-        place = None
-        if companion is not None:
-            companion._flush(b"")  # noqa: SLF001 - of the same class
-            place = companion.place
-            attached[place] = None
+        places = dict.fromkeys(self._publication.attached)
+        attached = self._attached if self._attached is not None and self._attached.is_open else None
+        if attached is not None:
+            attached._flush()  # noqa: SLF001 - of the same class
+            places[attached.place] = None
         try:
             with wrap_os_errors(str(self.path)):
-                Publication(self.place, tuple(attached)).publish(place, replace=self.replaces)
+                Publication(self.place, tuple(places)).publish(
+                    attached.place if attached else None, replace=self.replaces
+                )
         except HalfReplaced:
             # What is left over tells the next run what to do.
             self._is_half = True
             raise
+        self._is_published = True
+        if attached is not None:
+            attached._is_published = True  # noqa: SLF001 - of the same class
 
-    def _flush(self, beginning: bytes) -> None:
+    def _flush(self, beginning: bytes = b"") -> None:
         with wrap_os_errors(str(self.path)):
             if beginning:
                 self._pwrite(beginning, 0)
             os.fsync(self._descriptor)
+            self._unflushed = 0
 
 
 def _take_over(descriptor: int, replaced: os.stat_result) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from asyncbackup.storage.atomic import AtomicFile
-from asyncbackup.storage.target import Bytes
+from asyncbackup.storage.target import Before, Bytes
 
 
 class FileTarget(AtomicFile):
@@ -16,10 +16,13 @@ class FileTarget(AtomicFile):
 
     @classmethod
     def beside(cls, main: AtomicFile, suffix: str) -> Self:
-        """Make the target of what belongs to ``main``, which was entered, and is committed together with it."""
+        """Make the target of what belongs to ``main``, which was entered.
+
+        Unless it is abandoned, it becomes visible together with ``main``, when that is completed.
+        """
         target = cls(main.place.beside(suffix).final, replace=main.replaces)
-        target.become_companion(main)
+        main.attach(target)
         return target
 
-    async def append(self, buffers: Sequence[Bytes]) -> None:
-        await self._in_thread(self._append, buffers)
+    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+        await self._in_thread(self._append, buffers, before)

@@ -79,12 +79,12 @@ class NewImage(AtomicFile):
         """
         await self._in_thread(self._remove_orphan)
         if identity is None:
-            await self.complete(b"")
+            await self.complete()
             return
         async with FileTarget.beside(self, STATE) as state:
             line = await self._in_thread(_describe, self._descriptor, identity, str(self.path), assumed=assumed)
             await state.append([line])
-            await self.complete(b"", state)
+            await self.complete()
 
     def _remove_orphan(self) -> None:
         with wrap_os_errors(str(self.path)):

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from asyncbackup.storage.target import Bytes, Target
+from asyncbackup.storage.target import Before, Bytes, run_before
 
 
 class NullTarget:
     """Counts bytes, and forgets them."""
 
+    name = "nowhere"
     can_patch = True
 
     def __init__(self) -> None:
@@ -25,9 +26,15 @@ class NullTarget:
     ) -> None:
         """Nothing was kept, so nothing is taken back."""
 
-    async def append(self, buffers: Sequence[Bytes]) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+        await run_before(before, buffers)
         self.bytes_written += sum(map(len, buffers))
 
-    async def complete(self, beginning: bytes, companion: Target | None = None) -> None:  # noqa: ARG002 - nothing is kept
-        if companion is not None:
-            await companion.complete(b"")
+    async def sync(self) -> None:
+        """Nothing was kept."""
+
+    async def complete(self, beginning: bytes = b"") -> None:
+        """Nothing was kept, so nothing becomes visible."""
+
+    async def abandon(self) -> None:
+        """Nothing was kept, so nothing is taken back."""

@@ -17,7 +17,7 @@ import anyio
 
 from asyncbackup.errors import TargetUnusable
 from asyncbackup.storage.opening import fault_of_name, open_in_thread
-from asyncbackup.storage.target import Bytes, Target, unwritten, wrap_os_errors
+from asyncbackup.storage.target import Before, Bytes, run_before, unwritten, wrap_os_errors
 
 _IOV_MAX: Final = 1024
 _PIPE_SIZE: Final = 1 << 20
@@ -37,16 +37,17 @@ class PipeTarget:
     can_patch = False
 
     def __init__(self, descriptor: int, name: str = "standard output") -> None:
+        self.name = name
         self._descriptor = descriptor
-        self._name = name
         self._is_file = False
+        self._was_blocking: bool | None = None
         self._is_begun = False
         self._is_complete = False
 
     async def __aenter__(self) -> Self:
-        with wrap_os_errors(self._name, TargetUnusable):
+        with wrap_os_errors(self.name, TargetUnusable):
             if fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-                raise TargetUnusable(self._name, "is closed, or open for reading only")
+                raise TargetUnusable(self.name, "is closed, or open for reading only")
             self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         # A write that blocks in a thread could not be cancelled while nobody reads. Files never block for long.
         if not self._is_file:
@@ -59,23 +60,29 @@ class PipeTarget:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._is_file:
-            os.set_blocking(self._descriptor, self._was_blocking)
+        await self.abandon()
         if error is not None and not self._is_complete:
-            incomplete = f"what went to {self._name} is incomplete: do not keep it"
-            error.add_note(incomplete if self._is_begun else f"nothing went to {self._name}")
+            incomplete = f"what went to {self.name} is incomplete: do not keep it"
+            error.add_note(incomplete if self._is_begun else f"nothing went to {self.name}")
 
-    async def append(self, buffers: Sequence[Bytes]) -> None:
-        with wrap_os_errors(self._name):
+    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+        with wrap_os_errors(self.name):
+            if self._is_file:
+                # Cancelled, the write goes on.
+                self._is_begun = True
+                await aiofiles.os.wrap(self._append_now)(buffers, before)
+                return
+            await run_before(before, buffers)
             while buffers:
                 buffers = unwritten(buffers, await self._write_some(buffers[:_IOV_MAX]))
 
+    def _append_now(self, buffers: Sequence[Bytes], before: Before | None) -> None:
+        if before is not None:
+            before()
+        while buffers:
+            buffers = unwritten(buffers, os.writev(self._descriptor, buffers[:_IOV_MAX]))
+
     async def _write_some(self, buffers: Sequence[Bytes]) -> int:
-        if self._is_file:
-            # Cancelled, the write goes on.
-            self._is_begun = True
-            written: int = await aiofiles.os.wrap(os.writev)(self._descriptor, buffers)
-            return written
         try:
             written = os.writev(self._descriptor, buffers)
         except BlockingIOError:
@@ -84,14 +91,21 @@ class PipeTarget:
         self._is_begun = self._is_begun or written > 0
         return written
 
-    async def complete(self, beginning: bytes, companion: Target | None = None) -> None:
-        assert not beginning
+    async def sync(self) -> None:
         if self._is_file:
-            with wrap_os_errors(self._name):
+            with wrap_os_errors(self.name):
                 await aiofiles.os.wrap(os.fsync)(self._descriptor)
+
+    async def complete(self, beginning: bytes = b"") -> None:
+        assert not beginning
+        await self.sync()
         self._is_complete = True
-        if companion is not None:
-            await companion.complete(b"")
+
+    async def abandon(self) -> None:
+        """Leave the descriptor as it was found: what it took cannot be taken back."""
+        was_blocking, self._was_blocking = self._was_blocking, None
+        if was_blocking is not None:
+            os.set_blocking(self._descriptor, was_blocking)
 
 
 async def is_fifo(path: str | os.PathLike[str]) -> bool:

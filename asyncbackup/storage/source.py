@@ -9,16 +9,14 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Protocol, Self
 
 import anyio
 from anyio import to_thread
 
 from asyncbackup.errors import SourceUnreadable
 from asyncbackup.storage.opening import open_in_thread, open_regular, open_to_read
-
-BRIEF: Final = 64 << 10
-"""Bytes up to which copying them out of the page cache takes less time than the way to a thread and back."""
+from asyncbackup.storage.target import BRIEF
 
 
 class Source(Protocol):

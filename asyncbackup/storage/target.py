@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from anyio import to_thread
+
 from asyncbackup.errors import TargetError, TargetFull, TargetWriteFailed
 
 Bytes = bytes | bytearray | memoryview
+
+Before = Callable[[], object]
+"""What is to be done right before a write. It blocks."""
+
+BRIEF: Final = 64 << 10
+"""Bytes up to which it takes less time to copy or digest them than to go to a thread and back."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -19,8 +27,12 @@ class Target(Protocol):
     """Takes bytes in order, once, between entering and leaving its context.
 
     Entering opens the target, or raises TargetExists, TargetBusy, TargetUnusable or TargetFull with nothing changed.
-    Leaving without a ``complete`` takes everything back that can be taken back.
+    Leaving without a ``complete`` abandons it.
     """
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
 
     @property
     def can_patch(self) -> bool:
@@ -32,18 +44,47 @@ class Target(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    async def append(self, buffers: Sequence[Bytes]) -> None:
-        """Write ``buffers`` one after the other; they are free for other use when this returns.
+    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+        """Call ``before``, then write ``buffers`` one after the other; they are free for other use when this returns.
+
+        ``before`` blocks, so it runs in the thread that writes, in the same hop. Where no thread writes, it runs in a
+        worker thread, or on the event loop if the buffers are brief.
 
         Raises TargetFull or TargetWriteFailed. Cancelled: how much was written is open.
         """
 
-    async def complete(self, beginning: bytes, companion: Target | None = None) -> None:
+    async def sync(self) -> None:
+        """Make durable what was appended, as far as the target can. Raises TargetFull, TargetWriteFailed."""
+
+    async def complete(self, beginning: bytes = b"") -> None:
         """Overwrite the start with ``beginning``, and make all of it durable and visible.
 
-        ``companion``, another target, is completed together with this one, and becomes visible right after it. Raises
-        TargetExists, TargetFull, TargetWriteFailed. Cancelled: it is all there, or nothing is.
+        Raises TargetExists, TargetFull, TargetWriteFailed. Cancelled: all of it is visible, or nothing is.
         """
+
+    async def abandon(self) -> None:
+        """Take back what can be taken back. Nothing can be appended after that. Does nothing the second time."""
+
+
+async def publish(data: Target, manifest: Target | None = None, beginning: bytes = b"") -> None:
+    """Complete ``data``, with ``beginning`` at its start, and ``manifest``: both become visible, or neither.
+
+    A manifest that stands beside a file (``FileTarget.beside``) gets its name together with that. Any other manifest is
+    completed after the data. Raises what ``complete`` raises.
+    """
+    await data.complete(beginning)
+    if manifest is not None:
+        await manifest.complete()
+
+
+async def run_before(before: Before | None, buffers: Sequence[Bytes]) -> None:
+    """Call ``before`` for a target that has no thread of its own: on the event loop if ``buffers`` are brief."""
+    if before is None:
+        return
+    if sum(map(len, buffers)) <= BRIEF:
+        before()
+    else:
+        await to_thread.run_sync(before)
 
 
 @contextmanager

@@ -18,13 +18,13 @@ from asyncbackup.engine.compact import Extent
 from asyncbackup.engine.fetch import Chunk, Fetcher
 from asyncbackup.engine.plan import Pair, Plan, plan_difference, plan_full
 from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
-from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup, open_target
+from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup
 from asyncbackup.engine.source import SnapshotObjects, staying
 from asyncbackup.engine.window import Window, WindowOptions
 from asyncbackup.errors import Incompatible, PatchNeeded, SnapshotChanged, single_error
 from asyncbackup.format import Dialect
 from asyncbackup.format.record import END_IDX
-from asyncbackup.storage import Target
+from asyncbackup.storage import Target, open_target, publish
 from asyncbackup.wire.inode import Inode
 
 _GATHERED_SIZE: Final = 64 << 10
@@ -56,35 +56,22 @@ async def backup(
     there is then, and after a cancellation, no new file, and no request in flight. Raises ValueError unless exactly
     one of ``snapshot`` and ``live`` is given.
     """
-    if isinstance(target, str | os.PathLike):
-        async with open_target(target, replace=replace) as (data, proof):
-            return await backup(
-                cluster,
-                vdi,
-                data,
-                snapshot=snapshot,
-                base=base,
-                live=live,
-                manifest=proof,
-                dialect=dialect,
-                options=options,
-                on_progress=on_progress,
-            )
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")
     options = options or WindowOptions()
-    if dialect.needs_patch and not target.can_patch:
-        raise PatchNeeded(dialect.value)
     started, requests, retries = time.monotonic(), cluster.requests, cluster.retries
-    with single_error():
-        to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
-        work = await _plan(cluster, to_inode, base_inode)
-        counts = BackupCounts(work.planned, work.shared)
-        job = _Job(cluster, work, to_inode, dialect, options, target, on_progress, counts)
-        if manifest is not None:
-            job.proof = ManifestWriter(manifest)
-            job.proof.start(await describe_backup(cluster, to_inode, base_inode, dialect))
-        await job.run()
+    async with open_target(target, replace=replace, manifest=manifest) as opened:
+        if dialect.needs_patch and not opened.data.can_patch:
+            raise PatchNeeded(dialect.value)
+        with single_error():
+            to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
+            work = await _plan(cluster, to_inode, base_inode)
+            counts = BackupCounts(work.planned, work.shared)
+            job = _Job(cluster, work, to_inode, dialect, options, opened.data, on_progress, counts)
+            if opened.manifest is not None:
+                job.proof = ManifestWriter(opened.manifest)
+                job.proof.start(await describe_backup(cluster, to_inode, base_inode, dialect))
+            await job.run()
     return Summary(
         vdi=vdi,
         snapshot=None if snapshot is None else str(snapshot),
@@ -202,7 +189,7 @@ class _Job:
     _waiting_size: int = 0
 
     async def run(self) -> None:
-        """Write the whole backup, and commit it."""
+        """Write the whole backup, and publish it."""
         dialect = self.dialect
         await self._write([dialect.opening])
         # What makes a backup complete, in a pipe its end marker, comes only when it is known to be that.
@@ -212,11 +199,9 @@ class _Job:
         await self._write([dialect.ending])
         await self._flush()
         beginning = dialect.patch(self.counts.records)
-        if self.proof is None:
-            await self.target.complete(beginning)
-        else:
+        if self.proof is not None:
             await self.proof.finish(self.counts.bytes_written)
-            await self.target.complete(beginning, self.proof.target)
+        await publish(self.target, self.proof.target if self.proof else None, beginning)
 
     async def _write_records(self) -> None:
         object_size = self.to.object_size

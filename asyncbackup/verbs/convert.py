@@ -12,13 +12,12 @@ from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
 from asyncbackup.engine.compact import ZEROS, trim
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.proof import open_target
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import BaseUnwanted, single_error
 from asyncbackup.format import Dialect, rbd_diff
 from asyncbackup.format.identity import Identity
-from asyncbackup.storage import Target
+from asyncbackup.storage import Target, open_target
 from asyncbackup.verbs.merge import MergeSummary, merge
 
 
@@ -86,42 +85,32 @@ async def convert_to_rbd_diff(
     has. Raises FactMissing where neither says the VDI's size, OutsideVdi for an object behind it, and the errors of
     reading and writing.
     """
-    if isinstance(target, str | os.PathLike):
-        async with open_target(target, replace=replace, manifest=False, inputs=[backup]) as (opened, _):
-            return await convert_to_rbd_diff(
-                backup,
-                opened,
-                snapshot_name=snapshot_name,
-                base_name=base_name,
-                chain_options=chain_options,
-                options=options,
-                on_progress=on_progress,
-            )
     started = time.monotonic()
-    with single_error():
-        async with open_chain([backup], chain_options) as chain:
-            if chain.is_full and base_name is not None:
-                raise BaseUnwanted(chain.readers[0].name)
-            of = chain.subject
-            snapshot = _name(of.identity if of else None) if snapshot_name is None else snapshot_name
-            base = _name(of.base_identity if of else None) if base_name is None else base_name
-            output = _Stream(target, chain, Meter(ReplayCounts(), on_progress))
-            if chain.readers[0].size is not None:
-                found = await survey(chain, on_progress)
-                chain.position(found.last_idx)
-                output.meter.counts.objects_planned = found.objects
-            await output.write([rbd_diff.opening(chain.size, snapshot, base)])
-            await Replay(chain, Composer(None), options or WindowOptions(), nothing, output.deliver).run()
-            await output.write([rbd_diff.ENDING])
-            await target.complete(b"")
-            return RbdDiffSummary(
-                base=base,
-                snapshot=snapshot,
-                size=chain.size,
-                ranges=output.ranges,
-                bytes_written=output.meter.counts.bytes_written,
-                elapsed_s=time.monotonic() - started,
-            )
+    async with open_target(target, replace=replace, with_manifest=False, inputs=[backup]) as (data, _):
+        with single_error():
+            async with open_chain([backup], chain_options) as chain:
+                if chain.is_full and base_name is not None:
+                    raise BaseUnwanted(chain.readers[0].name)
+                of = chain.subject
+                snapshot = _name(of.identity if of else None) if snapshot_name is None else snapshot_name
+                base = _name(of.base_identity if of else None) if base_name is None else base_name
+                output = _Stream(data, chain, Meter(ReplayCounts(), on_progress))
+                if chain.readers[0].size is not None:
+                    found = await survey(chain, on_progress)
+                    chain.position(found.last_idx)
+                    output.meter.counts.objects_planned = found.objects
+                await output.write([rbd_diff.opening(chain.size, snapshot, base)])
+                await Replay(chain, Composer(None), options or WindowOptions(), nothing, output.deliver).run()
+                await output.write([rbd_diff.ENDING])
+                await data.complete()
+                return RbdDiffSummary(
+                    base=base,
+                    snapshot=snapshot,
+                    size=chain.size,
+                    ranges=output.ranges,
+                    bytes_written=output.meter.counts.bytes_written,
+                    elapsed_s=time.monotonic() - started,
+                )
 
 
 @dataclass(slots=True)

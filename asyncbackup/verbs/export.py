@@ -18,7 +18,6 @@ from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.opening import BaseName, Judged, judge_size, open_base, require_base
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.proof import refuse_own_inputs
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_covered
 from asyncbackup.engine.source import ObjectSource, SnapshotObjects, ZeroObjects, staying
@@ -27,6 +26,7 @@ from asyncbackup.errors import single_error
 from asyncbackup.format.identity import Identity
 from asyncbackup.storage import NewImage, Target
 from asyncbackup.storage.atomic import OnLeftover
+from asyncbackup.storage.backup_target import refuse_own_inputs
 
 _BATCH: Final = 16
 """Pieces of zeros that a pipe gets at a time."""
@@ -212,7 +212,7 @@ class _Export:
             await Replay(self.chain, Composer(judged.base), self.options, nothing, deliver).run()
             await stream.fill(self.chain.size)
             await judged.base.check_unchanged()
-        await target.complete(b"")
+        await target.complete()
 
 
 @dataclass(slots=True)

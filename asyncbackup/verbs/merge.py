@@ -19,14 +19,14 @@ from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.opening import BaseName, Judged, open_base
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.proof import ManifestWriter, open_target
+from asyncbackup.engine.proof import ManifestWriter
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.source import ObjectSource, ZeroObjects
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import BaseUnwanted, Incompatible, PatchNeeded, single_error
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import RecordDigests, Subject
-from asyncbackup.storage import Target
+from asyncbackup.storage import Target, open_target, publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,43 +72,35 @@ async def merge(
     Raises BaseNeeded where it needs one, WrongBase or BaseMismatch where it is another one, BaseUnproved, Incompatible,
     and the errors of reading and writing. There is then, and after a cancellation, no new file.
     """
-    if isinstance(target, str | os.PathLike):
-        inputs = [*backups, *([base] if isinstance(base, str | os.PathLike) else [])]
-        async with open_target(target, replace=replace, inputs=inputs) as (data, proof):
-            return await merge(
-                backups,
-                data,
-                base=base,
-                assume_base=assume_base,
-                manifest=proof,
-                chain_options=chain_options,
-                dialect=dialect,
-                options=options,
-                on_progress=on_progress,
-            )
     started = time.monotonic()
     options = options or WindowOptions()
-    if dialect.needs_patch and not target.can_patch:
-        raise PatchNeeded(dialect.value)
-    with single_error():
-        async with (
-            open_chain(backups, chain_options, assume_base=assume_base) as chain,
-            _open_base(chain, base, assume_base=assume_base) as under,
-        ):
-            provable = all(reader.subject is not None for reader in chain.readers)
-            writer = ManifestWriter(manifest) if manifest is not None and provable else None
-            output = _Output(target, dialect, under, writer)
-            meter = Meter(ReplayCounts(), on_progress)
-            await _run(chain, output, options, meter)
-            return MergeSummary(
-                files=len(backups),
-                dialect=dialect,
-                has_manifest=writer is not None,
-                assumed=all_assumed(chain.assumed, under.assumed if under else None),
-                records=output.records,
-                bytes_written=output.bytes_written,
-                elapsed_s=time.monotonic() - started,
-            )
+    inputs = [*backups, *([base] if isinstance(base, str | os.PathLike) else [])]
+    async with open_target(target, replace=replace, manifest=manifest, inputs=inputs) as opened:
+        if dialect.needs_patch and not opened.data.can_patch:
+            raise PatchNeeded(dialect.value)
+        with single_error():
+            async with (
+                open_chain(backups, chain_options, assume_base=assume_base) as chain,
+                _open_base(chain, base, assume_base=assume_base) as under,
+            ):
+                writer = None
+                if opened.manifest is not None:
+                    if all(reader.subject is not None for reader in chain.readers):
+                        writer = ManifestWriter(opened.manifest)
+                    else:
+                        await opened.manifest.abandon()
+                output = _Output(opened.data, dialect, under, writer)
+                meter = Meter(ReplayCounts(), on_progress)
+                await _run(chain, output, options, meter)
+                return MergeSummary(
+                    files=len(backups),
+                    dialect=dialect,
+                    has_manifest=writer is not None,
+                    assumed=all_assumed(chain.assumed, under.assumed if under else None),
+                    records=output.records,
+                    bytes_written=output.bytes_written,
+                    elapsed_s=time.monotonic() - started,
+                )
 
 
 def _subject(chain: Chain, dialect: Dialect) -> Subject:
@@ -193,11 +185,9 @@ class _Output:
     async def finish(self) -> None:
         await self._write([self.dialect.ending])
         beginning = self.dialect.patch(self.records)
-        if self.proof is None:
-            await self.target.complete(beginning)
-        else:
+        if self.proof is not None:
             await self.proof.finish(self.bytes_written)
-            await self.target.complete(beginning, self.proof.target)
+        await publish(self.target, self.proof.target if self.proof else None, beginning)
 
     async def _write(self, pieces: list[bytes | memoryview]) -> None:
         filled = [piece for piece in pieces if piece]

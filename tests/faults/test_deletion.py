@@ -208,7 +208,7 @@ async def test_what_goes_to_a_pipe_gets_no_end(scene: Scene) -> None:
         await backup(scene.cluster, "disk", target, snapshot="b", dialect=Dialect.DOG)
 
     assert not target.data.endswith(Dialect.DOG.ending)
-    assert not target.committed
+    assert not target.is_complete
 
 
 async def test_an_object_that_is_lost_is_told_as_such(scene: Scene) -> None:

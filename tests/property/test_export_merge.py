@@ -148,7 +148,7 @@ async def check_exports(way: Way, folder: Path, options: WindowOptions) -> None:
         assert onto.read_bytes() == image
         assert standing.read_bytes() == image
         assert piped.data == piped_onto.data == image
-        assert piped.committed
+        assert piped.is_complete
         for done in (whole, onto):
             done.unlink()
 

@@ -14,8 +14,7 @@ import pytest
 from asyncbackup import Cluster, NullTarget, Volume, WindowOptions, backup
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.errors import SnapshotChanged
-from asyncbackup.storage import Target
-from asyncbackup.storage.target import Bytes
+from asyncbackup.storage.target import Before, Bytes
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
@@ -63,16 +62,16 @@ class MeanwhileSink(NullTarget):
     def __init__(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
         self._meanwhile = [meanwhile]
-        self.committed = False
+        self.is_complete = False
 
-    async def append(self, buffers: Sequence[Bytes]) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
         while self._meanwhile:
             await self._meanwhile.pop()()
-        await super().append(buffers)
+        await super().append(buffers, before=before)
 
-    async def complete(self, beginning: bytes, companion: Target | None = None) -> None:
-        self.committed = True
-        await super().complete(beginning, companion)
+    async def complete(self, beginning: bytes = b"") -> None:
+        self.is_complete = True
+        await super().complete(beginning)
 
 
 async def owned(cluster: Cluster, inode: Inode) -> int:
@@ -119,7 +118,7 @@ async def test_a_deletion_that_began_before_the_backup_is_found_out(
         with pytest.raises(SnapshotChanged, match=r"were given up|is not there any more"):
             await backup(client, name, target, snapshot="b", base="a")
 
-    assert not target.committed
+    assert not target.is_complete
 
 
 @pytest.mark.parametrize(("gone", "base"), [("b", None), ("b", "a"), ("a", "a")], ids=["full", "snapshot", "base"])
@@ -139,7 +138,7 @@ async def test_a_snapshot_that_is_deleted_while_it_is_read_is_found_out(
     with pytest.raises(SnapshotChanged, match=r"is not there any more"):
         await backup(client, name, target, snapshot="b", base=base)
 
-    assert not target.committed
+    assert not target.is_complete
 
 
 @pytest.mark.parametrize("store_policy", [0, 1], ids=["table", "tree"])

@@ -7,16 +7,13 @@ import pytest
 import xxhash
 
 from asyncbackup import Dialect
-from asyncbackup.engine.manifest import manifest_path
-from asyncbackup.engine.proof import ManifestWriter, Written, open_standard_output, open_target
-from asyncbackup.errors import TargetExists
+from asyncbackup.engine.proof import ManifestWriter, Written
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import ManifestDecoder, RecordDigests, Subject, Trailer
 from tests.collecting import CollectingTarget
 from tests.disks import OBJECT, noise
 from tests.property.reference import SECTOR
-from tests.streams import standard_output
 
 SUBJECT = Subject(
     size=1 << 32,
@@ -36,10 +33,6 @@ def decode(manifest: bytes | bytearray) -> list[Subject | RecordDigests | Traile
     decoded = [decoder.feed(line) for line in bytes(manifest).splitlines(keepends=True)]
     decoder.finish()
     return decoded
-
-
-def names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
 
 
 async def test_lines_of_known_records_do_not_wait_for_the_end_either() -> None:
@@ -118,70 +111,3 @@ async def test_a_full_backup_says_nothing_of_a_base(tmp_path: Path) -> None:
     assert decode(target.data)[1] == RecordDigests(
         RecordHeader(3, 0, SECTOR), xxhash.xxh3_128_hexdigest(bytes(SECTOR)), None
     )
-
-
-async def test_a_file_and_its_manifest_are_opened_beside_one_another(tmp_path: Path) -> None:
-    async with open_target(tmp_path / "file") as (data, proof):
-        assert proof is not None
-        await data.append([b"data"])
-        await proof.append([b"proof"])
-        await data.complete(b"", proof)
-
-    assert (tmp_path / "file").read_bytes() == b"data"
-    assert manifest_path(tmp_path / "file").read_bytes() == b"proof"
-
-
-async def test_a_manifest_of_this_name_stays(tmp_path: Path) -> None:
-    manifest_path(tmp_path / "file").write_bytes(b"mine")
-
-    with pytest.raises(TargetExists, match=r"file\.manifest: exists already"):
-        async with open_target(tmp_path / "file"):
-            pytest.fail("opened")
-
-    assert names(tmp_path) == {"file.manifest"}
-
-
-async def test_the_manifest_of_a_file_that_is_replaced_goes_with_it(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"old")
-    manifest_path(tmp_path / "file").write_bytes(b"old proof")
-
-    async with open_target(tmp_path / "file", replace=True, manifest=False) as (data, proof):
-        assert proof is None
-        await data.append([b"new"])
-        await data.complete(b"")
-
-    assert (tmp_path / "file").read_bytes() == b"new"
-    assert not manifest_path(tmp_path / "file").exists()
-
-
-async def test_what_goes_to_standard_output_has_its_manifest_where_it_is_told(tmp_path: Path) -> None:
-    with standard_output(tmp_path / "out"):
-        async with open_standard_output(tmp_path / "proof") as (data, proof):
-            assert proof is not None
-            await data.append([b"data"])
-            await proof.append([b"proof"])
-            await data.complete(b"", proof)
-
-    assert (tmp_path / "out").read_bytes() == b"data"
-    assert (tmp_path / "proof").read_bytes() == b"proof"
-
-
-async def test_a_manifest_of_standard_output_replaces_none_unless_told(tmp_path: Path) -> None:
-    (tmp_path / "proof").write_bytes(b"mine")
-
-    with standard_output(tmp_path / "out"), pytest.raises(TargetExists, match="proof: exists already"):
-        async with open_standard_output(tmp_path / "proof"):
-            pytest.fail("opened")
-
-    assert (tmp_path / "proof").read_bytes() == b"mine"
-
-
-async def test_what_goes_to_standard_output_needs_no_manifest(tmp_path: Path) -> None:
-    with standard_output(tmp_path / "out"):
-        async with open_standard_output(None) as (data, proof):
-            assert proof is None
-            await data.append([b"data"])
-            await data.complete(b"")
-
-    assert names(tmp_path) == {"out"}
-    assert (tmp_path / "out").read_bytes() == b"data"

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from asyncbackup.errors import TargetError, TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
-from asyncbackup.storage import FileTarget, NullTarget, opening
+from asyncbackup.storage import FileTarget, NullTarget, opening, publish
 from tests.descriptors import open_descriptors
 
 
@@ -88,7 +88,7 @@ async def test_what_was_appended_is_in_the_file(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
         await target.append([b"zero", bytearray(b"one")])
         await target.append([memoryview(b"two")])
-        await target.complete(b"")
+        await target.complete()
 
     assert (folder / "file").read_bytes() == b"zeroonetwo"
 
@@ -106,14 +106,14 @@ async def test_the_name_appears_only_with_the_commit(folder: Path) -> None:
         await target.append([b"data"])
         assert not (folder / "file").exists()
 
-        await target.complete(b"")
+        await target.complete()
 
         assert (folder / "file").read_bytes() == b"data"
 
 
 async def test_nothing_else_is_left_after_a_commit(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
-        await target.complete(b"")
+        await target.complete()
 
     assert names(folder) == ["file"]
 
@@ -136,7 +136,7 @@ async def test_permissions_follow_the_umask(folder: Path) -> None:
     before = os.umask(0o027)
     try:
         async with FileTarget(folder / "file") as target:
-            await target.complete(b"")
+            await target.complete()
     finally:
         os.umask(before)
 
@@ -149,7 +149,7 @@ async def test_no_descriptor_stays_open(folder: Path) -> None:
     before = open_descriptors()
 
     async with FileTarget(folder / "file") as target:
-        await target.complete(b"")
+        await target.complete()
     async with FileTarget(folder / "other"):
         pass
 
@@ -191,7 +191,7 @@ async def test_a_name_may_be_as_long_as_names_are(folder: Path) -> None:
     name = "ü" * 127 + "x"
 
     async with FileTarget(folder / name) as target:
-        await target.complete(b"")
+        await target.complete()
 
     assert names(folder) == [name]
 
@@ -212,7 +212,7 @@ async def test_a_file_system_without_hard_links_will_do(
 
     async with FileTarget(folder / "file") as target:
         await target.append([b"data"])
-        await target.complete(b"")
+        await target.complete()
 
     assert names(folder) == ["file"]
 
@@ -233,7 +233,7 @@ async def test_a_failing_link_is_an_error(folder: Path, monkeypatch: pytest.Monk
 
     with pytest.raises(TargetWriteFailed, match="Input/output error"):
         async with FileTarget(folder / "file") as target:
-            await target.complete(b"")
+            await target.complete()
 
     assert names(folder) == []
 
@@ -244,7 +244,7 @@ async def test_replacing_keeps_the_old_file_until_the_commit(folder: Path) -> No
     async with FileTarget(folder / "file", replace=True) as target:
         await target.append([b"new"])
         assert (folder / "file").read_bytes() == b"old"
-        await target.complete(b"")
+        await target.complete()
 
     assert names(folder) == ["file"]
     assert (folder / "file").read_bytes() == b"new"
@@ -262,7 +262,7 @@ async def test_replacing_without_a_commit_keeps_the_old_file(folder: Path) -> No
 
 async def test_replacing_nothing_makes_a_file(folder: Path) -> None:
     async with FileTarget(folder / "file", replace=True) as target:
-        await target.complete(b"")
+        await target.complete()
 
     assert names(folder) == ["file"]
 
@@ -273,7 +273,7 @@ async def test_replacing_through_a_link_replaces_what_it_points_to(folder: Path,
 
     async with FileTarget(folder / "link", replace=True) as target:
         await target.append([b"new"])
-        await target.complete(b"")
+        await target.complete()
 
     assert (folder / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == b"new"
@@ -283,7 +283,7 @@ async def test_replacing_through_a_dangling_link_makes_what_it_points_to(folder:
     (folder / "link").symlink_to(tmp_path / "real")
 
     async with FileTarget(folder / "link", replace=True) as target:
-        await target.complete(b"")
+        await target.complete()
 
     assert (folder / "link").is_symlink()
     assert (tmp_path / "real").is_file()
@@ -375,7 +375,7 @@ async def test_short_writes_are_continued(folder: Path, monkeypatch: pytest.Monk
 
     async with FileTarget(folder / "file") as target:
         await target.append([b"0123", b"", b"45678", b"9"])
-        await target.complete(b"")
+        await target.complete()
 
     assert (folder / "file").read_bytes() == b"0123456789"
 
@@ -383,7 +383,7 @@ async def test_short_writes_are_continued(folder: Path, monkeypatch: pytest.Monk
 async def test_more_buffers_than_the_kernel_takes_are_written(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
         await target.append([bytes([number % 256]) for number in range(3000)])
-        await target.complete(b"")
+        await target.complete()
 
     assert (folder / "file").read_bytes() == bytes(number % 256 for number in range(3000))
 
@@ -494,36 +494,36 @@ async def test_a_cancelled_open_leaves_nothing(folder: Path, monkeypatch: pytest
 
 
 async def write_both(
-    folder: Path, before_commit: Callable[[], object] = lambda: None, *, replace: bool = False
+    folder: Path, before_publishing: Callable[[], object] = lambda: None, *, replace: bool = False
 ) -> None:
     async with (
         FileTarget(folder / "file", replace=replace) as data,
-        FileTarget(folder / "proof", replace=replace) as proof,
+        FileTarget.beside(data, ".proof") as proof,
     ):
         await data.append([b"data"])
         await proof.append([b"proof"])
-        before_commit()
-        await data.complete(b"", proof)
+        before_publishing()
+        await publish(data, proof)
 
 
 async def test_a_companion_appears_with_the_file(folder: Path) -> None:
     await write_both(folder)
 
-    assert names(folder) == ["file", "proof"]
-    assert (folder / "proof").read_bytes() == b"proof"
+    assert names(folder) == ["file", "file.proof"]
+    assert (folder / "file.proof").read_bytes() == b"proof"
 
 
 async def test_a_companion_that_cannot_appear_takes_the_file_with_it(folder: Path) -> None:
-    with pytest.raises(TargetExists, match="proof: exists already"):
-        await write_both(folder, before_commit=lambda: (folder / "proof").write_bytes(b"theirs"))
+    with pytest.raises(TargetExists, match=r"file\.proof: exists already"):
+        await write_both(folder, before_publishing=lambda: (folder / "file.proof").write_bytes(b"theirs"))
 
-    assert names(folder) == ["proof"]
-    assert (folder / "proof").read_bytes() == b"theirs"
+    assert names(folder) == ["file.proof"]
+    assert (folder / "file.proof").read_bytes() == b"theirs"
 
 
-async def test_a_companion_of_another_kind_is_committed_after_the_file(folder: Path) -> None:
+async def test_a_companion_of_another_kind_is_completed_after_the_file(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
-        await target.complete(b"", NullTarget())
+        await publish(target, NullTarget())
 
     assert names(folder) == ["file"]
 
@@ -542,7 +542,7 @@ async def test_what_is_attached_goes_with_the_file_it_belongs_to(folder: Path) -
 
     async with FileTarget(folder / "file", replace=True, attached=[".proof"]) as target:
         assert {"file", "file.proof"} < set(names(folder))
-        await target.complete(b"")
+        await target.complete()
 
     assert names(folder) == ["file"]
 
@@ -554,7 +554,7 @@ async def test_what_replaces_a_file_has_its_permissions(folder: Path, mode: int)
 
     async with FileTarget(folder / "file", replace=True) as target:
         assert modes(folder)[".file.partial"] == mode & 0o777
-        await target.complete(b"")
+        await target.complete()
 
     assert stat.S_IMODE((folder / "file").stat().st_mode) == mode & 0o777
 
@@ -565,7 +565,7 @@ async def test_what_replaces_a_file_has_its_owner(folder: Path) -> None:
     os.chown(folder / "file", 1234, 5678)
 
     async with FileTarget(folder / "file", replace=True) as target, FileTarget.beside(target, ".proof") as proof:
-        await target.complete(b"", proof)
+        await publish(target, proof)
 
     for name in ("file", "file.proof"):
         assert ((folder / name).stat().st_uid, (folder / name).stat().st_gid) == (1234, 5678)
@@ -578,7 +578,7 @@ async def test_what_belongs_to_a_file_keeps_its_own_permissions_and_has_else_tho
 
     for suffix in (".one", ".two"):
         async with FileTarget(folder / "file", replace=True) as target, FileTarget.beside(target, suffix) as beside:
-            await target.complete(b"", beside)
+            await publish(target, beside)
 
     assert modes(folder) == {"file": 0o600, "file.one": 0o640, "file.two": 0o600}
 
@@ -592,7 +592,7 @@ async def test_a_group_that_cannot_be_kept_gets_no_more_than_everybody(
     monkeypatch.setattr(os, "fchown", failing(errno.EPERM))
 
     async with FileTarget(folder / "file", replace=True) as target:
-        await target.complete(b"")
+        await target.complete()
 
     assert stat.S_IMODE((folder / "file").stat().st_mode) == narrowed
 
@@ -610,7 +610,7 @@ async def test_a_group_is_kept_where_the_owner_cannot_be(folder: Path, monkeypat
     monkeypatch.setattr(os, "fchown", change)
 
     async with FileTarget(folder / "file", replace=True) as target:
-        await target.complete(b"")
+        await target.complete()
 
     status = (folder / "file").stat()
     assert changes[-1] == (-1, status.st_gid)
@@ -626,7 +626,7 @@ async def test_what_belongs_to_a_file_goes_where_a_link_to_the_file_leads(folder
         FileTarget.beside(target, ".proof") as proof,
     ):
         await proof.append([b"proof"])
-        await target.complete(b"", proof)
+        await publish(target, proof)
 
     assert names(folder) == ["link"]
     assert (tmp_path / "real.proof").read_bytes() == b"proof"
@@ -657,7 +657,7 @@ async def test_a_link_in_the_place_of_what_belongs_to_a_file_is_replaced_itself(
         FileTarget.beside(target, ".proof") as proof,
     ):
         await proof.append([b"ours"])
-        await target.complete(b"", proof)
+        await publish(target, proof)
 
     assert not (folder / "file.proof").is_symlink()
     assert (folder / "file.proof").read_bytes() == b"ours"

@@ -27,7 +27,7 @@ async def copy(base: Path, target: Path) -> None:
     async with NewImage(target) as image, FileSource(base) as source:
         await image.copy_from(source)
         await image.resize(source.size)
-        await image.complete(b"")
+        await image.complete()
 
 
 async def test_a_new_image_appears_when_it_is_committed(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ async def test_a_new_image_appears_when_it_is_committed(tmp_path: Path) -> None:
         await image.resize(10)
         await image.write_at(3, b"abc")
         assert "image" not in names(tmp_path)
-        await image.complete(b"")
+        await image.complete()
 
     assert (tmp_path / "image").read_bytes() == b"\0\0\0abc\0\0\0\0"
     assert names(tmp_path) == ["image"]
@@ -336,7 +336,7 @@ async def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.Mo
 
     async with NewImage(tmp_path / "image") as image:
         await image.write_at(2, b"0123456789")
-        await image.complete(b"")
+        await image.complete()
 
     assert (tmp_path / "image").read_bytes() == b"\0\x000123456789"
 

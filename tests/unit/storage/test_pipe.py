@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asyncbackup.errors import TargetFull, TargetUnusable, TargetWriteFailed
-from asyncbackup.storage import FileTarget, NullTarget, PipeTarget, Target, is_fifo, open_fifo
+from asyncbackup.storage import FileTarget, NullTarget, PipeTarget, Target, is_fifo, open_fifo, publish
 from tests.descriptors import open_descriptors
 from tests.waiting import turn, until
 
@@ -40,7 +40,7 @@ async def test_bytes_go_through_in_order(pipe: Pipe) -> None:
     async with PipeTarget(pipe.writer) as target:
         await target.append([b"zero", bytearray(b"one"), memoryview(b"two")])
         await target.append([b"three"])
-        await target.complete(b"")
+        await target.complete()
 
     assert pipe.read() == b"zeroonetwothree"
 
@@ -126,7 +126,7 @@ async def test_a_file_is_written_from_where_it_stands(tmp_path: Path) -> None:
 
         async with PipeTarget(file.fileno()) as target:
             await target.append([b"da", b"ta"])
-            await target.complete(b"")
+            await target.complete()
 
         assert (tmp_path / "file").read_bytes() == b"before data"
 
@@ -149,7 +149,7 @@ async def test_a_full_device_is_told(device: int) -> None:
 async def test_what_drops_everything_never_waits(device: int) -> None:
     async with PipeTarget(device) as target:
         await target.append([bytes(8 * PIPE_SIZE)])
-        await target.complete(b"")
+        await target.complete()
 
 
 async def test_it_waits_for_room_only_when_there_is_none(pipe: Pipe) -> None:
@@ -171,7 +171,7 @@ async def test_a_companion_is_completed_with_it(
     target: Target = PipeTarget(pipe.writer) if kind is PipeTarget else NullTarget()
     async with target, FileTarget(tmp_path / "proof") as proof:
         await proof.append([b"proof"])
-        await target.complete(b"", proof)
+        await publish(target, proof)
 
     assert (tmp_path / "proof").read_bytes() == b"proof"
 
@@ -209,7 +209,7 @@ async def test_a_failure_after_all_is_written_notes_nothing(pipe: Pipe) -> None:
     target = PipeTarget(pipe.writer)
     await target.__aenter__()
     await target.append([b"all"])
-    await target.complete(b"")
+    await target.complete()
     await target.__aexit__(type(error), error, None)
 
     assert not hasattr(error, "__notes__")
@@ -263,7 +263,7 @@ async def test_a_fifo_is_written_once_somebody_reads_it(fifo: Path) -> None:
     async def write() -> None:
         async with open_fifo(fifo) as target:
             await target.append([b"data"])
-            await target.complete(b"")
+            await target.complete()
 
     task = asyncio.create_task(write())
     await turn()

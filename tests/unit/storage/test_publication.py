@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from asyncbackup.engine.manifest import find_manifest
-from asyncbackup.engine.proof import open_target
 from asyncbackup.errors import AsyncBackupError, HalfReplaced, TargetExists, TargetUnusable, TargetWriteFailed
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import Marker
-from asyncbackup.storage import FileTarget, NewImage, PipeTarget, StandingImage
+from asyncbackup.storage import FileTarget, NewImage, PipeTarget, StandingImage, open_target, publish
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.publication import MANIFEST, Place, Publication
 from tests.crashes import Left, Recorder, crashes, killed, take
@@ -48,11 +47,11 @@ def fill(folder: Path, files: dict[str, str]) -> None:
 
 
 async def write(folder: Path, *, replace: bool, manifest: bool = True, name: str = "file") -> None:
-    async with open_target(folder / name, replace=replace, manifest=manifest) as (data, proof):
+    async with open_target(folder / name, replace=replace, with_manifest=manifest) as (data, proof):
         await data.append([b"___ data"])
         if proof is not None:
             await proof.append([b"new proof"])
-        await data.complete(b"new", proof)
+        await publish(data, proof, b"new")
 
 
 WRITTEN = ["create .file.partial", "create .file.manifest.partial", "write .file.partial"]
@@ -181,7 +180,7 @@ async def test_a_file_that_a_pipe_is_redirected_to_is_flushed_after_the_last_wri
 
     async with PipeTarget(descriptor) as target:
         await target.append([b"data"])
-        await target.complete(b"")
+        await target.complete()
 
     os.close(descriptor)
     assert recorder.texts() == ["create file", "write file", "flush file"]
@@ -425,7 +424,7 @@ async def test_a_folder_that_becomes_read_only_keeps_old_with_old(
             for name in ("replace", "link", "unlink"):
                 patched.setattr(os, name, failing(errno.EROFS))
             with pytest.raises(TargetWriteFailed, match="Read-only file system"):
-                await data.complete(b"", proof)
+                await publish(data, proof)
 
     assert contents(folder) == OLD
 

@@ -12,11 +12,11 @@ from typing import Any, Self
 import pytest
 import xxhash
 
-from asyncbackup import Cluster, Dialect, NullTarget, Progress, Summary, Target, Volume, WindowOptions, backup
+from asyncbackup import Cluster, Dialect, NullTarget, Progress, Summary, Volume, WindowOptions, backup
 from asyncbackup.errors import Incompatible, SnapshotNotFound, TargetExists
 from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.sheep import Sheep
-from asyncbackup.storage.target import Bytes
+from asyncbackup.storage.target import Before, Bytes, run_before
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.inode import TABLE_OFFSET
@@ -30,11 +30,12 @@ from tests.waiting import turn, until
 class ScriptedSink:
     """Keeps what it is given; stops at the first append until it is let go on, if told to."""
 
+    name = "a scripted target"
     can_patch = True
 
     def __init__(self, *, stuck: bool = False) -> None:
         self.data = bytearray()
-        self.committed = False
+        self.is_complete = False
         self.appends = 0
         self.go_on = asyncio.Event()
         if not stuck:
@@ -48,16 +49,23 @@ class ScriptedSink:
     ) -> None:
         pass
 
-    async def append(self, buffers: Sequence[Bytes]) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+        await run_before(before, buffers)
         self.appends += 1
         await self.go_on.wait()
         for buffer in buffers:
             assert buffer, "nothing empty is written"
             self.data += buffer
 
-    async def complete(self, beginning: bytes, companion: Target | None = None) -> None:
+    async def sync(self) -> None:
+        """Nothing is durable."""
+
+    async def complete(self, beginning: bytes = b"") -> None:
         self.data[: len(beginning)] = beginning
-        self.committed = True
+        self.is_complete = True
+
+    async def abandon(self) -> None:
+        """Keep everything."""
 
 
 class Stream(ScriptedSink):
@@ -71,7 +79,7 @@ async def test_a_difference_holds_what_changed_and_nothing_else(cluster: Cluster
     await backup(cluster, "disk", target, snapshot="b", base="a")
 
     to, base = [await content_of(cluster, "disk", tag) for tag in "ba"]
-    assert target.committed
+    assert target.is_complete
     records = reference.parse(bytes(target.data), "collie", OBJECT)
     assert records == reference.difference(to, base, OBJECT)
     assert [record.idx for record in records] == [1, 2, 3, 5, 6]
@@ -187,7 +195,7 @@ async def test_a_stuck_target_stops_the_reads(cluster: Cluster, sheep: Sheep) ->
     target.go_on.set()
     await task
 
-    assert target.committed
+    assert target.is_complete
 
 
 async def test_a_path_is_a_file_that_must_not_exist(cluster: Cluster, tmp_path: Path) -> None:

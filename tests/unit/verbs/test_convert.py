@@ -78,7 +78,7 @@ async def test_an_increment_becomes_a_diff_between_two_snapshots(files: Files, m
     diff = rbd_diffs.parse(bytes(target.data))
     assert (diff.base, diff.snapshot) == ("a", "b")
     assert diff.apply(files.images["a"]) == files.images["b"]
-    assert target.committed
+    assert target.is_complete
 
 
 async def test_zeros_are_told_not_sent(cluster: Cluster, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ async def test_an_object_behind_the_end_is_refused(files: Files, tmp_path: Path,
 
     assert (told.value.idx, told.value.size) == (7, size)
     assert "diff" not in names(tmp_path)
-    assert not target.committed
+    assert not target.is_complete
 
 
 async def test_nothing_is_written_before_all_objects_are_known_to_lie_inside(files: Files) -> None:

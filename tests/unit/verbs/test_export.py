@@ -242,7 +242,7 @@ async def test_an_object_behind_the_end_that_comes_from_a_pipe_is_refused(tmp_pa
         await export(["-"], target := CollectingTarget(), chain_options=options)
 
     assert "image" not in names(tmp_path)
-    assert not target.committed
+    assert not target.is_complete
 
 
 @pytest.mark.parametrize("offset", [0, 1024, 1536, 2048], ids=["across", "to", "behind", "far behind"])
@@ -336,7 +336,7 @@ async def test_a_base_that_is_written_meanwhile_is_told(files: Files, tmp_path: 
         await export([files.ab], target := CollectingTarget(), base=files.image("a"), on_progress=write)
 
     assert "image" not in names(tmp_path)
-    assert not target.committed
+    assert not target.is_complete
 
 
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
@@ -404,7 +404,7 @@ async def test_a_pipe_gets_the_bytes_in_order(files: Files) -> None:
     await export(files.all, target := CollectingTarget(), options=WindowOptions(memory=1 << 20))
 
     assert target.data == files.images["c"]
-    assert target.committed
+    assert target.is_complete
 
 
 async def test_a_pipe_gets_what_the_base_has_between(files: Files) -> None:

@@ -1,0 +1,113 @@
+"""Opens what a backup goes to: a target for its data, and one for its manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from asyncbackup.errors import ManifestUnplaced, OwnInput
+from asyncbackup.storage.atomic import OnLeftover
+from asyncbackup.storage.file import FileTarget
+from asyncbackup.storage.image import state_path
+from asyncbackup.storage.opening import fault_of_name, open_in_thread
+from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
+from asyncbackup.storage.publication import MANIFEST, Place
+from asyncbackup.storage.target import Target
+
+
+class BackupTarget(NamedTuple):
+    """Two targets that were entered, and not yet completed."""
+
+    data: Target
+    manifest: Target | None
+    """None: no manifest is written."""
+
+
+@asynccontextmanager
+async def open_target(
+    target: str | os.PathLike[str] | Target,
+    *,
+    replace: bool = False,
+    manifest: str | os.PathLike[str] | Target | None = None,
+    with_manifest: bool = True,
+    inputs: Sequence[str | os.PathLike[str]] = (),
+    on_leftover: OnLeftover | None = None,
+) -> AsyncIterator[BackupTarget]:
+    """Open ``target`` for a backup: the path of a file or a FIFO, or an entered target, which is only passed on.
+
+    The manifest of a file stands beside it, unless ``with_manifest`` is false. The manifest of a FIFO or an entered
+    target goes to ``manifest``, a path or another entered target, or nowhere. If ``replace`` is true, a file that is
+    there is replaced once the new one is complete, together with the manifest that it has.
+
+    Raises what entering a FileTarget raises, OwnInput if one of ``inputs`` would be replaced, and ManifestUnplaced if
+    the manifest of a file is to go elsewhere.
+    """
+    async with AsyncExitStack() as stack:
+        if not isinstance(target, str | os.PathLike):
+            yield BackupTarget(target, await _open_manifest(stack, manifest, replace=replace, on_leftover=on_leftover))
+            return
+        goes_to_fifo = await is_fifo(target)
+        if replace or goes_to_fifo:
+            await refuse_own_inputs(target, inputs)
+        if goes_to_fifo:
+            opened = await _open_manifest(stack, manifest, replace=replace, on_leftover=on_leftover)
+            yield BackupTarget(await stack.enter_async_context(open_fifo(target)), opened)
+            return
+        if manifest is not None:
+            raise ManifestUnplaced(str(target))
+        data = await stack.enter_async_context(
+            FileTarget(target, replace=replace, attached=[MANIFEST], on_leftover=on_leftover)
+        )
+        beside = await stack.enter_async_context(FileTarget.beside(data, MANIFEST)) if with_manifest else None
+        yield BackupTarget(data, beside)
+
+
+@asynccontextmanager
+async def open_standard_output(
+    manifest: str | os.PathLike[str] | None, *, replace: bool = False, on_leftover: OnLeftover | None = None
+) -> AsyncIterator[BackupTarget]:
+    """Open standard output for a backup, and ``manifest`` for its manifest if it is to have one."""
+    async with AsyncExitStack() as stack:
+        opened = await _open_manifest(stack, manifest, replace=replace, on_leftover=on_leftover)
+        yield BackupTarget(await stack.enter_async_context(PipeTarget(1)), opened)
+
+
+async def _open_manifest(
+    stack: AsyncExitStack,
+    manifest: str | os.PathLike[str] | Target | None,
+    *,
+    replace: bool,
+    on_leftover: OnLeftover | None,
+) -> Target | None:
+    if isinstance(manifest, str | os.PathLike):
+        return await stack.enter_async_context(FileTarget(manifest, replace=replace, on_leftover=on_leftover))
+    return manifest
+
+
+async def refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]]) -> None:
+    """Raise OwnInput if writing ``path`` would replace one of ``inputs``, or what is beside one, by whatever name."""
+    await open_in_thread(lambda: _refuse_own_inputs(path, inputs), lambda _: None)
+
+
+def _refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]]) -> None:
+    if fault_of_name(path) is not None:
+        return
+    place = Place(Path(os.path.realpath(path)))
+    replaced = [place.final, place.beside(MANIFEST).final]
+    read = [Path(name) for name in inputs]
+    beside = [name for given in read for name in (given, os.path.realpath(given)) if given.name]
+    read += [path for name in beside for path in (Place(Path(name)).beside(MANIFEST).final, state_path(name))]
+    for target in replaced:
+        for source in read:
+            if _is_same(target, source):
+                raise OwnInput(str(path), str(source))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False
