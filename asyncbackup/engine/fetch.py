@@ -114,7 +114,7 @@ class Fetcher:
             return Chunk(
                 header, [both.to for both in compared], [both.base for both in compared], completes_object=True
             )
-        between = await self._read_record(pair, first.end, slot.to[first.end : last.offset])
+        between = await self._read_record(pair, first.end, slot.buffers[0][first.end : last.offset])
         return Chunk(header, [compared[0].to, between, compared[1].to], None, completes_object=True)
 
     async def find_extent(self, pair: Pair, slot: Slot) -> tuple[Pair, Extent]:
@@ -139,7 +139,7 @@ class Fetcher:
     async def fetch_piece(self, piece: Piece, slot: Slot) -> Chunk:
         """Read a part of what a record holds."""
         data = await self._unless_discarded(
-            piece.pair, lambda pair: self._read_record(pair, piece.offset, slot.to[: piece.length])
+            piece.pair, lambda pair: self._read_record(pair, piece.offset, slot.buffers[0][: piece.length])
         )
         return Chunk(piece.header, [data], None, piece.is_last)
 
@@ -168,7 +168,7 @@ class Fetcher:
         size = min(self.part_size, self.piece_size)
         parts = [(start, min(size, self.object_size - start)) for start in range(0, self.object_size, size)]
         for offset, length in parts:
-            first = await self._read_both(pair, offset, slot.to[:length], slot.base[:length])
+            first = await self._read_both(pair, offset, slot.buffers[0][:length], slot.buffers[1][:length])
             extent = trim(first.to, first.base)
             if extent.length:
                 break
@@ -177,7 +177,7 @@ class Fetcher:
         start, end = offset + extent.offset, offset + extent.offset + extent.length
         behind = [part for part in reversed(parts) if part[0] >= first.end]
         for offset, length in behind:
-            last = await self._read_both(pair, offset, slot.to[-length:], slot.base[-length:])
+            last = await self._read_both(pair, offset, slot.buffers[0][-length:], slot.buffers[1][-length:])
             extent = trim(last.to, last.base)
             if extent.length:
                 return _Ends(first, last, start, offset + extent.offset + extent.length)

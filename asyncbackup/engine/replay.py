@@ -13,6 +13,7 @@ from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compact import MAX_LENGTH
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.manifest import Digests
+from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.source import staying
 from asyncbackup.engine.window import Slot, Window, WindowOptions
@@ -40,29 +41,21 @@ class _Turn:
             self._moved.notify_all()
 
 
-class Portion(NamedTuple):
-    """``length`` bytes at ``offset`` of an object to be made."""
+class _Item(NamedTuple):
+    """A portion of an object to be made."""
 
     group: Group
-    offset: int
-    length: int
+    portion: Portion
     opened: anyio.Event
     """Set when the first portion is written."""
     turn: _Turn | None
     """Where data comes from a pipe, once and in order, and so is checked as it comes."""
 
-    @property
-    def is_first(self) -> bool:
-        return self.offset == self.group.start
-
-    @property
-    def is_last(self) -> bool:
-        return self.offset + self.length == self.group.end
-
 
 class Content(NamedTuple):
-    """A portion and its bytes, which lie in a slot."""
+    """A portion of an object, and its bytes, which lie in a slot."""
 
+    group: Group
     portion: Portion
     data: memoryview
 
@@ -102,42 +95,44 @@ class Replay:
 
     async def run(self) -> None:
         """Do it all. At the end the base is as it was at the beginning, or this raises what its check does."""
-        piece_size = self.options.portion_size(self.chain.known_object_size or MAX_LENGTH)
-        window = Window(self.options.slots(piece_size), piece_size, self._do, self.deliver)
+        size = self.options.portion_size(self.chain.known_object_size or MAX_LENGTH)
+        window = Window(self.options.slots(size), [size] * 2, self._do, self.deliver)
         # A base that is being changed is whoever's who changes it.
         read = self.composer.base if self.composer.base_is_whole else None
-        async with staying(read), aclosing(self._portions(piece_size)) as portions:
-            await window.run(portions)
+        async with staying(read), aclosing(self._items(size)) as items:
+            await window.run(items)
 
-    async def _portions(self, piece_size: int) -> AsyncGenerator[Portion, None]:
+    async def _items(self, size: int) -> AsyncGenerator[_Item, None]:
         async with aclosing(self.chain.groups(self.whole)) as groups:
             async for group in groups:
                 opened = anyio.Event()
                 is_streamed = any(part.reader.size is None for part in group.parts)
                 turn = _Turn(group.start, self.composer.digests(group)) if is_streamed else None
-                for offset in range(group.start, group.end, piece_size):
-                    yield Portion(group, offset, min(piece_size, group.end - offset), opened, turn)
+                for portion in cut(group.start, group.end, size):
+                    yield _Item(group, portion, opened, turn)
 
-    async def _do(self, portion: Portion, slot: Slot) -> Content:
-        group, data = portion.group, slot.to[: portion.length]
+    async def _do(self, item: _Item, slot: Slot) -> Content:
+        group, portion, opened, turn = item
+        into, through = slot.buffers
+        content = Content(group, portion, into[: portion.length])
         if portion.is_first and portion.is_last:
-            await self.composer.compose_checked(group, data)
-            await self.write(Content(portion, data))
+            await self.composer.compose_checked(group, content.data)
+            await self.write(content)
         elif portion.is_first:
-            if portion.turn is None:
-                await self.composer.check(group, slot.base)
-            await self._compose(portion, data)
-            await self.write(Content(portion, data))
-            portion.opened.set()
+            if turn is None:
+                await self.composer.check(group, through)
+            await self._compose(content, turn)
+            await self.write(content)
+            opened.set()
         else:
             # The first portion holds a slot already, so that this one waits for something that goes on.
-            await portion.opened.wait()
-            await self._compose(portion, data)
-            await self.write(Content(portion, data))
-        return Content(portion, data)
+            await opened.wait()
+            await self._compose(content, turn)
+            await self.write(content)
+        return content
 
-    async def _compose(self, portion: Portion, data: memoryview) -> None:
-        group, turn = portion.group, portion.turn
+    async def _compose(self, content: Content, turn: _Turn | None) -> None:
+        group, portion, data = content
         if turn is None:
             await self.composer.compose(group, portion.offset, data)
             return
@@ -145,7 +140,7 @@ class Replay:
         await self.composer.compose(group, portion.offset, data, turn.digests)
         if portion.is_last:
             self.composer.judge(group, turn.digests)
-        await turn.pass_to(portion.offset + portion.length)
+        await turn.pass_to(portion.end)
 
 
 async def nothing(_content: Content) -> None:

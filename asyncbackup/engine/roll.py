@@ -42,7 +42,7 @@ async def write_covered(image: _Image, content: Content, chain: Chain) -> int:
 
     Gives the count of bytes. Raises OutsideVdi for an object that lies behind that.
     """
-    group, offset = content.portion.group, content.portion.offset
+    group, offset = content.group, content.portion.offset
     origin, size, written = chain.position(group.idx), chain.size, 0
     for start, end in group.covered(offset, offset + content.portion.length):
         data = content.data[start - offset : min(end, size - origin) - offset] if origin + start < size else b""

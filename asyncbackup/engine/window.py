@@ -1,14 +1,15 @@
-"""A bounded window of concurrent jobs whose results leave in the order the jobs came.
+"""A bounded window of workers whose results leave in the order in which their items came.
 
-Each job has a slot, which owns the buffers it works in; a slot is free again only when its job's result was
-delivered. So memory is constant, and a slow receiver stops the jobs.
+Each worker takes one item at a time, and has a slot, which owns the buffers that it works in. The slot is free for the
+next item only when the result was delivered. So memory is constant, and a slow receiver stops the workers. The window
+bounds memory and nothing else: how many requests are in flight is decided where they are sent.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar, cast
 
@@ -16,9 +17,8 @@ import anyio
 
 from asyncbackup.engine.compact import MAX_LENGTH
 
-Job = TypeVar("Job")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
-
 
 MIN_MEMORY: Final = 1 << 20
 """Bytes: fewer would cut objects into portions so short that each costs more than it brings."""
@@ -29,9 +29,9 @@ class WindowOptions:
     """How many workers a window has, and how much memory they share. Raises ValueError for less than one of each."""
 
     workers: int = 4
-    """Tasks that read, compare or write data objects (portions of large ones), one at a time each.
+    """Tasks that read, compare or write data objects (portions of large ones), each one at a time.
 
-    More keep no server busier, and their buffers fall out of the processor's cache before they are compared.
+    More of them keep no server busier, and their buffers fall out of the processor's cache before they are compared.
     """
     memory: int = 128 << 20
     """Bytes of buffers for all of them together, at most."""
@@ -53,84 +53,78 @@ class WindowOptions:
 
 
 class Slot:
-    """Two buffers of ``size`` bytes, which cost memory from their first use on."""
+    """The buffers of a worker, of ``sizes`` bytes each. They cost memory only where they are used."""
 
-    def __init__(self, size: int) -> None:
-        self.to = memoryview(mmap.mmap(-1, size))
-        self.base = memoryview(mmap.mmap(-1, size))
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.buffers = [memoryview(mmap.mmap(-1, size)) for size in sizes]
 
 
 @dataclass(slots=True)
 class _Entry(Generic[Result]):
+    """An item that a worker took, until its result is delivered."""
+
     done: anyio.Event = field(default_factory=anyio.Event)
     delivered: anyio.Event = field(default_factory=anyio.Event)
     result: Result | None = None
 
 
-class Window(Generic[Job, Result]):
-    """Runs ``work(job, slot)`` for up to ``slots`` jobs at a time; ``deliver`` gets the results in order.
+class Window(Generic[Item, Result]):
+    """Does ``work(item, slot)`` with up to ``workers`` items at a time; ``deliver`` gets the results in order.
 
-    ``deliver`` gets those of as many neighbouring jobs as are ready, never none.
+    Each slot has a buffer for each of ``sizes``, in bytes. ``deliver`` gets the results of as many neighbouring items
+    as are ready, and never none. A window runs once.
     """
 
     def __init__(
         self,
-        slots: int,
-        slot_size: int,
-        work: Callable[[Job, Slot], Awaitable[Result]],
+        workers: int,
+        sizes: Sequence[int],
+        work: Callable[[Item, Slot], Awaitable[Result]],
         deliver: Callable[[list[Result]], Awaitable[None]],
     ) -> None:
-        self._slots = slots
-        self._slot_size = slot_size
+        self._workers = workers
+        self._sizes = sizes
         self._work = work
         self._deliver = deliver
         self._entries: deque[_Entry[Result]] = deque()
         self._taking = anyio.Lock(fast_acquire=True)
         self._changed = anyio.Event()
-        self._no_more_jobs = False
+        self._no_more_items = False
 
-    @property
-    def in_use(self) -> int:
-        """Slots that hold a job."""
-        return len(self._entries)
+    async def run(self, items: AsyncIterable[Item]) -> None:
+        """Work on all ``items``. Returns when all results are delivered.
 
-    async def run(self, jobs: AsyncIterable[Job]) -> None:
-        """Do all ``jobs``. Returns when all results are delivered; the first error, or a cancellation, ends the rest.
-
-        Errors arrive in an exception group.
+        The first error, or a cancellation, ends all workers. Errors arrive in an exception group.
         """
-        source = aiter(jobs)
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._deliver_in_order)
-                for _ in range(self._slots):
-                    group.start_soon(self._do_jobs, source)
-        finally:
-            self._entries.clear()
+        source = aiter(items)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._deliver_in_order)
+            for _ in range(self._workers):
+                group.start_soon(self._run_worker, source)
 
-    async def _do_jobs(self, source: AsyncIterator[Job]) -> None:
-        """Do one job after the other, in a slot of its own."""
+    async def _run_worker(self, source: AsyncIterator[Item]) -> None:
+        """Work on one item after the other, in a slot of its own."""
         slot: Slot | None = None
         while True:
             async with self._taking:
                 try:
-                    job = await anext(source)
+                    item = await anext(source)
                 except StopAsyncIteration:
                     break
                 entry: _Entry[Result] = _Entry()
                 self._entries.append(entry)
                 self._notify()
-            slot = slot or Slot(self._slot_size)
-            entry.result = await self._work(job, slot)
+            slot = slot or Slot(self._sizes)
+            entry.result = await self._work(item, slot)
             entry.done.set()
             await entry.delivered.wait()
-        self._no_more_jobs = True
+        self._no_more_items = True
         self._notify()
 
     async def _deliver_in_order(self) -> None:
         while True:
             while not self._entries:
-                if self._no_more_jobs:
+                if self._no_more_items:
                     return
                 await self._changed.wait()
             await self._entries[0].done.wait()

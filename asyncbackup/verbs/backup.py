@@ -210,7 +210,7 @@ class _Job:
         working = None if self.to.is_snapshot else self.to
         fetcher = Fetcher(self.cluster, object_size, piece_size, self.counts, working=working)
         if piece_size == object_size:
-            await Window(slots, piece_size, fetcher.fetch_record, self._append).run(self.work.pairs)
+            await Window(slots, [piece_size] * 2, fetcher.fetch_record, self._append).run(self.work.pairs)
         else:
             await self._write_large_records(fetcher, max(1, slots // 2))
 
@@ -227,11 +227,11 @@ class _Job:
 
         async def find_extents() -> None:
             async with send:
-                await Window(slots, fetcher.piece_size, fetcher.find_extent, pass_on).run(self.work.pairs)
+                await Window(slots, [fetcher.piece_size] * 2, fetcher.find_extent, pass_on).run(self.work.pairs)
 
         async with receive, aclosing(fetcher.pieces(receive)) as pieces, anyio.create_task_group() as group:
             group.start_soon(find_extents)
-            await Window(slots, fetcher.piece_size, fetcher.fetch_piece, self._append).run(pieces)
+            await Window(slots, [fetcher.piece_size], fetcher.fetch_piece, self._append).run(pieces)
 
     async def _append(self, chunks: list[Chunk]) -> None:
         buffers: list[bytes | memoryview] = []

@@ -21,6 +21,7 @@ from asyncbackup.engine.base import Candidate, Wanted, all_assumed, judge_compar
 from asyncbackup.engine.chain import Chain, ChainOptions, Group, open_chain
 from asyncbackup.engine.compact import trim
 from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.source import SnapshotObjects, ZeroObjects, staying
 from asyncbackup.engine.window import Slot, Window, WindowOptions
@@ -207,19 +208,19 @@ def _choose(
     return np.sort(np.concatenate(chosen)).astype(np.uint32)
 
 
-class _Piece(NamedTuple):
-    """Part of an object to compare."""
+class _Item(NamedTuple):
+    """A portion of an object to compare."""
 
     group: Group
-    offset: int
-    length: int
+    portion: Portion
     is_last: bool
+    """Whether no other portion of the object follows."""
 
 
 class _Compared(NamedTuple):
-    """A piece, and whether it is the same on both sides."""
+    """A portion that was compared, and whether it is the same on both sides."""
 
-    piece: _Piece
+    item: _Item
     same: bool
 
 
@@ -238,37 +239,37 @@ class _Job:
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
 
     async def run(self) -> None:
-        piece_size = self.options.portion_size(self.chain.object_size)
-        window = Window(self.options.slots(piece_size), piece_size, self._compare, self._deliver)
-        async with aclosing(self._pieces(piece_size)) as pieces:
-            await window.run(pieces)
+        size = self.options.portion_size(self.chain.object_size)
+        window = Window(self.options.slots(size), [size] * 2, self._compare, self._deliver)
+        async with aclosing(self._items(size)) as items:
+            await window.run(items)
 
-    async def _pieces(self, piece_size: int) -> AsyncGenerator[_Piece, None]:
+    async def _items(self, size: int) -> AsyncGenerator[_Item, None]:
         async with aclosing(self.chain.groups(self.chosen.tolist())) as groups:
             async for group in groups:
                 ranges = [(0, group.whole)] if group.whole else group.covered(0, self.chain.object_size)
                 for start, end in ranges:
-                    for offset in range(start, end, piece_size):
-                        length = min(piece_size, end - offset)
-                        yield _Piece(group, offset, length, offset + length == ranges[-1][1])
+                    for portion in cut(start, end, size):
+                        yield _Item(group, portion, portion.end == ranges[-1][1])
 
-    async def _compare(self, piece: _Piece, slot: Slot) -> _Compared:
-        ours, theirs = slot.to[: piece.length], slot.base[: piece.length]
-        await self.composer.compose(piece.group, piece.offset, ours)
-        await self.here.read(piece.group.idx, piece.offset, theirs)
+    async def _compare(self, item: _Item, slot: Slot) -> _Compared:
+        group, portion, _ = item
+        ours, theirs = (buffer[: portion.length] for buffer in slot.buffers)
+        await self.composer.compose(group, portion.offset, ours)
+        await self.here.read(group.idx, portion.offset, theirs)
         difference = await to_thread.run_sync(trim, ours, theirs, limiter=self.threads)
-        return _Compared(piece, not difference.length)
+        return _Compared(item, not difference.length)
 
     async def _deliver(self, compared: list[_Compared]) -> None:
         found = self.found
-        for piece, same in compared:
-            found.bytes_compared += piece.length
-            if not same and piece.group.idx != self.last_differing:
-                self.last_differing = piece.group.idx
+        for (group, portion, is_last), same in compared:
+            found.bytes_compared += portion.length
+            if not same and group.idx != self.last_differing:
+                self.last_differing = group.idx
                 found.differing += 1
                 if len(found.differing_idx) < MAX_DIFFERENCES:
-                    found.differing_idx.append(piece.group.idx)
-            found.objects_done += piece.is_last
+                    found.differing_idx.append(group.idx)
+            found.objects_done += is_last
         if self.on_progress is not None:
             self.on_progress(
                 Progress(found.objects_done, found.objects_planned, found.bytes_compared, is_checking=True)

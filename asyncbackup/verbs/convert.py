@@ -127,7 +127,7 @@ class _Stream:
         zero = await to_thread.run_sync(_find_zeros, contents)
         pieces: list[bytes | memoryview] = []
         for content, is_zero in zip(contents, zero, strict=True):
-            start = self.chain.position(content.portion.group.idx) + content.portion.offset
+            start = self.chain.position(content.group.idx) + content.portion.offset
             data = content.data[: max(0, self.chain.size - start)]
             if data:
                 pieces += [rbd_diff.zeros(start, len(data))] if is_zero else [rbd_diff.data(start, len(data)), data]

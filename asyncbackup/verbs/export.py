@@ -17,6 +17,7 @@ from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.opening import BaseName, Judged, judge_size, open_base, require_base
+from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_covered
@@ -179,25 +180,25 @@ class _Export:
     async def _copy_snapshot(self, base: SnapshotObjects, image: NewImage) -> None:
         """Write all that a snapshot in a cluster has, a window of it at a time, into ``image``."""
         object_size, size = self.chain.object_size, self.chain.size
-        piece_size = self.options.portion_size(object_size)
+        portion_size = self.options.portion_size(object_size)
 
-        async def pieces() -> AsyncGenerator[tuple[int, int], None]:
+        async def portions() -> AsyncGenerator[tuple[int, Portion], None]:
             for idx in np.flatnonzero(base.owners).tolist():
-                for offset in range(0, min(object_size, size - idx * object_size), piece_size):
-                    yield idx, offset
+                for portion in cut(0, min(object_size, size - idx * object_size), portion_size):
+                    yield idx, portion
 
-        async def copy(piece: tuple[int, int], slot: Slot) -> int:
-            idx, offset = piece
-            data = slot.to[: min(piece_size, object_size - offset, size - idx * object_size - offset)]
-            await base.read(idx, offset, data)
-            await image.write_at(idx * object_size + offset, data)
-            return len(data)
+        async def copy(found: tuple[int, Portion], slot: Slot) -> int:
+            idx, portion = found
+            data = slot.buffers[0][: portion.length]
+            await base.read(idx, portion.offset, data)
+            await image.write_at(idx * object_size + portion.offset, data)
+            return portion.length
 
         async def count(lengths: list[int]) -> None:
             self.meter.counts.bytes_written += sum(lengths)
 
-        async with staying(base), aclosing(pieces()) as found:
-            await Window(self.options.slots(piece_size), piece_size, copy, count).run(found)
+        async with staying(base), aclosing(portions()) as found:
+            await Window(self.options.slots(portion_size), [portion_size], copy, count).run(found)
 
     async def _to_stream(self, target: Target) -> None:
         """Write the image from its beginning to its end."""
@@ -226,7 +227,7 @@ class _Stream:
     position: int = 0
 
     async def write(self, content: Content) -> None:
-        start = self.chain.position(content.portion.group.idx) + content.portion.offset
+        start = self.chain.position(content.group.idx) + content.portion.offset
         # The last object may have more than the VDI.
         if start < self.chain.size:
             await self.fill(start)

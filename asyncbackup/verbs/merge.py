@@ -173,7 +173,7 @@ class _Output:
         """Write portions of objects, in order: the first of each after the header of its record."""
         pieces: list[bytes | memoryview] = []
         for content in contents:
-            group = content.portion.group
+            group = content.group
             if content.portion.is_first:
                 pieces.append(RecordHeader(group.idx, group.start, group.end - group.start).encode())
                 self.records += 1
@@ -196,7 +196,7 @@ class _Output:
             self.bytes_written += sum(map(len, filled))
 
     async def _prove(self, proof: ManifestWriter, content: Content) -> None:
-        group = content.portion.group
+        group = content.group
         if len(group.parts) == 1:
             known = group.parts[0].record.digests
             assert known is not None
@@ -225,5 +225,5 @@ class _Output:
             return ZEROS[:length]
         if self._buffer is None:
             self._buffer = memoryview(mmap.mmap(-1, MAX_LENGTH))
-        await base.read(content.portion.group.idx, content.portion.offset, self._buffer[:length])
+        await base.read(content.group.idx, content.portion.offset, self._buffer[:length])
         return self._buffer[:length]

@@ -254,7 +254,7 @@ class _Job:
 
     async def _write_objects(self, new: NewVdi) -> None:
         async def write(content: Content) -> None:
-            portion, idx = content.portion, content.portion.group.idx
+            portion, idx = content.portion, content.group.idx
             self.chain.position(idx)
             async with _finished_soon():
                 if portion.is_first:

@@ -244,7 +244,7 @@ class _Job:
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
 
     async def run(self) -> None:
-        window = Window(2 * int(self.threads.total_tokens), _THROUGH, self._digest, self._deliver)
+        window = Window(2 * int(self.threads.total_tokens), [_THROUGH], self._digest, self._deliver)
         async with aclosing(self._batches()) as batches:
             await window.run(batches)
         if self.reader.end is not None:
@@ -286,14 +286,14 @@ class _Job:
         batch = [record for record, _ in found]
         large = [record for record in batch if record.header.length > _BATCH_BYTES]
         if not large:
-            return await to_thread.run_sync(self._digest_now, batch, slot.to, limiter=self.threads)
+            return await to_thread.run_sync(self._digest_now, batch, slot.buffers[0], limiter=self.threads)
         judged: list[Judged] = []
         for record in batch:
             taken = xxhash.xxh3_128()
             for start in range(0, record.header.length, _BATCH_BYTES):
                 length = min(_BATCH_BYTES, record.header.length - start)
                 await to_thread.run_sync(
-                    self.reader.digest_now, record, start, length, slot.to, taken, limiter=self.threads
+                    self.reader.digest_now, record, start, length, slot.buffers[0], taken, limiter=self.threads
                 )
             judged.append(self._judge(record, taken))
         return judged

@@ -76,7 +76,7 @@ async def test_an_extent_found_in_pieces_is_the_one_of_the_whole(
     piece_size = piece_sectors * SECTOR
     fetcher = Fetcher(cluster, len(to), piece_size, BackupCounts())
 
-    _, extent = await fetcher.find_extent(Pair(0, *owners), Slot(piece_size))
+    _, extent = await fetcher.find_extent(Pair(0, *owners), Slot([piece_size] * 2))
 
     assert extent == reference.trim(to, base)
 
@@ -91,7 +91,7 @@ async def test_a_record_fetched_in_parts_is_the_one_of_the_whole(
     size, offset, length = len(to), *reference.trim(to, base)
     fetcher = Fetcher(cluster, size, size, BackupCounts(), part_sectors * SECTOR)
 
-    chunk = await fetcher.fetch_record(Pair(7, *owners), Slot(size))
+    chunk = await fetcher.fetch_record(Pair(7, *owners), Slot([size] * 2))
 
     assert chunk.header == (RecordHeader(7, offset, length) if length else None)
     assert b"".join(chunk.payload) == to[offset : offset + length]

@@ -52,10 +52,10 @@ async def test_portions_arrive_in_order_after_they_were_written(files: Files) ->
     delivered: list[tuple[int, int]] = []
 
     async def write(content: Content) -> None:
-        written.add((content.portion.group.idx, content.portion.offset))
+        written.add((content.group.idx, content.portion.offset))
 
     async def deliver(contents: list[Content]) -> None:
-        delivered.extend((content.portion.group.idx, content.portion.offset) for content in contents)
+        delivered.extend((content.group.idx, content.portion.offset) for content in contents)
         assert written.issuperset(delivered)
 
     async with open_chain([files.a]) as chain:
@@ -68,7 +68,7 @@ async def test_the_first_portion_of_an_object_is_written_before_the_others(files
     written: list[tuple[int, int]] = []
 
     async def write(content: Content) -> None:
-        written.append((content.portion.group.idx, content.portion.offset))
+        written.append((content.group.idx, content.portion.offset))
 
     async with open_chain([files.a]) as chain:
         meter = Meter(ReplayCounts(), None)
@@ -85,7 +85,7 @@ async def test_nothing_of_an_object_is_written_before_all_of_it_was_checked(file
     written: set[int] = set()
 
     async def write(content: Content) -> None:
-        written.add(content.portion.group.idx)
+        written.add(content.group.idx)
 
     async with open_chain([files.a]) as chain:
         with pytest.raises(DigestMismatch, match="the data of object 4 was changed"), single_error():
