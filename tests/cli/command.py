@@ -18,7 +18,8 @@ from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.main import run
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.wire.constants import Opcode
-from asyncbackup.wire.messages import RequestHeader
+from asyncbackup.wire.messages import ObjectBody, RequestHeader
+from asyncbackup.wire.oid import is_data
 from tests.disks import make_disk
 from tests.faults.proxy import Handler, serve
 
@@ -34,10 +35,9 @@ class Outcome:
 
 @dataclass
 class Served:
-    """An embedded server in a thread, and how far its clients have come."""
+    """An embedded server in a thread, and whether a client has begun to read data."""
 
     sheep: Sheep
-    object_reads: list[RequestHeader] = field(default_factory=list)
     is_reading: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -45,18 +45,13 @@ class Served:
         return str(self.sheep.port)
 
 
-METADATA_READS = 4
-
-
 @contextmanager
 def serving(store: MemoryStore, *faults: str) -> Iterator[Served]:
     """Serve ``store`` in a thread. ``is_reading`` is set with the first read of a data object."""
 
     def note(header: RequestHeader) -> None:
-        if header.opcode == Opcode.READ_OBJ:
-            served.object_reads.append(header)
-            if len(served.object_reads) > METADATA_READS:
-                served.is_reading.set()
+        if header.opcode == Opcode.READ_OBJ and is_data(ObjectBody.unpack(header.body).oid):
+            served.is_reading.set()
 
     sheep = Sheep(store, faults=[Fault.parse(fault) for fault in faults], on_request=note)
     served = Served(sheep)
@@ -109,3 +104,9 @@ def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
 
 def left_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
+
+
+def piped(*arguments: object, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the command line as a process, with pipes at both ends."""
+    command = [*PROGRAM, *map(str, arguments)]
+    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=60)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
-from collections.abc import Iterator
+import shlex
+import subprocess
 from pathlib import Path
 
 import click
@@ -15,7 +17,7 @@ from asyncbackup.cli.main import program
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import AsyncBackupError, Fact, FactMissing, TargetExists, Unreachable
 from asyncbackup.format import Dialect, RecordHeader
-from tests.cli.command import Command, Served, disk_store, serving
+from tests.cli.command import PROGRAM, Command, Served
 
 
 def test_advice_stands_behind_what_went_wrong() -> None:
@@ -58,17 +60,6 @@ def test_advice_is_for_errors_that_are_no_kind_of_one_another() -> None:
 
 
 # What is advised works when it is followed
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with serving(disk_store()) as running:
-        yield running
-
-
-@pytest.fixture
-def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    return Command(capfdbinary)
 
 
 @pytest.fixture
@@ -121,3 +112,23 @@ def test_a_format_that_cannot_be_told_can_be_said(command: Command, unclear: Pat
 
 def test_the_report_of_verify_advises_too(command: Command, unclear: Path) -> None:
     assert b"this may be of either format; say which with --input-format\n" in command("verify", unclear).out
+
+
+def test_a_compressed_file_is_read_as_the_advice_says(command: Command, backups: list[Path]) -> None:
+    packed = Path(f"{backups[0]} packed.gz")
+    packed.write_bytes(gzip.compress(backups[0].read_bytes()))
+
+    refused = command("info", packed)
+    assert refused.code == 1
+    assert "this is compressed with gzip, and has to be decompressed first" in refused.err
+    advised = re.search("`(.* [|] asyncbackup) … -` reads it", refused.err)
+    assert advised is not None
+    line = f"{advised[1]} info -".replace("asyncbackup info", f"{shlex.join(PROGRAM)} info")
+    ran = subprocess.run(["sh", "-c", line], capture_output=True, check=False, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"records   5" in ran.stdout
+
+    assert b"compressed with gzip" in command("verify", packed).out
+    with packed.open("rb") as piped:
+        ran = subprocess.run([*PROGRAM, "info", "-"], stdin=piped, capture_output=True, check=False, timeout=60)
+    assert b"put `gzip -dc |` before this command" in ran.stderr

@@ -4,34 +4,17 @@ import json
 import os
 import pty
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 
 from asyncbackup import Volume, __version__, connect
-from asyncbackup.sheep import MemoryStore, Sheep
-from tests.cli.command import Command, Served, disk_store, left_in, serving, start
+from asyncbackup.sheep import Sheep
+from tests.cli.command import Command, Served, disk_store, left_in, start
 from tests.disks import OBJECT, PARTS
 from tests.faults.deletion import Deletable
 from tests.property import reference
-
-
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return disk_store()
-
-
-@pytest.fixture(scope="module")
-def served(store: MemoryStore) -> Iterator[Served]:
-    with serving(store) as running:
-        yield running
-
-
-@pytest.fixture
-def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    return Command(capfdbinary)
 
 
 def test_a_file_is_collie_and_has_a_manifest(command: Command, served: Served, tmp_path: Path) -> None:

@@ -13,21 +13,11 @@ from asyncbackup import connect
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.storage.image import marker_path, read_state, state_path
-from tests.chains import SIZE, Files, copy_files, make_snapshots, say_what_it_is
+from tests.chains import SIZE, Files, make_snapshots, say_what_it_is
 from tests.cli.command import Command, Served, left_in, serving
 from tests.disks import OBJECT
 
 WITHOUT_MANIFEST = ("--object-size", "1M", "--size", SIZE, "--input-format", "collie")
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return copy_files(tmp_path)
-
-
-@pytest.fixture
-def asyncbackup(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    return Command(capfdbinary)
 
 
 class Untouched:
@@ -75,12 +65,12 @@ either_way = pytest.mark.parametrize("vouched", [[], ["--assume-base"]], ids=[""
 # What we make says what it is
 
 
-def test_an_image_can_be_rolled_night_after_night(asyncbackup: Command, files: Files) -> None:
+def test_an_image_can_be_rolled_night_after_night(command: Command, files: Files) -> None:
     standby = files.folder / "standby"
-    assert asyncbackup("export", files.a, "--to", standby).code == 0
+    assert command("export", files.a, "--to", standby).code == 0
 
     for night, snapshot in ((files.ab, "b"), (files.bc, "c")):
-        outcome = asyncbackup(*roll(standby, night))
+        outcome = command(*roll(standby, night))
         assert (outcome.code, outcome.err) == (0, "")
         assert standby.read_bytes() == files.images[snapshot]
         state = read_state(standby)
@@ -90,17 +80,17 @@ def test_an_image_can_be_rolled_night_after_night(asyncbackup: Command, files: F
     assert not marker_path(standby).exists()
 
 
-def test_an_image_made_on_another_can_be_rolled(asyncbackup: Command, files: Files) -> None:
+def test_an_image_made_on_another_can_be_rolled(command: Command, files: Files) -> None:
     standby = files.image("a", "standby")
-    assert asyncbackup(*anew(standby, files.ab)).code == 0
+    assert command(*anew(standby, files.ab)).code == 0
 
-    assert asyncbackup(*roll(standby.with_name("new"), files.bc)).code == 0
+    assert command(*roll(standby.with_name("new"), files.bc)).code == 0
 
     assert standby.with_name("new").read_bytes() == files.images["c"]
 
 
-def test_an_image_of_another_size_than_the_vdi_says_nothing(asyncbackup: Command, files: Files) -> None:
-    assert asyncbackup("export", files.a, "--to", files.folder / "large", "--size", "9M").code == 0
+def test_an_image_of_another_size_than_the_vdi_says_nothing(command: Command, files: Files) -> None:
+    assert command("export", files.a, "--to", files.folder / "large", "--size", "9M").code == 0
 
     assert (files.folder / "large").stat().st_size == 9 << 20
     assert read_state(files.folder / "large") is None
@@ -112,13 +102,13 @@ def test_an_image_of_another_size_than_the_vdi_says_nothing(asyncbackup: Command
 @onto
 @either_way
 def test_an_image_one_night_too_old_is_refused(
-    asyncbackup: Command, files: Files, verb: object, vouched: list[str]
+    command: Command, files: Files, verb: object, vouched: list[str]
 ) -> None:
     assert callable(verb)
     standby = files.image("a", "standby")
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*verb(standby, files.bc), *vouched)
+    outcome = command(*verb(standby, files.bc), *vouched)
 
     assert outcome.code == 1
     assert str(files.identities["a"]) in outcome.err
@@ -130,13 +120,13 @@ def test_an_image_one_night_too_old_is_refused(
 @onto
 @either_way
 def test_an_older_increment_on_a_newer_image_is_refused(
-    asyncbackup: Command, files: Files, verb: object, vouched: list[str]
+    command: Command, files: Files, verb: object, vouched: list[str]
 ) -> None:
     assert callable(verb)
     standby = files.image("c", "standby")
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*verb(standby, files.ab), *vouched)
+    outcome = command(*verb(standby, files.ab), *vouched)
 
     assert outcome.code == 1
     assert str(files.identities["a"]) in outcome.err
@@ -145,13 +135,11 @@ def test_an_older_increment_on_a_newer_image_is_refused(
 
 
 @either_way
-def test_an_image_that_is_the_newest_backup_already_says_so(
-    asyncbackup: Command, files: Files, vouched: list[str]
-) -> None:
+def test_an_image_that_is_the_newest_backup_already_says_so(command: Command, files: Files, vouched: list[str]) -> None:
     standby = files.image("c", "standby")
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*roll(standby, files.ab, files.bc), *vouched)
+    outcome = command(*roll(standby, files.ab, files.bc), *vouched)
 
     assert outcome.code == 1
     assert f"is an image of {files.identities['c']} already" in outcome.err
@@ -179,13 +167,13 @@ def other_vdi(files: Files, size: int) -> Path:
 )
 @either_way
 def test_an_image_of_another_vdi_is_refused(
-    asyncbackup: Command, files: Files, verb: object, vouched: list[str], size: int
+    command: Command, files: Files, verb: object, vouched: list[str], size: int
 ) -> None:
     assert callable(verb)
     image = other_vdi(files, size)
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*verb(image, files.ab), *vouched)
+    outcome = command(*verb(image, files.ab), *vouched)
 
     assert outcome.code == 1
     assert "of VDI 'other'" in outcome.err
@@ -203,14 +191,14 @@ def test_an_image_of_another_vdi_is_refused(
 )
 @either_way
 def test_an_image_of_another_size_is_neither_cut_nor_extended(
-    asyncbackup: Command, files: Files, verb: object, vouched: list[str], size: int
+    command: Command, files: Files, verb: object, vouched: list[str], size: int
 ) -> None:
     assert callable(verb)
     image = files.image("a", "standby", has_state=False)
     os.truncate(image, size)
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*verb(image, files.ab), *vouched)
+    outcome = command(*verb(image, files.ab), *vouched)
 
     assert outcome.code == 1
     assert f"expected {SIZE} bytes, got {size}" in outcome.err
@@ -220,7 +208,7 @@ def test_an_image_of_another_size_is_neither_cut_nor_extended(
 @pytest.mark.parametrize("verb", [roll, anew, piped], ids=lambda it: it.__name__)
 @pytest.mark.parametrize("size", [SIZE + OBJECT, SIZE - OBJECT])
 def test_an_image_of_another_size_is_not_made_to_fit_increments_without_manifests(
-    asyncbackup: Command, files: Files, verb: object, size: int
+    command: Command, files: Files, verb: object, size: int
 ) -> None:
     assert callable(verb)
     image = files.image("a", "standby", has_state=False)
@@ -228,18 +216,18 @@ def test_an_image_of_another_size_is_not_made_to_fit_increments_without_manifest
     manifest_path(files.ab).unlink()
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*verb(image, files.ab), "--assume-base", *WITHOUT_MANIFEST)
+    outcome = command(*verb(image, files.ab), "--assume-base", *WITHOUT_MANIFEST)
 
     assert outcome.code == 1
     assert f"standby has {size} bytes, and no manifest says that the VDI came to have {SIZE}" in outcome.err
     folder.check()
 
 
-def test_an_image_is_not_rolled_to_another_size_than_the_manifest_says(asyncbackup: Command, files: Files) -> None:
+def test_an_image_is_not_rolled_to_another_size_than_the_manifest_says(command: Command, files: Files) -> None:
     standby = files.image("a", "standby")
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*roll(standby, files.ab), "--size", "8388096")
+    outcome = command(*roll(standby, files.ab), "--size", "8388096")
 
     assert outcome.code == 1
     assert f"expected {SIZE} bytes, got 8388096" in outcome.err
@@ -251,15 +239,15 @@ def test_an_image_is_not_rolled_to_another_size_than_the_manifest_says(asyncback
 
 @onto
 def test_an_image_without_a_state_is_taken_if_somebody_vouches_for_it(
-    asyncbackup: Command, files: Files, verb: object
+    command: Command, files: Files, verb: object
 ) -> None:
     assert callable(verb)
     standby = files.image("a", "standby", has_state=False)
     folder = Untouched(files.folder)
 
-    refused = asyncbackup(*verb(standby, files.ab))
+    refused = command(*verb(standby, files.ab))
     folder.check()
-    taken = asyncbackup(*verb(standby, files.ab), "--assume-base")
+    taken = command(*verb(standby, files.ab), "--assume-base")
 
     assert refused.code == 1
     assert "it has no state beside it that says what it is" in refused.err
@@ -270,31 +258,31 @@ def test_an_image_without_a_state_is_taken_if_somebody_vouches_for_it(
 
 
 @onto
-def test_what_was_assumed_stands_in_the_json_report(asyncbackup: Command, files: Files, verb: object) -> None:
+def test_what_was_assumed_stands_in_the_json_report(command: Command, files: Files, verb: object) -> None:
     assert callable(verb)
     standby = files.image("a", "standby", has_state=False)
 
-    outcome = asyncbackup(*verb(standby, files.ab), "--assume-base", "--json")
+    outcome = command(*verb(standby, files.ab), "--assume-base", "--json")
 
     told = json.loads(outcome.err if verb is piped else outcome.out)
     assert str(files.identities["a"]) in told["assumed"]
-    again = asyncbackup("merge", *files.all, "--to", files.folder / "whole", "--json")
+    again = command("merge", *files.all, "--to", files.folder / "whole", "--json")
     assert json.loads(again.out)["assumed"] is None
 
 
 @onto
 def test_an_image_that_was_written_since_is_taken_only_if_somebody_vouches_for_it(
-    asyncbackup: Command, files: Files, verb: object
+    command: Command, files: Files, verb: object
 ) -> None:
     assert callable(verb)
     standby = files.folder / "standby"
-    assert asyncbackup("export", files.a, "--to", standby).code == 0
+    assert command("export", files.a, "--to", standby).code == 0
     with standby.open("r+b") as image:
         image.seek(5 * OBJECT)
         image.write(b"a guest was here")
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*verb(standby, files.bc))
+    outcome = command(*verb(standby, files.bc))
 
     assert outcome.code == 1
     assert f"it was written after it was {files.identities['a']}" in outcome.err
@@ -302,23 +290,23 @@ def test_an_image_that_was_written_since_is_taken_only_if_somebody_vouches_for_i
 
 
 @onto
-def test_digests_are_checked_whoever_vouches_for_the_base(asyncbackup: Command, files: Files, verb: object) -> None:
+def test_digests_are_checked_whoever_vouches_for_the_base(command: Command, files: Files, verb: object) -> None:
     assert callable(verb)
     standby = files.image("c", "standby", has_state=False)
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*verb(standby, files.ab, files.bc), "--assume-base")
+    outcome = command(*verb(standby, files.ab, files.bc), "--assume-base")
 
     assert outcome.code == 1
     assert "does not hold at object 1 what this backup was made against" in outcome.err
     folder.check()
 
 
-def test_an_image_on_an_assumed_base_says_so_for_good(asyncbackup: Command, files: Files) -> None:
+def test_an_image_on_an_assumed_base_says_so_for_good(command: Command, files: Files) -> None:
     standby = files.image("a", "standby", has_state=False)
-    assert asyncbackup(*roll(standby, files.ab), "--assume-base").code == 0
+    assert command(*roll(standby, files.ab), "--assume-base").code == 0
 
-    outcome = asyncbackup(*roll(standby, files.bc))
+    outcome = command(*roll(standby, files.bc))
 
     assert outcome.code == 0
     assert b"assumed, and not proved: " in outcome.out
@@ -328,13 +316,13 @@ def test_an_image_on_an_assumed_base_says_so_for_good(asyncbackup: Command, file
     assert state.assumed
 
 
-def test_an_image_of_a_chain_that_nothing_proves_says_so_for_good(asyncbackup: Command, files: Files) -> None:
+def test_an_image_of_a_chain_that_nothing_proves_says_so_for_good(command: Command, files: Files) -> None:
     manifest_path(files.ab).unlink()
     standby = files.folder / "standby"
     making = ("export", *files.all, "--to", standby, "--object-size", "1M")
 
-    refused = asyncbackup(*making)
-    made = asyncbackup(*making, "--assume-base")
+    refused = command(*making)
+    made = command(*making, "--assume-base")
 
     assert refused.code == 1
     assert "--assume-base" in refused.err
@@ -345,13 +333,13 @@ def test_an_image_of_a_chain_that_nothing_proves_says_so_for_good(asyncbackup: C
     assert (state.identity, state.assumed) == (files.identities["c"], True)
 
 
-def test_verify_does_not_call_a_merge_on_an_assumed_base_proved(asyncbackup: Command, files: Files) -> None:
+def test_verify_does_not_call_a_merge_on_an_assumed_base_proved(command: Command, files: Files) -> None:
     unproved, proved = files.image("a", "unproved", has_state=False), files.image("a", "proved")
     vouched, known = files.folder / "vouched", files.folder / "known"
     for merged, base in ((vouched, unproved), (known, proved)):
-        assert asyncbackup("merge", files.ab, files.bc, "--to", merged, "--base-image", base, "--assume-base").code == 0
+        assert command("merge", files.ab, files.bc, "--to", merged, "--base-image", base, "--assume-base").code == 0
 
-    outcomes = [asyncbackup("verify", merged, *options) for merged in (vouched, known) for options in ((), ("--json",))]
+    outcomes = [command("verify", merged, *options) for merged in (vouched, known) for options in ((), ("--json",))]
 
     assert [outcome.code for outcome in outcomes] == [0] * 4
     first, *_, last = outcomes[0].out.decode().splitlines()
@@ -366,34 +354,34 @@ def test_verify_does_not_call_a_merge_on_an_assumed_base_proved(asyncbackup: Com
 
 @onto
 @either_way
-def test_a_damaged_state_is_named(asyncbackup: Command, files: Files, verb: object, vouched: list[str]) -> None:
+def test_a_damaged_state_is_named(command: Command, files: Files, verb: object, vouched: list[str]) -> None:
     assert callable(verb)
     standby = files.image("a", "standby")
     state_path(standby).write_bytes(state_path(standby).read_bytes().replace(b'"disk"', b'"dusk"'))
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*verb(standby, files.ab), *vouched)
+    outcome = command(*verb(standby, files.ab), *vouched)
 
     assert outcome.code == 1
     assert "standby.state: at offset 0: this is no state of an image" in outcome.err
     folder.check()
 
 
-def test_a_state_that_somebody_removed_is_what_the_message_says(asyncbackup: Command, files: Files) -> None:
+def test_a_state_that_somebody_removed_is_what_the_message_says(command: Command, files: Files) -> None:
     standby = files.image("a", "standby")
     state_path(standby).write_bytes(b"noise")
-    said = asyncbackup(*roll(standby, files.ab)).err
+    said = command(*roll(standby, files.ab)).err
 
     assert "remove that file" in said
     state_path(standby).unlink()
-    assert asyncbackup(*roll(standby, files.ab), "--assume-base").code == 0
+    assert command(*roll(standby, files.ab), "--assume-base").code == 0
     assert standby.read_bytes() == files.images["b"]
 
 
 # Rolls that were interrupted
 
 
-def half_roll(files: Files, image: Path, monkeypatch: pytest.MonkeyPatch, asyncbackup: Command) -> str:
+def half_roll(files: Files, image: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> str:
     """Let the disk be full in the middle of a roll; give what was said."""
     writes, pwrite = 0, os.pwrite
 
@@ -407,31 +395,31 @@ def half_roll(files: Files, image: Path, monkeypatch: pytest.MonkeyPatch, asyncb
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", fail_later)
-        outcome = asyncbackup(*roll(image, files.ab, files.bc), "--in-flight", 1)
+        outcome = command(*roll(image, files.ab, files.bc), "--in-flight", 1)
     assert outcome.code == 4
     return outcome.err
 
 
 @pytest.fixture
-def half(files: Files, monkeypatch: pytest.MonkeyPatch, asyncbackup: Command) -> Path:
+def half(files: Files, monkeypatch: pytest.MonkeyPatch, command: Command) -> Path:
     """An image that b and c were half applied to."""
     standby = files.image("a", "standby")
-    half_roll(files, standby, monkeypatch, asyncbackup)
+    half_roll(files, standby, monkeypatch, command)
     return standby
 
 
 def test_a_full_disk_says_that_the_image_is_half_rolled_and_what_finishes_it(
-    asyncbackup: Command, files: Files, monkeypatch: pytest.MonkeyPatch
+    command: Command, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     standby = files.image("a", "standby")
 
-    said = half_roll(files, standby, monkeypatch, asyncbackup)
+    said = half_roll(files, standby, monkeypatch, command)
 
     assert "standby: is half rolled: " in said
     assert "No space left on device" in said
     assert "run the interrupted command again" in said
     assert standby.read_bytes() not in files.images.values()
-    assert asyncbackup(*roll(standby, files.ab, files.bc)).code == 0
+    assert command(*roll(standby, files.ab, files.bc)).code == 0
     assert standby.read_bytes() == files.images["c"]
     state = read_state(standby)
     assert state is not None
@@ -442,38 +430,38 @@ def test_a_full_disk_says_that_the_image_is_half_rolled_and_what_finishes_it(
 
 
 def test_a_half_rolled_image_is_made_anew_by_force_as_the_message_says(
-    asyncbackup: Command, files: Files, half: Path
+    command: Command, files: Files, half: Path
 ) -> None:
-    said = asyncbackup(*roll(half, files.ab)).err
+    said = command(*roll(half, files.ab)).err
     assert "use `export --force`, without --base-image, on a full backup and its increments" in said
 
-    assert asyncbackup("export", files.a, files.ab, "--to", half, "--force").code == 0
+    assert command("export", files.a, files.ab, "--to", half, "--force").code == 0
 
     assert half.read_bytes() == files.images["b"]
     assert not marker_path(half).exists()
-    assert asyncbackup(*roll(half, files.bc)).code == 0
+    assert command(*roll(half, files.bc)).code == 0
     assert half.read_bytes() == files.images["c"]
 
 
 @onto
 @either_way
 def test_a_half_rolled_image_is_no_base(
-    asyncbackup: Command, files: Files, half: Path, verb: object, vouched: list[str]
+    command: Command, files: Files, half: Path, verb: object, vouched: list[str]
 ) -> None:
     assert callable(verb)
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*verb(half, files.bc), *vouched)
+    outcome = command(*verb(half, files.bc), *vouched)
 
     assert outcome.code == 2
     assert "standby: is half rolled" in outcome.err
     folder.check()
 
 
-def test_a_half_rolled_image_is_not_replaced_without_force(asyncbackup: Command, files: Files, half: Path) -> None:
+def test_a_half_rolled_image_is_not_replaced_without_force(command: Command, files: Files, half: Path) -> None:
     folder = Untouched(files.folder)
 
-    assert asyncbackup("export", *files.all, "--to", half).code == 3
+    assert command("export", *files.all, "--to", half).code == 3
 
     folder.check()
 
@@ -510,24 +498,24 @@ def older_copy(half: Path) -> None:
 )
 @either_way
 def test_a_roll_is_not_resumed_on_another_image(
-    asyncbackup: Command, files: Files, half: Path, change: object, vouched: list[str]
+    command: Command, files: Files, half: Path, change: object, vouched: list[str]
 ) -> None:
     assert callable(change)
     change(half)
     folder = Untouched(files.folder)
 
-    outcome = asyncbackup(*roll(half, files.ab, files.bc), *vouched)
+    outcome = command(*roll(half, files.ab, files.bc), *vouched)
 
     assert outcome.code == 2
     assert "standby: cannot be finished, because it has" in outcome.err or "because it is another file" in outcome.err
     assert "`export --force`" in outcome.err
     folder.check()
-    assert asyncbackup("export", *files.all, "--to", half, "--force").code == 0
+    assert command("export", *files.all, "--to", half, "--force").code == 0
     assert half.read_bytes() == files.images["c"]
 
 
 def test_what_was_assumed_holds_when_a_roll_is_resumed(
-    asyncbackup: Command, files: Files, monkeypatch: pytest.MonkeyPatch
+    command: Command, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     standby = files.image("a", "standby", has_state=False)
     writes, pwrite = 0, os.pwrite
@@ -541,9 +529,9 @@ def test_what_was_assumed_holds_when_a_roll_is_resumed(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", fail_later)
-        assert asyncbackup(*roll(standby, files.ab), "--in-flight", 1, "--assume-base").code == 4
+        assert command(*roll(standby, files.ab), "--in-flight", 1, "--assume-base").code == 4
 
-    outcome = asyncbackup(*roll(standby, files.ab))
+    outcome = command(*roll(standby, files.ab))
 
     assert outcome.code == 0
     assert b"assumed, and not proved: " in outcome.out
@@ -578,35 +566,35 @@ def snapshots_store() -> MemoryStore:
 
 
 @pytest.fixture
-def backed(asyncbackup: Command, served: Served, tmp_path: Path) -> list[Path]:
+def backed(command: Command, served: Served, tmp_path: Path) -> list[Path]:
     """A full backup of a, and the increments to b and c, of what is served."""
     made = [tmp_path / "full", tmp_path / "b", tmp_path / "c"]
     for file, options in zip(made, (("-s", "a"), ("-s", "b", "-F", "a"), ("-s", "c", "-F", "b")), strict=True):
-        assert asyncbackup("backup", "disk", file, *options, "-p", served.port).code == 0
+        assert command("backup", "disk", file, *options, "-p", served.port).code == 0
     return made
 
 
 @either_way
 def test_a_restore_on_another_snapshot_is_refused(
-    asyncbackup: Command, served: Served, backed: list[Path], vouched: list[str]
+    command: Command, served: Served, backed: list[Path], vouched: list[str]
 ) -> None:
-    outcome = asyncbackup("restore", backed[2], "--to", "new", "--base", "a", *vouched, "-p", served.port)
+    outcome = command("restore", backed[2], "--to", "new", "--base", "a", *vouched, "-p", served.port)
 
     assert outcome.code == 1
     assert "expected snapshot 2 'b' of VDI 'disk'" in outcome.err
     assert "got snapshot 1 'a' of VDI 'disk'" in outcome.err
-    assert b"new" not in asyncbackup("vdi", "list", "-p", served.port).out
+    assert b"new" not in command("vdi", "list", "-p", served.port).out
 
 
 def test_increments_without_manifests_are_restored_if_somebody_vouches_for_the_base(
-    asyncbackup: Command, served: Served, backed: list[Path]
+    command: Command, served: Served, backed: list[Path]
 ) -> None:
     manifest_path(backed[1]).unlink()
     options = ("--base", "a", "--base-vdi", "disk", "--object-size", "1M", "--size", SIZE, "-p", served.port)
 
-    refused = asyncbackup("restore", backed[1], "--to", "new", *options)
-    left = asyncbackup("vdi", "list", "-p", served.port).out
-    taken = asyncbackup("restore", backed[1], "--to", "new", "--assume-base", "--json", *options)
+    refused = command("restore", backed[1], "--to", "new", *options)
+    left = command("vdi", "list", "-p", served.port).out
+    taken = command("restore", backed[1], "--to", "new", "--assume-base", "--json", *options)
 
     assert refused.code == 1
     assert "--assume-base" in refused.err
@@ -616,30 +604,30 @@ def test_increments_without_manifests_are_restored_if_somebody_vouches_for_the_b
 
 
 def test_increments_are_restored_on_an_image_of_their_base(
-    asyncbackup: Command, served: Served, backed: list[Path], files: Files
+    command: Command, served: Served, backed: list[Path], files: Files
 ) -> None:
     image = files.folder / "image"
-    assert asyncbackup("export", backed[0], "--to", image).code == 0
+    assert command("export", backed[0], "--to", image).code == 0
 
-    made = asyncbackup("restore", *backed[1:], "--to", "new", "--base-image", image, "-p", served.port)
+    made = command("restore", *backed[1:], "--to", "new", "--base-image", image, "-p", served.port)
 
     assert (made.code, made.err) == (0, "")
     assert f", made on {image}".encode() in made.out
     assert b"assumed" not in made.out
-    same = asyncbackup("verify", *backed, "--against", "new", "--assume-base", "--sample", "100", "-p", served.port)
+    same = command("verify", *backed, "--against", "new", "--assume-base", "--sample", "100", "-p", served.port)
     assert same.code == 0, same
 
 
 def test_an_image_of_another_snapshot_or_that_nothing_proves_is_refused_by_restore(
-    asyncbackup: Command, served: Served, backed: list[Path], files: Files
+    command: Command, served: Served, backed: list[Path], files: Files
 ) -> None:
     old, unproved = files.image("a", "old"), files.image("b", "unproved", has_state=False)
     restoring = ("restore", backed[2], "--to", "new", "-p", served.port)
 
-    wrong = asyncbackup(*restoring, "--base-image", old, "--assume-base")
-    refused = asyncbackup(*restoring, "--base-image", unproved)
-    left = asyncbackup("vdi", "list", "-p", served.port).out
-    taken = asyncbackup(*restoring, "--base-image", unproved, "--assume-base", "--json")
+    wrong = command(*restoring, "--base-image", old, "--assume-base")
+    refused = command(*restoring, "--base-image", unproved)
+    left = command("vdi", "list", "-p", served.port).out
+    taken = command(*restoring, "--base-image", unproved, "--assume-base", "--json")
 
     assert wrong.code == refused.code == 1
     assert "expected snapshot 2 'b' of VDI 'disk'" in wrong.err
@@ -654,22 +642,22 @@ def test_an_image_of_another_snapshot_or_that_nothing_proves_is_refused_by_resto
 
 @pytest.mark.parametrize("snapshot", ["a", "1"])
 def test_a_snapshot_in_the_cluster_is_a_base_of_an_image(
-    asyncbackup: Command, served: Served, backed: list[Path], files: Files, snapshot: str
+    command: Command, served: Served, backed: list[Path], files: Files, snapshot: str
 ) -> None:
     image = files.folder / "image"
 
-    outcome = asyncbackup("export", backed[1], "--to", image, "--base", snapshot, "-p", served.port)
+    outcome = command("export", backed[1], "--to", image, "--base", snapshot, "-p", served.port)
 
     assert (outcome.code, outcome.err) == (0, "")
     assert image.read_bytes() == files.images["b"]
-    assert asyncbackup(*roll(image, backed[2])).code == 0
+    assert command(*roll(image, backed[2])).code == 0
     assert image.read_bytes() == files.images["c"]
 
 
 def test_a_snapshot_in_the_cluster_is_a_base_of_a_pipe(
-    asyncbackup: Command, served: Served, backed: list[Path], files: Files
+    command: Command, served: Served, backed: list[Path], files: Files
 ) -> None:
-    outcome = asyncbackup("export", backed[1], "--to", "-", "--base", "a", "-p", served.port)
+    outcome = command("export", backed[1], "--to", "-", "--base", "a", "-p", served.port)
 
     assert outcome.code == 0
     assert outcome.out == files.images["b"]
@@ -678,13 +666,11 @@ def test_a_snapshot_in_the_cluster_is_a_base_of_a_pipe(
 @pytest.mark.parametrize("verb", ["export", "merge"])
 @either_way
 def test_another_snapshot_in_the_cluster_is_refused(
-    asyncbackup: Command, served: Served, backed: list[Path], verb: str, vouched: list[str]
+    command: Command, served: Served, backed: list[Path], verb: str, vouched: list[str]
 ) -> None:
     folder = Untouched(backed[0].parent)
 
-    outcome = asyncbackup(
-        verb, backed[2], "--to", backed[0].with_name("new"), "--base", "a", *vouched, "-p", served.port
-    )
+    outcome = command(verb, backed[2], "--to", backed[0].with_name("new"), "--base", "a", *vouched, "-p", served.port)
 
     assert outcome.code == 1
     assert "expected snapshot 2 'b' of VDI 'disk'" in outcome.err
@@ -693,29 +679,29 @@ def test_another_snapshot_in_the_cluster_is_refused(
 
 
 def test_a_merge_takes_what_lies_between_from_a_snapshot_in_the_cluster(
-    asyncbackup: Command, served: Served, backed: list[Path], files: Files
+    command: Command, served: Served, backed: list[Path], files: Files
 ) -> None:
     new = backed[0].with_name("new")
 
-    assert asyncbackup("merge", *backed[1:], "--to", new, "--base", "a", "-p", served.port).code == 0
+    assert command("merge", *backed[1:], "--to", new, "--base", "a", "-p", served.port).code == 0
 
-    assert asyncbackup("export", new, "--to", "-", "--base", "a", "-p", served.port).code == 0
+    assert command("export", new, "--to", "-", "--base", "a", "-p", served.port).code == 0
     standby = files.folder / "image"
-    assert asyncbackup("export", backed[0], "--to", standby).code == 0
-    assert asyncbackup(*roll(standby, new)).code == 0
+    assert command("export", backed[0], "--to", standby).code == 0
+    assert command(*roll(standby, new)).code == 0
     assert standby.read_bytes() == files.images["c"]
 
 
 def test_what_is_left_out_goes_on_what_the_message_says(
-    asyncbackup: Command, served: Served, backed: list[Path], files: Files
+    command: Command, served: Served, backed: list[Path], files: Files
 ) -> None:
     for verb, target in (("export", files.folder / "image"), ("restore", "new")):
         options = ("-p", served.port)
-        outcome = asyncbackup(verb, backed[1], "--to", target, *options)
+        outcome = command(verb, backed[1], "--to", target, *options)
 
         assert outcome.code == 1
         assert "that snapshot with --base " in outcome.err
-        assert asyncbackup(verb, backed[1], "--to", target, "--base", "a", *options).code == 0
+        assert command(verb, backed[1], "--to", target, "--base", "a", *options).code == 0
 
 
 # verify --against
@@ -723,9 +709,9 @@ def test_what_is_left_out_goes_on_what_the_message_says(
 
 @pytest.mark.parametrize("vouched", [[], ["--assume-base"]], ids=["", "assumed"])
 def test_another_snapshot_than_was_backed_up_is_not_the_same(
-    asyncbackup: Command, served: Served, backed: list[Path], vouched: list[str]
+    command: Command, served: Served, backed: list[Path], vouched: list[str]
 ) -> None:
-    outcome = asyncbackup("verify", backed[1], "--against", "disk", "-s", "c", *vouched, "-p", served.port)
+    outcome = command("verify", backed[1], "--against", "disk", "-s", "c", *vouched, "-p", served.port)
 
     assert outcome.code == 1
     assert "expected snapshot 2 'b' of VDI 'disk'" in outcome.err
@@ -734,32 +720,32 @@ def test_another_snapshot_than_was_backed_up_is_not_the_same(
 
 
 def test_the_snapshot_that_was_backed_up_is_compared_by_default(
-    asyncbackup: Command, served: Served, backed: list[Path]
+    command: Command, served: Served, backed: list[Path]
 ) -> None:
-    outcome = asyncbackup("verify", *backed[:2], "--against", "disk", "-p", served.port)
+    outcome = command("verify", *backed[:2], "--against", "disk", "-p", served.port)
 
     assert outcome.code == 0
     assert b"disk b: the same; compared" in outcome.out
 
 
-def test_a_live_backup_is_compared_with_the_working_vdi(asyncbackup: Command, served: Served, tmp_path: Path) -> None:
+def test_a_live_backup_is_compared_with_the_working_vdi(command: Command, served: Served, tmp_path: Path) -> None:
     live = tmp_path / "live"
-    assert asyncbackup("backup", "disk", live, "--live", "-p", served.port).code == 0
+    assert command("backup", "disk", live, "--live", "-p", served.port).code == 0
 
-    outcome = asyncbackup("verify", live, "--against", "disk", "-p", served.port)
+    outcome = command("verify", live, "--against", "disk", "-p", served.port)
 
     assert outcome.code == 0
     assert b"disk (the working VDI): the same" in outcome.out
 
 
 def test_a_restored_vdi_is_compared_if_somebody_vouches_for_it(
-    asyncbackup: Command, served: Served, backed: list[Path]
+    command: Command, served: Served, backed: list[Path]
 ) -> None:
-    assert asyncbackup("restore", *backed, "--to", "new", "-p", served.port).code == 0
+    assert command("restore", *backed, "--to", "new", "-p", served.port).code == 0
     against = ("verify", *backed, "--against", "new", "-p", served.port)
 
-    refused = asyncbackup(*against)
-    taken = asyncbackup(*against, "--assume-base")
+    refused = command(*against)
+    taken = command(*against, "--assume-base")
 
     assert refused.code == 1
     assert "got the working VDI of VDI 'new'" in refused.err
@@ -770,26 +756,24 @@ def test_a_restored_vdi_is_compared_if_somebody_vouches_for_it(
 
 
 def test_a_sample_takes_its_base_from_the_vdi_that_was_backed_up(
-    asyncbackup: Command, served: Served, backed: list[Path]
+    command: Command, served: Served, backed: list[Path]
 ) -> None:
-    assert asyncbackup("restore", backed[1], "--to", "new", "--base", "a", "-p", served.port).code == 0
+    assert command("restore", backed[1], "--to", "new", "--base", "a", "-p", served.port).code == 0
 
-    outcome = asyncbackup(
-        *("verify", backed[1], "--against", "new", "--sample", "100", "--assume-base", "-p", served.port)
-    )
+    outcome = command(*("verify", backed[1], "--against", "new", "--sample", "100", "--assume-base", "-p", served.port))
 
     assert outcome.code == 0
     assert b"audited" in outcome.out
 
 
-def test_a_sample_says_which_snapshot_it_needs(asyncbackup: Command, files: Files) -> None:
+def test_a_sample_says_which_snapshot_it_needs(command: Command, files: Files) -> None:
     # A cluster with a VDI of the same content, and none of the snapshots.
     with serving(MemoryStore()) as empty:
-        assert asyncbackup("restore", *files.all, "--to", "disk", "-p", empty.port).code == 0
+        assert command("restore", *files.all, "--to", "disk", "-p", empty.port).code == 0
         sampling = ("--against", "disk", "--assume-base", "--sample", "100", "-p", empty.port)
 
-        increments = asyncbackup("verify", *files.all[1:], *sampling)
-        whole = asyncbackup("verify", *files.all, *sampling)
+        increments = command("verify", *files.all[1:], *sampling)
+        whole = command("verify", *files.all, *sampling)
 
     assert increments.code == 1
     assert f"only be audited beside {files.identities['a']}" in increments.err
@@ -817,5 +801,5 @@ def test_a_sample_says_which_snapshot_it_needs(asyncbackup: Command, files: File
     ],
     ids=" ".join,
 )
-def test_a_base_is_named_in_one_way(asyncbackup: Command, arguments: list[str]) -> None:
-    assert asyncbackup(*arguments).code == 64
+def test_a_base_is_named_in_one_way(command: Command, arguments: list[str]) -> None:
+    assert command(*arguments).code == 64

@@ -5,33 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from tests.chains import Files, copy_files
-from tests.cli.command import PROGRAM, Command, Served, disk_store, left_in, serving
+from tests.cli.command import PROGRAM, Command, Served, left_in
 
 BROKEN = "> >(true)"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with serving(disk_store()) as serving_one:
-        yield serving_one
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     (tmp_path / "in").mkdir()
     return copy_files(tmp_path / "in")
-
-
-@pytest.fixture
-def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    return Command(capfdbinary)
 
 
 def shell(redirections: str, *arguments: object) -> subprocess.CompletedProcess[bytes]:

@@ -24,16 +24,6 @@ from tests.disks import rewrite_inode
 from tests.faults.proxy import Handler
 
 
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return disk_store()
-
-
-@pytest.fixture
-def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    return Command(capfdbinary)
-
-
 @pytest.fixture
 def nobody() -> str:
     """A port where nothing listens."""

@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,29 +15,8 @@ from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.sheep import MemoryStore
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.publication import Place
-from tests.chains import Files, copy_files
-from tests.cli.command import PROGRAM, Command, Served, disk_store, left_in, serving, start
-
-
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return disk_store()
-
-
-@pytest.fixture
-def served(store: MemoryStore) -> Iterator[Served]:
-    with serving(store) as running:
-        yield running
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return copy_files(tmp_path)
-
-
-@pytest.fixture
-def asyncbackup(capsysbinary: pytest.CaptureFixture[bytes]) -> Command:
-    return Command(capsysbinary)
+from tests.chains import Files
+from tests.cli.command import PROGRAM, Command, Served, left_in, serving, start
 
 
 def shell(line: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
@@ -74,12 +53,12 @@ def writer(request: pytest.FixtureRequest, files: Files, monkeypatch: pytest.Mon
 
 
 def test_a_file_that_is_being_written_is_left_to_who_writes_it(
-    asyncbackup: Command, files: Files, writer: Sequence[str]
+    command: Command, files: Files, writer: Sequence[str]
 ) -> None:
     lock = NameLock(Place(files.folder / "made").lock, "made")
     lock.acquire()
 
-    outcome = asyncbackup(*writer, "made")
+    outcome = command(*writer, "made")
 
     lock.release()
     assert outcome.code == 3
@@ -88,13 +67,13 @@ def test_a_file_that_is_being_written_is_left_to_who_writes_it(
 
 
 def test_the_second_of_two_backups_into_one_file_is_refused(
-    asyncbackup: Command, served: Served, store: MemoryStore, tmp_path: Path
+    command: Command, served: Served, store: MemoryStore, tmp_path: Path
 ) -> None:
     arguments = ("backup", "disk", tmp_path / "file", "-s", "b", "--force", "-p")
     with serving(store, "read_obj@3:stall") as stalled, start(*arguments, stalled.port) as first:
         assert stalled.is_reading.wait(60)
 
-        second = asyncbackup(*arguments, served.port)
+        second = command(*arguments, served.port)
 
         first.send_signal(signal.SIGTERM)
         assert first.wait(60) == 143
@@ -107,7 +86,7 @@ def test_the_second_of_two_backups_into_one_file_is_refused(
 
 
 def test_what_a_killed_run_left_is_found_by_the_next_which_says_so(
-    asyncbackup: Command, served: Served, store: MemoryStore, tmp_path: Path
+    command: Command, served: Served, store: MemoryStore, tmp_path: Path
 ) -> None:
     arguments = ("backup", "disk", tmp_path / "file", "-s", "b", "-p")
     with serving(store, "read_obj@3:stall") as stalled, start(*arguments, stalled.port) as first:
@@ -115,14 +94,14 @@ def test_what_a_killed_run_left_is_found_by_the_next_which_says_so(
         first.kill()
     assert left_in(tmp_path) == [".file.lock", ".file.manifest.lock", ".file.manifest.partial", ".file.partial"]
 
-    outcome = asyncbackup(*arguments, served.port)
+    outcome = command(*arguments, served.port)
 
     assert outcome.code == 0
     assert outcome.err.startswith(
         f"warning: {tmp_path / 'file'}: a run was interrupted before; what it left is removed"
     )
     assert left_in(tmp_path) == ["file", "file.manifest"]
-    assert asyncbackup("verify", tmp_path / "file").code == 0
+    assert command("verify", tmp_path / "file").code == 0
 
 
 def half_replace(files: Files) -> None:
@@ -132,45 +111,45 @@ def half_replace(files: Files) -> None:
     files.ab.replace(files.a)
 
 
-def test_verify_names_half_a_replacement_and_what_finishes_it(asyncbackup: Command, files: Files) -> None:
+def test_verify_names_half_a_replacement_and_what_finishes_it(command: Command, files: Files) -> None:
     half_replace(files)
 
-    outcome = asyncbackup("verify", files.a)
+    outcome = command("verify", files.a)
 
     assert outcome.code == 1
     problem = outcome.out.decode().splitlines()[0]
     assert problem.startswith(f"{files.a}: is half replaced")
-    command = problem.partition("; mv ")[2].partition(" finishes it")[0]
-    subprocess.run(shlex.split(f"mv {command}"), check=True)
-    assert asyncbackup("verify", files.a).code == 0
+    names = problem.partition("; mv ")[2].partition(" finishes it")[0]
+    subprocess.run(shlex.split(f"mv {names}"), check=True)
+    assert command("verify", files.a).code == 0
 
 
 @pytest.mark.parametrize("arguments", [("export", "--to", "made"), ("info",), ("restore", "--to", "vdi")])
 def test_nothing_is_made_of_half_a_replacement(
-    asyncbackup: Command, served: Served, files: Files, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
+    command: Command, served: Served, files: Files, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
 ) -> None:
     half_replace(files)
     monkeypatch.chdir(files.folder)
     port = ("-p", served.port) if arguments[0] == "restore" else ()
 
-    outcome = asyncbackup(arguments[0], "a", *arguments[1:], *port)
+    outcome = command(arguments[0], "a", *arguments[1:], *port)
 
     assert outcome.code == 2
     assert "is half replaced" in outcome.err
     assert "made" not in left_in(files.folder)
 
 
-def test_the_next_run_finishes_half_a_replacement(asyncbackup: Command, served: Served, files: Files) -> None:
+def test_the_next_run_finishes_half_a_replacement(command: Command, served: Served, files: Files) -> None:
     half_replace(files)
 
-    outcome = asyncbackup("backup", "disk", files.a, "-s", "b", "-p", served.port)
+    outcome = command("backup", "disk", files.a, "-s", "b", "-p", served.port)
 
     assert outcome.code == 3
     assert (
         f"{files.a}: a run was interrupted while it replaced this; {manifest_path(files.a)} was put right"
         in outcome.err
     )
-    assert asyncbackup("verify", files.a).code == 0
+    assert command("verify", files.a).code == 0
 
 
 # Inputs
@@ -178,7 +157,7 @@ def test_the_next_run_finishes_half_a_replacement(asyncbackup: Command, served: 
 
 @pytest.mark.parametrize("target", ["input", "manifest", "link", "hard link"])
 def test_no_input_is_replaced_by_what_is_made_of_it(
-    asyncbackup: Command, files: Files, writer: Sequence[str], target: str
+    command: Command, files: Files, writer: Sequence[str], target: str
 ) -> None:
     source = files.folder / next(argument for argument in writer[1:] if argument in ("a", "ab"))
     name = files.folder / "other"
@@ -192,7 +171,7 @@ def test_no_input_is_replaced_by_what_is_made_of_it(
         os.link(source, name)
     before = {path.name: path.read_bytes() for path in files.folder.iterdir()}
 
-    outcome = asyncbackup(*writer, name)
+    outcome = command(*writer, name)
 
     assert outcome.code == 1
     assert "which is read for it: use another name" in outcome.err
@@ -209,28 +188,26 @@ def test_no_input_is_replaced_by_what_is_made_of_it(
     ],
 )
 def test_no_base_is_replaced_by_what_is_made_on_it(
-    asyncbackup: Command, files: Files, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
+    command: Command, files: Files, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
 ) -> None:
     files.image("a", "image")
     (files.folder / "link").symlink_to(files.folder / "bc")
     monkeypatch.chdir(files.folder)
     before = {path.name: path.read_bytes() for path in files.folder.iterdir()}
 
-    outcome = asyncbackup(*arguments, "--base-image", "image", "--force")
+    outcome = command(*arguments, "--base-image", "image", "--force")
 
     assert outcome.code == 1
     assert "which is read for it: use another name" in outcome.err
     assert {path.name: path.read_bytes() for path in files.folder.iterdir()} == before
 
 
-def test_no_manifest_is_left_beside_what_was_replaced(
-    asyncbackup: Command, files: Files, writer: Sequence[str]
-) -> None:
+def test_no_manifest_is_left_beside_what_was_replaced(command: Command, files: Files, writer: Sequence[str]) -> None:
     target = files.folder / "made"
     target.write_bytes(b"old")
     manifest_path(target).write_bytes(b"of the old one")
 
-    assert asyncbackup(*writer, target, *(() if writer[0] == "export" else ("--no-manifest",))).code == 0
+    assert command(*writer, target, *(() if writer[0] == "export" else ("--no-manifest",))).code == 0
 
     assert not manifest_path(target).exists()
 
@@ -239,28 +216,28 @@ def test_no_manifest_is_left_beside_what_was_replaced(
 
 
 def test_a_backup_is_read_by_a_link_with_the_manifest_beside_what_it_leads_to(
-    asyncbackup: Command, files: Files, tmp_path: Path
+    command: Command, files: Files, tmp_path: Path
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "elsewhere" / "latest"
     link.symlink_to(files.a)
 
-    outcome = asyncbackup("verify", link)
+    outcome = command("verify", link)
 
     assert (outcome.code, b"all data is as its manifest says" in outcome.out) == (0, True)
     manifest_path(link).symlink_to(manifest_path(files.ab))
-    assert asyncbackup("verify", link).code == 1  # The one beside the link goes before.
+    assert command("verify", link).code == 1  # The one beside the link goes before.
 
 
-def test_a_backup_that_is_written_by_a_link_is_read_by_it(asyncbackup: Command, served: Served, tmp_path: Path) -> None:
+def test_a_backup_that_is_written_by_a_link_is_read_by_it(command: Command, served: Served, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "latest").symlink_to(tmp_path / "elsewhere" / "file")
 
-    assert asyncbackup("backup", "disk", tmp_path / "latest", "-s", "a", "--force", "-p", served.port).code == 0
+    assert command("backup", "disk", tmp_path / "latest", "-s", "a", "--force", "-p", served.port).code == 0
 
     assert left_in(tmp_path) == ["elsewhere", "latest"]
     assert left_in(tmp_path / "elsewhere") == ["file", "file.manifest"]
-    assert b"all data is as" in asyncbackup("verify", tmp_path / "latest").out
+    assert b"all data is as" in command("verify", tmp_path / "latest").out
 
 
 # Pipes
@@ -283,18 +260,18 @@ def test_a_merge_reads_pipes_side_by_side(files: Files) -> None:
     assert outcome.returncode == 0, (outcome.stdout, outcome.stderr)
 
 
-def test_a_named_pipe_is_read_like_a_dash(asyncbackup: Command, files: Files) -> None:
+def test_a_named_pipe_is_read_like_a_dash(command: Command, files: Files) -> None:
     os.mkfifo(files.folder / "fifo")
     with subprocess.Popen(f"cat {files.a} > {files.folder / 'fifo'}", shell=True):
-        outcome = asyncbackup("info", files.folder / "fifo")
+        outcome = command("info", files.folder / "fifo")
 
     assert outcome.code == 0
 
 
-def test_a_pipe_is_not_compared_with_a_cluster(asyncbackup: Command, served: Served, files: Files) -> None:
+def test_a_pipe_is_not_compared_with_a_cluster(command: Command, served: Served, files: Files) -> None:
     os.mkfifo(files.folder / "fifo")
 
-    outcome = asyncbackup("verify", files.folder / "fifo", "--against", "disk", "-p", served.port)
+    outcome = command("verify", files.folder / "fifo", "--against", "disk", "-p", served.port)
 
     assert outcome.code == 64
     assert "is a pipe, which can be read only once" in outcome.err
@@ -363,11 +340,11 @@ def test_a_conversion_goes_into_a_pipe(files: Files) -> None:
 # What is no file
 
 
-def test_a_pipe_is_no_manifest(asyncbackup: Command, files: Files) -> None:
+def test_a_pipe_is_no_manifest(command: Command, files: Files) -> None:
     manifest_path(files.a).unlink()
     os.mkfifo(manifest_path(files.a))
 
-    outcome = asyncbackup("verify", files.a)
+    outcome = command("verify", files.a)
 
     assert outcome.code == 2
     assert "a.manifest: is a pipe" in outcome.err
@@ -378,12 +355,12 @@ def test_a_pipe_is_no_manifest(asyncbackup: Command, files: Files) -> None:
     [("export", "ab", "--base-image", "fifo", "--to", "made"), ("merge", "ab", "--base-image", "fifo", "--to", "made")],
 )
 def test_a_pipe_is_no_base(
-    asyncbackup: Command, files: Files, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
+    command: Command, files: Files, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
 ) -> None:
     monkeypatch.chdir(files.folder)
     os.mkfifo("fifo")
 
-    outcome = asyncbackup(*arguments)
+    outcome = command(*arguments)
 
     assert outcome.code == 2
     assert "fifo: is a pipe" in outcome.err
@@ -392,14 +369,14 @@ def test_a_pipe_is_no_base(
 @pytest.mark.parametrize("name", [".", "/", "folder", "folder/", "/dev/null", "n" * 256, "a/b"])
 @pytest.mark.parametrize("options", [(), ("--force",)])
 def test_what_is_no_name_of_a_file_is_not_written(
-    asyncbackup: Command, files: Files, monkeypatch: pytest.MonkeyPatch, name: str, options: Sequence[str]
+    command: Command, files: Files, monkeypatch: pytest.MonkeyPatch, name: str, options: Sequence[str]
 ) -> None:
     (files.folder / "folder").mkdir()
     monkeypatch.chdir(files.folder)
     before = left_in(files.folder)
 
     for arguments in (("backup", "disk", name, "-s", "a", "-p", "1"), ("export", "a", "--to", name)):
-        outcome = asyncbackup(*arguments, *options)
+        outcome = command(*arguments, *options)
 
         assert outcome.code == 2, outcome
         assert outcome.err.startswith("asyncbackup: ")
@@ -408,24 +385,24 @@ def test_what_is_no_name_of_a_file_is_not_written(
 
 @pytest.mark.parametrize("name", [".", "/", "/dev/null", "/dev/zero", "n" * 256, "a/b"])
 def test_what_is_no_name_of_a_file_is_not_read(
-    asyncbackup: Command, files: Files, monkeypatch: pytest.MonkeyPatch, name: str
+    command: Command, files: Files, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(files.folder)
 
     for arguments in (("verify", name), ("info", name), ("export", name, "--to", "made")):
-        outcome = asyncbackup(*arguments)
+        outcome = command(*arguments)
 
         assert outcome.code == 2, outcome
         assert outcome.err.startswith("asyncbackup: ")
 
 
-def test_the_longest_name_works_without_a_manifest(asyncbackup: Command, served: Served, tmp_path: Path) -> None:
+def test_the_longest_name_works_without_a_manifest(command: Command, served: Served, tmp_path: Path) -> None:
     name = "n" * 255
 
-    refused = asyncbackup("backup", "disk", tmp_path / name, "-s", "a", "-p", served.port)
-    made = asyncbackup("backup", "disk", tmp_path / name, "-s", "a", "--no-manifest", "-p", served.port)
+    refused = command("backup", "disk", tmp_path / name, "-s", "a", "-p", served.port)
+    made = command("backup", "disk", tmp_path / name, "-s", "a", "--no-manifest", "-p", served.port)
 
     assert (refused.code, made.code) == (2, 0)
     assert f"{name}.manifest: File name too long" in refused.err
     assert left_in(tmp_path) == [name]
-    assert asyncbackup("verify", tmp_path / name).code == 0
+    assert command("verify", tmp_path / name).code == 0

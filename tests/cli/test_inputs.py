@@ -14,25 +14,10 @@ import pytest
 
 from asyncbackup import Cluster, compare, export, merge, restore, verify
 from asyncbackup.sheep import MemoryStore
-from tests.chains import Files, copy_files
-from tests.cli.command import Command, disk_store, left_in, serving, start
+from tests.chains import Files
+from tests.cli.command import Command, left_in, serving, start
 
 DIGITS = "9" * 5000
-
-
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return disk_store()
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return copy_files(tmp_path)
-
-
-@pytest.fixture
-def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    return Command(capfdbinary)
 
 
 BACKUP = ["backup", "disk", "file", "-s", "a"]

@@ -41,11 +41,6 @@ def store() -> MemoryStore:
     return store
 
 
-@pytest.fixture
-def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    return Command(capfdbinary)
-
-
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -7,22 +7,15 @@ import os
 import pty
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from asyncbackup.cli.progress import amounts, name_files, name_target, shorten
 from asyncbackup.engine.progress import Progress
-from tests.cli.command import Served, disk_store, serving, start
+from tests.cli.command import Served, start
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with serving(disk_store()) as running:
-        yield running
 
 
 def run(*arguments: str | Path) -> tuple[str, str]:

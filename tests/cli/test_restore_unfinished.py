@@ -26,11 +26,6 @@ def served() -> Iterator[Served]:
 
 
 @pytest.fixture
-def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    return Command(capfdbinary)
-
-
-@pytest.fixture
 def backup(command: Command, served: Served, tmp_path: Path) -> Path:
     assert command("backup", "disk", tmp_path / "full", "-s", "a", "-p", served.port).code == 0
     return tmp_path / "full"

@@ -21,15 +21,10 @@ import pytest
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.sheep import MemoryStore
 from tests.chains import copy_files
-from tests.cli.command import PROGRAM, disk_store, left_in, playing, serving, start
+from tests.cli.command import PROGRAM, left_in, playing, serving, start
 
 SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM]
 NOTHING_LEFT = "nothing unfinished was left behind"
-
-
-@pytest.fixture(scope="module")
-def store() -> MemoryStore:
-    return disk_store()
 
 
 def begin(file: object, port: str, *options: str, **more: Any) -> subprocess.Popen[bytes]:

@@ -31,11 +31,6 @@ def served() -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture
-def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
-    return Command(capfdbinary)
-
-
 def test_the_list_has_a_line_for_each_vdi_and_snapshot(command: Command, served: Served) -> None:
     outcome = command("vdi", "list", "-p", served.port)
 

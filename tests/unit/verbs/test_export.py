@@ -49,6 +49,7 @@ from asyncbackup.storage.image import marker_path, read_state, state_path
 from asyncbackup.wire.oid import data_oid, inode_oid
 from tests.chains import SIZE, Files, copy_files, say_what_it_is
 from tests.collecting import CollectingTarget
+from tests.damage import flip
 from tests.disks import OBJECT, noise
 from tests.streams import standard_input
 
@@ -59,12 +60,6 @@ SIZE_OFFSET = 536
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return copy_files(tmp_path)
-
-
-def flip(path: Path, offset: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 1
-    path.write_bytes(data)
 
 
 def names(folder: Path) -> set[str]:

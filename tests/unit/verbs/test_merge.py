@@ -34,6 +34,7 @@ from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.wire.oid import inode_oid
 from tests.chains import SIZE, Files, copy_files, make_snapshots, say_what_it_is
 from tests.collecting import CollectingTarget
+from tests.damage import flip
 from tests.disks import OBJECT, make_disk, noise
 from tests.property import reference
 
@@ -152,14 +153,6 @@ async def test_what_an_assumed_base_holds_is_checked(files: Files, tmp_path: Pat
 
     with pytest.raises(BaseMismatch):
         await merge([files.ab, files.bc], tmp_path / "merged", base=base, assume_base=True)
-
-
-def flip(path: Path, offset: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 1]))
 
 
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])

@@ -30,6 +30,7 @@ from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.verbs.verify import MAX_PROBLEMS, Problems, VerifyReport
 from asyncbackup.wire.constants import SECTOR_SIZE
+from tests.damage import flip
 from tests.disks import OBJECT, OBJECTS, SHIFT, make_disk, noise
 from tests.streams import standard_input
 
@@ -42,12 +43,6 @@ async def files(cluster: Cluster, tmp_path: Path) -> list[Path]:
     await backup(cluster, "disk", made[0], snapshot="a")
     await backup(cluster, "disk", made[1], snapshot="b", base="a")
     return made
-
-
-def flip(file: Path, position: int, bits: int = 1) -> None:
-    data = bytearray(file.read_bytes())
-    data[position] ^= bits
-    file.write_bytes(data)
 
 
 async def test_a_good_chain_is_proven(files: list[Path]) -> None:
