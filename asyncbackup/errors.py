@@ -38,18 +38,22 @@
     │   ├── BaseUnnamed              increments, and no base was named
     │   ├── BaseUnwanted             a full backup, and a base was named
     │   ├── BaseUnproved             a base that nothing proves to be the one that is needed
-    │   ├── WrongBase                a base that is another one than the one that is needed
-    │   ├── BaseSizeMismatch         a base of another size than the one that is needed
-    │   ├── WrongSnapshot            a snapshot that is another one than the one that was backed up
-    │   ├── SizeDiffers              a VDI of another size than the one that was backed up
+    │   ├── WrongSnapshot            a base, or what is compared, that is not what the backup says
+    │   ├── ObjectSizesDiffer        two things whose objects differ in size
+    │   ├── ResizeUnproved           an image whose size would change, and nothing proves that it should
+    │   ├── ContradictsManifest      the caller says one thing, and the manifest another
+    │   ├── FileNeeded               a pipe where something is read twice
+    │   ├── HyperVolume              a hyper volume where none can be
+    │   ├── NotMergeable             backups that no single backup can replace
+    │   ├── VdiUnmakeable            a VDI that no cluster, or not this one, can make
     │   ├── SampleNeedsBase          a sample to audit, and no base to compare it with
     │   ├── AlreadyApplied           an image that has all that was to be applied
     │   ├── PartlyApplied            a base that has some of it
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
     │   ├── PatchNeeded               a format that cannot be written to a pipe
-    │   ├── CopiesUnkeepable         more copies than the cluster has nodes
-    │   └── ErasureCodingUnknown     a cluster that cannot keep a VDI as the manifest says
-    ├── SnapshotChanged              a snapshot that was deleted while it was read
+    │   └── RedundancyUnkeepable     copies or erasure coding that the cluster cannot keep
+    ├── ChangedMeanwhile             somebody else changed what was in use
+    │   └── SnapshotChanged          … by deleting a snapshot while it was read
     ├── InodeCorrupt                 metadata of a VDI that contradicts itself
     ├── TooManyVdis                  a cluster claims more VDIs than can be listed
     └── TargetError                  where the bytes should go
@@ -71,17 +75,10 @@ exit codes, are the business of ``asyncbackup.cli``: no message here names an op
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any, Final
-
-TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
-"""What the system answers that lets the process, or all of them together, open no more files."""
-
-MORE_FILES: Final = "raise the limit of open files"
-"""What to do then."""
+from typing import Any
 
 
 class AsyncBackupError(Exception):
@@ -95,8 +92,8 @@ class ClusterError(AsyncBackupError):
 class Unreachable(ClusterError):
     """Nothing usable answers at ``address`` (``host:port``)."""
 
-    def __init__(self, address: str, reason: str, advice: str = "check address, port, and that sheep runs") -> None:
-        super().__init__(f"cannot reach a sheep at {address}: {reason}; {advice}")
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"cannot reach a sheep at {address}: {reason}")
         self.address = address
         self.reason = reason
 
@@ -114,7 +111,7 @@ class RequestTimeout(ClusterError):
     """A request got no complete answer within its deadline of ``timeout_s`` seconds."""
 
     def __init__(self, address: str, request: str, timeout_s: float) -> None:
-        super().__init__(f"{address} did not answer {request} within {timeout_s:g} s; is the node stalled?")
+        super().__init__(f"{address} did not answer {request} within {timeout_s:g} s")
         self.address = address
         self.request = request
         self.timeout_s = timeout_s
@@ -136,8 +133,8 @@ class ClusterNotReady(ClusterError):
     ``result`` is the numeric result code, ``state`` the cluster's word for it.
     """
 
-    def __init__(self, address: str, result: int, state: str, advice: str) -> None:
-        super().__init__(f"the cluster at {address} is not serving: {state}; {advice}")
+    def __init__(self, address: str, result: int, state: str) -> None:
+        super().__init__(f"the cluster at {address} is not serving: {state}")
         self.address = address
         self.result = result
         self.state = state
@@ -239,7 +236,7 @@ class VdiExists(AsyncBackupError):
     """The cluster has a VDI named ``vdi`` already."""
 
     def __init__(self, vdi: str) -> None:
-        super().__init__(f"a VDI named '{vdi}' exists already; restore under another name, or delete it first")
+        super().__init__(f"a VDI named '{vdi}' exists already")
         self.vdi = vdi
 
 
@@ -317,9 +314,7 @@ class BaseMismatch(SourceError):
     """The base does not hold at object ``idx`` what the backup ``source`` was made against."""
 
     def __init__(self, source: str, idx: int, base: str) -> None:
-        super().__init__(
-            source, f"{base} does not hold at object {idx} what this backup was made against; is it the right base?"
-        )
+        super().__init__(source, f"{base} does not hold at object {idx} what this backup was made against")
         self.idx = idx
         self.base = base
 
@@ -348,15 +343,17 @@ class ChainBroken(AsyncBackupError):
 
 
 class Incompatible(AsyncBackupError):
-    """The two things named do not go together, or not into this format."""
+    """What was asked for cannot be done with what was named. It is raised only as one of the kinds below."""
 
 
 class Fact(StrEnum):
     """What a manifest says of a backup, in words that follow "says"."""
 
+    FORMAT = "which format the backup has"
     OBJECT_SIZE = "how large the objects are"
     VDI_SIZE = "how large the VDI is"
     VDI_NAME = "which VDI was backed up"
+    BASE = "what the backup is the difference to"
 
 
 class FactMissing(Incompatible):
@@ -380,7 +377,7 @@ class BaseUnwanted(Incompatible):
     """``source`` is a full backup, and a base was named."""
 
     def __init__(self, source: str) -> None:
-        super().__init__(f"{source} is a full backup, which stands on no base: leave the base out")
+        super().__init__(f"{source} is a full backup, which stands on no base")
         self.source = source
 
 
@@ -394,54 +391,100 @@ class BaseUnproved(Incompatible):
         self.doubt = doubt
 
 
-class WrongBase(Incompatible):
-    """``source`` is the difference to ``expected``, and ``base`` is ``got``: two identities that do not match.
+class Relation(StrEnum):
+    """What a snapshot is to a backup, in words that follow the name of the backup."""
 
-    Both are an ``asyncbackup.format.identity.Identity``.
-    """
-
-    def __init__(self, source: str, base: str, expected: Any, got: Any) -> None:
-        super().__init__(f"{base} is another base than {source} was made against: expected {expected}, got {got}")
-        self.source = source
-        self.base = base
-        self.expected = expected
-        self.got = got
-
-
-class BaseSizeMismatch(Incompatible):
-    """What ``source`` is the difference to had ``expected`` bytes, and ``base`` has ``got``."""
-
-    def __init__(self, source: str, base: str, expected: int, got: int) -> None:
-        super().__init__(f"{base} is not what {source} was made against: expected {expected} bytes, got {got}")
-        self.source = source
-        self.base = base
-        self.expected = expected
-        self.got = got
+    BASE = "is the difference to"
+    CONTENT = "is a backup of"
 
 
 class WrongSnapshot(Incompatible):
-    """``source`` is of ``expected``, and ``name``, which it was to be compared with, is ``got``.
+    """``name`` is not the snapshot that has this ``relation`` to the backup ``source``: ``got`` is not ``expected``.
 
-    Both are an ``asyncbackup.format.identity.Identity``. ``can_be_assumed``: it may hold the same nevertheless, as a
-    VDI that was restored does.
+    Both are an ``asyncbackup.format.identity.Identity``, or both are sizes in bytes. ``can_be_assumed``: ``name`` may
+    hold the same bytes nevertheless, as a VDI does that was restored.
     """
 
-    def __init__(self, source: str, name: str, expected: Any, got: Any, *, can_be_assumed: bool) -> None:
-        super().__init__(f"{name} is not what {source} is of: expected {expected}, got {got}")
+    def __init__(
+        self, source: str, relation: Relation, name: str, expected: Any, got: Any, *, can_be_assumed: bool = False
+    ) -> None:
+        unit = " bytes" if isinstance(expected, int) else ""
+        super().__init__(f"{name} is not what {source} {relation.value}: expected {expected}{unit}, got {got}")
         self.source = source
+        self.relation = relation
         self.name = name
         self.expected = expected
         self.got = got
         self.can_be_assumed = can_be_assumed
 
 
-class SizeDiffers(Incompatible):
-    """``source`` is of a VDI of ``expected`` bytes, and ``name``, which it was to be compared with, has ``got``."""
+class ObjectSizesDiffer(Incompatible):
+    """``other`` has objects of ``got`` bytes, and ``name``, with which it is used, of ``expected``."""
 
-    def __init__(self, source: str, name: str, expected: int, got: int) -> None:
-        super().__init__(f"{name} does not hold what {source} is of: expected {expected} bytes, got {got}")
-        self.source = source
+    def __init__(self, name: str, expected: int, other: str, got: int) -> None:
+        super().__init__(f"{name} has objects of {expected} bytes, and {other} of {got} bytes")
         self.name = name
+        self.expected = expected
+        self.other = other
+        self.got = got
+
+
+class ResizeUnproved(Incompatible):
+    """``image`` of ``size`` bytes would get ``new_size``, and ``doubt`` says why that may be wrong."""
+
+    def __init__(self, image: str, size: int, new_size: int, doubt: str) -> None:
+        super().__init__(f"{image} has {size} bytes and would become {new_size}, but {doubt}")
+        self.image = image
+        self.size = size
+        self.new_size = new_size
+        self.doubt = doubt
+
+
+class ContradictsManifest(Incompatible):
+    """The caller says another ``fact`` of ``source`` than its manifest, which says ``expected``."""
+
+    def __init__(self, source: str, fact: Fact, expected: object, got: object) -> None:
+        super().__init__(f"{source}: its manifest says {fact.value}: expected {expected}, got {got}")
+        self.source = source
+        self.fact = fact
+        self.expected = expected
+        self.got = got
+
+
+class FileNeeded(Incompatible):
+    """``source`` can be read only once, as a pipe, and has to be read twice ``purpose``, such as "to apply it"."""
+
+    def __init__(self, source: str, purpose: str) -> None:
+        super().__init__(f"{source} is a pipe, and {purpose} it has to be read twice")
+        self.source = source
+        self.purpose = purpose
+
+
+class HyperVolume(Incompatible):
+    """``name`` is a hyper volume, or would be one; ``limit`` says what that cannot be."""
+
+    def __init__(self, name: str, limit: str) -> None:
+        super().__init__(f"{name} is a hyper volume, which {limit}")
+        self.name = name
+        self.limit = limit
+
+
+class NotMergeable(Incompatible):
+    """Between the first and the last of ``backups`` the VDI was smaller: one backup cannot say what was cut off."""
+
+    def __init__(self, backups: Sequence[str]) -> None:
+        super().__init__(
+            f"the VDI was smaller between {backups[0]} and {backups[-1]}, which cut off objects of the base: "
+            "no single backup can say that"
+        )
+        self.backups = tuple(backups)
+
+
+class VdiUnmakeable(Incompatible):
+    """No VDI can be as it was asked for: ``got`` in place of ``expected``, both in words."""
+
+    def __init__(self, expected: str, got: str) -> None:
+        super().__init__(f"no such VDI can be made: expected {expected}, got {got}")
         self.expected = expected
         self.got = got
 
@@ -454,8 +497,7 @@ class SampleNeedsBase(Incompatible):
 
     def __init__(self, source: str, base: Any) -> None:
         super().__init__(
-            f"a sample of {source} can only be audited beside {base}, and this cluster has no such snapshot any more: "
-            "compare without a sample, or the whole chain from its full backup on"
+            f"a sample of {source} can only be audited beside {base}, and this cluster has no such snapshot any more"
         )
         self.source = source
         self.base = base
@@ -479,12 +521,7 @@ class PartlyApplied(Incompatible):
     """
 
     def __init__(self, base: str, identity: Any, applied: Sequence[str]) -> None:
-        *earlier, newest = applied
-        others = " and all before it" if earlier else ""
-        super().__init__(
-            f"{base} holds {identity}, to which {newest} leads: leave out {newest}{others}, "
-            f"or name what {applied[0]} stands on"
-        )
+        super().__init__(f"{base} holds {identity}, to which {applied[-1]} leads")
         self.base = base
         self.identity = identity
         self.applied = tuple(applied)
@@ -507,30 +544,39 @@ class PatchNeeded(Incompatible):
         self.dialect = dialect
 
 
-class CopiesUnkeepable(Incompatible):
-    """A VDI of ``copies`` copies of each object, for which ``nodes`` nodes are too few."""
+class RedundancyUnkeepable(Incompatible):
+    """The cluster of ``nodes`` nodes cannot keep ``copies`` copies of each object, or knows no ``copy_policy``.
 
-    def __init__(self, copies: int, nodes: int) -> None:
-        has = "only one node" if nodes == 1 else f"{nodes} nodes"
-        super().__init__(f"the VDI is to keep {copies} copies of each object, but the cluster has {has} for them")
+    ``nodes`` is None where only the policy is at fault; ``copy_policy`` is 0 without erasure coding.
+    """
+
+    def __init__(self, copies: int, copy_policy: int = 0, nodes: int | None = None) -> None:
+        if nodes is None:
+            problem = f"the VDI is to have erasure coding (0x{copy_policy:02x}), which this cluster does not know"
+        else:
+            has = "only one node" if nodes == 1 else f"{nodes} nodes"
+            problem = f"the VDI is to keep {copies} copies of each object, but the cluster has {has} for them"
+        super().__init__(problem)
         self.copies = copies
+        self.copy_policy = copy_policy
         self.nodes = nodes
 
 
-class ErasureCodingUnknown(Incompatible):
-    """The cluster knows no erasure coding, and the VDI is to have it: ``copy_policy``."""
+class ChangedMeanwhile(AsyncBackupError):
+    """Somebody else changed ``name``, which was in use; ``sign`` tells how that was seen."""
 
-    def __init__(self, copy_policy: int) -> None:
-        super().__init__(f"this cluster knows no erasure coding, and the VDI has it (0x{copy_policy:02x})")
-        self.copy_policy = copy_policy
+    def __init__(self, name: str, sign: str) -> None:
+        super().__init__(f"{name} was changed by somebody else meanwhile: {sign}")
+        self.name = name
+        self.sign = sign
 
 
-class SnapshotChanged(AsyncBackupError):
+class SnapshotChanged(ChangedMeanwhile):
     """``snapshot`` (in words) was being deleted, at that time or before, as ``sign`` tells: not all of it was read."""
 
     def __init__(self, snapshot: str, sign: str) -> None:
-        super().__init__(f"{snapshot} was being deleted while it was read: {sign}; choose one that stays")
-        self.snapshot = snapshot
+        AsyncBackupError.__init__(self, f"{snapshot} was being deleted while it was read: {sign}")
+        self.name = snapshot
         self.sign = sign
 
 
@@ -548,8 +594,7 @@ class TooManyVdis(AsyncBackupError):
 
     def __init__(self, address: str, count: int, limit: int) -> None:
         super().__init__(
-            f"the cluster at {address} says that it has {count} VDIs and snapshots, more than the {limit} that can be "
-            "listed; what is named exactly is found without a list"
+            f"the cluster at {address} says that it has {count} VDIs and snapshots: expected at most {limit} to list"
         )
         self.count = count
 
@@ -574,7 +619,7 @@ class TargetBusy(TargetError):
     """``owner``, such as ``process 4711``, is writing this file, or what stands beside it."""
 
     def __init__(self, target: str, owner: str) -> None:
-        super().__init__(target, f"{owner} is writing it: wait for that, or use another name")
+        super().__init__(target, f"{owner} is writing it")
         self.owner = owner
 
 
@@ -582,7 +627,7 @@ class OwnInput(TargetError):
     """Writing this file would replace ``source``, which is read."""
 
     def __init__(self, target: str, source: str) -> None:
-        super().__init__(target, f"writing it would replace {source}, which is read for it: use another name")
+        super().__init__(target, f"writing it would replace {source}, which is read for it")
         self.source = source
 
 
@@ -625,7 +670,7 @@ class HalfRolled(TargetError):
 
     def __init__(self, target: str, marker: str, cause: AsyncBackupError | None = None) -> None:
         why = "applying backups to it was interrupted" if cause is None else str(cause)
-        super().__init__(target, f"is half rolled: {why}; apply the same backups to finish, or make the image anew")
+        super().__init__(target, f"is half rolled: {why}")
         self.marker = marker
         self.cause = cause
 
@@ -634,9 +679,7 @@ class OtherImage(TargetError):
     """The image is not the one that backups were being applied to, as ``marker`` beside it tells, or may not be it."""
 
     def __init__(self, target: str, marker: str, doubt: str) -> None:
-        super().__init__(
-            target, f"cannot be finished, because {doubt}, as {marker} tells: make the image anew from a full backup"
-        )
+        super().__init__(target, f"cannot be finished, because {doubt}, as {marker} tells")
         self.marker = marker
         self.doubt = doubt
 

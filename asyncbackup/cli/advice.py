@@ -1,101 +1,184 @@
-"""What to type next after an error: the only place that knows which option of the command line mends what."""
+"""Says what to type or do next after an error: the only place that knows which option mends what."""
 
 from __future__ import annotations
 
+import errno
 import shlex
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from asyncbackup.errors import (
     AsyncBackupError,
     BackupCompressed,
+    BaseMismatch,
     BaseNeeded,
     BaseUnnamed,
     BaseUnproved,
-    CopiesUnkeepable,
-    ErasureCodingUnknown,
+    BaseUnwanted,
+    ChainBroken,
+    ChangedMeanwhile,
+    ClusterNotReady,
+    ContradictsManifest,
     Fact,
     FactMissing,
+    FileNeeded,
     FormatUnclear,
     HalfReplaced,
     HalfRolled,
     LeftUnfinished,
     ManifestMissing,
+    NotMergeable,
+    ObjectSizesDiffer,
     OtherImage,
     OutsideVdi,
+    OwnInput,
+    PartlyApplied,
     PatchNeeded,
     PerhapsCreated,
+    RedundancyUnkeepable,
+    Relation,
+    RequestTimeout,
+    ResizeUnproved,
     SampleNeedsBase,
+    SnapshotChanged,
     StateDamaged,
+    TargetBusy,
     TargetExists,
+    TooManyVdis,
     UnfinishedExists,
+    Unreachable,
+    VdiExists,
     WrongSnapshot,
 )
+from asyncbackup.wire.constants import Result
 
-_OF_FACT: Final = {
-    Fact.OBJECT_SIZE: "give --object-size",
-    Fact.VDI_SIZE: "give --size",
-    Fact.VDI_NAME: "name it with --base-vdi",
+TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""What the system answers when the process, or all processes together, may open no more files."""
+
+MORE_FILES: Final = "raise the limit of open files, for example with `ulimit -n 1024`"
+
+_EXPORT_ANEW: Final = (
+    "to make the image anew, use `export --force`, without --base-image, on a full backup and its increments"
+)
+_RIGHT_BASE: Final = "name the right base with --base or --base-image"
+_START_NODES: Final = "start the missing nodes"
+_CHECK_STATE: Final = "look at the state with `dog cluster info`"
+
+_OF_STATE: Final = {
+    Result.WAIT_FOR_FORMAT: "format the cluster with `dog cluster format`",
+    Result.WAIT_FOR_JOIN: _START_NODES,
+    Result.STARTUP: "try again when the cluster has started",
+    Result.SHUTDOWN: "start the cluster again",
+    Result.JOIN_FAILED: _CHECK_STATE,
+    Result.HALT: _START_NODES,
+    Result.KILLED: _CHECK_STATE,
 }
 
-
-_BY_ERROR: Final[dict[type[AsyncBackupError], str]] = {
-    TargetExists: "use another name, or --force to replace it",
-    OutsideVdi: "say with --size how large the VDI is",
-    FormatUnclear: "say which with --input-format",
-    PatchNeeded: "use --format dog",
-    CopiesUnkeepable: "say with --copies how many to keep instead",
-    ErasureCodingUnknown: "say with --copies how many copies to keep instead",
-    BaseUnnamed: (
-        "name the backups before it as well, from the full one on, or that snapshot with --base or an image of it "
-        "with --base-image"
-    ),
-    BaseNeeded: "name that base with --base, or an image of it with --base-image",
-    BaseUnproved: "if you know that it is, say so with --assume-base",
-    HalfRolled: (
-        "to finish, run the interrupted command again; to make it anew, use `export --force`, without --base-image, "
-        "on a full backup and its increments"
-    ),
-    OtherImage: "use `export --force`, without --base-image, on a full backup and its increments",
-    StateDamaged: "if you know what the image is, remove that file, not the image, and say so with --assume-base",
-    SampleNeedsBase: "leave --sample out",
-    ManifestMissing: "name the manifests with --manifest, once for each FILE, or vouch for FILEs with --assume-base",
+_OPTIONS: Final = {
+    Fact.FORMAT: "--input-format",
+    Fact.OBJECT_SIZE: "--object-size",
+    Fact.VDI_SIZE: "--size",
+    Fact.VDI_NAME: "--base-vdi",
+    Fact.BASE: "--manifest",
 }
+"""Options that say what no manifest says."""
 
 
-def advice(error: AsyncBackupError) -> str | None:
-    """Tell what to type after ``error``; None where the message says all there is."""
-    if isinstance(error, FactMissing):
-        return _OF_FACT[error.fact]
-    if isinstance(error, BackupCompressed):
-        return _decompression(error)
-    if isinstance(error, HalfReplaced):
-        return f"{shlex.join(['mv', '--', error.source, error.place])} finishes it, as does the next run that writes it"
-    return _of_vdi(error) or next((text for kind, text in _BY_ERROR.items() if isinstance(error, kind)), None)
+def _reach(error: Unreachable) -> str:
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno in TOO_MANY_FILES:
+        return MORE_FILES
+    return "check the address and the port, and check that a sheep runs there"
 
 
-def _decompression(error: BackupCompressed) -> str:
+def _decompress(error: BackupCompressed) -> str:
     decompress = f"{error.compression} -dc"
     if error.source == "-":
         return f"put `{decompress} |` before this command"
     return f"`{decompress} {shlex.quote(error.source)} | asyncbackup … -` reads it"
 
 
-def _of_vdi(error: AsyncBackupError) -> str | None:
-    if isinstance(error, PerhapsCreated):
-        delete = shlex.join(["dog", "vdi", "delete", error.vdi])
-        return f"look with `asyncbackup vdi list`: if it is there, and nobody else made it, `{delete}` removes it"
-    if isinstance(error, LeftUnfinished | UnfinishedExists):
-        return f"`{shlex.join(['asyncbackup', 'restore', '--discard', error.vdi])}` removes it"
-    if isinstance(error, WrongSnapshot):
-        return (
-            "if that VDI was made of it, say so with --assume-base"
-            if error.can_be_assumed
-            else "name the right one with -s, or leave -s out"
-        )
-    return None
+def _finish_replacing(error: HalfReplaced) -> str:
+    return f"{shlex.join(['mv', '--', error.source, error.place])} finishes it, as does the next run that writes it"
+
+
+def _discard(error: LeftUnfinished | UnfinishedExists) -> str:
+    return f"`{shlex.join(['asyncbackup', 'restore', '--discard', error.vdi])}` removes it"
+
+
+def _delete(error: PerhapsCreated) -> str:
+    delete = shlex.join(["dog", "vdi", "delete", error.vdi])
+    return f"look with `asyncbackup vdi list`: if it is there, and nobody else made it, `{delete}` removes it"
+
+
+def _name_right_one(error: WrongSnapshot) -> str:
+    if error.relation is Relation.BASE:
+        return _RIGHT_BASE
+    if error.can_be_assumed:
+        return "if that VDI was made of it, say so with --assume-base"
+    return "name the right one with -s, or leave -s out"
+
+
+def _leave_out_applied(error: PartlyApplied) -> str:
+    *earlier, newest = error.applied
+    others = " and all before it" if earlier else ""
+    return f"leave out {newest}{others}, or name what {error.applied[0]} is the difference to"
+
+
+_Advice = str | Callable[[Any], str]
+
+_BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
+    Unreachable: _reach,
+    RequestTimeout: "check whether the node is stalled, or wait longer with --timeout",
+    ClusterNotReady: lambda error: _OF_STATE.get(error.result, _CHECK_STATE),
+    LeftUnfinished: _discard,
+    PerhapsCreated: _delete,
+    TooManyVdis: "name a VDI exactly: it is found without a list",
+    VdiExists: "restore under another name, or delete that VDI first",
+    UnfinishedExists: _discard,
+    BackupCompressed: _decompress,
+    FormatUnclear: "say which with --input-format",
+    StateDamaged: "if you know what the image is, remove that file, not the image, and say so with --assume-base",
+    ChainBroken: "name backups of one VDI that follow one another, each of them once",
+    ManifestMissing: "name the manifests with --manifest, once for each FILE, or vouch for FILEs with --assume-base",
+    FactMissing: lambda error: f"say it with {_OPTIONS[error.fact]}",
+    ContradictsManifest: lambda error: f"leave {_OPTIONS[error.fact]} out",
+    BaseUnnamed: (
+        "name the backups before it as well, from the full one on, or that snapshot with --base or an image of it "
+        "with --base-image"
+    ),
+    BaseUnwanted: "leave --base and --base-image out",
+    BaseUnproved: "if you know that it is, say so with --assume-base",
+    BaseMismatch: "check whether that is the right base",
+    BaseNeeded: "name that base with --base, or an image of it with --base-image",
+    WrongSnapshot: _name_right_one,
+    ObjectSizesDiffer: "use a snapshot with objects of the same size, or a full backup",
+    SampleNeedsBase: "leave --sample out, or name the whole chain from its full backup on",
+    PartlyApplied: _leave_out_applied,
+    NotMergeable: "merge them with their full backup, or keep them apart",
+    OutsideVdi: "say with --size how large the VDI is",
+    PatchNeeded: "use --format dog",
+    FileNeeded: "name a file instead",
+    RedundancyUnkeepable: "say with --copies how many copies to keep instead",
+    ChangedMeanwhile: "try again",
+    SnapshotChanged: "use a snapshot that nobody deletes",
+    TargetExists: "use another name, or --force to replace it",
+    TargetBusy: "wait until that is done, or use another name",
+    OwnInput: "use another name",
+    HalfReplaced: _finish_replacing,
+    HalfRolled: f"to finish, run the interrupted command again; {_EXPORT_ANEW}",
+    OtherImage: _EXPORT_ANEW,
+    ResizeUnproved: "export a full backup and its increments instead, without --base-image",
+}
+"""What to do next. The entry of the nearest kind counts: that of an error itself before those of its bases."""
+
+
+def advice(error: AsyncBackupError) -> str | None:
+    """Say what to do next after ``error``; None where the message says all there is."""
+    found = next((_BY_ERROR[kind] for kind in type(error).__mro__ if kind in _BY_ERROR), None)
+    return found(error) if callable(found) else found
 
 
 def with_advice(error: AsyncBackupError) -> str:
-    """Give what ``error`` says, and what to type next."""
+    """Give what ``error`` says, and what to do next."""
     what_next = advice(error)
     return f"{error}; {what_next}" if what_next else str(error)

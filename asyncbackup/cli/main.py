@@ -15,11 +15,11 @@ import click
 from click.shell_completion import shell_complete
 
 from asyncbackup import __version__
-from asyncbackup.cli.advice import with_advice
+from asyncbackup.cli.advice import MORE_FILES, TOO_MANY_FILES, with_advice
 from asyncbackup.cli.exits import ExitCode, exit_code
 from asyncbackup.cli.output import CannotPrint, complain, say
 from asyncbackup.cli.running import Interrupted
-from asyncbackup.errors import MORE_FILES, TOO_MANY_FILES, AsyncBackupError, single_error
+from asyncbackup.errors import AsyncBackupError, single_error
 
 _VERBS: Final = {
     "backup": "Back up a snapshot of a VDI, or its difference to an older one.",
@@ -179,7 +179,7 @@ def _tell_unexpected(error: BaseException, arguments: Sequence[str], *, debug: b
         with suppress(CannotPrint):
             say(*"".join(traceback.format_exception(error)).split("\n"), err=True)
     if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
-        complain(f"{error.strerror}: {MORE_FILES}, such as with `ulimit -n 1024`")
+        complain(f"{error.strerror}; {MORE_FILES}")
         return ExitCode.SYSTEM_FAILURE
     what = ": ".join(filter(None, (type(error).__name__, _shorten(str(error)))))
     command = _shorten(shlex.join([_NAME, *arguments]))

@@ -127,7 +127,7 @@ def command(
         files, manifests = arrange(files, manifests, quiet=quiet)
     except ChainBroken as broken:
         # Each file is proved nevertheless, and the report says that they do not follow one another.
-        complain(str(broken))
+        complain(with_advice(broken))
     chain_options = ChainOptions(dialect, object_size, manifests=manifests)
 
     async def work() -> tuple[VerifyReport, Comparison | None]:

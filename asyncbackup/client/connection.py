@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from asyncbackup.errors import (
-    MORE_FILES,
-    TOO_MANY_FILES,
     AsyncBackupError,
     ConnectionLost,
     ProtocolViolation,
@@ -104,10 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         except TimeoutError as error:
             raise Unreachable(address, f"no connection within {timeout_s:g} s") from error
         except OSError as error:
-            reason = error.strerror or str(error)
-            if error.errno in TOO_MANY_FILES:
-                raise Unreachable(address, reason, MORE_FILES) from error
-            raise Unreachable(address, reason) from error
+            raise Unreachable(address, error.strerror or str(error)) from error
         except ValueError as error:
             # What the resolver makes of labels that are empty, or too long, and of a NUL.
             raise Unreachable(address, "no host has such a name") from error

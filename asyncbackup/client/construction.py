@@ -29,14 +29,16 @@ from asyncbackup.client import policy
 from asyncbackup.client.cluster import Cluster
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.errors import (
+    ChangedMeanwhile,
     ClusterError,
     ClusterNotReady,
-    ErasureCodingUnknown,
-    Incompatible,
+    HyperVolume,
     PerhapsCreated,
+    RedundancyUnkeepable,
     SnapshotChanged,
     VdiExists,
     VdiNotFound,
+    VdiUnmakeable,
 )
 from asyncbackup.wire import messages, oid
 from asyncbackup.wire.constants import (
@@ -75,16 +77,15 @@ class Shape:
 
     def __post_init__(self) -> None:
         if self.object_size.bit_count() != 1 or not _LEAST_OBJECT <= self.object_size <= _LARGEST_OBJECT:
-            raise Incompatible(
-                f"expected an object size that is a power of two, from {_LEAST_OBJECT} to {_LARGEST_OBJECT} bytes, "
-                f"got {self.object_size} bytes"
+            raise VdiUnmakeable(
+                f"an object size that is a power of two, from {_LEAST_OBJECT} to {_LARGEST_OBJECT} bytes",
+                f"{self.object_size} bytes",
             )
         if self.size < 1:
-            raise Incompatible(f"expected a VDI of at least 1 byte, got {self.size} bytes")
+            raise VdiUnmakeable("a size of at least 1 byte", f"{self.size} bytes")
         if self.object_count > MAX_DENSE_OBJECTS:
-            raise Incompatible(
-                f"a VDI of {self.size} bytes would need more than {MAX_DENSE_OBJECTS} objects of {self.object_size} "
-                "bytes; only a hyper volume takes more, and those cannot be restored to"
+            raise HyperVolume(
+                f"a VDI of {self.size} bytes in objects of {self.object_size} bytes", "cannot be restored"
             )
 
     @property
@@ -150,8 +151,9 @@ class NewVdi:
 
         ``expected``: the indices of all objects that will be created, ascending, u32 each; None where nobody knows.
 
-        Raises VdiExists, Incompatible, and RequestFailed where it was not made. Raises PerhapsCreated where the answer
-        leaves that open: there was none, or it was repeated, and the first request may have made what the second found.
+        Raises VdiExists, VdiUnmakeable, RedundancyUnkeepable, and RequestFailed where it was not made. Raises
+        PerhapsCreated where the answer leaves that open: there was none, or it was repeated, and the first request may
+        have made what the second found.
 
         Cancelled: it may be made or not, so this should be shielded.
         """
@@ -202,13 +204,13 @@ class NewVdi:
             )
 
     async def mark(self) -> None:
-        """Tag the VDI as unfinished. Raises Incompatible if it is not made as it was asked for."""
+        """Tag the VDI as unfinished. Raises VdiUnmakeable if it is not made as it was asked for."""
         self._inode = await self._cluster.read_inode(self.vdi_id)
         asked, made = self._shape, self._inode
         if asked and (asked.size, asked.object_size) != (made.vdi_size, made.object_size):
-            raise Incompatible(
-                f"expected VDI '{self.name}' to be made with {asked.size} bytes in objects of {asked.object_size}, "
-                f"got {made.vdi_size} bytes in objects of {made.object_size}"
+            raise VdiUnmakeable(
+                f"VDI '{self.name}' of {asked.size} bytes in objects of {asked.object_size}",
+                f"{made.vdi_size} bytes in objects of {made.object_size}",
             )
         await self._tag(UNFINISHED_TAG)
         self.is_marked = True
@@ -268,17 +270,15 @@ class NewVdi:
     async def publish(self) -> None:
         """Take out of the table what the base has no more, and take the mark off.
 
-        Raises Incompatible if an object was expected, and named, but not created; and if somebody took the VDI away.
+        Raises ChangedMeanwhile if an object was expected, and named, but not created, or if somebody took the VDI away.
         """
         ours = self._owners == self.vdi_id
         if len(missing := np.flatnonzero(ours & ~self._created)):
-            raise Incompatible(
-                f"object {missing[0]} was to come, and did not: was a backup changed while it was read? Try again"
-            )
+            raise ChangedMeanwhile("a backup", f"object {missing[0]} was to come, and did not")
         await self._set_entries(np.flatnonzero(~ours & (self._owners != self._beneath)), 0)
         found = await self._cluster.read_inode(self.vdi_id)
         if not is_unfinished(found) or found.name != self.name:
-            raise Incompatible(f"VDI '{self.name}' was deleted, or changed, by somebody else while it was restored")
+            raise ChangedMeanwhile(f"VDI '{self.name}'", "it is not the unfinished restore any more that was made")
         await self._tag("")
 
     async def _set_entries(self, indices: NDArray[np.integer], owner: int) -> None:
@@ -353,10 +353,13 @@ def _request(cluster: Cluster, name: str, shape: Shape, parent: Parent | None) -
     shift = shape.object_size.bit_length() - 1
     if not policy.takes_object_sizes(cluster.internal_version):
         if shift != DEFAULT_BLOCK_SIZE_SHIFT:
-            raise Incompatible(f"this cluster knows only objects of {1 << DEFAULT_BLOCK_SIZE_SHIFT} bytes")
+            raise VdiUnmakeable(
+                f"objects of {1 << DEFAULT_BLOCK_SIZE_SHIFT} bytes, which are all that this cluster knows",
+                f"{shape.object_size} bytes",
+            )
         shift = 0
     if shape.copy_policy and not policy.takes_copy_policies(cluster.internal_version):
-        raise ErasureCodingUnknown(shape.copy_policy)
+        raise RedundancyUnkeepable(shape.copies, shape.copy_policy)
     return messages.new_vdi(
         name,
         shape.size,

@@ -112,8 +112,8 @@ class Gateway:
             if Result.VER_MISMATCH in results and version in PUBLIC_VERSIONS[:-1]:
                 self._public_version = PUBLIC_VERSIONS[-1]
                 continue
-            for result in results & policy.NOT_READY.keys():
-                raise ClusterNotReady(self.address, result, result.meaning, policy.NOT_READY[result])
+            for result in results & policy.NOT_READY:
+                raise ClusterNotReady(self.address, result, result.meaning)
             delay_s = policy.retry_delay_s(self.options, results, attempt)
             if delay_s is None:
                 return

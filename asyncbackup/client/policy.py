@@ -41,18 +41,18 @@ class ClientOptions:
 TRANSIENT: Final = frozenset({Result.AGAIN, Result.OLD_NODE_VER, Result.NEW_NODE_VER, Result.NETWORK_ERROR})
 """Results that a cluster gives while its membership changes, and that go away."""
 
-_CHECK_STATE: Final = "see the state with `dog cluster info`"
-
-NOT_READY: Final = {
-    Result.WAIT_FOR_FORMAT: "format it with `dog cluster format`",
-    Result.WAIT_FOR_JOIN: "start the missing nodes",
-    Result.STARTUP: "try again when it has started",
-    Result.SHUTDOWN: "start it again",
-    Result.JOIN_FAILED: _CHECK_STATE,
-    Result.HALT: "start the missing nodes",
-    Result.KILLED: _CHECK_STATE,
-}
-"""Results that mean that the cluster serves nobody now, and what to do then."""
+NOT_READY: Final = frozenset(
+    {
+        Result.WAIT_FOR_FORMAT,
+        Result.WAIT_FOR_JOIN,
+        Result.STARTUP,
+        Result.SHUTDOWN,
+        Result.JOIN_FAILED,
+        Result.HALT,
+        Result.KILLED,
+    }
+)
+"""Results that mean that the cluster serves nobody now."""
 
 _LAST_VERSION_OF_OLD_DELETION: Final = 0x06
 _FIRST_VERSION_OF_POLICIES: Final = 0x08

@@ -138,10 +138,7 @@ class _Files(NamedTuple):
     def _refuse_strangers(self) -> None:
         for name, subject in zip(self.names, self.subjects, strict=True):
             if subject.vdi != self.subjects[0].vdi:
-                raise ChainBroken(
-                    f"{self.names[0]} is of VDI '{self.subjects[0].vdi}', but {name} of '{subject.vdi}': "
-                    "name the backups of one VDI"
-                )
+                raise ChainBroken(f"{self.names[0]} is of VDI '{self.subjects[0].vdi}', but {name} of '{subject.vdi}'")
 
     def _refuse_twins(self) -> None:
         """Refuse two backups of which only one can have the place."""
@@ -149,12 +146,12 @@ class _Files(NamedTuple):
             for other in range(place):
                 pair = f"{self.names[other]} and {self.names[place]} are both"
                 if subject.identity.matches(self.subjects[other].identity):
-                    raise ChainBroken(f"{pair} of {subject.identity}: name one of them")
+                    raise ChainBroken(f"{pair} of {subject.identity}")
                 bases = subject.base_identity, self.subjects[other].base_identity
                 if bases == (None, None):
-                    raise self._broken(f"{pair} full backups, which begin a chain each: name the backups of one")
+                    raise self._broken(f"{pair} full backups, which begin a chain each")
                 if bases[0] is not None and bases[1] is not None and bases[0].matches(bases[1]):
-                    raise ChainBroken(f"{pair} the difference to {bases[0]}: name one of them")
+                    raise ChainBroken(f"{pair} the difference to {bases[0]}")
 
     def _find_first(self, candidates: list[int]) -> int:
         if len(candidates) == 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from asyncbackup.errors import BaseSizeMismatch, BaseUnproved, SizeDiffers, WrongBase, WrongSnapshot
+from asyncbackup.errors import BaseUnproved, Relation, WrongSnapshot
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState
 
@@ -55,13 +55,13 @@ def judge_base(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -> st
     """Decide whether ``candidate`` is the base that is ``wanted``.
 
     Gives what was assumed, in words; None: it is proved. With ``assume_base`` the caller vouches for what nothing says;
-    what contradicts itself is refused nevertheless. Raises WrongBase, BaseSizeMismatch, BaseUnproved.
+    what contradicts itself is refused nevertheless. Raises WrongSnapshot, BaseUnproved.
     """
     expected, got = wanted.identity, candidate.identity
     if expected is not None and got is not None and not got.matches(expected):
-        raise WrongBase(wanted.source, candidate.name, expected, got)
+        raise WrongSnapshot(wanted.source, Relation.BASE, candidate.name, expected, got)
     if wanted.size not in (None, candidate.size):
-        raise BaseSizeMismatch(wanted.source, candidate.name, wanted.size, candidate.size)
+        raise WrongSnapshot(wanted.source, Relation.BASE, candidate.name, wanted.size, candidate.size)
     if expected is not None and got is not None:
         return f"{candidate.name} was made on a base that was assumed" if candidate.assumed else None
     doubt = candidate.doubt if got is None else f"{wanted.source} has no manifest that says what it was made against"
@@ -76,7 +76,7 @@ def judge_compared(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -
     Vouching is for a VDI that was restored, whose identity is its own. Another snapshot of the VDI that was backed up
     never is the right one.
     What has another size holds something else, whoever vouches for it.
-    Gives what was assumed, in words; None: it is proved, or nothing says otherwise. Raises WrongSnapshot, SizeDiffers.
+    Gives what was assumed, in words; None: it is proved, or nothing says otherwise. Raises WrongSnapshot.
     """
     expected, got = wanted.identity, candidate.identity
     if expected is None or got is None or got.matches(expected):
@@ -88,11 +88,13 @@ def judge_compared(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -
         and got.created is not None
     )
     if are_siblings or not assume_base:
-        raise WrongSnapshot(wanted.source, candidate.name, expected, got, can_be_assumed=not are_siblings)
+        raise WrongSnapshot(
+            wanted.source, Relation.CONTENT, candidate.name, expected, got, can_be_assumed=not are_siblings
+        )
     _check_size(wanted, candidate)
     return f"{candidate.name} holds what {expected} held, although it is {got}"
 
 
 def _check_size(wanted: Wanted, candidate: Candidate) -> None:
     if wanted.size not in (None, candidate.size):
-        raise SizeDiffers(wanted.source, candidate.name, wanted.size, candidate.size)
+        raise WrongSnapshot(wanted.source, Relation.CONTENT, candidate.name, wanted.size, candidate.size)

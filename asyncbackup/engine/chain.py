@@ -245,7 +245,7 @@ def check_link(older: BackupReader, newer: BackupReader) -> None:
     if newer.subject.vdi != older.subject.vdi:
         raise ChainBroken(f"{newer.name} is of VDI '{newer.subject.vdi}', but {older.name} of '{older.subject.vdi}'")
     if newer.subject.base_identity is None:
-        raise ChainBroken(f"{newer.name} is a full backup, so it follows nothing: leave out what stands before it")
+        raise ChainBroken(f"{newer.name} is a full backup, so it follows nothing, but it stands behind {older.name}")
     if not newer.subject.base_identity.matches(older.subject.identity):
         raise ChainBroken(
             f"{newer.name} is the difference to {newer.subject.base_identity}, "

@@ -14,7 +14,16 @@ from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base
 from asyncbackup.engine.chain import Chain
 from asyncbackup.engine.source import ImageObjects, ObjectSource, SnapshotObjects
-from asyncbackup.errors import BaseUnnamed, BaseUnwanted, Fact, FactMissing, Incompatible, PartlyApplied
+from asyncbackup.errors import (
+    BaseUnnamed,
+    BaseUnwanted,
+    Fact,
+    FactMissing,
+    HyperVolume,
+    ObjectSizesDiffer,
+    PartlyApplied,
+    ResizeUnproved,
+)
 from asyncbackup.storage import FileSource
 from asyncbackup.storage.image import read_state, refuse_half_rolled
 
@@ -91,11 +100,9 @@ async def examine_image(image: FileSource) -> Candidate:
 
 
 def judge_size(chain: Chain, image: FileSource) -> None:
-    """Raise Incompatible where an image would become longer or shorter and no manifest says that the VDI did."""
+    """Raise ResizeUnproved where an image would become longer or shorter and no manifest says that the VDI did."""
     if chain.base is None and chain.size != image.size:
-        raise Incompatible(
-            f"{image.name} has {image.size} bytes, and no manifest says that the VDI came to have {chain.size}"
-        )
+        raise ResizeUnproved(image.name, image.size, chain.size, "no manifest says that the VDI did")
 
 
 async def open_snapshot_base(
@@ -109,12 +116,10 @@ async def open_snapshot_base(
         raise FactMissing(Fact.VDI_NAME)
     inode = await name.cluster.find_vdi(vdi, name.snapshot)
     if inode.is_hyper:
-        raise Incompatible(f"'{vdi}' is a hyper volume, which has no snapshots that could be a base")
+        raise HyperVolume(f"VDI '{vdi}'", "has no snapshots that could be a base")
     base = await SnapshotObjects.open(name.cluster, inode)
     candidate = Candidate(base.name, inode.vdi_size, await name.cluster.identify(inode))
     assumed = judge_base_of(chain, candidate, assume_base=assume_base)
     if inode.object_size != chain.object_size:
-        raise Incompatible(
-            f"the backups have objects of {chain.object_size} bytes, but {base.name} of {inode.object_size}"
-        )
+        raise ObjectSizesDiffer(chain.readers[0].name, chain.object_size, base.name, inode.object_size)
     return base, assumed

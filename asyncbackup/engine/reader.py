@@ -13,7 +13,14 @@ import xxhash
 from anyio import to_thread
 
 from asyncbackup.engine.manifest import Digests, ManifestFile, find_manifest, located
-from asyncbackup.errors import BackupCompressed, BackupDamaged, FormatUnclear, Incompatible, SourceUnreadable
+from asyncbackup.errors import (
+    BackupCompressed,
+    BackupDamaged,
+    ContradictsManifest,
+    Fact,
+    FormatUnclear,
+    SourceUnreadable,
+)
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.compression import find_compression
 from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
@@ -45,7 +52,7 @@ class BackupReader:
 
     Entering checks the manifest as a whole, and finds out the dialect unless it is given. It uses ``manifest`` or, if
     there is one, the file beside the backup. Everything here raises SourceMissing, SourceUnreadable, BackupDamaged, and
-    entering HalfReplaced, and Incompatible where the manifest contradicts what is given.
+    entering HalfReplaced, and ContradictsManifest where the manifest contradicts what is given.
     """
 
     def __init__(
@@ -262,14 +269,12 @@ class BackupReader:
             )
 
     def _check_subject(self, subject: Subject) -> None:
-        for what, told, found in (
-            ("format", self._dialect and self._dialect.value, subject.dialect.value),
-            ("object size", self._object_size, subject.object_size),
+        for fact, told, found in (
+            (Fact.FORMAT, self._dialect and self._dialect.value, subject.dialect.value),
+            (Fact.OBJECT_SIZE, self._object_size, subject.object_size),
         ):
             if told not in (None, found):
-                raise Incompatible(
-                    f"expected {what} {told} of {self.name}, but its manifest says {found}: say that, or nothing"
-                )
+                raise ContradictsManifest(self.name, fact, found, told)
 
 
 def _overlay(source: FileSource, offset: int, into: memoryview, digests: Digests | None) -> int:

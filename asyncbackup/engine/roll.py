@@ -19,9 +19,12 @@ from asyncbackup.errors import (
     AlreadyApplied,
     AsyncBackupError,
     BaseMismatch,
+    ContradictsManifest,
+    Fact,
+    FileNeeded,
     HalfRolled,
-    Incompatible,
     OtherImage,
+    ResizeUnproved,
     single_error,
 )
 from asyncbackup.format.identity import Identity
@@ -61,8 +64,9 @@ async def roll(
     nothing changed; HalfRolled or OtherImage if something else was being done before. From the first write on, whatever
     interrupts it leaves the marker, and an error is a HalfRolled with its cause.
     """
-    if any(reader.size is None for reader in chain.readers):
-        raise Incompatible("an image is rolled in two passes, so a pipe cannot be applied to it: use a file")
+    for reader in chain.readers:
+        if reader.size is None:
+            raise FileNeeded(reader.name, "to be applied to an image")
     backups = tuple([await reader.identify() for reader in chain.readers])
     async with StandingImage(path) as image, FileSource(path) as source:
         job = _Roll(chain, image, source, backups, options, meter)
@@ -98,10 +102,7 @@ class _Roll:
         """Judge the image, and check all that will be written; then mark it. Gives what is assumed of it."""
         newest = self.chain.readers[-1].subject
         if newest is not None and newest.size != self.chain.size:
-            raise Incompatible(
-                f"an image is rolled to the size that the manifest says: expected {newest.size} bytes, "
-                f"got {self.chain.size}"
-            )
+            raise ContradictsManifest(self.chain.readers[-1].name, Fact.VDI_SIZE, newest.size, self.chain.size)
         found = await self.image.find_marker()
         if found is not None and found.backups != self.backups:
             raise HalfRolled(self.source.name, str(self.image.marker))
@@ -134,9 +135,8 @@ class _Roll:
         judge_size(self.chain, self.source)
         least = min(self._sizes(self.source.size))
         if least < self.source.size and assumed is not None:
-            raise Incompatible(
-                f"{self.source.name} would be cut from {self.source.size} to {least} bytes, and it is only assumed to "
-                f"be the base ({assumed}): make the image anew from a full backup"
+            raise ResizeUnproved(
+                self.source.name, self.source.size, least, f"it is only assumed to be the base ({assumed})"
             )
         return assumed
 

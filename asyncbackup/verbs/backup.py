@@ -21,7 +21,7 @@ from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
 from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup
 from asyncbackup.engine.source import SnapshotObjects, staying
 from asyncbackup.engine.window import Window, WindowOptions
-from asyncbackup.errors import Incompatible, PatchNeeded, SnapshotChanged, single_error
+from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, PatchNeeded, SnapshotChanged, single_error
 from asyncbackup.format import Dialect
 from asyncbackup.format.record import END_IDX
 from asyncbackup.storage import Target, open_target, publish
@@ -92,12 +92,9 @@ async def _find(
         return to_inode, None
     base_inode = await cluster.find_vdi(vdi, base)
     if to_inode.is_hyper or base_inode.is_hyper:
-        raise Incompatible(f"'{vdi}' is a hyper volume, which takes only a full backup: leave the base out")
+        raise HyperVolume(f"VDI '{vdi}'", "takes only a full backup")
     if to_inode.object_size != base_inode.object_size:
-        raise Incompatible(
-            f"the two snapshots have different object sizes: {to_inode.object_size} bytes and, "
-            f"in the base, {base_inode.object_size} bytes; make a full backup"
-        )
+        raise ObjectSizesDiffer(str(to_inode), to_inode.object_size, str(base_inode), base_inode.object_size)
     return to_inode, base_inode
 
 
@@ -116,7 +113,9 @@ class _Work:
 
 async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> _Work:
     if to_inode.object_count > END_IDX:
-        raise Incompatible(f"'{to_inode.name}' has {to_inode.object_count} objects, more than a backup can number")
+        raise HyperVolume(
+            f"VDI '{to_inode.name}'", f"has {to_inode.object_count} objects, more than a backup can number"
+        )
     if to_inode.is_hyper:
         # The tree is gone through twice, to count and to read: that of a large volume does not fit into memory.
         count = await _count_owned(cluster, to_inode)

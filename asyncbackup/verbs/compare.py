@@ -25,7 +25,17 @@ from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.source import SnapshotObjects, ZeroObjects, staying
 from asyncbackup.engine.window import Slot, Window, WindowOptions
-from asyncbackup.errors import Incompatible, NotFound, SampleNeedsBase, SnapshotNotFound, single_error
+from asyncbackup.errors import (
+    Fact,
+    FactMissing,
+    FileNeeded,
+    HyperVolume,
+    NotFound,
+    ObjectSizesDiffer,
+    SampleNeedsBase,
+    SnapshotNotFound,
+    single_error,
+)
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS
 from asyncbackup.wire.inode import Inode, Owners
 
@@ -95,13 +105,14 @@ async def compare(
     given, and at least one. An object that has the same owner in both needs no look. The base is looked for in the VDI
     that was backed up.
 
-    Raises WrongSnapshot, SizeDiffers, SampleNeedsBase, Incompatible, NotFound, and the errors of backups and cluster;
+    Raises WrongSnapshot, SampleNeedsBase, another Incompatible, NotFound, and the errors of backups and cluster;
     differences are no errors. The digests of manifests are the business of ``verify``.
     """
     with single_error():
         async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
-            if any(reader.size is None for reader in chain.readers):
-                raise Incompatible("what is compared has to be read twice, so it cannot come from a pipe")
+            for reader in chain.readers:
+                if reader.size is None:
+                    raise FileNeeded(reader.name, "to be compared")
             inode = await _find(cluster, chain, vdi, snapshot, assume_base=assume_base)
             found = Comparison(vdi, None if not inode.is_snapshot else inode.tag or str(inode.snap_id))
             candidate = Candidate(str(inode), inode.vdi_size, await cluster.identify(inode))
@@ -125,11 +136,9 @@ async def compare(
 
 async def _open_snapshot(cluster: Cluster, chain: Chain, inode: Inode) -> SnapshotObjects:
     if inode.is_hyper:
-        raise Incompatible(f"'{inode.name}' is a hyper volume, which cannot be compared")
+        raise HyperVolume(f"VDI '{inode.name}'", "cannot be compared")
     if inode.object_size != chain.object_size:
-        raise Incompatible(
-            f"the backup has objects of {chain.object_size} bytes, but '{inode.name}' of {inode.object_size}"
-        )
+        raise ObjectSizesDiffer(chain.readers[-1].name, chain.object_size, str(inode), inode.object_size)
     return await SnapshotObjects.open(cluster, inode)
 
 
@@ -155,9 +164,9 @@ async def _find(cluster: Cluster, chain: Chain, vdi: str, snapshot: Snapshot | N
 
 
 async def _open_base(cluster: Cluster, chain: Chain) -> SnapshotObjects | ZeroObjects:
-    """Find what the first file is the difference to. Raises SampleNeedsBase, Incompatible."""
+    """Find what the first file is the difference to. Raises SampleNeedsBase, FactMissing."""
     if chain.is_full is None:
-        raise Incompatible("no manifest says what the backup is the difference to, so nothing can be audited")
+        raise FactMissing(Fact.BASE)
     if chain.base is None:
         return ZeroObjects()
     try:
@@ -181,7 +190,9 @@ async def _lay_out(chain: Chain) -> _Layout:
     async with aclosing(chain.groups()) as groups:
         async for group in groups:
             if group.idx >= MAX_DENSE_OBJECTS:
-                raise Incompatible(f"the backup has an object {group.idx}: it is of a hyper volume")
+                raise HyperVolume(
+                    f"the VDI of {chain.readers[-1].name}", f"has object {group.idx} and cannot be compared"
+                )
             layout.recorded[group.idx] = True
             layout.partly[group.idx] = group.first_gap(0, chain.object_size) is not None
     return layout

@@ -78,7 +78,7 @@ async def export(
     If the base is the image ``target`` itself, that is rolled forward in place: first all of it is judged and checked,
     and only then changed. An interruption from there on leaves it marked, for the same call to finish.
 
-    Raises WrongBase, BaseUnproved, BaseMismatch and Incompatible where backups, base and target do not go together,
+    Raises WrongSnapshot, BaseUnproved, BaseMismatch and Incompatible where backups, base and target do not go together,
     AlreadyApplied, HalfRolled where an image was left in pieces, and the errors of reading and writing.
     """
     started = time.monotonic()

@@ -23,7 +23,7 @@ from asyncbackup.engine.proof import ManifestWriter
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.source import ObjectSource, ZeroObjects
 from asyncbackup.engine.window import WindowOptions
-from asyncbackup.errors import BaseUnwanted, Incompatible, PatchNeeded, single_error
+from asyncbackup.errors import BaseUnwanted, NotMergeable, PatchNeeded, single_error
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.storage import Target, open_target, publish
@@ -69,8 +69,8 @@ async def merge(
     ``assume_base`` vouches for a base of which nothing says what it is: the summary tells, and so does the manifest of
     each record that has bytes of it.
 
-    Raises BaseNeeded where it needs one, WrongBase or BaseMismatch where it is another one, BaseUnproved, Incompatible,
-    and the errors of reading and writing. There is then, and after a cancellation, no new file.
+    Raises BaseNeeded where it needs one, WrongSnapshot or BaseMismatch where it is another one, BaseUnproved,
+    NotMergeable, and the errors of reading and writing. There is then, and after a cancellation, no new file.
     """
     started = time.monotonic()
     options = options or WindowOptions()
@@ -124,10 +124,7 @@ def _subject(chain: Chain, dialect: Dialect) -> Subject:
 @asynccontextmanager
 async def _open_base(chain: Chain, base: BaseName | None, *, assume_base: bool) -> AsyncIterator[Judged | None]:
     if chain.loses_base:
-        raise Incompatible(
-            "the VDI was smaller in between, which cut off objects of the base, and no backup can say that of "
-            "another one: merge with the full backup, or keep the increments apart"
-        )
+        raise NotMergeable([reader.name for reader in chain.readers])
     if base is None:
         yield Judged(ZeroObjects(), None) if chain.is_full else None
         return

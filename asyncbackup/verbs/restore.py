@@ -36,12 +36,13 @@ from asyncbackup.engine.source import Indices, ObjectSource, SnapshotObjects, Ze
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import (
     AsyncBackupError,
-    CopiesUnkeepable,
-    Incompatible,
     LeftUnfinished,
+    ObjectSizesDiffer,
     PerhapsCreated,
+    RedundancyUnkeepable,
     UnfinishedExists,
     VdiExists,
+    VdiUnmakeable,
     first_error,
     single_error,
 )
@@ -160,13 +161,10 @@ async def _open_base(
 
 
 def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
-    """Decide what the new VDI is like. Raises Incompatible."""
+    """Decide what the new VDI is like. Raises ObjectSizesDiffer, VdiUnmakeable, HyperVolume."""
     object_size, subject = chain.object_size, chain.subject
     if of_base and of_base.object_size != object_size:
-        raise Incompatible(
-            f"the backup has objects of {object_size} bytes, but '{of_base.name}' has objects of "
-            f"{of_base.object_size} bytes: it goes only on a snapshot with the same"
-        )
+        raise ObjectSizesDiffer(chain.readers[0].name, object_size, str(of_base), of_base.object_size)
     if copies is not None:
         return Shape(chain.size, object_size, copies)
     if subject is not None:
@@ -177,9 +175,9 @@ def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
 
 
 async def _check_name_is_free(cluster: Cluster, name: str) -> None:
-    """Raise VdiExists, or UnfinishedExists; Incompatible if no VDI can have the name."""
+    """Raise VdiExists, or UnfinishedExists; VdiUnmakeable if no VDI can have the name."""
     if not can_be_named(name):
-        raise Incompatible(f"expected a name of 1 to 255 bytes without zeros for the VDI, got '{name}'")
+        raise VdiUnmakeable("a name of 1 to 255 bytes without zeros", f"'{name}'")
     if await cluster.has_vdi(name):
         raise UnfinishedExists(name) if is_unfinished(await cluster.find_vdi(name)) else VdiExists(name)
 
@@ -187,7 +185,7 @@ async def _check_name_is_free(cluster: Cluster, name: str) -> None:
 async def _check_copies(cluster: Cluster, shape: Shape) -> None:
     nodes = await cluster.count_nodes()
     if nodes is not None and shape.copies > nodes:
-        raise CopiesUnkeepable(shape.copies, nodes)
+        raise RedundancyUnkeepable(shape.copies, shape.copy_policy, nodes)
 
 
 async def _judge(chain: Chain, whole: Indices, on_progress: OnProgress | None) -> Owners | None:

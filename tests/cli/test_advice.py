@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import errno
 import gzip
 import re
 import shlex
@@ -14,10 +16,22 @@ import pytest
 from asyncbackup.cli import advice as advice_module
 from asyncbackup.cli.advice import advice, with_advice
 from asyncbackup.cli.main import program
+from asyncbackup.client.policy import NOT_READY
 from asyncbackup.engine.manifest import manifest_path
-from asyncbackup.errors import AsyncBackupError, Fact, FactMissing, TargetExists, Unreachable
+from asyncbackup.errors import (
+    ChangedMeanwhile,
+    ClusterNotReady,
+    Fact,
+    FactMissing,
+    SnapshotChanged,
+    SourceMissing,
+    TargetExists,
+    Unreachable,
+)
 from asyncbackup.format import Dialect, RecordHeader
+from asyncbackup.wire.constants import Result
 from tests.cli.command import PROGRAM, Command, Served
+from tests.unit.test_layers import literals
 
 
 def test_advice_stands_behind_what_went_wrong() -> None:
@@ -25,7 +39,7 @@ def test_advice_stands_behind_what_went_wrong() -> None:
 
 
 def test_an_error_of_which_nothing_more_is_known_stands_alone() -> None:
-    error = Unreachable("host:7000", "refused")
+    error = SourceMissing("file")
 
     assert advice(error) is None
     assert with_advice(error) == str(error)
@@ -45,18 +59,31 @@ def options() -> set[str]:
 
 def test_every_option_that_advice_names_exists() -> None:
     known = options()
-    texts = [*advice_module._OF_FACT.values(), *advice_module._BY_ERROR.values()]
+    texts = literals(ast.parse(Path(advice_module.__file__).read_text()))
     named = {flag for text in texts for flag in re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", text)}
 
-    assert named
-    assert named <= known
+    of_others = {"-n", "-dc"}  # ulimit and what decompresses
+    assert named > of_others
+    assert named - of_others <= known
 
 
-def test_advice_is_for_errors_that_are_no_kind_of_one_another() -> None:
-    kinds = list(advice_module._BY_ERROR)
+def test_the_nearest_kind_of_an_error_advises() -> None:
+    assert advice(ChangedMeanwhile("VDI 'vm'", "it is another")) == "try again"
+    assert advice(SnapshotChanged("snapshot 1", "it is gone")) == "use a snapshot that nobody deletes"
 
-    assert all(issubclass(kind, AsyncBackupError) for kind in kinds)
-    assert [(one, other) for one in kinds for other in kinds if one is not other and issubclass(one, other)] == []
+
+@pytest.mark.parametrize("result", sorted(NOT_READY))
+def test_there_is_advice_for_each_state_in_which_a_cluster_does_not_serve(result: Result) -> None:
+    assert advice(ClusterNotReady("host:7000", result, result.meaning)) == advice_module._OF_STATE[result]
+
+
+def test_a_lack_of_descriptors_is_told_from_a_server_that_is_not_there() -> None:
+    error = Unreachable("host:7000", "Too many open files")
+    assert str(advice(error)).startswith("check the address")
+
+    error.__cause__ = OSError(errno.EMFILE, "Too many open files")
+
+    assert str(advice(error)).startswith("raise the limit of open files")
 
 
 # What is advised works when it is followed
@@ -80,7 +107,12 @@ def test_what_a_manifest_lacks_can_be_typed(command: Command, file: Path, tmp_pa
         outcome = command(*line)
         told.append((outcome.code, outcome.err.rstrip().rpartition("; ")[2]))
 
-    assert told == [(1, "give --size"), (1, "give --object-size"), (1, "say with --size how large the VDI is"), (0, "")]
+    assert told == [
+        (1, "say it with --size"),
+        (1, "say it with --object-size"),
+        (1, "say with --size how large the VDI is"),
+        (0, ""),
+    ]
     assert (tmp_path / "image").read_bytes() == (tmp_path / "proved").read_bytes()
 
 

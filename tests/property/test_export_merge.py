@@ -26,7 +26,7 @@ from asyncbackup import (
     merge,
 )
 from asyncbackup.engine.reader import BackupReader
-from asyncbackup.errors import BaseNeeded, Incompatible
+from asyncbackup.errors import BaseNeeded, NotMergeable
 from asyncbackup.format.identity import Identity
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.inode import ENTRY_SIZE, entry_offset
@@ -171,9 +171,9 @@ async def merge_parts(way: Way, cuts: list[int], folder: Path, dialect: Dialect,
         except BaseNeeded:
             assert start, "a full backup needs no base"
             await merge(files, part, base=base, dialect=dialect, options=options)
-        except Incompatible as error:
+        except NotMergeable as error:
             assert start, "a full backup can be merged with anything"
-            assert "smaller in between" in str(error)  # noqa: PT017 - only where it is raised
+            assert error.backups == tuple(map(str, files))  # noqa: PT017 - only where it is raised
             parts += files
             continue
         parts.append(part)

@@ -24,7 +24,7 @@ from asyncbackup import (
     restore,
 )
 from asyncbackup.engine.manifest import manifest_path
-from asyncbackup.errors import DigestMismatch, WrongBase
+from asyncbackup.errors import DigestMismatch, WrongSnapshot
 from tests.clusters import MISSING, RealCluster
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
@@ -145,7 +145,7 @@ async def test_a_restored_vdi_lives_on(client: Cluster, backed: Backed) -> None:
 async def test_a_wrong_base_leaves_nothing_behind(client: Cluster, real: RealCluster, backed: Backed) -> None:
     before = objects_in(real)
 
-    with pytest.raises(WrongBase):
+    with pytest.raises(WrongSnapshot):
         await restore(client, backed.files[2:], f"{backed.name}-clone", base=BaseSnapshot(client, "monday"))
 
     assert not await client.has_vdi(f"{backed.name}-clone")

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from asyncbackup import errors
 from asyncbackup.errors import AsyncBackupError, VdiNotFound, single_error
+
+ROOT = Path(errors.__file__).parent
+
+KINDS = {"AsyncBackupError", "ClusterError", "Incompatible", "NotFound", "SourceError", "TargetError"}
+"""Only what is below them says what is wrong."""
 
 
 def leaf(message: str = "leaf") -> ValueError:
@@ -46,6 +54,16 @@ def test_the_docstring_draws_every_error() -> None:
 
     assert errors.__doc__ is not None
     assert [name for name in kinds if name not in errors.__doc__] == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_error_is_raised_as_one_that_says_what_is_wrong(path: Path) -> None:
+    raised = [node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)]
+    names = [ast.unparse(exc.func) for exc in raised if isinstance(exc, ast.Call)]
+
+    assert {"AsyncBackupError", "ClusterError", "Incompatible", "NotFound", "SourceError", "TargetError"}.isdisjoint(
+        names
+    )
 
 
 def test_a_long_listing_is_cut() -> None:

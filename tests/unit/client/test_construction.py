@@ -10,7 +10,14 @@ import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape, is_unfinished
-from asyncbackup.errors import ErasureCodingUnknown, Incompatible, RequestFailed, VdiExists, VdiNotFound
+from asyncbackup.errors import (
+    ChangedMeanwhile,
+    RedundancyUnkeepable,
+    RequestFailed,
+    VdiExists,
+    VdiNotFound,
+    VdiUnmakeable,
+)
 from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode, Owners
@@ -48,7 +55,7 @@ async def test_a_vdi_that_is_made_otherwise_than_asked_for_is_refused(made: dict
         header = replace(await cluster.read_inode(new.vdi_id), **made)
         await cluster.write_object(inode_oid(new.vdi_id), header.pack(), copies=header.nr_copies)
 
-        with pytest.raises(Incompatible, match=f"expected VDI 'new' to be made with {SHAPE.size} bytes"):
+        with pytest.raises(VdiUnmakeable, match=f"expected VDI 'new' of {SHAPE.size} bytes"):
             await new.mark()
 
 
@@ -77,7 +84,7 @@ async def test_a_cluster_that_makes_no_vdi_is_told() -> None:
 @pytest.mark.parametrize("release", [Release.V0_4, Release.V0_6])
 async def test_an_object_size_that_an_old_cluster_does_not_know_is_refused(release: Release) -> None:
     async with served(MemoryStore(), release=release) as (sheep, cluster):
-        with pytest.raises(Incompatible, match="knows only objects of 4194304 bytes"):
+        with pytest.raises(VdiUnmakeable, match="objects of 4194304 bytes, which are all that this cluster knows"):
             await NewVdi.create(cluster, "new", SHAPE)
 
         assert not sheep.requests[Opcode.NEW_VDI]
@@ -86,7 +93,7 @@ async def test_an_object_size_that_an_old_cluster_does_not_know_is_refused(relea
 @pytest.mark.parametrize("release", [Release.V0_4, Release.V0_6])
 async def test_erasure_coding_that_an_old_cluster_does_not_know_is_refused(release: Release) -> None:
     async with served(MemoryStore(), release=release) as (sheep, cluster):
-        with pytest.raises(ErasureCodingUnknown, match="knows no erasure coding"):
+        with pytest.raises(RedundancyUnkeepable, match=r"erasure coding \(0x42\), which this cluster does not know"):
             await NewVdi.create(cluster, "new", Shape(8 << 22, 1 << 22, copies=6, copy_policy=0x42))
 
         assert not sheep.requests[Opcode.NEW_VDI]
@@ -172,7 +179,7 @@ async def test_an_object_that_was_named_and_did_not_come_is_an_error(cluster: Cl
     for idx in (0, 2):
         await new.create_object(idx, bytes(512), 0)
 
-    with pytest.raises(Incompatible, match="object 1 was to come, and did not"):
+    with pytest.raises(ChangedMeanwhile, match="object 1 was to come, and did not"):
         await new.publish()
 
     assert (await cluster.find_vdi("new")).tag == UNFINISHED_TAG

@@ -57,7 +57,7 @@ def test_any_other_result_is_final(result: Result) -> None:
 
 
 def test_no_result_is_both_transient_and_not_ready() -> None:
-    assert not policy.TRANSIENT & policy.NOT_READY.keys()
+    assert not policy.TRANSIENT & policy.NOT_READY
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_what_has_no_manifest_beside_it_changes_nothing(chain: list[str], name: 
 def test_backups_of_two_vdis_have_no_order(chain: list[str], tmp_path: Path) -> None:
     other = write(tmp_path, "other", 2, None, "db")
 
-    with pytest.raises(ChainBroken, match=r"c is of VDI 'vm', but .*other of 'db': name the backups of one VDI"):
+    with pytest.raises(ChainBroken, match=r"c is of VDI 'vm', but .*other of 'db'$"):
         find_order([chain[0], other, chain[1]])
 
 
@@ -104,14 +104,14 @@ def test_a_copy_of_a_backup_has_no_place(chain: list[str], tmp_path: Path) -> No
     shutil.copy(chain[1], tmp_path / "copy")
     shutil.copy(manifest_path(chain[1]), tmp_path / "copy.manifest")
 
-    with pytest.raises(ChainBroken, match=r"a and .*copy are both of snapshot 2.*: name one of them"):
+    with pytest.raises(ChainBroken, match=r"a and .*copy are both of snapshot 2.*$"):
         find_order([*chain, str(tmp_path / "copy")])
 
 
 def test_two_increments_on_one_snapshot_have_no_order(chain: list[str], tmp_path: Path) -> None:
     branch = write(tmp_path, "branch", 4, 2)
 
-    with pytest.raises(ChainBroken, match=r"b and .*branch are both the difference to snapshot 2.*: name one of them"):
+    with pytest.raises(ChainBroken, match=r"b and .*branch are both the difference to snapshot 2.*$"):
         find_order([*chain, branch])
 
 

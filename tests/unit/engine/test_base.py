@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base, judge_compared
-from asyncbackup.errors import BaseSizeMismatch, BaseUnproved, SizeDiffers, WrongBase, WrongSnapshot
+from asyncbackup.errors import BaseUnproved, Relation, WrongSnapshot
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState
 
@@ -43,11 +43,12 @@ def test_the_base_itself_is_proved(identity: Identity, *, assume_base: bool) -> 
 @other
 @either_way
 def test_another_base_is_refused_whoever_vouches_for_it(other: Identity, *, assume_base: bool) -> None:
-    with pytest.raises(WrongBase) as refused:
+    with pytest.raises(WrongSnapshot) as refused:
         judge_base(WANTED, replace(PROVED, identity=other), assume_base=assume_base)
 
     assert (refused.value.expected, refused.value.got) == (BASE, other)
-    assert (refused.value.source, refused.value.base) == ("tuesday.inc", "standby.img")
+    assert (refused.value.source, refused.value.name) == ("tuesday.inc", "standby.img")
+    assert refused.value.relation is Relation.BASE
     assert str(BASE) in str(refused.value)
     assert str(other) in str(refused.value)
 
@@ -56,7 +57,7 @@ def test_another_base_is_refused_whoever_vouches_for_it(other: Identity, *, assu
 @pytest.mark.parametrize("candidate", [PROVED, DOUBTED], ids=["proved", "doubted"])
 @pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1])
 def test_a_base_of_another_size_is_refused(candidate: Candidate, size: int, *, assume_base: bool) -> None:
-    with pytest.raises(BaseSizeMismatch, match=f"expected {SIZE} bytes, got {size}"):
+    with pytest.raises(WrongSnapshot, match=f"expected {SIZE} bytes, got {size}"):
         judge_base(WANTED, replace(candidate, size=size), assume_base=assume_base)
 
 
@@ -126,8 +127,12 @@ def test_the_snapshot_that_was_backed_up_may_be_compared(wanted: Wanted, *, assu
 def test_a_vdi_of_another_size_holds_something_else(identity: Identity | None, *, assume_base: bool) -> None:
     candidate = replace(PROVED, identity=identity, size=SIZE + 512)
 
-    with pytest.raises(WrongSnapshot if identity and identity != BASE and not assume_base else SizeDiffers):
+    with pytest.raises(WrongSnapshot) as refused:
         judge_compared(WANTED, candidate, assume_base=assume_base)
+
+    told_by_identity = identity is not None and identity != BASE and not assume_base
+    assert refused.value.relation is Relation.CONTENT
+    assert refused.value.got == (identity if told_by_identity else SIZE + 512)
 
 
 def test_another_snapshot_of_the_vdi_is_not_compared_whoever_vouches_for_it() -> None:

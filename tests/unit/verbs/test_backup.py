@@ -13,7 +13,7 @@ import pytest
 import xxhash
 
 from asyncbackup import Cluster, Dialect, NullTarget, Progress, Summary, Volume, WindowOptions, backup
-from asyncbackup.errors import Incompatible, SnapshotNotFound, TargetExists
+from asyncbackup.errors import HyperVolume, PatchNeeded, SnapshotNotFound, TargetExists
 from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.sheep import Sheep
 from asyncbackup.storage.target import Before, Bytes, run_before
@@ -168,7 +168,7 @@ async def test_progress_only_grows_and_ends_complete(cluster: Cluster) -> None:
 
 
 async def test_a_stream_takes_no_dialect_that_is_completed_at_its_beginning(cluster: Cluster) -> None:
-    with pytest.raises(Incompatible, match="a collie backup is completed at its beginning, so it cannot be piped"):
+    with pytest.raises(PatchNeeded, match="a collie backup is completed at its beginning, so it cannot be piped"):
         await backup(cluster, "disk", Stream(), snapshot="a")
 
 
@@ -334,14 +334,14 @@ async def test_a_hyper_volume_has_no_difference(cluster: Cluster) -> None:
     snapshot = await cluster.find_vdi("hyper")
     await cluster.write_object(inode_oid(snapshot.vdi_id), replace(snapshot, snap_ctime=1).pack(), copies=1)
 
-    with pytest.raises(Incompatible, match="'hyper' is a hyper volume, which takes only a full backup"):
+    with pytest.raises(HyperVolume, match="'hyper' is a hyper volume, which takes only a full backup"):
         await backup(cluster, "hyper", NullTarget(), snapshot=1, base=1)
 
 
 async def test_a_volume_of_more_objects_than_a_backup_can_number_is_refused(cluster: Cluster) -> None:
     await cluster.create_vdi("huge", OBJECT << 32, block_size_shift=20, store_policy=1)
 
-    with pytest.raises(Incompatible, match="'huge' has 4294967296 objects, more than a backup can number"):
+    with pytest.raises(HyperVolume, match="which has 4294967296 objects, more than a backup can number"):
         await backup(cluster, "huge", NullTarget(), live=True)
 
 

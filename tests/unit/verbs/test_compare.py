@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import ChainOptions, Cluster, Dialect, Volume, backup, compare, restore
-from asyncbackup.errors import Incompatible
+from asyncbackup.errors import FileNeeded, HyperVolume, ObjectSizesDiffer
 from asyncbackup.format import RecordHeader
 from asyncbackup.sheep import Sheep
 from asyncbackup.verbs.compare import MAX_DIFFERENCES
@@ -71,7 +71,7 @@ async def test_a_snapshot_named_by_its_id_is_told_so(cluster: Cluster, full: Pat
 async def test_a_pipe_is_not_compared(cluster: Cluster, sheep: Sheep) -> None:
     sheep.requests.clear()
 
-    with pytest.raises(Incompatible, match="has to be read twice, so it cannot come from a pipe"):
+    with pytest.raises(FileNeeded, match="is a pipe, and to be compared it has to be read twice"):
         await compare(cluster, ["-"], "disk", "a", chain_options=ChainOptions(Dialect.COLLIE, OBJECT))
 
     assert not sheep.requests
@@ -80,14 +80,14 @@ async def test_a_pipe_is_not_compared(cluster: Cluster, sheep: Sheep) -> None:
 async def test_a_hyper_volume_is_not_compared(cluster: Cluster, full: Path) -> None:
     await cluster.create_vdi("hyper", OBJECTS * OBJECT, block_size_shift=SHIFT, store_policy=1)
 
-    with pytest.raises(Incompatible, match="'hyper' is a hyper volume, which cannot be compared"):
+    with pytest.raises(HyperVolume, match="'hyper' is a hyper volume, which cannot be compared"):
         await compare(cluster, [full], "hyper", assume_base=True)
 
 
 async def test_objects_of_another_size_are_not_compared(cluster: Cluster, full: Path) -> None:
     await cluster.create_vdi("other", OBJECTS * OBJECT, block_size_shift=SHIFT + 1)
 
-    with pytest.raises(Incompatible, match="the backup has objects of 1048576 bytes, but 'other' of 2097152"):
+    with pytest.raises(ObjectSizesDiffer, match="has objects of 1048576 bytes, and VDI 'other' of 2097152"):
         await compare(cluster, [full], "other", assume_base=True)
 
 
@@ -95,7 +95,7 @@ async def test_a_backup_of_a_hyper_volume_is_not_compared_with_another_vdi(clust
     await cluster.create_vdi("disk", OBJECTS * OBJECT, block_size_shift=SHIFT)
     file = of_sectors(tmp_path / "file", 0, MAX_DENSE_OBJECTS)
 
-    with pytest.raises(Incompatible, match="the backup has an object 1048576: it is of a hyper volume"):
+    with pytest.raises(HyperVolume, match=r"the VDI of .*/file is a hyper volume, which has object 1048576"):
         await compare(cluster, [file], "disk", chain_options=WITHOUT_MANIFEST)
 
 

@@ -28,20 +28,22 @@ from asyncbackup.errors import (
     BaseMismatch,
     BaseUnnamed,
     BaseUnproved,
+    BaseUnwanted,
     ChainBroken,
     DigestMismatch,
     FactMissing,
+    FileNeeded,
     HalfRolled,
-    Incompatible,
     OtherImage,
     OutsideVdi,
     PartlyApplied,
+    ResizeUnproved,
     SourceMissing,
     SourceUnreadable,
     TargetBusy,
     TargetExists,
     TargetWriteFailed,
-    WrongBase,
+    WrongSnapshot,
 )
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.image import OldMarker
@@ -188,7 +190,7 @@ async def test_files_without_manifests_need_to_be_told_what_they_are(files: File
 async def test_a_size_that_objects_lie_beyond_is_refused(files: Files, tmp_path: Path) -> None:
     files.without_manifests()
 
-    with pytest.raises(Incompatible, match="object 7, which does not lie within 1048576 bytes"):
+    with pytest.raises(OutsideVdi, match="object 7, which does not lie within 1048576 bytes"):
         await export(files.all, tmp_path / "image", chain_options=ChainOptions(None, OBJECT, OBJECT), assume_base=True)
 
     assert "image" not in names(tmp_path)
@@ -303,7 +305,7 @@ async def test_holes_of_the_base_stay_holes(files: Files, tmp_path: Path) -> Non
 async def test_a_wrong_base_is_refused(files: Files, tmp_path: Path) -> None:
     base = files.image("c")
 
-    with pytest.raises(WrongBase, match=r"image-c is another base than .* was made against"):
+    with pytest.raises(WrongSnapshot, match=r"image-c is not what .* is the difference to"):
         await export([files.ab], tmp_path / "image", base=base)
 
     assert "image" not in names(tmp_path)
@@ -348,7 +350,7 @@ async def test_increments_go_on_a_snapshot_in_a_cluster(cluster: Cluster, tmp_pa
 
 
 async def test_a_full_backup_goes_on_no_base(files: Files, tmp_path: Path) -> None:
-    with pytest.raises(Incompatible, match="full backup"):
+    with pytest.raises(BaseUnwanted, match="full backup"):
         await export(files.all, tmp_path / "image", base=files.image("a"))
 
 
@@ -492,7 +494,7 @@ async def test_an_image_that_is_only_assumed_is_never_cut(cluster: Cluster, tmp_
     images = await make_grown(cluster, tmp_path)
     (image := tmp_path / "standby").write_bytes(images["b"])
 
-    with pytest.raises(Incompatible, match=f"would be cut from {len(images['b'])} to {OBJECT} bytes"):
+    with pytest.raises(ResizeUnproved, match=f"has {len(images['b'])} bytes and would become {OBJECT}, but it is"):
         await export([tmp_path / "ba"], image, base=image, assume_base=True)
 
     assert image.read_bytes() == images["b"]
@@ -537,7 +539,7 @@ async def test_backups_that_an_image_has_already_are_to_be_left_out(files: Files
     image = files.image("b", "standby")
 
     for target in (image, tmp_path / "new"):
-        with pytest.raises(PartlyApplied, match=r"leave out .*/ab, or name what .*/ab stands on") as told:
+        with pytest.raises(PartlyApplied, match=r"holds snapshot 2 .*, to which .*/ab leads") as told:
             await export([files.ab, files.bc], target, base=image)
         assert told.value.applied == (str(files.ab),)
 
@@ -606,7 +608,7 @@ async def test_an_interrupted_roll_is_not_finished_by_another_chain(
     await interrupt(files, image, monkeypatch)
     before = image.read_bytes()
 
-    with pytest.raises(HalfRolled, match=r"standby: is half rolled.*apply the same backups"):
+    with pytest.raises(HalfRolled, match=r"standby: is half rolled"):
         await export([files.ab], image, base=image)
 
     assert image.read_bytes() == before
@@ -744,6 +746,6 @@ async def test_a_pipe_is_not_rolled_into_an_image(files: Files) -> None:
     options = ChainOptions(Dialect.COLLIE, OBJECT, SIZE)
     with (
         standard_input(files.ab.read_bytes()[:4096]),
-        pytest.raises(Incompatible, match="a pipe cannot be applied"),
+        pytest.raises(FileNeeded, match="is a pipe, and to be applied"),
     ):
         await export(["-"], image, base=image, assume_base=True, chain_options=options)

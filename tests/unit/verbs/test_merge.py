@@ -23,12 +23,15 @@ from asyncbackup.engine.reader import BackupReader
 from asyncbackup.errors import (
     BaseMismatch,
     BaseNeeded,
+    BaseUnwanted,
     ChainBroken,
     DigestMismatch,
-    Incompatible,
+    NotMergeable,
+    ObjectSizesDiffer,
+    PatchNeeded,
     SourceUnreadable,
     TargetExists,
-    WrongBase,
+    WrongSnapshot,
 )
 from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.wire.oid import inode_oid
@@ -144,7 +147,7 @@ async def test_a_summary_becomes_plain_values(files: Files, tmp_path: Path) -> N
 
 
 async def test_a_wrong_base_is_refused(files: Files, tmp_path: Path) -> None:
-    with pytest.raises(WrongBase):
+    with pytest.raises(WrongSnapshot):
         await merge([files.ab, files.bc], tmp_path / "merged", base=files.image("c"))
 
 
@@ -216,12 +219,12 @@ async def test_a_base_of_other_objects_is_refused(cluster: Cluster, files: Files
     files.without_manifests()
     options = ChainOptions(Dialect.COLLIE, OBJECT)
 
-    with pytest.raises(Incompatible, match="objects of 1048576 bytes, but VDI 'disk' snapshot 1 of 2097152"):
+    with pytest.raises(ObjectSizesDiffer, match="objects of 1048576 bytes, and VDI 'disk' snapshot 1 of 2097152"):
         await merge([files.ab], tmp_path / "merged", base=base, assume_base=True, chain_options=options)
 
 
 async def test_a_full_backup_goes_on_no_base(files: Files, tmp_path: Path) -> None:
-    with pytest.raises(Incompatible, match="full backup"):
+    with pytest.raises(BaseUnwanted, match="full backup"):
         await merge(files.all, tmp_path / "merged", base=files.image("a"))
 
 
@@ -301,7 +304,7 @@ async def test_a_pipe_gets_a_dog_backup(files: Files, tmp_path: Path) -> None:
 
 
 async def test_a_pipe_gets_no_collie_backup(files: Files) -> None:
-    with pytest.raises(Incompatible, match="cannot be piped"):
+    with pytest.raises(PatchNeeded, match="cannot be piped"):
         await merge(files.all, CollectingTarget())
 
 
@@ -315,7 +318,7 @@ async def test_increments_over_a_time_when_the_vdi_was_smaller_are_kept_apart(cl
     await backup(cluster, "disk", tmp_path / "ba", snapshot="a", base="b")
     await backup(cluster, "disk", tmp_path / "ab", snapshot="b", base="a")
 
-    with pytest.raises(Incompatible, match=r"the VDI was smaller in between.*keep the increments apart"):
+    with pytest.raises(NotMergeable, match=r"the VDI was smaller between .* and .*, which cut off"):
         await merge([tmp_path / "ba", tmp_path / "ab"], tmp_path / "merged")
 
     assert not (tmp_path / "merged").exists()

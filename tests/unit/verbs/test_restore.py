@@ -35,20 +35,25 @@ from asyncbackup.errors import (
     BaseMismatch,
     BaseUnnamed,
     BaseUnproved,
-    CopiesUnkeepable,
+    BaseUnwanted,
+    ChangedMeanwhile,
     DigestMismatch,
     FactMissing,
     HalfRolled,
-    Incompatible,
+    HyperVolume,
     LeftUnfinished,
+    ObjectSizesDiffer,
     OutsideVdi,
     PerhapsCreated,
+    RedundancyUnkeepable,
     RequestFailed,
+    ResizeUnproved,
     SnapshotNotFound,
     SourceUnreadable,
     UnfinishedExists,
     VdiExists,
-    WrongBase,
+    VdiUnmakeable,
+    WrongSnapshot,
 )
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
@@ -328,7 +333,7 @@ async def test_an_image_that_nothing_proves_is_taken_only_if_somebody_vouches_fo
 async def test_an_image_of_another_snapshot_is_refused_before_a_vdi_is_made(backed: Backed, image: Path) -> None:
     await export(backed.files, image, replace=True)
 
-    with pytest.raises(WrongBase, match=r"expected snapshot 1 'a' of VDI 'disk' .*got snapshot 2 'b' of VDI 'disk'"):
+    with pytest.raises(WrongSnapshot, match=r"expected snapshot 1 'a' of VDI 'disk' .*got snapshot 2 'b' of VDI"):
         await restore(backed.cluster, [backed.increment], "new", base=image, assume_base=True)
 
     assert not backed.sheep.requests[Opcode.NEW_VDI]
@@ -360,7 +365,7 @@ async def test_an_image_of_another_size_than_increments_without_manifests_is_ref
     without_manifest(backed.increment)
     options = ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT + OBJECT)
 
-    with pytest.raises(Incompatible, match="no manifest says that the VDI came to have"):
+    with pytest.raises(ResizeUnproved, match="no manifest says that the VDI did"):
         await restore(backed.cluster, [backed.increment], "new", base=image, assume_base=True, chain_options=options)
 
 
@@ -451,7 +456,7 @@ async def test_an_increment_alone_says_which_snapshot_it_goes_on(backed: Backed)
 
 
 async def test_a_full_backup_goes_on_no_snapshot(backed: Backed) -> None:
-    with pytest.raises(Incompatible, match="full backup"):
+    with pytest.raises(BaseUnwanted, match="full backup"):
         await restore(backed.cluster, [backed.full], "new", base=BaseSnapshot(backed.cluster, "a"))
 
 
@@ -464,7 +469,7 @@ async def test_a_missing_base_is_told_with_what_exists(backed: Backed) -> None:
 async def test_a_wrong_base_is_refused_before_a_vdi_is_made(backed: Backed, *, assume_base: bool) -> None:
     backed.sheep.requests.clear()
 
-    with pytest.raises(WrongBase, match=r"expected snapshot 1 'a' of VDI 'disk' .*got snapshot 2 'b' of VDI 'disk'"):
+    with pytest.raises(WrongSnapshot, match=r"expected snapshot 1 'a' of VDI 'disk' .*got snapshot 2 'b' of VDI"):
         await restore(
             backed.cluster, [backed.increment], "new", base=BaseSnapshot(backed.cluster, "b"), assume_base=assume_base
         )
@@ -567,7 +572,7 @@ async def test_without_a_manifest_the_base_s_vdi_has_to_be_named(backed: Backed)
 
 
 async def test_a_size_too_small_for_the_records_is_refused(backed: Backed) -> None:
-    with pytest.raises(Incompatible, match="object 4, which does not lie within"):
+    with pytest.raises(OutsideVdi, match="object 4, which does not lie within"):
         await restore(backed.cluster, [backed.full], "new", chain_options=ChainOptions(size=4 * OBJECT))
 
     assert not backed.sheep.requests[Opcode.NEW_VDI]
@@ -586,7 +591,7 @@ async def test_a_larger_size_and_other_copies_can_be_asked_for(backed: Backed, m
 
 
 async def test_more_copies_than_nodes_are_refused(backed: Backed) -> None:
-    with pytest.raises(CopiesUnkeepable, match="2 copies of each object, but the cluster has only one node"):
+    with pytest.raises(RedundancyUnkeepable, match="2 copies of each object, but the cluster has only one node"):
         await restore(backed.cluster, [backed.full], "new", copies=2)
 
     assert not backed.sheep.requests[Opcode.NEW_VDI]
@@ -605,7 +610,7 @@ async def test_where_the_nodes_are_not_known_copies_are_not_judged(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["", "x" * 256, "\u00e4" * 128, "a\0b"])
 async def test_a_name_that_no_vdi_has_is_refused(backed: Backed, name: str) -> None:
-    with pytest.raises(Incompatible, match="a name of 1 to 255 bytes without zeros"):
+    with pytest.raises(VdiUnmakeable, match="a name of 1 to 255 bytes without zeros"):
         await restore(backed.cluster, [backed.full], name)
 
     assert not backed.sheep.requests[Opcode.NEW_VDI]
@@ -619,7 +624,7 @@ async def test_the_longest_name_is_taken(backed: Backed) -> None:
 
 @pytest.mark.parametrize("size", [0, -1])
 async def test_a_vdi_of_no_size_is_refused(backed: Backed, size: int) -> None:
-    with pytest.raises(Incompatible, match="at least 1 byte"):
+    with pytest.raises(VdiUnmakeable, match="at least 1 byte"):
         await restore(backed.cluster, [backed.full], "new", chain_options=ChainOptions(size=size))
 
     assert not backed.sheep.requests[Opcode.NEW_VDI]
@@ -691,14 +696,14 @@ async def test_a_vdi_that_somebody_deletes_meanwhile_is_not_called_restored(back
 
     before = {oid for oid in store.oids() if is_data(oid)}
     async with failing(store, on_request=delete) as (_, cluster):
-        with pytest.raises(Incompatible, match="'new' was deleted, or changed, by somebody else"):
+        with pytest.raises(ChangedMeanwhile, match="'new' was changed by somebody else"):
             await restore(cluster, [backed.full], "new")
 
     assert {oid for oid in store.oids() if is_data(oid)} == before
 
 
 async def test_a_size_that_only_a_hyper_volume_has_is_refused(backed: Backed) -> None:
-    with pytest.raises(Incompatible, match="hyper volume"):
+    with pytest.raises(HyperVolume, match="hyper volume"):
         await restore(backed.cluster, [backed.full], "new", chain_options=ChainOptions(size=(1 << 20) * OBJECT + 1))
 
 
@@ -708,7 +713,7 @@ async def test_objects_of_another_size_than_the_base_s_are_refused(backed: Backe
     without_manifest(backed.increment)
     options = ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT)
 
-    with pytest.raises(Incompatible, match="objects of 1048576 bytes, but VDI 'other' snapshot 1 of 4194304"):
+    with pytest.raises(ObjectSizesDiffer, match="objects of 1048576 bytes, and VDI 'other' snapshot 1 of 4194304"):
         await restore(
             backed.cluster,
             [backed.increment],
@@ -787,7 +792,7 @@ async def test_a_hyper_volume_is_no_base(backed: Backed) -> None:
     snapshot = replace(await backed.cluster.find_vdi("hyper"), snap_ctime=1)
     await backed.cluster.write_object(inode_oid(vdi_id), snapshot.pack(), copies=1)
 
-    with pytest.raises(Incompatible, match="'hyper' is a hyper volume, which has no snapshots that could be a base"):
+    with pytest.raises(HyperVolume, match="'hyper' is a hyper volume, which has no snapshots that could be a base"):
         await restore(backed.cluster, [backed.increment], "new", base=BaseSnapshot(backed.cluster, 1, "hyper"))
 
 
@@ -797,7 +802,7 @@ async def test_an_object_size_that_no_vdi_has_is_refused(backed: Backed, object_
     backed.full.write_bytes(of_sectors(0))
     options = ChainOptions(object_size=object_size, size=OBJECTS * OBJECT)
 
-    with pytest.raises(Incompatible, match=f"a power of two, from 1048576 to 2147483648 bytes, got {object_size} "):
+    with pytest.raises(VdiUnmakeable, match=f"a power of two, from 1048576 to 2147483648 bytes, got {object_size} "):
         await restore(backed.cluster, [backed.full], "new", chain_options=options)
 
     assert not backed.sheep.requests[Opcode.NEW_VDI]
@@ -823,7 +828,7 @@ async def test_a_pipe_is_restored_without_knowing_how_much_it_is(backed: Backed)
 async def test_a_pipe_that_turns_out_not_to_fit_leaves_nothing(backed: Backed) -> None:
     with (
         standard_input(of_sectors(0, 3)),
-        pytest.raises(Incompatible, match="object 3, which does not lie within 3145728 bytes"),
+        pytest.raises(OutsideVdi, match="object 3, which does not lie within 3145728 bytes"),
     ):
         await restore(backed.cluster, ["-"], "new", chain_options=ChainOptions(Dialect.DOG, OBJECT, 3 * OBJECT))
 

@@ -24,7 +24,7 @@ from asyncbackup import (
 )
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.progress import Progress
-from asyncbackup.errors import AsyncBackupError, BackupDamaged, Incompatible, SourceMissing, WrongSnapshot
+from asyncbackup.errors import AsyncBackupError, BackupDamaged, FactMissing, SourceMissing, WrongSnapshot
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from asyncbackup.sheep import MemoryStore, Sheep
@@ -479,5 +479,5 @@ async def test_another_vdi_is_not_what_was_backed_up(cluster: Cluster, files: li
 async def test_a_sample_needs_a_manifest(cluster: Cluster, files: list[Path]) -> None:
     manifest_path(files[0]).unlink()
 
-    with pytest.raises(Incompatible, match="nothing can be audited"):
+    with pytest.raises(FactMissing, match="no manifest says what the backup is the difference to"):
         await compare(cluster, files, "disk", "b", sample=1, assume_base=True)
