@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from asyncbackup import Cluster, Volume, backup, connect
+from asyncbackup import Cluster, Dialect, Volume, backup, connect
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState
+from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.storage.image import state_path
 from tests.disks import OBJECT, OBJECTS, content_of, make_disk, noise
@@ -58,6 +60,24 @@ def copy_files(folder: Path) -> Files:
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return Files(folder, folder / "a", folder / "ab", folder / "bc", images, identities)
+
+
+def declare(file: Path, **changes: Any) -> None:
+    """Let ``file`` and its manifest be of something else, as if they had been made so: without what does not fit."""
+    path, encoder, lines = manifest_path(file), ManifestEncoder(), []
+    data, position, kept = file.read_bytes(), 16, []
+    first, *others, _ = path.read_bytes().splitlines(keepends=True)
+    subject = replace(Subject.decode(first), **changes)
+    lines.append(encoder.opening(subject))
+    for record in map(RecordDigests.decode, others):
+        end = position + 16 + record.header.length
+        if record.header.idx < subject.object_count:
+            lines.append(encoder.record(record))
+            kept.append(data[position:end])
+        position = end
+    content = b"".join([Dialect.COLLIE.patch(len(kept)), *kept])
+    path.write_bytes(b"".join([*lines, encoder.ending(len(content))]))
+    file.write_bytes(content)
 
 
 def say_what_it_is(image: Path, identity: Identity, *, assumed: bool = False) -> None:

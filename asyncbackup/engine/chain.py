@@ -142,6 +142,11 @@ class Chain:
         return f"the backups follow one another, although nothing proves that of {', '.join(bare)}"
 
     @property
+    def is_piped(self) -> bool:
+        """Whether a file is a pipe, which can be read only once."""
+        return any(reader.size is None for reader in self.readers)
+
+    @property
     def object_size(self) -> int:
         """Bytes of an object. Raises FactMissing if neither a manifest nor the caller says it."""
         if self.known_object_size is None:

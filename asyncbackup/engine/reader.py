@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -131,14 +132,28 @@ class BackupReader:
 
     async def records(self) -> AsyncGenerator[Record, None]:
         """Find the records in order; their data is left to ``read_data``. At the end all is known to be there."""
+        async with aclosing(self.blocks()) as blocks:
+            async for block in blocks:
+                for record in block:
+                    yield record
+
+    async def blocks(self) -> AsyncGenerator[list[Record], None]:
+        """Find the records as ``records`` does, as many at a time as come cheap; of a pipe one at a time."""
         manifest_records = self._manifest.records() if self._manifest else iter(())
         walk = _Walk(Decoder(self.dialect, self.object_size), manifest_records, [])
         while walk.decoder.next_size:
-            for record in await self._find_some(walk):
-                yield record
+            if found := await self._find_some(walk):
+                yield found
             if walk.damage:
                 raise walk.damage[0]
         self._check_end(walk)
+
+    async def digests(self) -> AsyncGenerator[list[RecordDigests], None]:
+        """Read what the manifest says of each record, in order, some at a time; nothing without a manifest."""
+        if self._manifest is not None:
+            records = self._manifest.records()
+            while block := await to_thread.run_sync(list, islice(records, _BATCH)):
+                yield block
 
     async def read_data(self, record: Record, start: int, into: memoryview, digests: Digests | None = None) -> None:
         """Fill ``into`` with the record's data from byte ``start`` of it, and take both contents into ``digests``."""

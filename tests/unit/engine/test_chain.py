@@ -13,8 +13,8 @@ from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.errors import BackupDamaged, ChainBroken, ContradictsManifest, FactMissing, ManifestMissing
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
-from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
-from tests.chains import SIZE, Files, copy_files
+from asyncbackup.format.manifest import Subject
+from tests.chains import SIZE, Files, copy_files, declare
 from tests.disks import OBJECT
 from tests.streams import standard_input
 
@@ -22,24 +22,6 @@ from tests.streams import standard_input
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return copy_files(tmp_path)
-
-
-def declare(file: Path, **changes: Any) -> None:
-    """Let ``file`` and its manifest be of something else, as if they had been made so: without what does not fit."""
-    path, encoder, lines = manifest_path(file), ManifestEncoder(), []
-    data, position, kept = file.read_bytes(), 16, []
-    first, *others, _ = path.read_bytes().splitlines(keepends=True)
-    subject = replace(Subject.decode(first), **changes)
-    lines.append(encoder.opening(subject))
-    for record in map(RecordDigests.decode, others):
-        end = position + 16 + record.header.length
-        if record.header.idx < subject.object_count:
-            lines.append(encoder.record(record))
-            kept.append(data[position:end])
-        position = end
-    content = b"".join([Dialect.COLLIE.patch(len(kept)), *kept])
-    path.write_bytes(b"".join([*lines, encoder.ending(len(content))]))
-    file.write_bytes(content)
 
 
 def identity_of(file: Path) -> Identity:
