@@ -26,9 +26,19 @@ def _debugging_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--one-loop",
+        action="store_true",
+        help="run async tests on one event loop alone: asyncio's in debug mode, which warns of more than uvloop does",
+    )
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if config.getoption("--one-loop"):
+        return {"asyncio": _debugging_loop}
     return {"asyncio": _debugging_loop, "uvloop": uvloop.new_event_loop}
 
 

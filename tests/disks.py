@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
 from asyncbackup import Cluster, Volume
 from asyncbackup.client.objects import READ_SIZE
@@ -19,6 +20,7 @@ PARTS = -(-OBJECT // READ_SIZE)
 """Requests it takes to read an object."""
 
 
+@lru_cache(maxsize=64)
 def noise(seed: int, length: int) -> bytes:
     """Make bytes that are the same for the same ``seed``."""
     return random.Random(seed).randbytes(length)

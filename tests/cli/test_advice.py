@@ -146,6 +146,7 @@ def test_the_report_of_verify_advises_too(command: Command, unclear: Path) -> No
     assert b"this may be of either format; say which with --input-format\n" in command("verify", unclear).out
 
 
+@pytest.mark.slow
 def test_a_compressed_file_is_read_as_the_advice_says(command: Command, backups: list[Path]) -> None:
     packed = Path(f"{backups[0]} packed.gz")
     packed.write_bytes(gzip.compress(backups[0].read_bytes()))

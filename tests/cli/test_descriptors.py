@@ -70,6 +70,7 @@ def test_a_full_standard_output_is_a_system_failure(
         assert made.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "redirections"),
     [
@@ -98,6 +99,7 @@ def test_what_cannot_be_printed_is_a_system_failure(
     assert made.exists() == (verb in WRITING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "redirections"), [("backup", "<&-"), ("backup", "2>&-"), ("restore", "2>/dev/full"), ("list", "<&- 2>&-")]
 )
@@ -124,6 +126,7 @@ def test_no_report_is_needed_where_none_is_wanted(served: Served, files: Files, 
     assert result.returncode == 0
 
 
+@pytest.mark.slow
 def test_no_file_gets_the_number_of_a_closed_descriptor(
     command: Command, served: Served, files: Files, tmp_path: Path
 ) -> None:
@@ -159,6 +162,7 @@ UNREAD = "standard output: Broken pipe; nothing went to standard output"
 BEGUN = "standard output: Broken pipe; what went to standard output is incomplete: do not keep it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "redirections", "failure"),
     [

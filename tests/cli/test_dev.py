@@ -192,10 +192,10 @@ def test_a_failed_installation_shows_its_error_and_is_begun_anew(machine: Machin
     assert not any("pytest" in step for step in machine.steps)
 
     machine.python("python3.12")
-    done = machine.dev("test")
+    done = machine.dev("test", "-x")
     assert done.returncode == 0
     assert machine.steps[0] == f"python3.12 {VENV}"
-    assert "python3.12 -m pytest" in machine.steps
+    assert "python3.12 -m pytest -x" in machine.steps
 
 
 def test_an_installation_that_was_killed_is_begun_anew(machine: Machine) -> None:
@@ -236,6 +236,11 @@ def test_the_demo_runs_where_it_was_called(machine: Machine, tmp_path: Path) -> 
     ("arguments", "run"),
     [
         (["test", "-k", "a or b"], "-m pytest -k a or b"),
+        (["test"], "-m pytest -n auto --dist worksteal"),
+        (
+            ["test", "--fast", "-x", "tests/unit"],
+            "-m pytest -n auto --dist worksteal --one-loop -m not slow and not real -x tests/unit",
+        ),
         (["fuzz", "9"], "-m tests.fuzz 9"),
         (["bench"], "-m benchmarks"),
     ],

@@ -156,6 +156,7 @@ def test_a_name_that_no_file_can_have(
     assert left_in(files.folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [6, 8, 10, 12, 14])
 @pytest.mark.parametrize("arguments", [["vdi", "list"], ["export", "{}/a", "{}/ab", "{}/bc", "--to", "{}/image"]])
 def test_too_few_descriptors_are_told_as_such(
@@ -190,6 +191,7 @@ def test_a_cluster_without_space_is_full(command: Command, store: MemoryStore, f
         assert "no space left in the cluster" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_cluster_without_space_even_to_remove_is_full(command: Command, store: MemoryStore, files: Files) -> None:
     with serving(store, "create_and_write_obj@2:error=NO_SPACE", "remove_obj@1+:error=NO_SPACE") as served:
         restored = command("restore", files.a, "--to", "left", "-p", served.port)

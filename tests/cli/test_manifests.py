@@ -19,6 +19,7 @@ def served() -> Iterator[Served]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["info", "verify", "restore", "export", "merge", "convert"])
 def test_every_verb_proves_what_is_piped(served: Served, backups: list[Path], tmp_path: Path, verb: str) -> None:
     manifest = Path(f"{backups[0]}.manifest").rename(tmp_path / "elsewhere")

@@ -54,6 +54,7 @@ def test_what_does_not_print_is_shown_as_escapes(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_what_is_shown_prints_and_tells_two_texts_apart(text: str) -> None:
     shown = visible(text)
@@ -147,6 +148,7 @@ def test_a_group_alone_prints_its_help_but_is_no_success(command: Command, argum
     assert outcome.out.startswith(b"Usage: asyncbackup")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "environment",
     [

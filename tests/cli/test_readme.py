@@ -25,7 +25,7 @@ from asyncbackup.sheep import MemoryStore, Sheep
 from tests.clusters import MISSING, RealCluster
 
 # The commands bring their own event loops: to run them on both of the test's shows nothing more.
-one_loop = pytest.mark.asyncio(loop_factories=["uvloop"])
+one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
 
 README: Final = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -134,6 +134,7 @@ everywhere_with_dog = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @one_loop
 @everywhere
 async def test_the_series_restores_and_exports_what_was_backed_up(tmp_path: Path, serve: Serve) -> None:
@@ -151,6 +152,7 @@ async def test_the_series_restores_and_exports_what_was_backed_up(tmp_path: Path
         assert (shell.folder / "vm.midweek.rbd").read_bytes().startswith(b"rbd diff v1\n")
 
 
+@pytest.mark.slow
 @one_loop
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd on PATH")
 async def test_the_pipes_restore_what_was_compressed(tmp_path: Path) -> None:
@@ -162,6 +164,7 @@ async def test_the_pipes_restore_what_was_compressed(tmp_path: Path) -> None:
         assert await image_of(cluster, "vm-piped", tmp_path, live=True) == wanted
 
 
+@pytest.mark.slow
 @one_loop
 @everywhere_with_dog
 async def test_the_nightly_script_makes_chains_and_keeps_one_snapshot(tmp_path: Path, serve: Serve) -> None:
@@ -188,6 +191,7 @@ async def test_the_nightly_script_makes_chains_and_keeps_one_snapshot(tmp_path: 
         assert restored == await image_of(cluster, "vm", tmp_path, live=True)
 
 
+@pytest.mark.slow
 @one_loop
 @needs_dog
 async def test_the_nightly_script_reports_failures_and_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -243,6 +247,7 @@ class Nightly:
         return re.findall(r"[0-9]{8}-[0-9]{6}", listed)
 
 
+@pytest.mark.slow
 @one_loop
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash on PATH")
 async def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
@@ -283,6 +288,7 @@ def test_every_exit_code_is_told() -> None:
     assert told == {*ExitCode, 129, 130, 131, 143}
 
 
+@pytest.mark.slow
 @one_loop
 async def test_the_python_runs_when_it_is_pasted_into_a_file(tmp_path: Path) -> None:
     async with Sheep(MemoryStore()) as sheep, connect(sheep.host, sheep.port) as cluster:

@@ -40,6 +40,7 @@ def end(process: subprocess.Popen[bytes], *numbers: signal.Signals) -> tuple[int
     return process.returncode, err.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "left", "number"),
     [

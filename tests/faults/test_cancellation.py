@@ -60,6 +60,7 @@ def take_files(folder: Path) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [WindowOptions(), SMALL_MEMORY], ids=["objects", "pieces"])
 @pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
 async def test_a_backup_cancelled_at_any_step_leaves_nothing(

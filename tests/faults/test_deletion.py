@@ -162,6 +162,7 @@ def replace_by_another(server: Deletable, inode: Inode) -> None:
     rewrite_inode(server.store, replace(inode, create_time=inode.create_time + 1))
 
 
+@pytest.mark.slow
 @READERS
 @pytest.mark.parametrize(
     ("happens", "told"),

@@ -171,6 +171,7 @@ EVERY = 3
 """Steps from one cancellation to the next: each run syncs several files, and two ways and loops count differently."""
 
 
+@pytest.mark.slow
 @NEW
 @pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
 async def test_a_cancellation_leaves_all_or_nothing(files: Files, target: Path, work: Work, cancel: Cancel) -> None:
@@ -191,6 +192,7 @@ async def test_a_cancellation_leaves_all_or_nothing(files: Files, target: Path, 
     assert left_in(target.parent) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
 async def test_a_cancelled_roll_is_whole_or_finished_by_the_same_call(files: Files, cancel: Cancel) -> None:
     was_cut = True
@@ -271,6 +273,7 @@ COMMANDS = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @COMMANDS
 def test_a_killed_process_leaves_no_file_of_that_name(files: Files, target: Path, verb: str, call: str) -> None:
     held = Held(call, 3, verb, *files.all, "--to", target)
@@ -300,6 +303,7 @@ def roll(files: Files, image: Path) -> list[object]:
     return ["export", files.ab, files.bc, "--to", image, "--base-image", image, "--in-flight", 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 2, 4])
 def test_a_roll_that_was_killed_is_finished_by_the_same_command(files: Files, at: int) -> None:
     image = files.image("a", "standby")

@@ -96,6 +96,7 @@ async def test_a_failed_restore_is_removed(backed: Backed, restore_new: Restore,
     assert backed.data_objects() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
 async def test_a_restore_cancelled_at_any_step_leaves_nothing(
     backed: Backed, restore_new: Restore, cancel: Cancel
@@ -268,6 +269,7 @@ async def test_kill_9_leaves_a_vdi_that_is_plainly_unfinished_and_names_its_obje
     assert backed.data_objects() == before
 
 
+@pytest.mark.slow
 async def test_ctrl_c_takes_the_vdi_back(backed: Backed, stalling: tuple[Sheep, asyncio.Event]) -> None:
     sheep, came = stalling
     before = backed.data_objects()

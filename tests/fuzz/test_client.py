@@ -9,6 +9,8 @@ from hypothesis import given, settings
 
 from tests.fuzz import client
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def check() -> Iterator[Callable[[client.Case], None]]:

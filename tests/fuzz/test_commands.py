@@ -9,6 +9,8 @@ from hypothesis import given, settings
 
 from tests.fuzz import commands
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def check() -> Iterator[Callable[[commands.Case], None]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 
 from tests.fuzz import reading
+
+pytestmark = pytest.mark.slow
 
 
 @settings(max_examples=100)

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from asyncbackup import ClientOptions, Cluster, Dialect, Volume, WindowOptions, 
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.disks import OBJECT, SHIFT, content_of, noise
 from tests.property import reference
+
+pytestmark = pytest.mark.slow
 
 OBJECTS = 3
 SECTORS = OBJECTS * OBJECT // 512

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +35,8 @@ from asyncbackup.wire.oid import inode_oid
 from tests.chains import say_what_it_is
 from tests.collecting import CollectingTarget
 from tests.disks import OBJECT, SHIFT, content_of, noise
+
+pytestmark = pytest.mark.slow
 
 OBJECTS = 3
 SECTORS = OBJECTS * OBJECT // 512

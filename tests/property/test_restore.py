@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,8 @@ from tests.property.test_export_merge import (
     image_of,
     live,
 )
+
+pytestmark = pytest.mark.slow
 
 SECTOR = 512
 

@@ -6,6 +6,7 @@ from asyncbackup.wire.inode import Inode
 from asyncbackup.wire.vdi_ids import ID_COUNT, first_id
 
 START = first_id("disk")
+NAME_OF_ONE_OF_THE_LAST_IDS = "disk67948"
 
 
 class Ids:
@@ -101,15 +102,16 @@ def test_other_names_in_the_run_are_passed_over() -> None:
 
 def test_a_run_wraps_round_the_end_of_the_ids() -> None:
     ids = Ids()
-    for vdi_id in range(START, ID_COUNT):
+    for vdi_id in range(first_id(NAME_OF_ONE_OF_THE_LAST_IDS), ID_COUNT):
         ids.in_use.add(vdi_id)
     other = Inode("other", 5, 0)
-    last = Inode("disk", ID_COUNT - 1, 0, snap_id=7)
+    last = Inode(NAME_OF_ONE_OF_THE_LAST_IDS, ID_COUNT - 1, 0, snap_id=7)
     ids.add(1, "other")
 
-    found = look_up(
-        Wanted("disk"), ids.in_use, lambda vdi_id: last if vdi_id == ID_COUNT - 1 else ids.inodes.get(vdi_id, other)
-    )
+    def inode_of(vdi_id: int) -> Inode:
+        return last if vdi_id == ID_COUNT - 1 else ids.inodes.get(vdi_id, other)
+
+    found = look_up(Wanted(NAME_OF_ONE_OF_THE_LAST_IDS), ids.in_use, inode_of)
 
     assert found.result is Result.SUCCESS
     assert found.vdi_id == ID_COUNT - 1

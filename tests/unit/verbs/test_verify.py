@@ -383,6 +383,7 @@ def damaged(data: bytes) -> Iterator[bytes]:
         yield data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dialect", "part"), [(Dialect.COLLIE, "file"), (Dialect.DOG, "file"), (Dialect.DOG, "manifest")]
 )

@@ -10,6 +10,7 @@ from tests.faults.claims import ALL_IDS, bitmap_of
 
 NONE = bytes(VDI_BITMAP_SIZE)
 START = first_id("disk")
+NAME_OF_ONE_OF_THE_LAST_IDS = "disk67948"
 
 
 def ids(*in_use: int, deleted: tuple[int, ...] = ()) -> VdiIds:
@@ -46,9 +47,10 @@ def test_a_name_without_a_run_has_no_ids() -> None:
 
 
 def test_a_run_goes_on_at_the_first_id() -> None:
-    found = VdiIds(bitmap_of([1, 2, 4, *range(START, ID_COUNT)]), bitmap_of(range(START + 1, ID_COUNT - 1)))
+    start = first_id(NAME_OF_ONE_OF_THE_LAST_IDS)
+    found = VdiIds(bitmap_of([1, 2, 4, *range(start, ID_COUNT)]), bitmap_of(range(start + 1, ID_COUNT - 1)))
 
-    assert list(found.newest_of("disk")) == [2, 1, ID_COUNT - 1, START]
+    assert list(found.newest_of(NAME_OF_ONE_OF_THE_LAST_IDS)) == [2, 1, ID_COUNT - 1, start]
 
 
 def test_all_ids_at_once_cost_a_few_bytes_each_at_most() -> None:
