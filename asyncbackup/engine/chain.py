@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.reader import BackupReader, Record
-from asyncbackup.errors import ChainBroken, Fact, FactMissing, ManifestMissing, OutsideVdi
+from asyncbackup.engine.source import NO_INDICES, Indices
+from asyncbackup.errors import ChainBroken, Fact, FactMissing, FileNeeded, ManifestMissing, OutsideVdi
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
@@ -58,6 +58,10 @@ class Group(NamedTuple):
             elif first < last:
                 found.append((first, last))
         return found
+
+    def wanted(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Find the ranges in ``start`` to ``end`` that are wanted: all, or else what parts cover."""
+        return [(start, end)] if self.whole else self.covered(start, end)
 
     def first_gap(self, start: int, end: int) -> tuple[int, int] | None:
         """Find the first range in ``start`` to ``end`` that no part covers."""
@@ -146,6 +150,12 @@ class Chain:
         """Whether a file is a pipe, which can be read only once."""
         return any(reader.size is None for reader in self.readers)
 
+    def require_files(self, purpose: str) -> None:
+        """Raise FileNeeded if a file is a pipe; ``purpose`` tells why that cannot be, such as "to be compared"."""
+        for reader in self.readers:
+            if reader.size is None:
+                raise FileNeeded(reader.name, purpose)
+
     @property
     def object_size(self) -> int:
         """Bytes of an object. Raises FactMissing if neither a manifest nor the caller says it."""
@@ -186,13 +196,13 @@ class Chain:
             return False
         return min(first.base_size, last.size) > spans * last.object_size
 
-    async def groups(self, whole: Iterable[int] = ()) -> AsyncGenerator[Group, None]:
+    async def groups(self, whole: Indices = NO_INDICES) -> AsyncGenerator[Group, None]:
         """Go through the objects in ascending order of idx, all files side by side, in constant memory.
 
-        Those with an index among ``whole``, ascending, come in any case, and are wanted as a whole.
+        Those with an index among ``whole`` come in any case, and are wanted as a whole.
         """
         spans = [self.spans(place) for place in range(len(self.readers))]
-        wanted = map(int, whole)
+        wanted = iter(whole.tolist())
         next_whole = next(wanted, None)
         async with AsyncExitStack() as stack:
             streams = [await stack.enter_async_context(aclosing(reader.records())) for reader in self.readers]
@@ -261,35 +271,3 @@ def check_link(older: BackupReader, newer: BackupReader) -> None:
             f"{newer.name} says that {newer.subject.base_identity} has {newer.subject.base_size} bytes, "
             f"but {older.name} before it says {older.subject.size}"
         )
-
-
-class Survey(NamedTuple):
-    """What a chain has: how many objects, and the index of the last one, -1 if there is none."""
-
-    objects: int
-    last_idx: int
-
-
-_TOLD: Final = 1024
-"""Objects after which a survey tells of itself again: it takes some thousand a second."""
-
-
-async def survey(
-    chain: Chain,
-    on_progress: OnProgress | None = None,
-    on_object: Callable[[int], object] | None = None,
-    whole: Iterable[int] = (),
-) -> Survey:
-    """Go through all headers of a chain of files, and count the objects ``whole``, ascending, as well.
-
-    ``on_object`` gets each object's index. Raises BackupDamaged.
-    """
-    objects, last_idx = 0, -1
-    async with aclosing(chain.groups(whole)) as groups:
-        async for group in groups:
-            if on_progress is not None and objects % _TOLD == 0:
-                on_progress(Progress(objects, None, 0, is_checking=True))
-            objects, last_idx = objects + 1, group.idx
-            if on_object is not None:
-                on_object(group.idx)
-    return Survey(objects, last_idx)

@@ -53,6 +53,8 @@ class Composer:
     async def check(self, group: Group, through: memoryview) -> None:
         """Check an object that is larger than the buffer ``through``; what remains there is of no use."""
         digests = self.digests(group)
+        if not any(digests):
+            return
         for start in range(group.start, group.end, len(through)):
             await self.compose(group, start, through[: group.end - start], digests)
         self.judge(group, digests)

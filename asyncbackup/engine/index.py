@@ -18,7 +18,7 @@ from asyncbackup.engine.chain import Chain, Group, Part
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.reader import BackupReader, Record
-from asyncbackup.engine.source import Indices, ObjectSource
+from asyncbackup.engine.source import NO_INDICES, Indices, ObjectSource
 from asyncbackup.errors import BackupDamaged, BaseNeeded
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.manifest import RecordDigests
@@ -29,9 +29,6 @@ _TOLD: Final = 1024
 
 _BLOCK: Final = 1024
 """Objects that are made groups of at a time: numpy works on many as fast as on one."""
-
-NONE: Final[Indices] = np.zeros(0, np.uint32)
-"""The indices of no object."""
 
 
 class Records:
@@ -107,16 +104,16 @@ class Index:
 
     def group(self, idx: int) -> Group:
         """Find the records of one object, without digests. There need not be any."""
-        (found,) = self._groups_of(np.array([idx], np.uint32), NONE)
+        (found,) = self._groups_of(np.array([idx], np.uint32), NO_INDICES)
         return found
 
-    def groups_undigested(self, whole: Indices = NONE) -> Iterator[Group]:
+    def groups_undigested(self, whole: Indices = NO_INDICES) -> Iterator[Group]:
         """Go through the objects as ``groups`` does, but without what manifests say of the records."""
         indices = self.with_whole(whole)
         for start in range(0, len(indices), _BLOCK):
             yield from self._groups_of(indices[start : start + _BLOCK], whole)
 
-    async def groups(self, whole: Indices = NONE) -> AsyncGenerator[Group, None]:
+    async def groups(self, whole: Indices = NO_INDICES) -> AsyncGenerator[Group, None]:
         """Go through the objects in ascending order of idx, as ``Chain.groups`` does. Reads manifests alone.
 
         Those with an index among ``whole`` come in any case, and are wanted as a whole. Raises BackupDamaged where a
@@ -197,13 +194,11 @@ class _ManifestInStep:
         return digests
 
 
-async def read_index(chain: Chain, on_progress: OnProgress | None = None) -> Index | None:
-    """Read all headers of a chain, each once. Gives None, and reads nothing, if one of its files is a pipe.
+async def read_index(chain: Chain, on_progress: OnProgress | None = None) -> Index:
+    """Read all headers of a chain of files, none of which is a pipe.
 
     What lay behind the end of the VDI at some later time (``Chain.spans``) is left out. Raises BackupDamaged.
     """
-    if chain.is_piped:
-        return None
     records, told = Records(), 0
     for place, reader in enumerate(chain.readers):
         span = chain.spans(place)
@@ -237,7 +232,7 @@ class ChainObjects:
         await self._composer.compose(group, offset, into)
 
     async def find_objects(self, on_progress: OnProgress | None = None) -> Indices:
-        found = NONE if self._base is None else await self._base.find_objects(on_progress)
+        found = NO_INDICES if self._base is None else await self._base.find_objects(on_progress)
         return self._index.with_whole(found)
 
     async def check_unchanged(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import anyio
@@ -12,10 +12,11 @@ import anyio
 from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compact import MAX_LENGTH
 from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.index import Index
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.source import staying
+from asyncbackup.engine.source import NO_INDICES, Indices, staying
 from asyncbackup.engine.window import Slot, Window, WindowOptions
 
 
@@ -85,13 +86,14 @@ class Replay:
     gets portions in order, ascending, after they were written.
     """
 
-    chain: Chain
+    chain: Chain | Index
+    """The chain, or its index where it has one: then its headers are not read again."""
     composer: Composer
     options: WindowOptions
     write: Callable[[Content], Awaitable[None]]
     deliver: Callable[[list[Content]], Awaitable[None]]
-    whole: Iterable[int] = ()
-    """Indices, ascending, of objects of the base that are given as a whole, whatever the chain has of them."""
+    whole: Indices = field(default_factory=lambda: NO_INDICES)
+    """Objects of the base that are given as a whole, whatever the chain has of them."""
 
     async def run(self) -> None:
         """Do it all. At the end the base is as it was at the beginning, or this raises what its check does."""

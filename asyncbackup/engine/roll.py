@@ -11,6 +11,7 @@ from anyio import to_thread
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.index import Index
 from asyncbackup.engine.opening import examine_image, judge_base_of, judge_size, wanted_base
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.source import ImageObjects
@@ -21,7 +22,6 @@ from asyncbackup.errors import (
     BaseMismatch,
     ContradictsManifest,
     Fact,
-    FileNeeded,
     HalfRolled,
     OtherImage,
     ResizeUnproved,
@@ -40,14 +40,14 @@ class _Image(Protocol):
     async def write_at(self, offset: int, data: memoryview) -> None: ...
 
 
-async def write_covered(image: _Image, content: Content, chain: Chain) -> int:
-    """Write what backups have of ``content``, and nothing of what only the base has, up to the end of the VDI.
+async def write_wanted(image: _Image, content: Content, chain: Chain) -> int:
+    """Write what is wanted of ``content``, up to the end of the VDI: all of it, or else what backups have of it.
 
     Gives the count of bytes. Raises OutsideVdi for an object that lies behind that.
     """
     group, offset = content.group, content.portion.offset
     origin, size, written = chain.position(group.idx), chain.size, 0
-    for start, end in group.covered(offset, offset + content.portion.length):
+    for start, end in group.wanted(offset, offset + content.portion.length):
         data = content.data[start - offset : min(end, size - origin) - offset] if origin + start < size else b""
         if data:
             await image.write_at(origin + start, memoryview(data))
@@ -56,20 +56,17 @@ async def write_covered(image: _Image, content: Content, chain: Chain) -> int:
 
 
 async def roll(
-    chain: Chain, path: str | os.PathLike[str], options: WindowOptions, meter: Meter, *, assume_base: bool
+    index: Index, path: str | os.PathLike[str], options: WindowOptions, meter: Meter, *, assume_base: bool
 ) -> str | None:
-    """Apply ``chain`` to the image at ``path``, or finish that. Gives what was assumed of the image, in words.
+    """Apply the chain of ``index`` to the image at ``path``, or finish that. Gives in words what was assumed of it.
 
     Raises what judging the image raises, AlreadyApplied, BaseMismatch, or whatever is wrong with the backups, with
     nothing changed; HalfRolled or OtherImage if something else was being done before. From the first write on, whatever
     interrupts it leaves the marker, and an error is a HalfRolled with its cause.
     """
-    for reader in chain.readers:
-        if reader.size is None:
-            raise FileNeeded(reader.name, "to be applied to an image")
-    backups = tuple([await reader.identify() for reader in chain.readers])
+    backups = tuple([await reader.identify() for reader in index.chain.readers])
     async with StandingImage(path) as image, FileSource(path) as source:
-        job = _Roll(chain, image, source, backups, options, meter)
+        job = _Roll(index, image, source, backups, options, meter)
         assumed = await job.prepare(assume_base=assume_base)
         try:
             with single_error():
@@ -85,12 +82,16 @@ async def roll(
 class _Roll:
     """An image and what is being applied to it."""
 
-    chain: Chain
+    index: Index
     image: StandingImage
     source: FileSource
     backups: tuple[str, ...]
     options: WindowOptions
     meter: Meter
+
+    @property
+    def chain(self) -> Chain:
+        return self.index.chain
 
     @property
     def identity(self) -> Identity | None:
@@ -183,21 +184,21 @@ class _Roll:
     async def _check(self, composer: Composer) -> None:
         self.meter.counts.is_checking = True
         with single_error():
-            await Replay(self.chain, composer, self.options, nothing, self.meter.count).run()
+            await Replay(self.index, composer, self.options, nothing, self.meter.count).run()
         self.meter.counts.begin_again()
 
     async def write(self, assumed: str | None) -> None:
         spans, object_size = self.chain.spans(), self.chain.object_size
 
         async def write(content: Content) -> None:
-            written = await write_covered(self.image, content, self.chain)
+            written = await write_wanted(self.image, content, self.chain)
             self.meter.counts.bytes_written += written
 
         if spans is not None and spans * object_size < self.source.size:
             await self.image.resize(spans * object_size)
         await self.image.resize(self.chain.size)
         composer = Composer(self._base(), base_is_whole=False)
-        await Replay(self.chain, composer, self.options, write, self.meter.count).run()
+        await Replay(self.index, composer, self.options, write, self.meter.count).run()
         await self.image.finish(self.identity, assumed=assumed is not None)
 
 

@@ -35,6 +35,8 @@ from asyncbackup.wire.oid import data_oid
 Indices = NDArray[np.uint32]
 """Indices of data objects, ascending."""
 
+NO_INDICES: Final[Indices] = np.zeros(0, np.uint32)
+
 _LOOKED_AT: Final = 256 << 10
 """Bytes of an image to look at at a time. Where they are zeros the next ones follow; else the object is known."""
 
@@ -65,7 +67,7 @@ class ZeroObjects:
         into[:] = ZEROS[: len(into)]
 
     async def find_objects(self, on_progress: OnProgress | None = None) -> Indices:  # noqa: ARG002 - it takes no time
-        return np.zeros(0, np.uint32)
+        return NO_INDICES
 
     async def check_unchanged(self) -> None:
         """Do nothing: it does not change."""

@@ -13,22 +13,20 @@ from typing import Any, Final, NamedTuple
 import anyio
 import numpy as np
 from anyio import to_thread
-from numpy.typing import NDArray
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.base import Candidate, Wanted, all_assumed, judge_compared
-from asyncbackup.engine.chain import Chain, ChainOptions, Group, open_chain
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import trim
-from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.index import ChainObjects, Index, read_index
 from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, Progress
-from asyncbackup.engine.source import SnapshotObjects, ZeroObjects, staying
+from asyncbackup.engine.source import NO_INDICES, Indices, ObjectSource, SnapshotObjects, ZeroObjects, staying
 from asyncbackup.engine.window import Slot, Window, WindowOptions
 from asyncbackup.errors import (
     Fact,
     FactMissing,
-    FileNeeded,
     HyperVolume,
     NotFound,
     ObjectSizesDiffer,
@@ -38,8 +36,6 @@ from asyncbackup.errors import (
 )
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS
 from asyncbackup.wire.inode import Inode, Owners
-
-NOTHING: Final[NDArray[np.uint32]] = np.zeros(0, np.uint32)
 
 MAX_DIFFERENCES: Final = 1000
 """Objects that a comparison names; those beyond are only counted, so that memory is bounded."""
@@ -110,9 +106,7 @@ async def compare(
     """
     with single_error():
         async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
-            for reader in chain.readers:
-                if reader.size is None:
-                    raise FileNeeded(reader.name, "to be compared")
+            chain.require_files("to be compared")
             inode = await _find(cluster, chain, vdi, snapshot, assume_base=assume_base)
             found = Comparison(vdi, None if not inode.is_snapshot else inode.tag or str(inode.snap_id))
             candidate = Candidate(str(inode), inode.vdi_size, await cluster.identify(inode))
@@ -121,16 +115,16 @@ async def compare(
             )
             here = await _open_snapshot(cluster, chain, inode)
             base = None if sample is None else await _open_base(cluster, chain)
-            layout = await _lay_out(chain)
-            chosen = NOTHING
+            index = await _read_index(chain)
+            chosen = NO_INDICES
             if sample is not None:
                 found.seed = secrets.randbits(32) if seed is None else seed
-                chosen = _choose(
-                    layout, here.owners, base.owners if isinstance(base, SnapshotObjects) else NOTHING, sample, found
-                )
-            found.objects_planned = int(np.count_nonzero(layout.recorded)) + found.unchanged_audited
+                base_owners = base.owners if isinstance(base, SnapshotObjects) else NO_INDICES
+                chosen = _choose(index, here.owners, base_owners, sample, found)
+            found.objects_planned = len(index.indices) + found.unchanged_audited
+            ours, options = ChainObjects(index, base), options or WindowOptions()
             async with staying(here, base):
-                await _Job(chain, here, Composer(base), chosen, options or WindowOptions(), found, on_progress).run()
+                await _SourceComparison(index, ours, here, chosen, options, found, on_progress).run()
             return found
 
 
@@ -178,36 +172,25 @@ async def _open_base(cluster: Cluster, chain: Chain) -> SnapshotObjects | ZeroOb
     return (await _open_snapshot(cluster, chain, inode)).first(chain.spans())
 
 
-class _Layout(NamedTuple):
-    """Which objects a chain has something of, and of which of them not everything: bool arrays by idx."""
-
-    recorded: NDArray[np.bool_]
-    partly: NDArray[np.bool_]
-
-
-async def _lay_out(chain: Chain) -> _Layout:
-    layout = _Layout(np.zeros(MAX_DENSE_OBJECTS, np.bool_), np.zeros(MAX_DENSE_OBJECTS, np.bool_))
-    async with aclosing(chain.groups()) as groups:
-        async for group in groups:
-            if group.idx >= MAX_DENSE_OBJECTS:
-                raise HyperVolume(
-                    f"the VDI of {chain.readers[-1].name}", f"has object {group.idx} and cannot be compared"
-                )
-            layout.recorded[group.idx] = True
-            layout.partly[group.idx] = group.first_gap(0, chain.object_size) is not None
-    return layout
+async def _read_index(chain: Chain) -> Index:
+    """Read all headers. Raises HyperVolume for an object that no other VDI can have."""
+    index = await read_index(chain)
+    beyond = index.indices[index.indices >= MAX_DENSE_OBJECTS]
+    if len(beyond):
+        raise HyperVolume(f"the VDI of {chain.readers[-1].name}", f"has object {beyond[0]} and cannot be compared")
+    return index
 
 
-def _choose(
-    layout: _Layout, owners: Owners, base_owners: Owners, sample: float, found: Comparison
-) -> NDArray[np.uint32]:
-    """Choose what to audit: indices, ascending."""
+def _choose(index: Index, owners: Owners, base_owners: Owners, sample: float, found: Comparison) -> Indices:
+    """Choose what to audit."""
     count = len(owners)
     under = np.zeros(count, np.uint32)
     under[: len(base_owners)] = base_owners[:count]
-    recorded = layout.recorded[:count]
+    recorded = np.zeros(count, np.bool_)
+    recorded[index.indices[index.indices < count]] = True
     unchanged = np.flatnonzero((owners != under) & ~recorded)
-    partly = np.flatnonzero(layout.partly[:count])
+    partly = index.partly_covered()
+    partly = partly[partly < count]
     generator = np.random.default_rng(found.seed)
     chosen = [
         generator.choice(population, math.ceil(sample * len(population)), replace=False)
@@ -222,7 +205,7 @@ def _choose(
 class _Item(NamedTuple):
     """A portion of an object to compare."""
 
-    group: Group
+    idx: int
     portion: Portion
     is_last: bool
     """Whether no other portion of the object follows."""
@@ -236,13 +219,13 @@ class _Compared(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Job:
-    """A comparison under way."""
+class _SourceComparison:
+    """A comparison of two object sources under way: of what the chain of ``index`` has, and of what was ``chosen``."""
 
-    chain: Chain
-    here: SnapshotObjects
-    composer: Composer
-    chosen: NDArray[np.uint32]
+    index: Index
+    ours: ObjectSource
+    theirs: ObjectSource
+    chosen: Indices
     options: WindowOptions
     found: Comparison
     on_progress: OnProgress | None
@@ -250,36 +233,36 @@ class _Job:
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
 
     async def run(self) -> None:
-        size = self.options.portion_size(self.chain.object_size)
+        """Do it all, and note in ``found`` what differs."""
+        size = self.options.portion_size(self.index.chain.object_size)
         window = Window(self.options.slots(size), [size] * 2, self._compare, self._deliver)
         async with aclosing(self._items(size)) as items:
             await window.run(items)
 
     async def _items(self, size: int) -> AsyncGenerator[_Item, None]:
-        async with aclosing(self.chain.groups(self.chosen.tolist())) as groups:
-            async for group in groups:
-                ranges = [(0, group.whole)] if group.whole else group.covered(0, self.chain.object_size)
-                for start, end in ranges:
-                    for portion in cut(start, end, size):
-                        yield _Item(group, portion, portion.end == ranges[-1][1])
+        for group in self.index.groups_undigested(self.chosen):
+            ranges = group.wanted(0, self.index.chain.object_size)
+            for start, end in ranges:
+                for portion in cut(start, end, size):
+                    yield _Item(group.idx, portion, portion.end == ranges[-1][1])
 
     async def _compare(self, item: _Item, slot: Slot) -> _Compared:
-        group, portion, _ = item
+        idx, portion, _ = item
         ours, theirs = (buffer[: portion.length] for buffer in slot.buffers)
-        await self.composer.compose(group, portion.offset, ours)
-        await self.here.read(group.idx, portion.offset, theirs)
+        await self.ours.read(idx, portion.offset, ours)
+        await self.theirs.read(idx, portion.offset, theirs)
         difference = await to_thread.run_sync(trim, ours, theirs, limiter=self.threads)
         return _Compared(item, not difference.length)
 
     async def _deliver(self, compared: list[_Compared]) -> None:
         found = self.found
-        for (group, portion, is_last), same in compared:
+        for (idx, portion, is_last), same in compared:
             found.bytes_compared += portion.length
-            if not same and group.idx != self.last_differing:
-                self.last_differing = group.idx
+            if not same and idx != self.last_differing:
+                self.last_differing = idx
                 found.differing += 1
                 if len(found.differing_idx) < MAX_DIFFERENCES:
-                    found.differing_idx.append(group.idx)
+                    found.differing_idx.append(idx)
             found.objects_done += is_last
         if self.on_progress is not None:
             self.on_progress(

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 
 from anyio import to_thread
 
-from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import ZEROS, trim
 from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.index import read_index
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.window import WindowOptions
@@ -94,13 +95,13 @@ async def convert_to_rbd_diff(
                 of = chain.subject
                 snapshot = _name(of.identity if of else None) if snapshot_name is None else snapshot_name
                 base = _name(of.base_identity if of else None) if base_name is None else base_name
-                output = _Stream(data, chain, Meter(ReplayCounts(), on_progress))
-                if chain.readers[0].size is not None:
-                    found = await survey(chain, on_progress)
-                    chain.position(found.last_idx)
-                    output.meter.counts.objects_planned = found.objects
+                output = _RangeStream(data, chain, Meter(ReplayCounts(), on_progress))
+                index = None if chain.is_piped else await read_index(chain, on_progress)
+                if index is not None:
+                    chain.position(index.last_idx)
+                    output.meter.counts.objects_planned = len(index.indices)
                 await output.write([rbd_diff.opening(chain.size, snapshot, base)])
-                await Replay(chain, Composer(None), options or WindowOptions(), nothing, output.deliver).run()
+                await Replay(index or chain, Composer(None), options or WindowOptions(), nothing, output.deliver).run()
                 await output.write([rbd_diff.ENDING])
                 await data.complete()
                 return RbdDiffSummary(
@@ -114,7 +115,7 @@ async def convert_to_rbd_diff(
 
 
 @dataclass(slots=True)
-class _Stream:
+class _RangeStream:
     """The stream that is being written, of the image of ``chain``."""
 
     target: Target

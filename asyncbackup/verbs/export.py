@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from asyncbackup.engine.base import all_assumed
-from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.index import Index, read_index
 from asyncbackup.engine.opening import BaseName, Judged, judge_size, open_base, require_base
-from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
-from asyncbackup.engine.roll import roll, write_covered
-from asyncbackup.engine.source import ObjectSource, SnapshotObjects, ZeroObjects, staying
-from asyncbackup.engine.window import Slot, Window, WindowOptions
+from asyncbackup.engine.roll import roll, write_wanted
+from asyncbackup.engine.source import NO_INDICES, Indices, ObjectSource, ZeroObjects
+from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import single_error
 from asyncbackup.format.identity import Identity
 from asyncbackup.storage import NewImage, Target
@@ -88,7 +86,8 @@ async def export(
     with single_error():
         async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
             counts = ReplayCounts()
-            job = _Export(chain, base, options or WindowOptions(), Meter(counts, on_progress), assume_base, on_leftover)
+            meter = Meter(counts, on_progress)
+            job = _ImageExport(chain, base, options or WindowOptions(), meter, assume_base, on_leftover)
             in_place = await job.run(target, replace=replace)
             return ExportSummary(
                 files=len(backups),
@@ -96,14 +95,14 @@ async def export(
                 in_place=in_place,
                 checked=all(reader.subject is not None for reader in chain.readers),
                 assumed=job.assumed,
-                objects_done=counts.objects_done if job.objects is None else job.objects,
+                objects_done=job.objects,
                 bytes_written=counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
             )
 
 
 @dataclass(slots=True)
-class _Export:
+class _ImageExport:
     """An export under way."""
 
     chain: Chain
@@ -113,30 +112,32 @@ class _Export:
     assume_base: bool
     on_leftover: OnLeftover | None
     assumed: str | None = None
-    objects: int | None = None
-    """Objects that the backups have something of, where that can be told before."""
+    objects: int = 0
+    """Objects that the backups have something of."""
 
     async def run(self, target: str | os.PathLike[str] | Target, *, replace: bool) -> bool:
         """Do it all. Tells whether it was done in place."""
         require_base(self.chain, self.base)
         if not isinstance(target, str | os.PathLike):
-            await self._judge_records()
             await self._to_stream(target)
         elif isinstance(self.base, str | os.PathLike) and _is_same(self.base, target):
-            await self._judge_records()
-            self.assumed = await roll(self.chain, target, self.options, self.meter, assume_base=self.assume_base)
+            self.chain.require_files("to be applied to an image")
+            index = await self._read_index()
+            self.assumed = await roll(index, target, self.options, self.meter, assume_base=self.assume_base)
             return True
         else:
             await self._to_image(target, replace=replace)
         return False
 
-    async def _judge_records(self) -> None:
-        """Read all headers, if they can be read twice: what is damaged is not begun."""
-        if any(reader.size is None for reader in self.chain.readers):
-            return
-        found = await survey(self.chain, self.meter.on_progress)
-        self.objects = self.meter.counts.objects_planned = found.objects
-        self.chain.position(found.last_idx)
+    async def _read_index(self) -> Index:
+        """Read all headers: damage is found before anything is begun."""
+        index = await read_index(self.chain, self.meter.on_progress)
+        self.objects = self.meter.counts.objects_planned = len(index.indices)
+        self.chain.position(index.last_idx)
+        return index
+
+    async def _read_index_of_files(self) -> Index | None:
+        return None if self.chain.is_piped else await self._read_index()
 
     @asynccontextmanager
     async def _open_base(self) -> AsyncIterator[Judged]:
@@ -157,76 +158,68 @@ class _Export:
             NewImage(path, replace=replace, on_leftover=self.on_leftover) as image,
             self._open_base() as judged,
         ):
-            await self._judge_records()
+            index = await self._read_index_of_files()
             if judged.image is not None:
                 await image.copy_from(judged.image)
                 await image.resize(judged.image.size if spans is None else min(judged.image.size, spans * object_size))
             await image.resize(size)
-            if isinstance(judged.base, SnapshotObjects):
-                await self._copy_snapshot(judged.base, image)
 
             async def write(content: Content) -> None:
-                written = await write_covered(image, content, self.chain)
+                written = await write_wanted(image, content, self.chain)
                 self.meter.counts.bytes_written += written
 
-            await Replay(self.chain, Composer(judged.base), self.options, write, self.meter.count).run()
+            whole = NO_INDICES if judged.image is not None else await self._find_whole(index, judged.base)
+            composer = Composer(judged.base)
+            await Replay(index or self.chain, composer, self.options, write, self._count, whole).run()
             await image.publish(self._identity(), assumed=self.assumed is not None)
+
+    async def _find_whole(self, index: Index | None, base: ObjectSource) -> Indices:
+        """Find the objects of the base that are in the image, and plan to write them."""
+        found = await base.find_objects(self.meter.on_progress)
+        whole = found[found < -(-self.chain.size // self.chain.object_size)]
+        if index is not None:
+            self.meter.counts.objects_planned = len(index.with_whole(whole))
+        return whole
+
+    async def _count(self, contents: list[Content]) -> None:
+        if self.chain.is_piped:
+            self.objects += sum(content.portion.is_last and bool(content.group.parts) for content in contents)
+        await self.meter.count(contents)
 
     def _identity(self) -> Identity | None:
         """Say what the image is of; None where no manifest says it, or not of that size."""
         newest = self.chain.readers[-1].subject
         return newest.identity if newest is not None and newest.size == self.chain.size else None
 
-    async def _copy_snapshot(self, base: SnapshotObjects, image: NewImage) -> None:
-        """Write all that a snapshot in a cluster has, a window of it at a time, into ``image``."""
-        object_size, size = self.chain.object_size, self.chain.size
-        portion_size = self.options.portion_size(object_size)
-
-        async def portions() -> AsyncGenerator[tuple[int, Portion], None]:
-            for idx in np.flatnonzero(base.owners).tolist():
-                for portion in cut(0, min(object_size, size - idx * object_size), portion_size):
-                    yield idx, portion
-
-        async def copy(found: tuple[int, Portion], slot: Slot) -> int:
-            idx, portion = found
-            data = slot.buffers[0][: portion.length]
-            await base.read(idx, portion.offset, data)
-            await image.write_at(idx * object_size + portion.offset, data)
-            return portion.length
-
-        async def count(lengths: list[int]) -> None:
-            self.meter.counts.bytes_written += sum(lengths)
-
-        async with staying(base), aclosing(portions()) as found:
-            await Window(self.options.slots(portion_size), [portion_size], copy, count).run(found)
-
     async def _to_stream(self, target: Target) -> None:
         """Write the image from its beginning to its end."""
+        index = await self._read_index_of_files()
         async with self._open_base() as judged:
-            stream = _Stream(target, judged.base, self.chain, self.meter.counts)
+            stream = _ImageStream(target, self.chain, self.meter.counts)
 
             async def deliver(contents: list[Content]) -> None:
                 for content in contents:
                     await stream.write(content)
-                await self.meter.count(contents)
+                await self._count(contents)
 
-            await Replay(self.chain, Composer(judged.base), self.options, nothing, deliver).run()
+            whole = await self._find_whole(index, judged.base)
+            composer = Composer(judged.base)
+            await Replay(index or self.chain, composer, self.options, nothing, deliver, whole).run()
             await stream.fill(self.chain.size)
-            await judged.base.check_unchanged()
         await target.complete()
 
 
 @dataclass(slots=True)
-class _Stream:
-    """Writes the image of ``chain`` to ``target`` in order: what comes, and before and between it ``base``."""
+class _ImageStream:
+    """Writes the image of ``chain`` to ``target`` in order: what comes, and zeros before it and between."""
 
     target: Target
-    base: ObjectSource
     chain: Chain
     counts: ReplayCounts
     position: int = 0
 
     async def write(self, content: Content) -> None:
+        """Write a portion of an object, which lies behind all before it. What is behind the VDI's end is left out."""
         start = self.chain.position(content.group.idx) + content.portion.offset
         # The last object may have more than the VDI.
         if start < self.chain.size:
@@ -234,25 +227,10 @@ class _Stream:
             await self._append([content.data[: self.chain.size - start]])
 
     async def fill(self, end: int) -> None:
-        """Write what the base has up to ``end``."""
-        async with aclosing(self._base_data(end)) as found:
-            async for pieces in found:
-                await self._append(pieces)
-
-    async def _base_data(self, end: int) -> AsyncGenerator[list[memoryview], None]:
-        """Give what the base has from the position on, which moves on meanwhile."""
-        object_size = self.chain.object_size
-        buffer = memoryview(bytearray(0 if isinstance(self.base, ZeroObjects) else min(MAX_LENGTH, object_size)))
+        """Write zeros up to ``end``."""
         while self.position < end:
-            idx, within = divmod(self.position, object_size)
-            if isinstance(self.base, ZeroObjects):
-                rest = end - self.position
-                whole = min(rest // MAX_LENGTH, _BATCH)
-                yield [ZEROS] * whole or [ZEROS[:rest]]
-            else:
-                piece = buffer[: min(end - self.position, object_size - within)]
-                await self.base.read(idx, within, piece)
-                yield [piece]
+            rest = end - self.position
+            await self._append([ZEROS] * min(rest // MAX_LENGTH, _BATCH) or [ZEROS[:rest]])
 
     async def _append(self, pieces: list[memoryview]) -> None:
         await self.target.append(pieces)

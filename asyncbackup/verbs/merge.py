@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass, field
 from anyio import to_thread
 
 from asyncbackup.engine.base import all_assumed
-from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.index import read_index
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.opening import BaseName, Judged, open_base
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
@@ -140,11 +141,12 @@ async def _run(chain: Chain, output: _Output, options: WindowOptions, meter: Met
         meter.counts.bytes_written = output.bytes_written
         await meter.count(contents)
 
-    if all(reader.size is not None for reader in chain.readers):
-        meter.counts.objects_planned = (await survey(chain, meter.on_progress)).objects
+    index = None if chain.is_piped else await read_index(chain, meter.on_progress)
+    if index is not None:
+        meter.counts.objects_planned = len(index.indices)
     await output.start(chain)
     composer = Composer(output.under.base if output.under else None)
-    await Replay(chain, composer, options, nothing, deliver).run()
+    await Replay(index or chain, composer, options, nothing, deliver).run()
     await output.finish()
 
 

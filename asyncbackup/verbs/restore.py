@@ -6,21 +6,20 @@ import asyncio
 import math
 import os
 import time
-from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Final
 
 import anyio
-import numpy as np
 
 from asyncbackup.client import Cluster, connect
 from asyncbackup.client.cluster import can_be_named
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape, is_unfinished
 from asyncbackup.engine.base import all_assumed
-from asyncbackup.engine.chain import Chain, ChainOptions, open_chain, survey
+from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.index import Index, read_index
 from asyncbackup.engine.opening import (
     BaseName,
     BaseSnapshot,
@@ -119,9 +118,11 @@ async def restore(
             await _check_name_is_free(cluster, to)
             await _check_copies(cluster, shape)
             whole = await ZeroObjects().find_objects() if clone_of else await under.find_objects(on_progress)
-            expected = await _judge(chain, whole, on_progress)
+            index = await _judge(chain, whole, on_progress)
+            expected = None if index is None else index.with_whole(whole)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
-            job = _Job(cluster, chain, under, clone_of, shape, whole, expected, options or WindowOptions(), meter)
+            options = options or WindowOptions()
+            job = _Job(cluster, chain, index, under, clone_of, shape, whole, expected, options, meter)
             new = await job.run(to)
             return RestoreSummary(
                 vdi=to,
@@ -188,20 +189,18 @@ async def _check_copies(cluster: Cluster, shape: Shape) -> None:
         raise RedundancyUnkeepable(shape.copies, shape.copy_policy, nodes)
 
 
-async def _judge(chain: Chain, whole: Indices, on_progress: OnProgress | None) -> Owners | None:
-    """Read all headers, if they can be read twice: what is damaged is not begun. Raises OutsideVdi, BackupDamaged.
+async def _judge(chain: Chain, whole: Indices, on_progress: OnProgress | None) -> Index | None:
+    """Read all headers, if they can be read twice: damage is found before anything is begun.
 
-    Gives the indices of all objects to come, those of the base that are ``whole`` among them, u32 each, if they are
-    known.
+    Raises OutsideVdi, also for one of the objects of the base that are ``whole``, and BackupDamaged.
     """
     if len(whole):
         chain.position(int(whole[-1]))
-    if any(reader.size is None for reader in chain.readers):
+    if chain.is_piped:
         return None
-    indices = array("I")
-    found = await survey(chain, on_progress, indices.append, whole)
-    chain.position(found.last_idx)
-    return np.array(indices, np.uint32)
+    index = await read_index(chain, on_progress)
+    chain.position(index.last_idx)
+    return index
 
 
 @dataclass
@@ -210,6 +209,8 @@ class _Job:
 
     cluster: Cluster
     chain: Chain
+    index: Index | None
+    """None where the chain has a pipe."""
     under: ObjectSource
     clone_of: SnapshotObjects | None
     shape: Shape
@@ -261,7 +262,7 @@ class _Job:
                     await new.write_object(idx, content.data, portion.offset)
 
         composer = Composer(self._base())
-        await Replay(self.chain, composer, self.options, write, self._count, self.whole).run()
+        await Replay(self.index or self.chain, composer, self.options, write, self._count, self.whole).run()
 
     async def _count(self, contents: list[Content]) -> None:
         self.meter.counts.bytes_written += sum(len(content.data) for content in contents)

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import Dialect, info
-from asyncbackup.engine.chain import Survey, open_chain, survey
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.reader import Record
 from tests.chains import Files, copy_files
@@ -51,17 +50,3 @@ async def test_each_record_is_told_in_order(files: Files) -> None:
 
     assert told == [1, 2, 3, 5, 6]
     assert len(told) == found.records
-
-
-async def test_a_chain_is_surveyed_object_by_object(files: Files) -> None:
-    async with open_chain(files.all) as chain:
-        assert await survey(chain) == Survey(8, 7)
-    async with open_chain([files.bc]) as chain:
-        assert await survey(chain) == Survey(2, 7)
-
-
-async def test_a_chain_of_no_records_has_no_last_object(tmp_path: Path) -> None:
-    (tmp_path / "empty").write_bytes(Dialect.DOG.opening + Dialect.DOG.ending)
-
-    async with open_chain([tmp_path / "empty"]) as chain:
-        assert await survey(chain) == Survey(0, -1)
