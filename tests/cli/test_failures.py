@@ -8,8 +8,6 @@ import resource
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from asyncbackup.sheep import MemoryStore
 from tests.cli.command import Command, Outcome, disk_store, left_in, playing, serving, start
 from tests.disks import rewrite_inode
 from tests.faults.proxy import Handler
+from tests.privileges import unprivileged
 
 
 @pytest.fixture
@@ -164,18 +163,6 @@ def test_a_folder_that_is_not_ours_even_if_there_is_no_cluster(command: Command,
             outcome = command("backup", "disk", Path(folder) / "file", "-s", "a", "-p", nobody)
 
     assert_one_message(outcome, 2, "Permission denied")
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if was_root:
-            os.seteuid(0)
 
 
 def test_different_object_sizes(command: Command, tmp_path: Path) -> None:

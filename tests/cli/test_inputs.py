@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ from asyncbackup import Cluster, compare, export, merge, restore, verify
 from asyncbackup.sheep import MemoryStore
 from tests.chains import Files
 from tests.cli.command import Command, left_in, serving, start
+from tests.privileges import unprivileged
 
 DIGITS = "9" * 5000
 
@@ -220,19 +219,6 @@ def test_a_manifest_is_told_from_the_backup_that_it_is_of(command: Command, file
 
     assert outcome.code == 5
     assert f"is the manifest of the backup {files.a}, which is there, but was not named" in outcome.err
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Be nobody meanwhile, if this is root, who may read everything."""
-    is_root = os.geteuid() == 0
-    if is_root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if is_root:
-            os.seteuid(0)
 
 
 @pytest.mark.parametrize(

@@ -12,25 +12,33 @@ from asyncbackup.sheep.volumes import owners_of
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.inode import Inode
 from asyncbackup.wire.messages import ObjectBody, RequestHeader
-from asyncbackup.wire.oid import data_oid, inode_oid, is_data
+from asyncbackup.wire.oid import data_oid, index_of, inode_oid, is_data
 
 ONE = ClientOptions(connections=1, request_timeout_s=10, retry_delay_s=0)
 
 
 @dataclass
 class Deletable:
-    """A served store. ``at_read(n)`` sets what happens just before the n-th read of a data object is served."""
+    """A served store.
+
+    ``at_read(n)`` sets what happens just before the n-th read of data is served; with ``idx`` only reads of the object
+    at that index count.
+    """
 
     store: MemoryStore = field(default_factory=MemoryStore)
     reads: int = 0
     _at: int = -1
+    _idx: int | None = None
     _action: Callable[[], None] = lambda: None
 
-    def at_read(self, number: int, action: Callable[[], None]) -> None:
-        self.reads, self._at, self._action = 0, number, action
+    def at_read(self, number: int, action: Callable[[], None], *, idx: int | None = None) -> None:
+        self.reads, self._at, self._idx, self._action = 0, number, idx, action
 
     def note(self, request: RequestHeader) -> None:
-        if request.opcode == Opcode.READ_OBJ and is_data(ObjectBody.unpack(request.body).oid):
+        if request.opcode != Opcode.READ_OBJ:
+            return
+        oid = ObjectBody.unpack(request.body).oid
+        if is_data(oid) and self._idx in (None, index_of(oid)):
             self.reads += 1
             if self.reads == self._at:
                 self._action()

@@ -29,8 +29,9 @@ from asyncbackup.errors import (
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
 from asyncbackup.wire.constants import Opcode, Result
-from asyncbackup.wire.messages import RequestHeader
-from tests.disks import OBJECT, PARTS, content_of, make_disk, rewrite_inode
+from asyncbackup.wire.messages import ObjectBody, RequestHeader
+from asyncbackup.wire.oid import is_data
+from tests.disks import OBJECT, content_of, make_disk, rewrite_inode
 from tests.faults.proxy import Proxy, proxy
 from tests.property import reference
 from tests.waiting import until
@@ -97,13 +98,27 @@ async def good_file(store: MemoryStore, folder: Path) -> bytes:
     async with served(store) as cluster:
         await difference(cluster, folder)
     data = (folder / "file").read_bytes()
-    for name in left_in(folder):
-        (folder / name).unlink()
+    remove_files(folder)
     return data
 
 
 def left_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
+
+
+def remove_files(folder: Path) -> None:
+    for name in left_in(folder):
+        (folder / name).unlink()
+
+
+async def reads_of_data(store: MemoryStore, folder: Path, options: WindowOptions | None = None) -> list[int]:
+    """Give which of a backup's READ_OBJ requests, counted from 1, are for data; the others are for metadata."""
+    seen: list[RequestHeader] = []
+    async with served(store, seen=seen) as cluster:
+        await difference(cluster, folder, options)
+    remove_files(folder)
+    reads = [request for request in seen if request.opcode == Opcode.READ_OBJ]
+    return [nth for nth, read in enumerate(reads, 1) if is_data(ObjectBody.unpack(read.body).oid)]
 
 
 CUT = "closed by the server after [0-9]+ of [0-9]+ bytes of a payload|(?i:connection reset|broken pipe)"
@@ -150,34 +165,36 @@ async def test_a_broken_answer_to_a_lookup_ends_the_backup(
 async def test_a_stall_ends_at_the_deadline(store: MemoryStore, tmp_path: Path, nth: int) -> None:
     async with served(store, f"read_obj@{nth}:stall", options=replace(ONE, request_timeout_s=0.5)) as cluster:
         async with asyncio.timeout(5):
-            with pytest.raises(RequestTimeout, match=r"did not answer READ_OBJ within 0\.5 s; is the node stalled\?"):
+            with pytest.raises(RequestTimeout, match=r"did not answer READ_OBJ within 0\.5 s"):
                 await difference(cluster, tmp_path)
 
     assert left_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("nth", range(5, 15))
-async def test_an_object_that_cannot_be_read_is_named(store: MemoryStore, tmp_path: Path, nth: int) -> None:
-    async with served(store, f"read_obj@{nth}:error=EIO") as cluster:
-        with pytest.raises(ObjectReadFailed) as caught:
-            await difference(cluster, tmp_path)
+async def test_an_object_that_cannot_be_read_is_named(store: MemoryStore, tmp_path: Path) -> None:
+    for nth in await reads_of_data(store, tmp_path):
+        async with served(store, f"read_obj@{nth}:error=EIO") as cluster:
+            with pytest.raises(ObjectReadFailed) as caught:
+                await difference(cluster, tmp_path)
 
-    error = caught.value
-    assert str(error) == f"reading object {error.idx} (oid {error.oid:016x}) failed: I/O error (result 0x03)"
-    assert error.oid & 0xFFFFFFFF == error.idx
-    assert left_in(tmp_path) == []
+        error = caught.value
+        assert str(error) == f"reading object {error.idx} (oid {error.oid:016x}) failed: I/O error (result 0x03)"
+        assert error.oid & 0xFFFFFFFF == error.idx
+        assert left_in(tmp_path) == []
 
 
 async def test_an_object_that_cannot_be_read_in_pieces_is_named(store: MemoryStore, tmp_path: Path) -> None:
-    async with served(store, "read_obj@20:error=EIO") as cluster:
+    in_pieces = WindowOptions(memory=1 << 20)
+    last = (await reads_of_data(store, tmp_path, in_pieces))[-1]
+    async with served(store, f"read_obj@{last}:error=EIO") as cluster:
         with pytest.raises(ObjectReadFailed, match="reading object"):
-            await difference(cluster, tmp_path, WindowOptions(memory=1 << 20))
+            await difference(cluster, tmp_path, in_pieces)
 
     assert left_in(tmp_path) == []
 
 
 async def test_metadata_that_cannot_be_read_is_named(store: MemoryStore, tmp_path: Path) -> None:
-    async with served(store, "read_obj@3:error=NO_OBJ") as cluster:
+    async with served(store, "read_obj@1:error=NO_OBJ") as cluster:
         with pytest.raises(RequestFailed, match=r"reading object 80[0-9a-f]+ failed: no such object"):
             await difference(cluster, tmp_path)
 
@@ -185,7 +202,8 @@ async def test_metadata_that_cannot_be_read_is_named(store: MemoryStore, tmp_pat
 
 
 async def test_an_unknown_result_is_told_by_its_number(store: MemoryStore, tmp_path: Path) -> None:
-    async with served(store, "read_obj@7:error=0x77") as cluster:
+    first, *_ = await reads_of_data(store, tmp_path)
+    async with served(store, f"read_obj@{first}:error=0x77") as cluster:
         with pytest.raises(ObjectReadFailed, match=r"unknown 0x77 \(result 0x77\)"):
             await difference(cluster, tmp_path)
 
@@ -193,7 +211,7 @@ async def test_an_unknown_result_is_told_by_its_number(store: MemoryStore, tmp_p
 @pytest.mark.parametrize(
     ("result", "word"),
     [
-        ("WAIT_FOR_FORMAT", "waiting for format; format it with `dog cluster format`"),
+        ("WAIT_FOR_FORMAT", "waiting for format"),
         ("STARTUP", "starting up"),
         ("SHUTDOWN", "shutting down"),
         ("HALT", "halted"),
@@ -267,7 +285,8 @@ async def test_a_vdi_that_grew_is_compared_as_far_as_the_snapshot_goes(own_store
 
 async def test_late_and_reordered_answers_give_the_same_file(store: MemoryStore, tmp_path: Path) -> None:
     expected = await good_file(store, tmp_path)
-    faults = ["read_obj@5:delay=0.05", "read_obj@6:reorder=4", "read_obj@8:reorder=2", "read_obj@9:delay=0.02"]
+    first, second, *_ = await reads_of_data(store, tmp_path)
+    faults = [f"read_obj@{first}:delay=0.05", f"read_obj@{second}:reorder=4"]
 
     async with served(store, *faults) as cluster:
         await difference(cluster, tmp_path)
@@ -278,19 +297,23 @@ async def test_late_and_reordered_answers_give_the_same_file(store: MemoryStore,
 @pytest.mark.parametrize("result", ["AGAIN", "OLD_NODE_VER", "NEW_NODE_VER", "NETWORK_ERROR"])
 async def test_transient_results_are_tried_again_and_counted(store: MemoryStore, tmp_path: Path, result: str) -> None:
     expected = await good_file(store, tmp_path)
-    faults = [f"read_obj@{nth}:error={result}" for nth in (1, 4, 9)]
+    data = await reads_of_data(store, tmp_path)
+    async with served(store) as cluster:
+        undisturbed = await difference(cluster, tmp_path)
+    remove_files(tmp_path)
+    faults = [f"read_obj@{nth}:error={result}" for nth in (1, data[0], data[-1])]
 
     async with served(store, *faults) as cluster:
         summary = await difference(cluster, tmp_path)
 
-    assert summary.retries == 3
-    # The snapshots at the beginning and at the end, the cluster, the objects, and what was asked again.
-    assert summary.requests == 2 * 6 + 1 + 10 * PARTS + 3
+    assert summary.retries == len(faults)
+    assert summary.requests == undisturbed.requests + len(faults)
     assert (tmp_path / "file").read_bytes() == expected
 
 
 async def test_patience_with_transient_results_ends(store: MemoryStore, tmp_path: Path) -> None:
-    async with served(store, "read_obj@5+:error=AGAIN") as cluster:
+    first, *_ = await reads_of_data(store, tmp_path)
+    async with served(store, f"read_obj@{first}+:error=AGAIN") as cluster:
         with pytest.raises(ObjectReadFailed, match=r"try again \(result 0x8f\)"):
             await difference(cluster, tmp_path)
 

@@ -83,7 +83,7 @@ async def test_a_backup_cancelled_at_any_step_leaves_nothing(
             if not was_cut:
                 assert files == expected
                 break
-        assert at > 30, "there were steps to be cancelled at"
+        assert at, "there were steps to be cancelled at"
         await work()
 
     assert take_files(tmp_path) == expected
@@ -103,7 +103,7 @@ async def test_connecting_cancelled_at_any_step_leaves_no_connection(store: Memo
             await until(lambda: sheep.connections == 0)
             if not was_cut:
                 break
-        assert at > 5
+        assert at, "there were steps to be cancelled at"
 
 
 @pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])

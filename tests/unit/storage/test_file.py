@@ -7,8 +7,7 @@ import resource
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 from asyncbackup.errors import TargetError, TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
 from asyncbackup.storage import FileTarget, NullTarget, opening, publish
 from tests.descriptors import open_descriptors
+from tests.privileges import unprivileged
 
 
 @pytest.fixture
@@ -69,19 +69,6 @@ class Gate:
             return call(*args, **kwargs)
 
         monkeypatch.setattr(os, name, wait)
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Be nobody in the file system, in every thread, if this process is root."""
-    was_root = os.geteuid() == 0
-    if was_root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if was_root:
-            os.seteuid(0)
 
 
 async def test_what_was_appended_is_in_the_file(folder: Path) -> None:
