@@ -21,6 +21,7 @@
     │   └── BackupMissing            a manifest was named, and its backup was not
     ├── VdiExists                    a restore makes a new VDI, and this name is taken
     │   └── UnfinishedExists         … by what an unfinished restore left
+    ├── HalfApplied                  a VDI that backups were not applied to completely
     ├── NotDiscarded                 a VDI that is no unfinished restore, or perhaps not left yet
     ├── SourceError                  what is read
     │   ├── SourceUnreadable         a file that cannot be read
@@ -248,6 +249,19 @@ class UnfinishedExists(VdiExists):
             self, f"a VDI named '{vdi}' exists already: an unfinished restore left it, or is still making it"
         )
         self.vdi = vdi
+
+
+class HalfApplied(AsyncBackupError):
+    """Backups were being applied to ``vdi``, as its attributes tell, and did not come to an end.
+
+    ``cause`` is what ended it; None where that was another run.
+    """
+
+    def __init__(self, vdi: str, cause: AsyncBackupError | None = None) -> None:
+        why = "applying backups to it was interrupted, or still goes on" if cause is None else str(cause)
+        super().__init__(f"VDI '{vdi}' is half written: {why}; apply the same backups to finish")
+        self.vdi = vdi
+        self.cause = cause
 
 
 class NotDiscarded(AsyncBackupError):

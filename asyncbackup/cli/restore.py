@@ -177,4 +177,9 @@ def _report(summary: RestoreSummary) -> list[str]:
             f"in {summary.elapsed_s:.1f} s ({rate}){checked}"
         ),
         *text.assumed(summary.assumed),
+        *_unsaid(summary.origin_missing),
     ]
+
+
+def _unsaid(reason: str | None) -> list[str]:
+    return [] if reason is None else [f"the VDI does not say which snapshot it equals: {reason}"]

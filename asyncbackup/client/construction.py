@@ -48,7 +48,7 @@ from asyncbackup.wire.constants import (
     MIN_BLOCK_SIZE_SHIFT,
     Result,
 )
-from asyncbackup.wire.inode import TAG_OFFSET, Inode, Owners, entry_offset
+from asyncbackup.wire.inode import SIZE_OFFSET, TAG_OFFSET, Inode, Owners, entry_offset
 from asyncbackup.wire.messages import Bytes, Request
 
 UNFINISHED_TAG: Final = "unfinished restore"
@@ -103,8 +103,138 @@ class Parent:
     keep: int | None = None
 
 
-class NewVdi:
-    """Made by ``create``."""
+class Construction:
+    """A working VDI that is being written to, by one writer: its objects, and the entries of its table."""
+
+    def __init__(
+        self, cluster: Cluster, name: str, vdi_id: int, owners: Owners, *, beneath: Owners, expected: Owners | None
+    ) -> None:
+        """``owners``: what the table says. ``beneath``: who owns what is to stay where no object is created.
+
+        ``expected``: the indices of all objects that will be created, ascending, u32 each; None where nobody knows.
+        """
+        self.name = name
+        self.vdi_id = vdi_id
+        self._inode: Inode | None = None
+        self._cluster = cluster
+        self._owners = owners
+        self._beneath = beneath
+        self._expected = np.zeros(0, np.uint32) if expected is None else expected
+        self._named = 0
+        """How many of those the table surely names, from the first on."""
+        self._awaited: set[int] = set()
+        self._naming = anyio.Lock()
+        self._created = np.zeros(len(owners), bool)
+
+    @classmethod
+    def onto(
+        cls, cluster: Cluster, inode: Inode, owners: Owners, *, beneath: Owners, expected: Owners | None
+    ) -> Construction:
+        """Take the working VDI ``inode``, whose table says ``owners``, to write to it what lies over ``beneath``.
+
+        What it owns itself it got from a run that was interrupted, and will get again.
+        """
+        found = cls(cluster, inode.name, inode.vdi_id, owners.copy(), beneath=beneath, expected=expected)
+        found._inode = inode
+        return found
+
+    @property
+    def inode(self) -> Inode:
+        """The inode as it was found or made. Of a new VDI known from ``mark`` on."""
+        assert self._inode is not None
+        return self._inode
+
+    async def create_object(self, idx: int, data: Bytes, offset: int) -> None:
+        """Write the first bytes of an object; the others are the base's. The table names it before."""
+        await self._name(idx)
+        self._created[idx] = True
+        beneath = int(self._beneath[idx])
+        # Where nothing of the base is left, a server of 1.0 is spared a copy of the object in memory.
+        is_partial = len(data) < self.inode.object_size
+        await self._cluster.create_object(
+            oid.data_oid(self.vdi_id, idx),
+            data,
+            offset,
+            copies=self.inode.nr_copies,
+            policy=self.inode.copy_policy,
+            cow_oid=oid.data_oid(beneath, idx) if beneath and is_partial else 0,
+        )
+
+    async def _name(self, idx: int) -> None:
+        """Have the table name object ``idx``, along with those that are waited for too and those that come next."""
+        if self._owners[idx] == self.vdi_id:
+            return
+        self._awaited.add(idx)
+        async with self._naming:
+            if self._owners[idx] == self.vdi_id:
+                return
+            awaited = np.array(sorted(self._awaited), np.uint32)
+            self._awaited.clear()
+            # From the first one on that has no name, although a later one may be ready before it.
+            next_ = self._expected[self._named : self._named + _OBJECTS_AHEAD]
+            indices = np.union1d(awaited, next_)
+            await self._set_entries(indices[self._owners[indices] != self.vdi_id], self.vdi_id)
+            self._named += len(next_)
+
+    async def write_object(self, idx: int, data: Bytes, offset: int) -> None:
+        """Write more bytes of an object that was created."""
+        await self._cluster.write_object(
+            oid.data_oid(self.vdi_id, idx),
+            data,
+            offset,
+            copies=self.inode.nr_copies,
+            policy=self.inode.copy_policy,
+        )
+
+    async def settle(self) -> None:
+        """Take out of the table what lies beneath no more, once all objects are created.
+
+        Raises ChangedMeanwhile if an object was expected, and named, but not created.
+        """
+        ours = self._owners == self.vdi_id
+        if len(missing := np.flatnonzero(ours & ~self._created)):
+            raise ChangedMeanwhile("a backup", f"object {missing[0]} was to come, and did not")
+        await self._set_entries(np.flatnonzero(~ours & (self._owners != self._beneath)), 0)
+
+    async def resize(self, size: int) -> None:
+        """Have the VDI ``size`` bytes. What its table names does not change."""
+        await self._write_inode(SIZE_OFFSET, size.to_bytes(8, "little"))
+
+    async def _set_entries(self, indices: NDArray[np.integer], owner: int) -> None:
+        """Write ``owner`` into the entries at ``indices``, ascending."""
+
+        async def write(run: NDArray[np.integer]) -> None:
+            start, stop = int(run[0]), int(run[-1]) + 1
+            # Those in between are nobody's.
+            entries = np.zeros(stop - start, "<u4")
+            entries[run - start] = owner
+            await self._write_inode(entry_offset(start), entries.tobytes())
+
+        if len(indices):
+            await for_each(self._runs(indices), write)
+            self._owners[indices] = owner
+
+    def _runs(self, indices: NDArray[np.integer]) -> list[NDArray[np.integer]]:
+        """Divide ``indices`` where entries lie between that somebody has, or many."""
+        first = int(indices[0])
+        owned = self._owners[first : int(indices[-1]) + 1] != 0
+        owned[indices - first] = False
+        owned_before = np.cumsum(owned)[indices - first]
+        ends = (np.diff(owned_before) != 0) | (np.diff(indices) > _ENTRIES_BETWEEN)
+        return np.split(indices, np.flatnonzero(ends) + 1)
+
+    async def _write_inode(self, offset: int, data: Bytes) -> None:
+        await self._cluster.write_object(
+            oid.inode_oid(self.vdi_id),
+            data,
+            offset,
+            copies=self.inode.nr_copies,
+            policy=self.inode.copy_policy,
+        )
+
+
+class NewVdi(Construction):
+    """A VDI that nobody else uses yet. Made by ``create``."""
 
     def __init__(
         self,
@@ -116,27 +246,18 @@ class NewVdi:
         parent: Parent | None = None,
         expected: Owners | None = None,
     ) -> None:
-        self.name = name
-        self.vdi_id = vdi_id
-        self.is_marked = False
-        """Whether the VDI has its tag."""
-        self._inode: Inode | None = None
-        self._cluster = cluster
-        self._shape = shape
-        self._parent = parent
         inherited = parent.owners if parent else np.zeros(0, np.uint32)
         object_count = shape.object_count if shape else MAX_DENSE_OBJECTS
-        self._owners = np.zeros(max(object_count, len(inherited)), np.uint32)
-        """What the table says."""
-        self._owners[: len(inherited)] = inherited
-        self._beneath = self._owners.copy()
-        """Who owns what lies beneath our objects, and is to stay where we have none."""
+        owners = np.zeros(max(object_count, len(inherited)), np.uint32)
+        owners[: len(inherited)] = inherited
+        beneath = owners.copy()
         if parent and parent.keep is not None:
-            self._beneath[parent.keep :] = 0
-        self._expected = np.zeros(0, np.uint32) if expected is None else expected
-        self._awaited: set[int] = set()
-        self._naming = anyio.Lock()
-        self._created = np.zeros(len(self._owners), bool)
+            beneath[parent.keep :] = 0
+        super().__init__(cluster, name, vdi_id, owners, beneath=beneath, expected=expected)
+        self.is_marked = False
+        """Whether the VDI has its tag."""
+        self._shape = shape
+        self._parent = parent
 
     @classmethod
     async def create(
@@ -182,12 +303,6 @@ class NewVdi:
         left._inode = inode
         return left
 
-    @property
-    def inode(self) -> Inode:
-        """The inode as it was made. Known from ``mark`` on."""
-        assert self._inode is not None
-        return self._inode
-
     async def check_inherited(self) -> None:
         """Raise SnapshotChanged if a clone did not get the owners that its parent was read with: it was deleted.
 
@@ -218,91 +333,16 @@ class NewVdi:
     async def _tag(self, tag: str) -> None:
         await self._write_inode(TAG_OFFSET, messages.pack_name(tag))
 
-    async def _write_inode(self, offset: int, data: Bytes) -> None:
-        await self._cluster.write_object(
-            oid.inode_oid(self.vdi_id),
-            data,
-            offset,
-            copies=self.inode.nr_copies,
-            policy=self.inode.copy_policy,
-        )
-
-    async def create_object(self, idx: int, data: Bytes, offset: int) -> None:
-        """Write the first bytes of an object; the others are the base's. The table names it before."""
-        await self._name(idx)
-        self._created[idx] = True
-        beneath = int(self._beneath[idx])
-        # Where nothing of the base is left, a server of 1.0 is spared a copy of the object in memory.
-        is_partial = len(data) < self.inode.object_size
-        await self._cluster.create_object(
-            oid.data_oid(self.vdi_id, idx),
-            data,
-            offset,
-            copies=self.inode.nr_copies,
-            policy=self.inode.copy_policy,
-            cow_oid=oid.data_oid(beneath, idx) if beneath and is_partial else 0,
-        )
-
-    async def _name(self, idx: int) -> None:
-        """Have the table name object ``idx``, along with those that are waited for too and those that come next."""
-        if self._owners[idx] == self.vdi_id:
-            return
-        self._awaited.add(idx)
-        async with self._naming:
-            if self._owners[idx] == self.vdi_id:
-                return
-            awaited = np.array(sorted(self._awaited), np.uint32)
-            self._awaited.clear()
-            next_ = np.searchsorted(self._expected, awaited[0])
-            indices = np.union1d(awaited, self._expected[next_ : next_ + _OBJECTS_AHEAD])
-            await self._set_entries(indices[self._owners[indices] != self.vdi_id], self.vdi_id)
-
-    async def write_object(self, idx: int, data: Bytes, offset: int) -> None:
-        """Write more bytes of an object that was created."""
-        await self._cluster.write_object(
-            oid.data_oid(self.vdi_id, idx),
-            data,
-            offset,
-            copies=self.inode.nr_copies,
-            policy=self.inode.copy_policy,
-        )
-
     async def publish(self) -> None:
         """Take out of the table what the base has no more, and take the mark off.
 
         Raises ChangedMeanwhile if an object was expected, and named, but not created, or if somebody took the VDI away.
         """
-        ours = self._owners == self.vdi_id
-        if len(missing := np.flatnonzero(ours & ~self._created)):
-            raise ChangedMeanwhile("a backup", f"object {missing[0]} was to come, and did not")
-        await self._set_entries(np.flatnonzero(~ours & (self._owners != self._beneath)), 0)
+        await self.settle()
         found = await self._cluster.read_inode(self.vdi_id)
         if not is_unfinished(found) or found.name != self.name:
             raise ChangedMeanwhile(f"VDI '{self.name}'", "it is not the unfinished restore any more that was made")
         await self._tag("")
-
-    async def _set_entries(self, indices: NDArray[np.integer], owner: int) -> None:
-        """Write ``owner`` into the entries at ``indices``, ascending."""
-
-        async def write(run: NDArray[np.integer]) -> None:
-            start, stop = int(run[0]), int(run[-1]) + 1
-            # Those in between are nobody's.
-            entries = np.zeros(stop - start, "<u4")
-            entries[run - start] = owner
-            await self._write_inode(entry_offset(start), entries.tobytes())
-
-        if len(indices):
-            await for_each(self._runs(indices), write)
-            self._owners[indices] = owner
-
-    def _runs(self, indices: NDArray[np.integer]) -> list[NDArray[np.integer]]:
-        """Divide ``indices`` where entries lie between that somebody has, or many."""
-        first = int(indices[0])
-        owned = self._owners[first : int(indices[-1]) + 1] != 0
-        owned[indices - first] = False
-        owned_before = np.cumsum(owned)[indices - first]
-        ends = (np.diff(owned_before) != 0) | (np.diff(indices) > _ENTRIES_BETWEEN)
-        return np.split(indices, np.flatnonzero(ends) + 1)
 
     async def remove(self, cluster: Cluster) -> None:
         """Delete the VDI and all that was written for it, through ``cluster``, whose connections must be good.

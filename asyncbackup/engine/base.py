@@ -23,11 +23,24 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Lineage:
+    """What a VDI in a cluster was restored as, besides what it is itself.
+
+    ``doubt`` tells why it need not equal that now; empty where it is proved that it does. ``assumed``: this rests on
+    what somebody vouched for earlier.
+    """
+
+    identity: Identity
+    doubt: str = ""
+    assumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """What is at hand, called ``name`` in messages, of ``size`` bytes.
 
     Without an ``identity``, ``doubt`` tells why there is none. ``assumed``: its identity rests on what somebody vouched
-    for earlier.
+    for earlier. A VDI that was restored has a ``lineage`` as well.
     """
 
     name: str
@@ -35,6 +48,11 @@ class Candidate:
     identity: Identity | None
     doubt: str = ""
     assumed: bool = False
+    lineage: Lineage | None = None
+
+    def equals(self, identity: Identity) -> bool:
+        """Tell whether this is the snapshot ``identity``, or was restored as it."""
+        return any(each.matches(identity) for each in (self.identity, self.lineage and self.lineage.identity) if each)
 
 
 def describe_image(name: str, size: int, modified_ns: int, state: ImageState | None) -> Candidate:
@@ -59,15 +77,33 @@ def judge_base(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -> st
     """
     expected, got = wanted.identity, candidate.identity
     if expected is not None and got is not None and not got.matches(expected):
-        raise WrongSnapshot(wanted.source, Relation.BASE, candidate.name, expected, got)
-    if wanted.size not in (None, candidate.size):
-        raise WrongSnapshot(wanted.source, Relation.BASE, candidate.name, wanted.size, candidate.size)
+        return _judge_lineage(wanted, expected, candidate, assume_base=assume_base)
+    _check_base_size(wanted, candidate)
     if expected is not None and got is not None:
         return f"{candidate.name} was made on a base that was assumed" if candidate.assumed else None
     doubt = candidate.doubt if got is None else f"{wanted.source} has no manifest that says what it was made against"
     if not assume_base:
         raise BaseUnproved(wanted.source, candidate.name, doubt)
     return f"{candidate.name} is {expected or f'what {wanted.source} is the difference to'}, although {doubt}"
+
+
+def _judge_lineage(wanted: Wanted, expected: Identity, candidate: Candidate, *, assume_base: bool) -> str | None:
+    """Judge what is not itself the snapshot ``expected``: it may have been restored as that."""
+    lineage = candidate.lineage
+    if lineage is None or not lineage.identity.matches(expected):
+        got = candidate.identity if lineage is None else lineage.identity
+        raise WrongSnapshot(wanted.source, Relation.BASE, candidate.name, expected, got)
+    _check_base_size(wanted, candidate)
+    if lineage.doubt:
+        if not assume_base:
+            raise BaseUnproved(wanted.source, candidate.name, lineage.doubt)
+        return f"{candidate.name} is {expected}, although {lineage.doubt}"
+    return f"{candidate.name} was made on a base that was assumed" if lineage.assumed else None
+
+
+def _check_base_size(wanted: Wanted, candidate: Candidate) -> None:
+    if wanted.size is not None and wanted.size != candidate.size:
+        raise WrongSnapshot(wanted.source, Relation.BASE, candidate.name, wanted.size, candidate.size)
 
 
 def judge_compared(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -> str | None:
@@ -78,10 +114,14 @@ def judge_compared(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -
     What has another size holds something else, whoever vouches for it.
     Gives what was assumed, in words; None: it is proved, or nothing says otherwise. Raises WrongSnapshot.
     """
-    expected, got = wanted.identity, candidate.identity
+    expected, got, lineage = wanted.identity, candidate.identity, candidate.lineage
     if expected is None or got is None or got.matches(expected):
         _check_size(wanted, candidate)
         return None
+    if lineage is not None and lineage.identity.matches(expected):
+        # That it may have been written to since is what comparing them tells.
+        _check_size(wanted, candidate)
+        return f"{candidate.name} was made on a base that was assumed" if lineage.assumed else None
     are_siblings = (
         replace(expected, vdi_id=got.vdi_id, created=got.created).matches(got)
         and expected.created is not None

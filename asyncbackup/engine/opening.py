@@ -13,6 +13,7 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base
 from asyncbackup.engine.chain import Chain
+from asyncbackup.engine.lineage import examine_vdi
 from asyncbackup.engine.source import ImageObjects, ObjectSource, SnapshotObjects
 from asyncbackup.errors import (
     BaseUnnamed,
@@ -62,11 +63,12 @@ def judge_base_of(chain: Chain, candidate: Candidate, *, assume_base: bool) -> s
 
     Raises PartlyApplied, too, if it is what the beginning of the chain leads to.
     """
-    wanted, got = wanted_base(chain), candidate.identity
-    if got is not None and wanted.identity is not None and not got.matches(wanted.identity):
+    wanted = wanted_base(chain)
+    if wanted.identity is not None and not candidate.equals(wanted.identity):
         for place, reader in enumerate(chain.readers[:-1], 1):
-            if reader.subject is not None and got.matches(reader.subject.identity):
-                raise PartlyApplied(candidate.name, got, [reader.name for reader in chain.readers[:place]])
+            if reader.subject is not None and candidate.equals(reader.subject.identity):
+                applied = [reader.name for reader in chain.readers[:place]]
+                raise PartlyApplied(candidate.name, reader.subject.identity, applied)
     return judge_base(wanted, candidate, assume_base=assume_base)
 
 
@@ -118,7 +120,7 @@ async def open_snapshot_base(
     if inode.is_hyper:
         raise HyperVolume(f"VDI '{vdi}'", "has no snapshots that could be a base")
     base = await SnapshotObjects.open(name.cluster, inode)
-    candidate = Candidate(base.name, inode.vdi_size, await name.cluster.identify(inode))
+    candidate = await examine_vdi(name.cluster, inode, chain.base)
     assumed = judge_base_of(chain, candidate, assume_base=assume_base)
     if inode.object_size != chain.object_size:
         raise ObjectSizesDiffer(chain.readers[0].name, chain.object_size, base.name, inode.object_size)

@@ -1,22 +1,17 @@
-r"""What stands beside a raw image, sans-IO: ``IMAGE.state`` and ``IMAGE.rolling``.
-
-Each is one line of ASCII that ends with ``\n``: a JSON object without spaces outside of strings, whose last field
-``digest`` is the xxh3_128 of all that stands before the digest's first digit. There is only one way to write what it
-says, so that no byte can change unnoticed. docs/formats.md has the fields.
-"""
+"""What stands beside a raw image, sans-IO: ``IMAGE.state`` and ``IMAGE.rolling``, sealed lines both."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Self
 
 import xxhash
 
 from asyncbackup.format.bounds import shown
 from asyncbackup.format.identity import Identity
+from asyncbackup.format.sealed import read_digest, read_identity, read_number, read_text, seal, unseal
 
 MAX_STATE: Final = 8192
 """Bytes of the longest state: two names of 255 bytes, each of which may take six characters in JSON, and some more."""
@@ -25,9 +20,7 @@ MAX_MARKER: Final = 1 << 20
 """Bytes of the longest marker: it has 35 for each backup that is being applied."""
 
 _NS: Final = 1_000_000_000
-_DIGEST_FIELD: Final = ',"digest":"'
 _MODIFIED: Final = re.compile(r"([0-9]{1,11})\.([0-9]{9})", re.ASCII)
-_DIGEST: Final = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,7 @@ class ImageState:
         return (size, modified_ns) == (self.size, self.modified_ns)
 
     def encode(self) -> bytes:
-        return _seal(
+        return seal(
             {
                 "state": 1,
                 "identity": asdict(self.identity),
@@ -68,7 +61,7 @@ class ImageState:
     @classmethod
     def decode(cls, line: bytes) -> Self:
         """Read all that stands in a state. Raises ValueError if it is none."""
-        return _decode(line, "state", 1, cls._from_fields)
+        return unseal(line, "state", 1, cls._from_fields)
 
     @classmethod
     def _from_fields(cls, fields: dict[str, Any]) -> Self:
@@ -76,8 +69,8 @@ class ImageState:
         if modified is None:
             raise ValueError(f"expected a time in seconds, got {shown(fields['modified'])}")
         return cls(
-            _identity(fields["identity"]),
-            _number(fields["size"]),
+            read_identity(fields["identity"]),
+            read_number(fields["size"]),
             int(modified[1]) * _NS + int(modified[2]),
             fields["assumed"] is True,
         )
@@ -99,21 +92,21 @@ class Marker:
     assumed: str | None
 
     def encode(self) -> bytes:
-        return _seal({"rolling": 2} | asdict(self))
+        return seal({"rolling": 2} | asdict(self))
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
         """Read all that stands in a marker. Raises ValueError if it is none."""
-        return _decode(line, "rolling", 2, cls._from_fields)
+        return unseal(line, "rolling", 2, cls._from_fields)
 
     @classmethod
     def _from_fields(cls, fields: dict[str, Any]) -> Self:
         return cls(
-            tuple(_digest(digest) for digest in fields["backups"]),
-            _number(fields["inode"]),
-            _number(fields["size"]),
-            None if fields["state"] is None else _digest(fields["state"]),
-            None if fields["assumed"] is None else _text(fields["assumed"]),
+            tuple(read_digest(digest) for digest in fields["backups"]),
+            read_number(fields["inode"]),
+            read_number(fields["size"]),
+            None if fields["state"] is None else read_digest(fields["state"]),
+            None if fields["assumed"] is None else read_text(fields["assumed"]),
         )
 
 
@@ -131,64 +124,9 @@ class OldMarker:
     @classmethod
     def decode(cls, line: bytes) -> Self:
         """Read all that stands in a marker. Raises ValueError if it is none."""
-        return _decode(line, "rolling", 1, lambda fields: cls(tuple(_digest(digest) for digest in fields["backups"])))
+        return unseal(line, "rolling", 1, lambda fields: cls(tuple(map(read_digest, fields["backups"]))))
 
 
 def decode_marker(line: bytes) -> Marker | OldMarker:
     """Read a marker of either version. Raises ValueError if it is none."""
     return OldMarker.decode(line) if line.startswith(OldMarker.BEGINNING) else Marker.decode(line)
-
-
-class _Encodable(Protocol):
-    def encode(self) -> bytes: ...
-
-
-_Decoded = TypeVar("_Decoded", bound=_Encodable)
-
-
-def _seal(fields: dict[str, Any]) -> bytes:
-    covered = json.dumps(fields, separators=(",", ":"))[:-1] + _DIGEST_FIELD
-    return f'{covered}{xxhash.xxh3_128_hexdigest(covered.encode())}"}}\n'.encode()
-
-
-def _decode(line: bytes, kind: str, version: int, make: Callable[[dict[str, Any]], _Decoded]) -> _Decoded:
-    """Read a line that ``encode`` of what is read writes, byte for byte. Raises ValueError."""
-    try:
-        fields = json.loads(line)
-        if fields[kind] != version:
-            raise ValueError(f"expected version {version}, got {shown(fields[kind])}")
-        decoded = make(fields)
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"expected a JSON object of another form ({error})") from error
-    if decoded.encode() != line:
-        raise ValueError("its digest does not fit: it was changed, or not written to its end")
-    return decoded
-
-
-def _identity(fields: Any) -> Identity:
-    identity = Identity(**fields)
-    for text in (identity.vdi, identity.vdi_id, identity.tag):
-        _text(text)
-    for time in (identity.created, identity.cluster):
-        if time is not None:
-            _text(time)
-    _number(identity.id)
-    return identity
-
-
-def _number(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 64:
-        raise ValueError(f"expected a number of at most 64 bits, got {type(value).__name__}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {shown(value)}")
-    return value
-
-
-def _digest(value: Any) -> str:
-    if not _DIGEST.fullmatch(value):
-        raise ValueError(f"expected a digest of 32 hex digits, got {shown(value)}")
-    return _text(value)

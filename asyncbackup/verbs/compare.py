@@ -16,10 +16,11 @@ from anyio import to_thread
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
-from asyncbackup.engine.base import Candidate, Wanted, all_assumed, judge_compared
+from asyncbackup.engine.base import Wanted, all_assumed, judge_compared
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import trim
 from asyncbackup.engine.index import ChainObjects, Index, read_index
+from asyncbackup.engine.lineage import examine_vdi
 from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.source import NO_INDICES, Indices, ObjectSource, SnapshotObjects, ZeroObjects, staying
@@ -109,10 +110,9 @@ async def compare(
             chain.require_files("to be compared")
             inode = await _find(cluster, chain, vdi, snapshot, assume_base=assume_base)
             found = Comparison(vdi, None if not inode.is_snapshot else inode.tag or str(inode.snap_id))
-            candidate = Candidate(str(inode), inode.vdi_size, await cluster.identify(inode))
-            found.assumed = all_assumed(
-                chain.assumed, judge_compared(_wanted(chain), candidate, assume_base=assume_base)
-            )
+            wanted = _wanted(chain)
+            candidate = await examine_vdi(cluster, inode, wanted.identity)
+            found.assumed = all_assumed(chain.assumed, judge_compared(wanted, candidate, assume_base=assume_base))
             here = await _open_snapshot(cluster, chain, inode)
             base = None if sample is None else await _open_base(cluster, chain)
             index = await _read_index(chain)

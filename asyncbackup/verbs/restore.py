@@ -19,7 +19,9 @@ from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shap
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.filling import fill
 from asyncbackup.engine.index import Index, read_index
+from asyncbackup.engine.lineage import origin_of, write_origin
 from asyncbackup.engine.opening import (
     BaseName,
     BaseSnapshot,
@@ -30,7 +32,7 @@ from asyncbackup.engine.opening import (
     require_base,
 )
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.replay import Content, Meter, Replay
+from asyncbackup.engine.replay import Meter
 from asyncbackup.engine.source import Indices, ObjectSource, SnapshotObjects, ZeroObjects
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import (
@@ -39,16 +41,15 @@ from asyncbackup.errors import (
     ObjectSizesDiffer,
     PerhapsCreated,
     RedundancyUnkeepable,
+    RequestFailed,
     UnfinishedExists,
     VdiExists,
     VdiUnmakeable,
     first_error,
     single_error,
 )
+from asyncbackup.format.replica import Origin
 from asyncbackup.wire.inode import Inode, Owners
-
-_GRACE_S: Final = 3.0
-"""Seconds for writes under way to be answered once the restore has failed: what is unanswered may be done later."""
 
 _REMOVAL_S: Final = 60.0
 """Seconds for taking back what a failed restore wrote, after which it is left: it delays a Ctrl-C."""
@@ -73,6 +74,10 @@ class RestoreSummary:
     files: int
     checked: bool
     """Whether manifests proved all data."""
+    origin: str | None
+    """Which snapshot the VDI says that it equals, in words; None: it says nothing."""
+    origin_missing: str | None
+    """Why it says nothing; None: it does."""
     objects_done: int
     bytes_written: int
     elapsed_s: float
@@ -122,7 +127,8 @@ async def restore(
             expected = None if index is None else index.with_whole(whole)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
             options = options or WindowOptions()
-            job = _Job(cluster, chain, index, under, clone_of, shape, whole, expected, options, meter)
+            assumed = all_assumed(chain.assumed, judged.assumed)
+            job = _Job(cluster, chain, index, under, clone_of, shape, whole, expected, options, meter, assumed)
             new = await job.run(to)
             return RestoreSummary(
                 vdi=to,
@@ -133,9 +139,11 @@ async def restore(
                 copy_policy=new.inode.copy_policy,
                 base=clone_of.name if clone_of else None,
                 base_image=judged.image.name if judged.image else None,
-                assumed=all_assumed(chain.assumed, judged.assumed),
+                assumed=assumed,
                 files=len(backups),
                 checked=all(reader.subject is not None for reader in chain.readers),
+                origin=None if job.origin is None else str(job.origin.identity),
+                origin_missing=job.origin_missing,
                 objects_done=meter.counts.objects_done,
                 bytes_written=meter.counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
@@ -220,6 +228,10 @@ class _Job:
     """The indices of all objects to come, where they are known."""
     options: WindowOptions
     meter: Meter
+    assumed: str | None
+    origin: Origin | None = None
+    """What the new VDI says of itself, once it does."""
+    origin_missing: str | None = None
 
     async def run(self, name: str) -> NewVdi:
         """Make the VDI, whole or not at all."""
@@ -232,7 +244,9 @@ class _Job:
 
         try:
             await _undisturbed(make)
-            await self._write_objects(made[0])
+            composer = Composer(self._base())
+            await fill(made[0], self.chain, self.index, composer, self.options, meter=self.meter, whole=self.whole)
+            await self._say_what_it_is(made[0])
             await made[0].publish()
         except BaseException as failure:
             if made:
@@ -251,42 +265,18 @@ class _Job:
             return self.under
         return self.clone_of.first(self.chain.spans())
 
-    async def _write_objects(self, new: NewVdi) -> None:
-        async def write(content: Content) -> None:
-            portion, idx = content.portion, content.group.idx
-            self.chain.position(idx)
-            async with _finished_soon():
-                if portion.is_first:
-                    await new.create_object(idx, content.data, portion.offset)
-                else:
-                    await new.write_object(idx, content.data, portion.offset)
-
-        composer = Composer(self._base())
-        await Replay(self.index or self.chain, composer, self.options, write, self._count, self.whole).run()
-
-    async def _count(self, contents: list[Content]) -> None:
-        self.meter.counts.bytes_written += sum(len(content.data) for content in contents)
-        await self.meter.count(contents)
-
-
-@asynccontextmanager
-async def _finished_soon() -> AsyncIterator[None]:
-    """Let a cancellation wait for the block, but only a little.
-
-    A write that is given up may be done nevertheless, when what it wrote was removed already.
-    """
-
-    async def limit(block: anyio.CancelScope) -> None:
+    async def _say_what_it_is(self, new: NewVdi) -> None:
+        """Write the origin, before anybody takes the VDI for complete. A cluster that refuses it does without."""
+        origin = origin_of(self.chain, new.inode, assumed=self.assumed is not None)
+        if origin is None:
+            self.origin_missing = f"no manifest says which snapshot of {new.inode.vdi_size} bytes it is"
+            return
         try:
-            await anyio.sleep_forever()
-        finally:
-            block.deadline = anyio.current_time() + _GRACE_S
-
-    async with anyio.create_task_group() as group:
-        with anyio.CancelScope(shield=True) as block:
-            group.start_soon(limit, block)
-            yield
-        group.cancel_scope.cancel()
+            await write_origin(self.cluster, new.inode, origin)
+        except RequestFailed as error:
+            self.origin_missing = str(error)
+        else:
+            self.origin = origin
 
 
 async def _undisturbed(function: Callable[[], Awaitable[None]], timeout_s: float = math.inf) -> bool:

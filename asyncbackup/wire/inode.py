@@ -35,6 +35,7 @@ INODE_SIZE: Final = TABLE_OFFSET + TABLE_SIZE + MAX_DENSE_OBJECTS * 8
 """Header, owner table, and 8 bytes of reference counts for each entry, which only servers use."""
 
 TAG_OFFSET: Final = NAME_SIZE
+SIZE_OFFSET: Final = 536
 SNAP_CTIME_OFFSET: Final = 520
 
 _NANOSECONDS: Final = 10**9

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base, judge_compared
+from asyncbackup.engine.base import Candidate, Lineage, Wanted, describe_image, judge_base, judge_compared
 from asyncbackup.errors import BaseUnproved, Relation, WrongSnapshot
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState
@@ -154,3 +154,61 @@ def test_a_vdi_that_may_have_been_restored_is_compared_if_somebody_vouches_for_i
     assert refused.value.can_be_assumed
     assert assumed is not None
     assert str(OTHERS[name]) in assumed
+
+
+# What was restored
+
+REPLICA = Identity("replica", "b7d2e1", "2026-11-25T03:00:00.000000001Z", "2025-06-07T08:09:10.000000011Z", 1, "tue")
+RESTORED = Candidate("VDI 'replica' snapshot 1", SIZE, REPLICA, lineage=Lineage(BASE))
+WRITTEN = replace(RESTORED, lineage=Lineage(BASE, "it may have been written to"))
+
+
+@either_way
+def test_what_was_restored_as_the_base_is_proved(*, assume_base: bool) -> None:
+    assert judge_base(WANTED, RESTORED, assume_base=assume_base) is None
+
+
+def test_what_was_assumed_then_stays_assumed() -> None:
+    candidate = replace(RESTORED, lineage=Lineage(BASE, assumed=True))
+
+    expected = "VDI 'replica' snapshot 1 was made on a base that was assumed"
+    assert judge_base(WANTED, candidate, assume_base=False) == expected
+    assert judge_compared(WANTED, candidate, assume_base=False) == expected
+
+
+def test_what_may_have_been_written_to_since_is_a_base_only_if_somebody_vouches_for_it() -> None:
+    with pytest.raises(BaseUnproved, match="it may have been written to"):
+        judge_base(WANTED, WRITTEN, assume_base=False)
+
+    assumed = judge_base(WANTED, WRITTEN, assume_base=True)
+    assert assumed is not None
+    assert "although it may have been written to" in assumed
+
+
+@other
+@either_way
+def test_what_was_restored_as_another_snapshot_is_refused(other: Identity, *, assume_base: bool) -> None:
+    with pytest.raises(WrongSnapshot) as refused:
+        judge_base(WANTED, replace(RESTORED, lineage=Lineage(other)), assume_base=assume_base)
+
+    assert (refused.value.expected, refused.value.got) == (BASE, other)
+
+
+@either_way
+def test_what_was_restored_is_refused_where_it_has_another_size(*, assume_base: bool) -> None:
+    with pytest.raises(WrongSnapshot, match=f"expected {SIZE} bytes, got {SIZE + 1}"):
+        judge_base(WANTED, replace(RESTORED, size=SIZE + 1), assume_base=assume_base)
+    with pytest.raises(WrongSnapshot, match=f"expected {SIZE} bytes, got {SIZE + 1}"):
+        judge_compared(WANTED, replace(RESTORED, size=SIZE + 1), assume_base=assume_base)
+
+
+@pytest.mark.parametrize("candidate", [RESTORED, WRITTEN], ids=["proved", "perhaps written to"])
+def test_what_was_restored_is_compared_without_anybody_who_vouches_for_it(candidate: Candidate) -> None:
+    assert judge_compared(WANTED, candidate, assume_base=False) is None
+
+
+def test_a_candidate_equals_what_it_is_and_what_it_was_restored_as() -> None:
+    assert RESTORED.equals(REPLICA)
+    assert RESTORED.equals(BASE)
+    assert not RESTORED.equals(replace(BASE, vdi="other"))
+    assert not DOUBTED.equals(BASE)

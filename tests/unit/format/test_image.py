@@ -93,12 +93,12 @@ def test_no_byte_can_change_unnoticed(line: bytes) -> None:
 
 def sealed(**fields: object) -> bytes:
     """Change fields of a state or marker, with a digest that is right."""
-    from asyncbackup.format.image import _seal
+    from asyncbackup.format.sealed import seal
 
     line = STATE.encode() if "rolling" not in fields and "inode" not in fields else MARKER.encode()
     whole = json.loads(line) | fields
     del whole["digest"]
-    return _seal(whole)
+    return seal(whole)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,17 @@ async def test_what_was_found_is_plain_values_with_a_verdict(cluster: Cluster, f
     assert good.as_dict()["good"] is True
 
 
+async def test_a_vdi_that_says_what_it_was_restored_as_is_compared_without_anybody_who_vouches_for_it(
+    cluster: Cluster, full: Path
+) -> None:
+    same = await compare(cluster, [full], await copy_of(cluster, "a", full.parent))
+    await (await Volume.open(cluster, "copy")).write(0, noise(1, SECTOR_SIZE))
+    written = await compare(cluster, [full], "copy")
+
+    assert (same.is_good, same.assumed) == (True, None)
+    assert (written.is_good, written.differing_idx) == (False, [0])
+
+
 async def test_a_snapshot_named_by_its_id_is_told_so(cluster: Cluster, full: Path) -> None:
     found = await compare(cluster, [full], "disk", 1)
 

@@ -29,6 +29,7 @@ from asyncbackup import (
     restore,
 )
 from asyncbackup.client.construction import UNFINISHED_TAG
+from asyncbackup.engine.lineage import read_origin
 from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import (
     BackupDamaged,
@@ -56,7 +57,8 @@ from asyncbackup.errors import (
     WrongSnapshot,
 )
 from asyncbackup.format import RecordHeader
-from asyncbackup.format.identity import Identity
+from asyncbackup.format.identity import Identity, time_text
+from asyncbackup.format.replica import Origin
 from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
 from asyncbackup.sheep.volumes import owners_of
 from asyncbackup.storage.image import marker_path, state_path
@@ -149,6 +151,78 @@ async def test_the_owner_table_of_a_fresh_vdi_is_written_in_one_piece_ahead_of_a
     kinds = [each.opcode for each in backed.requests if each.opcode in {Opcode.CREATE_AND_WRITE_OBJ, Opcode.WRITE_OBJ}]
     created = kinds.count(Opcode.CREATE_AND_WRITE_OBJ)
     assert kinds == [Opcode.WRITE_OBJ, Opcode.WRITE_OBJ, *[Opcode.CREATE_AND_WRITE_OBJ] * created, Opcode.WRITE_OBJ]
+
+
+async def test_the_vdi_says_which_snapshot_it_equals_before_it_loses_its_mark(backed: Backed) -> None:
+    summary = await restore(backed.cluster, backed.files, "new")
+
+    inode = await backed.cluster.find_vdi("new")
+    value = await backed.cluster.read_attribute(inode, f"asyncbackup.origin.{inode.vdi_id:x}")
+    assert value is not None
+    identity = await backed.cluster.identify(await backed.cluster.find_vdi("disk", "b"))
+    assert Origin.decode(value) == Origin(
+        identity, inode.vdi_size, str(time_text(inode.create_time)), None, assumed=False
+    )
+    assert (summary.origin, summary.origin_missing) == (str(identity), None)
+    opcodes = [request.opcode for request in backed.requests]
+    # The last write takes off the mark.
+    assert opcodes.index(Opcode.GET_VDI_ATTR) < max(at for at, code in enumerate(opcodes) if code == Opcode.WRITE_OBJ)
+
+
+async def test_a_cluster_that_takes_no_attributes_is_restored_to_nevertheless(backed: Backed) -> None:
+    async with failing(backed.store, "get_vdi_attr@1+:error=NO_SUPPORT") as (_, cluster):
+        summary = await restore(cluster, backed.files, "new")
+
+        assert (await cluster.find_vdi("new")).tag == ""
+    assert summary.origin is None
+    assert "writing attribute 'asyncbackup.origin." in str(summary.origin_missing)
+
+
+async def test_a_vdi_that_no_manifest_knows_says_nothing_of_itself(backed: Backed) -> None:
+    without_manifest(backed.full)
+    summary = await restore(
+        backed.cluster, [backed.full], "new", chain_options=ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT)
+    )
+
+    assert (summary.origin, summary.origin_missing) == (
+        None,
+        f"no manifest says which snapshot of {OBJECTS * OBJECT} bytes it is",
+    )
+    assert Opcode.GET_VDI_ATTR not in [request.opcode for request in backed.requests]
+
+
+async def test_a_vdi_of_another_size_than_the_snapshot_says_nothing_of_itself(backed: Backed) -> None:
+    larger = ChainOptions(size=2 * OBJECTS * OBJECT)
+
+    assert (await restore(backed.cluster, backed.files, "new", chain_options=larger)).origin is None
+
+
+async def test_what_was_assumed_of_the_base_is_said(backed: Backed) -> None:
+    without_manifest(backed.full)
+    await restore(
+        backed.cluster,
+        backed.files,
+        "new",
+        assume_base=True,
+        chain_options=ChainOptions(object_size=OBJECT, size=OBJECTS * OBJECT),
+    )
+
+    origin = await read_origin(backed.cluster, await backed.cluster.find_vdi("new"))
+    assert origin is not None
+    assert origin.assumed
+
+
+async def test_a_snapshot_of_a_restored_vdi_is_no_base_unless_somebody_vouches_for_it(backed: Backed) -> None:
+    await restore(backed.cluster, [backed.full], "new")
+    await backed.cluster.create_snapshot("new", "later")
+    base = BaseSnapshot(backed.cluster, "later", "new")
+
+    with pytest.raises(BaseUnproved, match=r"it may have been written to between its restore as .* and the snapshot"):
+        await restore(backed.cluster, [backed.increment], "newer", base=base)
+
+    summary = await restore(backed.cluster, [backed.increment], "newer", base=base, assume_base=True)
+    assert await working_image(backed.cluster, "newer") == await working_image(backed.cluster, "disk")
+    assert summary.assumed is not None
 
 
 class Ownership:

@@ -1,0 +1,124 @@
+"""Finds out which snapshot a VDI in a cluster equals, by what a restore wrote into its attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, TypeVar
+
+import numpy as np
+
+from asyncbackup.client import Cluster
+from asyncbackup.engine.base import Candidate, Lineage
+from asyncbackup.engine.chain import Chain
+from asyncbackup.errors import HalfApplied, InodeCorrupt, NotFound, RequestFailed
+from asyncbackup.format.identity import Identity, time_text
+from asyncbackup.format.replica import Applying, Origin, applying_key, origin_key
+from asyncbackup.wire.constants import Result
+from asyncbackup.wire.inode import Inode
+
+_UNKNOWN_REQUEST: Final = frozenset({Result.INVALID_PARMS, Result.NO_SUPPORT, Result.VER_MISMATCH})
+"""What a server answers that knows no attributes."""
+
+_Line = TypeVar("_Line", Origin, Applying)
+
+
+async def examine_vdi(cluster: Cluster, inode: Inode, wanted: Identity | None) -> Candidate:
+    """Say what a VDI or snapshot is. What it was restored as is found out only if it is not itself what is wanted.
+
+    Raises HalfApplied where backups were being applied to a working VDI, InodeCorrupt, RequestFailed, ClusterError.
+    """
+    candidate = Candidate(str(inode), inode.vdi_size, await cluster.identify(inode))
+    if wanted is None or candidate.identity is None or candidate.identity.matches(wanted):
+        return candidate
+    return replace(candidate, lineage=await find_lineage(cluster, inode))
+
+
+async def find_lineage(cluster: Cluster, inode: Inode) -> Lineage | None:
+    """Say which snapshot a VDI or snapshot was restored as; None where nothing says it. Raises HalfApplied."""
+    if not inode.is_snapshot:
+        if await read_applying(cluster, inode) is not None:
+            raise HalfApplied(inode.name)
+        below = await find_equal_snapshot(cluster, inode)
+        if below is not None and (lineage := await find_lineage(cluster, below)):
+            return lineage
+    origin = await read_origin(cluster, inode)
+    return None if origin is None else Lineage(origin.identity, _doubt(origin, inode), assumed=origin.assumed)
+
+
+def _doubt(origin: Origin, inode: Inode) -> str:
+    """Say why a VDI need not equal its origin; nothing if it does."""
+    if origin.size != inode.vdi_size:
+        return f"it was resized since it was restored as {origin.identity}"
+    if not inode.is_snapshot or origin.snapshot != time_text(inode.snap_ctime):
+        return f"it may have been written to between its restore as {origin.identity} and the snapshot"
+    return ""
+
+
+async def find_snapshot_below(cluster: Cluster, inode: Inode) -> Inode | None:
+    """Find the snapshot that a working VDI stands on; None if it stands on none, or that was deleted."""
+    if not inode.parent_vdi_id:
+        return None
+    parent = await cluster.read_inode(inode.parent_vdi_id)
+    if not parent.name or not parent.is_snapshot:
+        return None
+    try:
+        found = await cluster.find_vdi(parent.name, parent.snap_id)
+    except NotFound:
+        return None
+    return found if found.vdi_id == parent.vdi_id else None
+
+
+async def find_equal_snapshot(cluster: Cluster, inode: Inode) -> Inode | None:
+    """Find the snapshot that a working VDI stands on, if nothing was written to it since."""
+    below = await find_snapshot_below(cluster, inode)
+    if below is None or below.is_hyper or below.vdi_size != inode.vdi_size:
+        return None
+    return below if await count_written(cluster, inode, below) == 0 else None
+
+
+async def count_written(cluster: Cluster, inode: Inode, below: Inode) -> int:
+    """Count the objects that a working VDI does not share with the snapshot it stands on."""
+    count = max(inode.object_count, below.object_count)
+    owners = await cluster.read_owners(inode.vdi_id, count)
+    return int(np.count_nonzero(owners != await cluster.read_owners(below.vdi_id, count)))
+
+
+def origin_of(chain: Chain, inode: Inode, *, assumed: bool) -> Origin | None:
+    """Say which snapshot a VDI equals that ``chain`` was restored to; None where no manifest says it of its size."""
+    newest, created = chain.readers[-1].subject, time_text(inode.create_time)
+    if newest is None or newest.size != chain.size or created is None:
+        return None
+    return Origin(newest.identity, chain.size, created, None, assumed)
+
+
+async def write_origin(cluster: Cluster, inode: Inode, origin: Origin) -> None:
+    """Have a VDI, or a snapshot beside its working VDI, say which snapshot it equals. Raises RequestFailed."""
+    await cluster.write_attribute(inode.name, origin_key(inode.vdi_id), origin.encode())
+
+
+async def read_origin(cluster: Cluster, inode: Inode) -> Origin | None:
+    """Read what a restore wrote of a VDI or snapshot. Raises InodeCorrupt if that is no origin."""
+    return await _read(cluster, inode, origin_key(inode.vdi_id), Origin.decode)
+
+
+async def read_applying(cluster: Cluster, inode: Inode) -> Applying | None:
+    """Read which backups are being applied to a VDI, or were to what is a snapshot now. Raises InodeCorrupt."""
+    return await _read(cluster, inode, applying_key(inode.vdi_id), Applying.decode)
+
+
+async def _read(cluster: Cluster, inode: Inode, key: str, decode: Callable[[bytes], _Line]) -> _Line | None:
+    try:
+        value = await cluster.read_attribute(inode, key)
+    except RequestFailed as error:
+        if error.result in _UNKNOWN_REQUEST:
+            return None
+        raise
+    if not value:
+        return None
+    try:
+        found = decode(value)
+    except ValueError as error:
+        raise InodeCorrupt(inode.vdi_id, f"its attribute '{key}' is none that a restore writes: {error}") from error
+    # Where ids are used again, it may speak of one that had the id before.
+    return found if found.created == time_text(inode.create_time) else None

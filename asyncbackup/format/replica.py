@@ -1,0 +1,106 @@
+"""What a VDI that was restored says of itself in its attributes, sans-IO: sealed lines, as an image has them.
+
+An attribute belongs to all that ever had the VDI's name. So its key ends with the vdi id of the one that it speaks of,
+and its value says when that was created: ids are used again in some clusters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+from asyncbackup.format.bounds import check_time
+from asyncbackup.format.identity import Identity
+from asyncbackup.format.sealed import read_digest, read_identity, read_number, read_text, seal, unseal
+
+MAX_LINE: Final = 65536
+"""Bytes of the longest value that an attribute can have."""
+
+
+def origin_key(vdi_id: int) -> str:
+    """Give the key of the attribute that says which snapshot VDI ``vdi_id`` equals."""
+    return f"asyncbackup.origin.{vdi_id:x}"
+
+
+def applying_key(vdi_id: int) -> str:
+    """Give the key of the attribute that says which backups are being applied to VDI ``vdi_id``."""
+    return f"asyncbackup.applying.{vdi_id:x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which snapshot a VDI equals, or did when it was restored.
+
+    ``size`` is that of the snapshot, in bytes. ``created`` is when the VDI was created that this speaks of.
+    ``snapshot`` is the time of the snapshot that was taken of it as soon as it was complete: that equals it for good.
+    None: nobody knows what was written to the VDI since. ``assumed``: somebody vouched for a base on the way. Times are
+    as ``asyncbackup.format.identity.time_text`` writes them.
+    """
+
+    identity: Identity
+    size: int
+    created: str
+    snapshot: str | None
+    assumed: bool
+
+    def encode(self) -> bytes:
+        return seal({"origin": 1} | asdict(self))
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """Read all that stands in an origin. Raises ValueError if it is none."""
+        return unseal(line, "origin", 1, cls._from_fields)
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any]) -> Self:
+        return cls(
+            read_identity(fields["identity"]),
+            read_number(fields["size"]),
+            _time("created", fields["created"]),
+            None if fields["snapshot"] is None else _time("snapshot", fields["snapshot"]),
+            fields["assumed"] is True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Applying:
+    """Which backups are being applied to a VDI, by whom, and how far that is.
+
+    ``backups`` are the xxh3_128 of their manifests, oldest first; ``created`` is when the VDI was created that this
+    speaks of. ``assumed`` says in words what was assumed of the base; None where it was proved. ``snapshot`` is the tag
+    of the snapshot that will be taken at the end; None: none will. ``is_complete``: all is written, and only that
+    snapshot may be missing. ``run`` tells runs apart, and ``beat`` counts while one goes on.
+    """
+
+    backups: tuple[str, ...]
+    created: str
+    assumed: str | None
+    snapshot: str | None
+    is_complete: bool
+    run: str
+    beat: int = 0
+
+    def encode(self) -> bytes:
+        return seal({"applying": 1} | asdict(self))
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """Read all that stands in such an attribute. Raises ValueError if it is none."""
+        return unseal(line, "applying", 1, cls._from_fields)
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any]) -> Self:
+        return cls(
+            tuple(read_digest(digest) for digest in fields["backups"]),
+            _time("created", fields["created"]),
+            None if fields["assumed"] is None else read_text(fields["assumed"]),
+            None if fields["snapshot"] is None else read_text(fields["snapshot"]),
+            fields["is_complete"] is True,
+            read_digest(fields["run"]),
+            read_number(fields["beat"]),
+        )
+
+
+def _time(name: str, value: Any) -> str:
+    check_time(name, read_text(value))
+    return read_text(value)
