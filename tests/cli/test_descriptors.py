@@ -14,6 +14,9 @@ import pytest
 from tests.chains import Files, copy_files
 from tests.cli.command import PROGRAM, Command, Served, left_in
 
+# Each test starts processes of its own.
+pytestmark = pytest.mark.slow
+
 BROKEN = "> >(true)"
 
 
@@ -70,7 +73,6 @@ def test_a_full_standard_output_is_a_system_failure(
         assert made.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "redirections"),
     [
@@ -99,7 +101,6 @@ def test_what_cannot_be_printed_is_a_system_failure(
     assert made.exists() == (verb in WRITING)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "redirections"), [("backup", "<&-"), ("backup", "2>&-"), ("restore", "2>/dev/full"), ("list", "<&- 2>&-")]
 )
@@ -126,7 +127,6 @@ def test_no_report_is_needed_where_none_is_wanted(served: Served, files: Files, 
     assert result.returncode == 0
 
 
-@pytest.mark.slow
 def test_no_file_gets_the_number_of_a_closed_descriptor(
     command: Command, served: Served, files: Files, tmp_path: Path
 ) -> None:
@@ -162,7 +162,6 @@ UNREAD = "standard output: Broken pipe; nothing went to standard output"
 BEGUN = "standard output: Broken pipe; what went to standard output is incomplete: do not keep it"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "redirections", "failure"),
     [

@@ -87,6 +87,7 @@ async def closing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) 
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("handler", "message"),
     [

@@ -116,6 +116,7 @@ def test_an_address_that_no_node_can_have(command: Command, address: str) -> Non
 NAMES = ["", ".", "/", "..", "n" * 256, "/etc/passwd/x"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "verb",

@@ -52,6 +52,7 @@ def test_every_verb_proves_what_is_piped(served: Served, backups: list[Path], tm
         assert not target.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["verify", "restore", "export", "merge"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_there_is_a_manifest_for_each_file_or_none(

@@ -15,6 +15,9 @@ from asyncbackup.cli.progress import amounts, name_files, name_target, shorten
 from asyncbackup.engine.progress import Progress
 from tests.cli.command import Served, start
 
+# Each test starts processes of its own.
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 
 

@@ -23,6 +23,9 @@ from asyncbackup.sheep import MemoryStore
 from tests.chains import copy_files
 from tests.cli.command import PROGRAM, left_in, playing, serving, start
 
+# Each test starts processes of its own.
+pytestmark = pytest.mark.slow
+
 SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM]
 NOTHING_LEFT = "nothing unfinished was left behind"
 
@@ -40,7 +43,6 @@ def end(process: subprocess.Popen[bytes], *numbers: signal.Signals) -> tuple[int
     return process.returncode, err.decode()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "left", "number"),
     [

@@ -158,6 +158,7 @@ def test_verify_does_not_compare_what_is_damaged(command: Command, served: Serve
     assert b"not compared with disk" in outcome.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -161,6 +161,7 @@ async def test_a_broken_answer_to_a_lookup_ends_the_backup(
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nth", [1, 3, 5, 14])
 async def test_a_stall_ends_at_the_deadline(store: MemoryStore, tmp_path: Path, nth: int) -> None:
     async with served(store, f"read_obj@{nth}:stall", options=replace(ONE, request_timeout_s=0.5)) as cluster:
@@ -428,6 +429,7 @@ async def test_a_connection_that_drops_anywhere_ends_the_backup(store: MemorySto
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 700, OBJECT, 4 * OBJECT + 100])
 async def test_a_node_that_freezes_anywhere_ends_the_backup_in_time(
     store: MemoryStore, tmp_path: Path, after: int

@@ -1,4 +1,4 @@
-"""What import rules cannot say of the layers below the command line."""
+"""What import rules cannot say of the layers, and of the tests that mirror them."""
 
 from __future__ import annotations
 
@@ -36,3 +36,11 @@ def test_no_text_below_the_command_line_names_an_option(path: Path) -> None:
 @pytest.mark.parametrize("text", ["see --size", "name it with -s", "--force", "`--to`", "(-F)"])
 def test_an_option_in_a_text_is_found(text: str) -> None:
     assert [literal for literal in literals(ast.parse(f"'a docstring'\nx = {text!r}")) if _FLAG.search(literal)]
+
+
+def test_a_test_of_a_module_is_named_after_it() -> None:
+    unit = Path(__file__).parent
+    tested = [path.relative_to(unit) for path in unit.glob("*/test_*.py")]
+
+    assert tested
+    assert [path for path in tested if not (_ROOT / path.parent / path.name.removeprefix("test_")).exists()] == []

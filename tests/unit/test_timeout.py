@@ -32,6 +32,7 @@ async def test_that_hangs():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hanging", [CLEANS_UP_FOREVER, SWALLOWS_WHAT_SHOULD_END_IT])
 def test_a_hang_ends_the_run(tmp_path: Path, hanging: str) -> None:
     (tmp_path / "test_inner.py").write_text(hanging)
