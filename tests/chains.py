@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from asyncbackup import Cluster, Dialect, Volume, backup, connect
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.storage.image import state_path
+from asyncbackup.storage.publication import manifest_path
 from tests.disks import OBJECT, OBJECTS, content_of, make_disk, noise
 
 SIZE = OBJECTS * OBJECT

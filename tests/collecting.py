@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from asyncbackup.storage.target import Before, Bytes, run_before
+from asyncbackup.storage.target import Bytes, Step, run_before
 
 
 class CollectingTarget:
@@ -27,7 +27,7 @@ class CollectingTarget:
     ) -> None:
         """Keep everything."""
 
-    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         await run_before(before, buffers)
         for buffer in buffers:
             self.data += buffer

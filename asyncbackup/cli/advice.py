@@ -50,6 +50,7 @@ from asyncbackup.errors import (
     VdiExists,
     WrongSnapshot,
 )
+from asyncbackup.storage.source import STANDARD_INPUT
 from asyncbackup.wire.constants import Result
 
 TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
@@ -92,7 +93,7 @@ def _reach(error: Unreachable) -> str:
 
 def _decompress(error: BackupCompressed) -> str:
     decompress = f"{error.compression} -dc"
-    if error.source == "-":
+    if error.source == STANDARD_INPUT:
         return f"put `{decompress} |` before this command"
     return f"`{decompress} {shlex.quote(error.source)} | asyncbackup … -` reads it"
 

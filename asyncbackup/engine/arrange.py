@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from asyncbackup.engine.manifest import find_manifest
 from asyncbackup.errors import BackupMissing, ChainBroken, HalfReplaced
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, Subject
+from asyncbackup.storage.backup_source import find_manifest
 from asyncbackup.storage.publication import MANIFEST
 
 _COMPANIONS: Final = (MANIFEST, ".state", ".rolling")

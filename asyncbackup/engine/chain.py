@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from asyncbackup.engine.reader import BackupReader, Record
+from asyncbackup.engine.reader import BackupReader, Record, open_backup
 from asyncbackup.engine.source import NO_INDICES, Indices
 from asyncbackup.errors import ChainBroken, Fact, FactMissing, FileNeeded, ManifestMissing, OutsideVdi
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
+from asyncbackup.storage import Source
 
 
 class Part(NamedTuple):
@@ -83,18 +84,16 @@ class ChainOptions:
     """Bytes of an object."""
     size: int | None = None
     """Bytes of the VDI."""
-    manifests: Sequence[str | os.PathLike[str]] = ()
+    manifests: Sequence[str | os.PathLike[str] | Source] = ()
     """The manifest of each backup, in their order; empty: those beside the files, where there are any."""
 
-    def reader(self, path: str | os.PathLike[str], place: int, *, ignore_manifest: bool = False) -> BackupReader:
-        """Make the reader of the backup ``path``, which stands at ``place``, from 0 on."""
-        return BackupReader(
-            path,
-            dialect=self.dialect,
-            object_size=self.object_size,
-            manifest=self.manifests[place] if self.manifests else None,
-            ignore_manifest=ignore_manifest,
-        )
+    def manifest(self, place: int) -> str | os.PathLike[str] | Source | None:
+        """Give the manifest of the backup at ``place``, from 0 on; None: the one beside it, if there is one."""
+        return self.manifests[place] if self.manifests else None
+
+    def open(self, backup: str | os.PathLike[str] | Source, place: int) -> AbstractAsyncContextManager[BackupReader]:
+        """Open the backup that stands at ``place``."""
+        return open_backup(backup, manifest=self.manifest(place), dialect=self.dialect, object_size=self.object_size)
 
     def check(self, backups: int) -> None:
         """Raise ValueError unless there is a manifest for each of so many ``backups``, or none."""
@@ -234,14 +233,14 @@ async def open_chain(
 ) -> AsyncIterator[Chain]:
     """Open backups, oldest first.
 
-    Raises what BackupReader raises, ChainBroken where they do not follow one another, and ManifestMissing where nothing
-    says whether they do: without a manifest a backup is taken alone only, or if ``assume_base`` vouches for it.
+    Raises what ``open_backup`` raises, ChainBroken where they do not follow one another, and ManifestMissing where
+    nothing says whether they do: without a manifest a backup is taken alone only, or if ``assume_base`` vouches for it.
     """
     check_given(paths)
     options = options or ChainOptions()
     options.check(len(paths))
     async with AsyncExitStack() as stack:
-        readers = [await stack.enter_async_context(options.reader(path, place)) for place, path in enumerate(paths)]
+        readers = [await stack.enter_async_context(options.open(path, place)) for place, path in enumerate(paths)]
         yield Chain(readers, options, assume_base=assume_base)
 
 

@@ -2,56 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import time
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import xxhash
 
-from asyncbackup.errors import BackupDamaged, HalfReplaced, SourceUnreadable
+from asyncbackup.errors import BackupDamaged
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
-from asyncbackup.storage.lock import is_held
-from asyncbackup.storage.opening import open_regular
-from asyncbackup.storage.publication import MANIFEST, Place, Publication, exists
+from asyncbackup.storage import Source
 
-_AWAIT_RUN_S: Final = 0.05
-"""Seconds between two looks whether a run has given a backup and its manifest their names."""
+_BUFFER_SIZE: Final = 64 << 10
+"""Bytes of lines to read at a time."""
 
 
-def manifest_path(backup: str | os.PathLike[str]) -> Path:
-    """Name the manifest of a backup file."""
-    path = Path(backup)
-    return path.parent / (path.name + MANIFEST)
+class ManifestReader:
+    """A manifest, read from ``source``, which was entered, in constant memory. Blocks, so it is for threads.
 
-
-def find_manifest(backup: str | os.PathLike[str]) -> Path | None:
-    """Find the manifest of a backup: beside it, or where a link leads to it, beside what it leads to.
-
-    Raises HalfReplaced if replacing both was interrupted between them, OSError. Blocks: for threads.
-    """
-    final = Path(os.path.realpath(backup))
-    publication = Publication(Place(final), (Place(manifest_path(final)),))
-    while (due := publication.find_due()) is not None:
-        # A run may be between the two just now. If it has ended meanwhile, nothing is due any more.
-        if not is_held(publication.main.lock) and publication.find_due() == due:
-            raise HalfReplaced(os.fspath(backup), str(due.source), str(due.target))
-        time.sleep(_AWAIT_RUN_S)
-    return next((path for path in (manifest_path(backup), manifest_path(final)) if exists(path)), None)
-
-
-class ManifestFile:
-    """A manifest, read in constant memory. Blocks, so it is for threads.
-
-    Reading raises SourceMissing, SourceUnreadable, BackupDamaged.
+    Reading raises SourceUnreadable and BackupDamaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, source: Source) -> None:
+        self.source = source
         self.subject: Subject | None = None
         """What the backup is of; known once the manifest was checked, as the trailer is."""
         self.trailer: Trailer | None = None
@@ -71,15 +46,30 @@ class ManifestFile:
                 yield decoded
 
     def _lines(self) -> Iterator[Subject | RecordDigests | Trailer]:
-        name = str(self.path)
         decoder = ManifestDecoder()
-        try:
-            with os.fdopen(open_regular(self.path), "rb") as lines, located(name):
-                while line := lines.readline(MAX_LINE):
-                    yield decoder.feed(line)
-                decoder.finish()
-        except OSError as error:
-            raise SourceUnreadable(name, error.strerror or str(error)) from error
+        lines = io.BufferedReader(_Bytes(self.source), _BUFFER_SIZE)
+        with located(self.source.name):
+            while line := lines.readline(MAX_LINE):
+                yield decoder.feed(line)
+            decoder.finish()
+
+
+class _Bytes(io.RawIOBase):
+    """The bytes of a source from its beginning on, for what reads lines."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self._source = source
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    # Any: a name for buffers in general comes only with Python 3.12.
+    def readinto(self, buffer: Any) -> int:
+        count = self._source.read_now(self._offset, memoryview(buffer))
+        self._offset += count
+        return count
 
 
 class Digests:

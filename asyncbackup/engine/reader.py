@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from itertools import islice
-from pathlib import Path
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 import xxhash
 from anyio import to_thread
 
-from asyncbackup.engine.manifest import Digests, ManifestFile, find_manifest, located
-from asyncbackup.errors import (
-    BackupCompressed,
-    BackupDamaged,
-    ContradictsManifest,
-    Fact,
-    FormatUnclear,
-    SourceUnreadable,
-)
+from asyncbackup.engine.manifest import Digests, ManifestReader, located
+from asyncbackup.errors import BackupCompressed, BackupDamaged, ContradictsManifest, Fact, FormatUnclear
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.compression import find_compression
 from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
 from asyncbackup.format.manifest import RecordDigests, Subject
-from asyncbackup.storage import FileSource, PipeSource, open_source
-from asyncbackup.storage.opening import open_in_thread, open_regular
-from asyncbackup.storage.target import BRIEF
+from asyncbackup.storage import Source, open_source
 
 _BATCH: Final = 256
 """Records found in one go in a worker thread: to go there costs as much as dozens of them."""
@@ -49,41 +39,31 @@ class Record(NamedTuple):
 
 
 class BackupReader:
-    """One backup: a file or a FIFO, or with path ``-`` standard input. Use it as a context.
+    """One backup, read from ``source`` and, if it has one, ``manifest``: both were entered. ``begin`` comes first.
 
-    Entering checks the manifest as a whole, and finds out the dialect unless it is given. It uses ``manifest`` or, if
-    there is one, the file beside the backup. Everything here raises SourceMissing, SourceUnreadable, BackupDamaged, and
-    entering HalfReplaced, and ContradictsManifest where the manifest contradicts what is given.
+    Everything here raises SourceMissing, SourceUnreadable and BackupDamaged.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        source: Source,
+        manifest: Source | None = None,
         *,
         dialect: Dialect | None = None,
         object_size: int | None = None,
-        manifest: str | os.PathLike[str] | None = None,
-        ignore_manifest: bool = False,
     ) -> None:
-        self.name = str(path)
+        self.name = source.name
         self.end: int | None = None
         """The size of the backup in bytes, known when ``records`` came to its end."""
-        self._source: FileSource | PipeSource = FileSource(self.name)
+        self._source = source
         self._dialect = dialect
         self._object_size = object_size
-        self._manifest = None if manifest is None or ignore_manifest else ManifestFile(Path(manifest))
-        self._looks_for_manifest = not ignore_manifest and manifest is None and self.name != "-"
-        self._stack = AsyncExitStack()
+        self._manifest = None if manifest is None else ManifestReader(manifest)
 
     @property
     def subject(self) -> Subject | None:
         """What the manifest says the backup is of; None without one."""
         return self._manifest.subject if self._manifest else None
-
-    @property
-    def manifest_name(self) -> str | None:
-        """What messages call the manifest; None without one."""
-        return str(self._manifest.path) if self._manifest else None
 
     @property
     def dialect(self) -> Dialect:
@@ -110,25 +90,17 @@ class BackupReader:
             trailing += count
         return trailing
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            opened = PipeSource(0) if self.name == "-" else open_source(self.name)
-            self._source = await stack.enter_async_context(opened)
-            if self._looks_for_manifest:
-                self._manifest = await open_in_thread(self._find_manifest, lambda _: None)
-            if self._manifest is not None:
-                await to_thread.run_sync(self._manifest.check)
-            if self.subject is not None:
-                self._check_subject(self.subject)
-            if self._dialect is None:
-                self._dialect = await self._find_dialect()
-            self._stack = stack.pop_all()
-        return self
+    async def begin(self) -> None:
+        """Check the manifest as a whole, and find out the dialect unless it was given.
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+        Raises ContradictsManifest where the manifest contradicts what was given, and FormatUnclear.
+        """
+        if self._manifest is not None:
+            await to_thread.run_sync(self._manifest.check)
+        if self.subject is not None:
+            self._check_subject(self.subject)
+        if self._dialect is None:
+            self._dialect = await self._find_dialect()
 
     async def records(self) -> AsyncGenerator[Record, None]:
         """Find the records in order; their data is left to ``read_data``. At the end all is known to be there."""
@@ -158,20 +130,18 @@ class BackupReader:
     async def read_data(self, record: Record, start: int, into: memoryview, digests: Digests | None = None) -> None:
         """Fill ``into`` with the record's data from byte ``start`` of it, and take both contents into ``digests``."""
         offset = record.position + start
-        if isinstance(self._source, FileSource) and len(into) > BRIEF:
-            count = await to_thread.run_sync(_overlay, self._source, offset, into, digests)
-        else:
-            if digests is not None:
-                digests.take_base(into)
+        if digests is None:
             count = await self._source.read_into(offset, into)
-            if digests is not None:
-                digests.data.update(into)
+        else:
+            take_base = partial(digests.take_base, into) if digests.with_base else None
+            count = await self._source.read_into(
+                offset, into, before=take_base, after=partial(digests.data.update, into)
+            )
         if count < len(into):
             raise _cut_short(self.name, offset + count, len(into) - count)
 
     def digest_now(self, record: Record, start: int, length: int, through: memoryview, into: xxhash.xxh3_128) -> None:
-        """Take part of a record's data of a file into a digest, through a buffer. For threads."""
-        assert isinstance(self._source, FileSource)
+        """Take part of a record's data into a digest, through a buffer. For threads, and not for pipes."""
         for offset in range(record.position + start, record.position + start + length, len(through)):
             view = through[: record.position + start + length - offset]
             count = self._source.read_now(offset, view)
@@ -188,25 +158,7 @@ class BackupReader:
 
     async def identify(self) -> str:
         """Give the xxh3_128 of the manifest, or of a file that has none: another backup has another."""
-        return await to_thread.run_sync(self._identify)
-
-    def _identify(self) -> str:
-        digest = xxhash.xxh3_128()
-        path = self._manifest.path if self._manifest else Path(self.name)
-        try:
-            with os.fdopen(open_regular(path), "rb") as file:
-                while piece := file.read(_BUFFER_SIZE):
-                    digest.update(piece)
-        except OSError as error:
-            raise SourceUnreadable(str(path), error.strerror or str(error)) from error
-        return digest.hexdigest()
-
-    def _find_manifest(self) -> ManifestFile | None:
-        try:
-            path = find_manifest(self.name)
-        except OSError as error:
-            raise SourceUnreadable(self.name, error.strerror or str(error)) from error
-        return None if path is None else ManifestFile(path)
+        return await to_thread.run_sync(_digest_all, self._manifest.source if self._manifest else self._source)
 
     async def _find_dialect(self) -> Dialect:
         if self.subject is not None:
@@ -218,7 +170,7 @@ class BackupReader:
         if len(possible) == 1:
             return possible[0]
         # Both are possible: what follows the whole way is right, and of two of those the one that explains more bytes.
-        if isinstance(self._source, FileSource):
+        if self.size is not None:
             ends = {dialect: await to_thread.run_sync(self._find_end, dialect) for dialect in possible}
             likeliest = max(possible, key=lambda dialect: ends[dialect])
             if ends[likeliest]:
@@ -233,22 +185,23 @@ class BackupReader:
         return 0 if walk.damage else walk.decoder.offset
 
     async def _find_some(self, walk: _Walk) -> list[Record]:
-        if isinstance(self._source, FileSource):
+        if self.size is not None:
             return await to_thread.run_sync(self._find_now, walk)
         header = bytearray(walk.decoder.next_size)
         count = await self._source.read_into(walk.decoder.offset, memoryview(header))
         return self._feed(walk, header[:count])
 
     def _find_now(self, walk: _Walk) -> list[Record]:
-        assert isinstance(self._source, FileSource)
+        size = self._source.size
+        assert size is not None
         found: list[Record] = []
         header = memoryview(bytearray(LOOK_AHEAD))
         try:
             while walk.decoder.next_size and len(found) < _BATCH:
                 count = self._source.read_now(walk.decoder.offset, header[: walk.decoder.next_size])
                 records = self._feed(walk, header[:count])
-                if walk.decoder.offset > self._source.size:
-                    raise _cut_short(self.name, self._source.size, walk.decoder.offset - self._source.size)
+                if walk.decoder.offset > size:
+                    raise _cut_short(self.name, size, walk.decoder.offset - size)
                 found += records
         except BackupDamaged as damage:
             walk.damage.append(damage)
@@ -292,13 +245,28 @@ class BackupReader:
                 raise ContradictsManifest(self.name, fact, found, told)
 
 
-def _overlay(source: FileSource, offset: int, into: memoryview, digests: Digests | None) -> int:
-    if digests is None:
-        return source.read_now(offset, into)
-    digests.take_base(into)
-    count = source.read_now(offset, into)
-    digests.data.update(into)
-    return count
+@asynccontextmanager
+async def open_backup(
+    backup: str | os.PathLike[str] | Source,
+    *,
+    manifest: str | os.PathLike[str] | Source | None = None,
+    with_manifest: bool = True,
+    dialect: Dialect | None = None,
+    object_size: int | None = None,
+) -> AsyncIterator[BackupReader]:
+    """Open a backup and its manifest, as ``open_source`` does, and begin to read them. Raises what both raise."""
+    async with open_source(backup, manifest=manifest, with_manifest=with_manifest) as opened:
+        reader = BackupReader(*opened, dialect=dialect, object_size=object_size)
+        await reader.begin()
+        yield reader
+
+
+def _digest_all(source: Source) -> str:
+    digest, buffer, offset = xxhash.xxh3_128(), memoryview(bytearray(_BUFFER_SIZE)), 0
+    while count := source.read_now(offset, buffer):
+        digest.update(buffer[:count])
+        offset += count
+    return digest.hexdigest()
 
 
 class _Walk(NamedTuple):

@@ -1,14 +1,16 @@
-"""Where the bytes of a backup go: a file, a pipe, or nowhere."""
+"""Where the bytes of backups come from and go to: files, pipes, images, or nowhere."""
 
+from asyncbackup.storage.backup_source import BackupSource, open_source
 from asyncbackup.storage.backup_target import BackupTarget, open_standard_output, open_target
 from asyncbackup.storage.file import FileTarget
 from asyncbackup.storage.image import NewImage, StandingImage
 from asyncbackup.storage.null import NullTarget
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
-from asyncbackup.storage.source import FileSource, PipeSource, Source, open_source
+from asyncbackup.storage.source import FileSource, PipeSource, Source
 from asyncbackup.storage.target import Target, publish
 
 __all__ = [
+    "BackupSource",
     "BackupTarget",
     "FileSource",
     "FileTarget",

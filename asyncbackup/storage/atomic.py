@@ -25,7 +25,7 @@ from asyncbackup.errors import HalfReplaced, TargetExists, TargetUnusable
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.opening import fault_of_target, open_in_thread
 from asyncbackup.storage.publication import Place, Publication, exists
-from asyncbackup.storage.target import Before, Bytes, unwritten, wrap_os_errors
+from asyncbackup.storage.target import Bytes, Step, unwritten, wrap_os_errors
 
 _IOV_MAX: Final = 1024
 """Buffers that the kernel takes in one gather write."""
@@ -90,7 +90,7 @@ class SerialFile(ABC):
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _append(self, buffers: Sequence[Bytes], before: Before | None = None) -> None:
+    def _append(self, buffers: Sequence[Bytes], before: Step | None = None) -> None:
         if before is not None:
             before()
         with wrap_os_errors(str(self.path)):

@@ -14,7 +14,7 @@ from asyncbackup.storage.file import FileTarget
 from asyncbackup.storage.image import state_path
 from asyncbackup.storage.opening import fault_of_name, open_in_thread
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
-from asyncbackup.storage.publication import MANIFEST, Place
+from asyncbackup.storage.publication import MANIFEST, Place, manifest_path
 from asyncbackup.storage.target import Target
 
 
@@ -99,7 +99,7 @@ def _refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.P
     replaced = [place.final, place.beside(MANIFEST).final]
     read = [Path(name) for name in inputs]
     beside = [name for given in read for name in (given, os.path.realpath(given)) if given.name]
-    read += [path for name in beside for path in (Place(Path(name)).beside(MANIFEST).final, state_path(name))]
+    read += [path for name in beside for path in (manifest_path(name), state_path(name))]
     for target in replaced:
         for source in read:
             if _is_same(target, source):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from asyncbackup.storage.atomic import AtomicFile
-from asyncbackup.storage.target import Before, Bytes
+from asyncbackup.storage.target import Bytes, Step
 
 
 class FileTarget(AtomicFile):
@@ -24,5 +24,5 @@ class FileTarget(AtomicFile):
         main.attach(target)
         return target
 
-    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         await self._in_thread(self._append, buffers, before)

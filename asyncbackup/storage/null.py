@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from asyncbackup.storage.target import Before, Bytes, run_before
+from asyncbackup.storage.target import Bytes, Step, run_before
 
 
 class NullTarget:
@@ -26,7 +26,7 @@ class NullTarget:
     ) -> None:
         """Nothing was kept, so nothing is taken back."""
 
-    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         await run_before(before, buffers)
         self.bytes_written += sum(map(len, buffers))
 

@@ -17,6 +17,9 @@ from asyncbackup.errors import SourceMissing, SourceUnreadable
 
 _Opened = TypeVar("_Opened")
 
+READ_ONCE: Final = "is a pipe, and this is read more than once: write it to a file first"
+"""What is wrong with a pipe where a file is needed."""
+
 GRACE_S: Final = 1.0
 """Seconds that a cancellation waits for an opening, so that nothing is left behind where the disk is merely slow."""
 
@@ -103,7 +106,7 @@ def open_regular(path: str | os.PathLike[str]) -> int:
     descriptor, status = open_to_read(path)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise SourceUnreadable(os.fspath(path), "is a pipe, and this is read more than once: write it to a file first")
+        raise SourceUnreadable(os.fspath(path), READ_ONCE)
     return descriptor
 
 

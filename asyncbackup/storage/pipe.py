@@ -17,7 +17,7 @@ import anyio
 
 from asyncbackup.errors import TargetUnusable
 from asyncbackup.storage.opening import fault_of_name, open_in_thread
-from asyncbackup.storage.target import Before, Bytes, run_before, unwritten, wrap_os_errors
+from asyncbackup.storage.target import Bytes, Step, run_before, unwritten, wrap_os_errors
 
 _IOV_MAX: Final = 1024
 _PIPE_SIZE: Final = 1 << 20
@@ -65,7 +65,7 @@ class PipeTarget:
             incomplete = f"what went to {self.name} is incomplete: do not keep it"
             error.add_note(incomplete if self._is_begun else f"nothing went to {self.name}")
 
-    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         with wrap_os_errors(self.name):
             if self._is_file:
                 # Cancelled, the write goes on.
@@ -76,7 +76,7 @@ class PipeTarget:
             while buffers:
                 buffers = unwritten(buffers, await self._write_some(buffers[:_IOV_MAX]))
 
-    def _append_now(self, buffers: Sequence[Bytes], before: Before | None) -> None:
+    def _append_now(self, buffers: Sequence[Bytes], before: Step | None) -> None:
         if before is not None:
             before()
         while buffers:

@@ -76,6 +76,11 @@ class Place:
         return self.final.parent / (start + digest)
 
 
+def manifest_path(backup: str | os.PathLike[str]) -> Path:
+    """Name the manifest of a backup file."""
+    return Place(Path(backup)).beside(MANIFEST).final
+
+
 class Rename(NamedTuple):
     """What brings a file and what belongs to it together again."""
 

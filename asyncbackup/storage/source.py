@@ -9,14 +9,17 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import anyio
 from anyio import to_thread
 
 from asyncbackup.errors import SourceUnreadable
-from asyncbackup.storage.opening import open_in_thread, open_regular, open_to_read
-from asyncbackup.storage.target import BRIEF
+from asyncbackup.storage.opening import READ_ONCE, open_in_thread, open_regular, open_to_read
+from asyncbackup.storage.target import BRIEF, Step
+
+STANDARD_INPUT: Final = "standard input"
+"""What messages call it."""
 
 
 class Source(Protocol):
@@ -39,10 +42,20 @@ class Source(Protocol):
     async def peek(self, size: int) -> bytes:
         """Give the first ``size`` bytes, or all of them if there are fewer; before anything else is read."""
 
-    async def read_into(self, offset: int, view: memoryview) -> int:
-        """Fill ``view`` from ``offset`` on; give the count of bytes, less only if the source ends.
+    async def read_into(
+        self, offset: int, view: memoryview, *, before: Step | None = None, after: Step | None = None
+    ) -> int:
+        """Call ``before``, fill ``view`` from ``offset`` on, call ``after``.
 
-        Raises SourceUnreadable.
+        Gives the count of bytes, which is less than asked for only if the source ends. Both calls block, so they run in
+        the thread that reads, in the same hop. Where no thread reads, they run on the event loop. Raises
+        SourceUnreadable.
+        """
+
+    def read_now(self, offset: int, view: memoryview) -> int:
+        """Fill ``view`` from ``offset`` on without an event loop, for threads that read more than once in one hop.
+
+        Gives and raises what ``read_into`` does. A source without a ``size`` cannot do it: it is a SourceUnreadable.
         """
 
 
@@ -90,10 +103,27 @@ class FileSource:
         buffer = bytearray(size)
         return bytes(buffer[: await self.read_into(0, memoryview(buffer))])
 
-    async def read_into(self, offset: int, view: memoryview) -> int:
-        if len(view) <= BRIEF and self._read_cached(offset, view) == len(view):
-            return len(view)
-        return await to_thread.run_sync(self.read_now, offset, view)
+    async def read_into(
+        self, offset: int, view: memoryview, *, before: Step | None = None, after: Step | None = None
+    ) -> int:
+        if len(view) > BRIEF:
+            return await to_thread.run_sync(self._read_between, offset, view, before, after)
+        if before is not None:
+            before()
+        count = self._read_cached(offset, view)
+        if count < len(view):
+            count = await to_thread.run_sync(self.read_now, offset, view)
+        if after is not None:
+            after()
+        return count
+
+    def _read_between(self, offset: int, view: memoryview, before: Step | None, after: Step | None) -> int:
+        if before is not None:
+            before()
+        count = self.read_now(offset, view)
+        if after is not None:
+            after()
+        return count
 
     def _read_cached(self, offset: int, view: memoryview) -> int:
         """Read what the kernel has at hand, without waiting for the disk; give the count of bytes."""
@@ -119,7 +149,6 @@ class FileSource:
         return min(start, self.size), min(end, self.size)
 
     def read_now(self, offset: int, view: memoryview) -> int:
-        """Do the same without an event loop, for threads."""
         done = 0
         try:
             while done < len(view):
@@ -140,7 +169,7 @@ class PipeSource:
 
     size = None
 
-    def __init__(self, descriptor: int, name: str = "standard input", *, has_name: bool = False) -> None:
+    def __init__(self, descriptor: int, name: str = STANDARD_INPUT, *, has_name: bool = False) -> None:
         self.name = name
         self._awaits_writer = has_name
         self._descriptor = descriptor
@@ -164,11 +193,15 @@ class PipeSource:
         with suppress(OSError):
             os.set_blocking(self._descriptor, self._was_blocking)
 
-    async def read_into(self, offset: int, view: memoryview) -> int:
+    async def read_into(
+        self, offset: int, view: memoryview, *, before: Step | None = None, after: Step | None = None
+    ) -> int:
         # Readers of later offsets wait for those of earlier ones: the pipe has but one order.
         while self._position != offset:
             assert self._position < offset
             await self._moved.wait()
+        if before is not None:
+            before()
         done = 0
         while done < len(view):
             count = await self._read_some(view[done:])
@@ -178,7 +211,12 @@ class PipeSource:
         self._position += done
         self._moved.set()
         self._moved = anyio.Event()
+        if after is not None:
+            after()
         return done
+
+    def read_now(self, offset: int, view: memoryview) -> int:  # noqa: ARG002 - no thread may wait for a pipe
+        raise SourceUnreadable(self.name, READ_ONCE)
 
     async def peek(self, size: int) -> bytes:
         """Look at the first ``size`` bytes, or all of them if there are fewer, before anything else is read."""
@@ -206,7 +244,7 @@ class PipeSource:
 
 
 @asynccontextmanager
-async def open_source(path: str | os.PathLike[str]) -> AsyncIterator[FileSource | PipeSource]:
+async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Source]:
     """Open the file or the pipe at ``path``, whichever it is. Raises SourceMissing or SourceUnreadable."""
     name = os.fspath(path)
     descriptor, status = await open_in_thread(lambda: open_to_read(name), lambda opened: os.close(opened[0]))

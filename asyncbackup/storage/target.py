@@ -14,8 +14,8 @@ from asyncbackup.errors import TargetError, TargetFull, TargetWriteFailed
 
 Bytes = bytes | bytearray | memoryview
 
-Before = Callable[[], object]
-"""What is to be done right before a write. It blocks."""
+Step = Callable[[], object]
+"""What is done in one hop to a thread with a read or a write, such as a digest. It blocks."""
 
 BRIEF: Final = 64 << 10
 """Bytes up to which it takes less time to copy or digest them than to go to a thread and back."""
@@ -44,7 +44,7 @@ class Target(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         """Call ``before``, then write ``buffers`` one after the other; they are free for other use when this returns.
 
         ``before`` blocks, so it runs in the thread that writes, in the same hop. Where no thread writes, it runs in a
@@ -77,7 +77,7 @@ async def publish(data: Target, manifest: Target | None = None, beginning: bytes
         await manifest.complete()
 
 
-async def run_before(before: Before | None, buffers: Sequence[Bytes]) -> None:
+async def run_before(before: Step | None, buffers: Sequence[Bytes]) -> None:
     """Call ``before`` for a target that has no thread of its own: on the event loop if ``buffers`` are brief."""
     if before is None:
         return

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from asyncbackup.engine.reader import BackupReader, Record
+from asyncbackup.engine.reader import Record, open_backup
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
 
@@ -51,7 +51,7 @@ async def info(
 
     Raises SourceMissing, SourceUnreadable, and BackupDamaged where the file is no backup.
     """
-    async with BackupReader(file, dialect=dialect, object_size=object_size, manifest=manifest) as reader:
+    async with open_backup(file, dialect=dialect, object_size=object_size, manifest=manifest) as reader:
         records = data_bytes = 0
         async with aclosing(reader.records()) as found:
             async for record in found:
@@ -62,7 +62,7 @@ async def info(
                 await reader.skip_data(record)
         assert reader.end is not None
         return Info(
-            reader.name,
+            os.fspath(file),
             reader.dialect,
             records,
             data_bytes,

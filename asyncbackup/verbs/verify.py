@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, fields
-from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +29,7 @@ from asyncbackup.errors import (
     single_error,
 )
 from asyncbackup.format import Dialect
+from asyncbackup.storage import Source, open_source
 
 MAX_PROBLEMS: Final = 1000
 """Problems that a report holds; those beyond are only counted, so that memory is bounded."""
@@ -149,8 +149,8 @@ async def verify(
         for place, path in enumerate(backups):
             found = FileReport(str(path))
             report.files.append(found)
-            make = partial(options.reader, path, place)
-            readers.append(await _verify_file(make, found, counts, on_progress))
+            given = _Given(path, options.manifest(place), options.dialect, options.object_size)
+            readers.append(await _verify_file(given, found, counts, on_progress))
             if require_manifest and found.is_good and not found.has_manifest:
                 found.problems.add(ManifestMissing(found.file))
     for older, newer in pairwise(readers):
@@ -164,40 +164,54 @@ async def verify(
     return report
 
 
+class _Given(NamedTuple):
+    """What the caller says of a file."""
+
+    path: str | os.PathLike[str]
+    manifest: str | os.PathLike[str] | Source | None
+    dialect: Dialect | None
+    object_size: int | None
+
+
 async def _verify_file(
-    make: Callable[..., BackupReader],
+    given: _Given,
     report: FileReport,
     counts: _Counts,
     on_progress: OnProgress | None,
 ) -> BackupReader | None:
     """Verify one file. Gives its reader, closed, for what it knows; None if it is no backup."""
     async with AsyncExitStack() as stack:
-        reader = await _enter(stack, make, report)
+        reader = await _open(stack, given, report)
         if reader is not None:
             report.dialect, report.has_manifest = reader.dialect, reader.subject is not None
             await _Job(reader, report, counts, on_progress).run()
         return reader
 
 
-async def _enter(
-    stack: AsyncExitStack,
-    make: Callable[..., BackupReader],
-    report: FileReport,
-    *,
-    ignore_manifest: bool = False,
-) -> BackupReader | None:
-    """Open a backup; if its manifest is damaged, or not in its place, without it."""
-    reader = make(ignore_manifest=ignore_manifest)
+async def _open(stack: AsyncExitStack, given: _Given, report: FileReport) -> BackupReader | None:
+    """Open a backup; if its manifest is damaged, or not in its place, read it without."""
     try:
-        return await stack.enter_async_context(reader)
+        data, manifest = await stack.enter_async_context(open_source(given.path, manifest=given.manifest))
     except HalfReplaced as half:
         report.problems.add(half)
+        data, manifest = await stack.enter_async_context(open_source(given.path, with_manifest=False))
+    try:
+        return await _begin(data, manifest, given)
     except BackupDamaged as damage:
         report.problems.add(damage)
-        # A FIFO is not there twice.
-        if damage.source != reader.manifest_name or (reader.size is None and reader.name != "-"):
+        if manifest is None or damage.source != manifest.name:
             return None
-    return await _enter(stack, make, report, ignore_manifest=True)
+    try:
+        return await _begin(data, None, given)
+    except BackupDamaged as damage:
+        report.problems.add(damage)
+        return None
+
+
+async def _begin(data: Source, manifest: Source | None, given: _Given) -> BackupReader:
+    reader = BackupReader(data, manifest, dialect=given.dialect, object_size=given.object_size)
+    await reader.begin()
+    return reader
 
 
 @dataclass(slots=True)

@@ -17,7 +17,6 @@ from asyncbackup.cli import advice as advice_module
 from asyncbackup.cli.advice import advice, with_advice
 from asyncbackup.cli.main import program
 from asyncbackup.client.policy import NOT_READY
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import (
     ChangedMeanwhile,
     ClusterNotReady,
@@ -29,6 +28,7 @@ from asyncbackup.errors import (
     Unreachable,
 )
 from asyncbackup.format import Dialect, RecordHeader
+from asyncbackup.storage.publication import manifest_path
 from asyncbackup.wire.constants import Result
 from tests.cli.command import PROGRAM, Command, Served
 from tests.unit.test_layers import literals

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import connect
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.storage.image import marker_path, read_state, state_path
+from asyncbackup.storage.publication import manifest_path
 from tests.chains import SIZE, Files, make_snapshots, say_what_it_is
 from tests.cli.command import Command, Served, left_in, serving
 from tests.disks import OBJECT

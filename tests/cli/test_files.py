@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.sheep import MemoryStore
 from asyncbackup.storage.lock import NameLock
-from asyncbackup.storage.publication import Place
+from asyncbackup.storage.publication import Place, manifest_path
 from tests.chains import Files
 from tests.cli.command import PROGRAM, Command, Served, left_in, serving, start
 
@@ -174,7 +173,7 @@ def test_no_input_is_replaced_by_what_is_made_of_it(
     outcome = command(*writer, name)
 
     assert outcome.code == 1
-    assert "which is read for it: use another name" in outcome.err
+    assert "which is read for it; use another name" in outcome.err
     assert {path.name: path.read_bytes() for path in files.folder.iterdir()} == before
 
 
@@ -198,7 +197,7 @@ def test_no_base_is_replaced_by_what_is_made_on_it(
     outcome = command(*arguments, "--base-image", "image", "--force")
 
     assert outcome.code == 1
-    assert "which is read for it: use another name" in outcome.err
+    assert "which is read for it; use another name" in outcome.err
     assert {path.name: path.read_bytes() for path in files.folder.iterdir()} == before
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup.engine.manifest import manifest_path
+from asyncbackup.storage.publication import manifest_path
 from tests.chains import SIZE, Files
 from tests.cli.command import Command, left_in, piped
 

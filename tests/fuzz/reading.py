@@ -16,12 +16,12 @@ from typing import Final
 from hypothesis import strategies as st
 
 from asyncbackup import ChainOptions, Dialect, NullTarget, convert_to_rbd_diff, export, merge
-from asyncbackup.engine.manifest import manifest_path
-from asyncbackup.engine.reader import BackupReader
+from asyncbackup.engine.reader import open_backup
 from asyncbackup.errors import AsyncBackupError
 from asyncbackup.format.decoder import LOOK_AHEAD, Damage, Decoder, candidates
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder
 from asyncbackup.storage import Target
+from asyncbackup.storage.publication import manifest_path
 from tests.fuzz.damage import apply, damages
 from tests.fuzz.world import content
 from tests.scenarios import GOLDEN
@@ -77,7 +77,7 @@ async def read(folder: Path, backup: bytes, manifest: bytes | None) -> None:
 
 async def _walk(path: Path, dialect: Dialect | None) -> None:
     buffer = memoryview(bytearray(64 << 10))
-    async with BackupReader(path, dialect=dialect) as reader, aclosing(reader.records()) as records:
+    async with open_backup(path, dialect=dialect) as reader, aclosing(reader.records()) as records:
         async for record in records:
             for start in range(0, record.header.length, len(buffer)):
                 await reader.read_data(record, start, buffer[: record.header.length - start])

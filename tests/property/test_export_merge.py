@@ -26,7 +26,7 @@ from asyncbackup import (
     export,
     merge,
 )
-from asyncbackup.engine.reader import BackupReader
+from asyncbackup.engine.reader import open_backup
 from asyncbackup.errors import BaseNeeded, NotMergeable
 from asyncbackup.format.identity import Identity
 from asyncbackup.sheep import MemoryStore, Sheep
@@ -220,7 +220,7 @@ async def test_a_merged_way_exports_to_the_same_image(
             assert (folder / "image").read_bytes() == way.images[-1]
             assert (folder / "merged image").read_bytes() == way.images[-1]
             assert exported.data == way.images[-1]
-            async with BackupReader(converted) as reader:
+            async with open_backup(converted) as reader:
                 assert reader.subject is not None
                 assert reader.subject.identity.tag == snapshots[-1]
                 assert reader.subject.is_full
@@ -239,7 +239,7 @@ async def test_a_merged_full_backup_proves_what_a_backup_of_the_newest_snapshot_
 
             await merge(way.files, folder / "merged", dialect=dialect, options=options)
 
-            async with BackupReader(folder / "merged") as reader:
+            async with open_backup(folder / "merged") as reader:
                 found = [record async for record in reader.records()]
                 assert all(record.digests and record.digests.base is None for record in found)
             assert (await export([folder / "merged"], folder / "image")).checked

@@ -14,7 +14,7 @@ import pytest
 from asyncbackup import Cluster, NullTarget, Volume, WindowOptions, backup
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.errors import SnapshotChanged
-from asyncbackup.storage.target import Before, Bytes
+from asyncbackup.storage.target import Bytes, Step
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
@@ -64,7 +64,7 @@ class MeanwhileSink(NullTarget):
         self._meanwhile = [meanwhile]
         self.is_complete = False
 
-    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         while self._meanwhile:
             await self._meanwhile.pop()()
         await super().append(buffers, before=before)

@@ -23,8 +23,8 @@ from asyncbackup import (
     export,
     restore,
 )
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import DigestMismatch, WrongSnapshot
+from asyncbackup.storage.publication import manifest_path
 from tests.clusters import MISSING, RealCluster
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(MISSING), reason=MISSING)]

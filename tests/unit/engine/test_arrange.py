@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from asyncbackup.engine.arrange import find_backups, find_order
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import BackupMissing, ChainBroken
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
+from asyncbackup.storage.publication import manifest_path
 
 SIZE = 8 << 20
 

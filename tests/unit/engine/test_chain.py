@@ -8,12 +8,13 @@ import pytest
 
 from asyncbackup import ChainOptions, Dialect
 from asyncbackup.engine.chain import Group, Part, open_chain
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.errors import BackupDamaged, ChainBroken, ContradictsManifest, FactMissing, ManifestMissing
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
+from asyncbackup.storage import FileSource
+from asyncbackup.storage.publication import manifest_path
 from tests.chains import SIZE, Files, copy_files, declare
 from tests.disks import OBJECT
 from tests.streams import standard_input
@@ -35,7 +36,7 @@ def group(*ranges: tuple[int, int]) -> Group:
     return Group(
         0,
         tuple(
-            Part(BackupReader(f"file-{place}"), Record(RecordHeader(0, start, end - start), 0, None))
+            Part(BackupReader(FileSource(f"file-{place}")), Record(RecordHeader(0, start, end - start), 0, None))
             for place, (start, end) in enumerate(ranges)
         ),
     )

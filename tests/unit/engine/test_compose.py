@@ -10,12 +10,12 @@ import xxhash
 from asyncbackup import Dialect
 from asyncbackup.engine.chain import open_chain
 from asyncbackup.engine.compose import Composer
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.source import ZeroObjects
 from asyncbackup.errors import BaseMismatch
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
+from asyncbackup.storage.publication import manifest_path
 from tests.disks import noise
 
 LENGTH = (4 << 20) + 512

@@ -11,12 +11,13 @@ import pytest
 import xxhash
 
 from asyncbackup import Dialect
-from asyncbackup.engine.manifest import Digests, manifest_path
-from asyncbackup.engine.reader import BackupReader, Record
+from asyncbackup.engine.manifest import Digests
+from asyncbackup.engine.reader import BackupReader, Record, open_backup
 from asyncbackup.errors import BackupCompressed, BackupDamaged, FormatUnclear, SourceMissing, SourceUnreadable
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
+from asyncbackup.storage.publication import manifest_path
 from tests.disks import OBJECT, noise
 from tests.streams import standard_input
 
@@ -88,7 +89,7 @@ async def changes_in(reader: BackupReader) -> list[Change]:
 
 @pytest.mark.parametrize("dialect", list(Dialect))
 async def test_the_dialect_is_found_out(tmp_path: Path, dialect: Dialect) -> None:
-    async with BackupReader(write(tmp_path, framed(TWO, dialect))) as reader:
+    async with open_backup(write(tmp_path, framed(TWO, dialect))) as reader:
         assert reader.dialect is dialect
         assert await changes_in(reader) == TWO
 
@@ -96,7 +97,7 @@ async def test_the_dialect_is_found_out(tmp_path: Path, dialect: Dialect) -> Non
 @pytest.mark.parametrize("dialect", list(Dialect))
 async def test_the_dialect_of_a_pipe_is_found_out(dialect: Dialect) -> None:
     with standard_input(framed(TWO, dialect)):
-        async with BackupReader("-") as reader:
+        async with open_backup("-") as reader:
             assert reader.dialect is dialect
             assert await changes_in(reader) == TWO
 
@@ -109,17 +110,17 @@ DOG_LIKE_COLLIE: list[Change] = [(1, 0, struct.pack("<II", 512, 0) + bytes(504))
 
 
 async def test_what_only_begins_like_a_dog_backup_is_a_collie_backup(tmp_path: Path) -> None:
-    async with BackupReader(write(tmp_path, framed(COLLIE_LIKE_DOG))) as reader:
+    async with open_backup(write(tmp_path, framed(COLLIE_LIKE_DOG))) as reader:
         assert reader.dialect is Dialect.COLLIE
         assert await changes_in(reader) == COLLIE_LIKE_DOG
 
 
 async def test_of_two_possible_dialects_the_one_that_explains_more_is_right(tmp_path: Path) -> None:
     file = write(tmp_path, framed(DOG_LIKE_COLLIE, Dialect.DOG))
-    async with BackupReader(file, dialect=Dialect.COLLIE) as reader:
+    async with open_backup(file, dialect=Dialect.COLLIE) as reader:
         assert len(await found_in(reader)) == 1
 
-    async with BackupReader(file) as reader:
+    async with open_backup(file) as reader:
         assert reader.dialect is Dialect.DOG
         assert await changes_in(reader) == DOG_LIKE_COLLIE
 
@@ -128,28 +129,28 @@ async def test_damage_that_leaves_both_dialects_possible_asks_for_the_dialect(tm
     file = write(tmp_path, framed(COLLIE_LIKE_DOG)[:-1])
 
     with pytest.raises(FormatUnclear, match="may be of either format"):
-        async with BackupReader(file):
+        async with open_backup(file):
             pytest.fail("entered")
 
 
 async def test_a_pipe_that_may_be_of_either_dialect_asks_for_the_dialect() -> None:
     with (
         standard_input(framed(COLLIE_LIKE_DOG)),
-        pytest.raises(FormatUnclear, match=r"-: .*may be of either format"),
+        pytest.raises(FormatUnclear, match=r"standard input: .*may be of either format"),
     ):
-        async with BackupReader("-"):
+        async with open_backup("-"):
             pytest.fail("entered")
 
 
 async def test_a_pipe_of_a_named_dialect_is_taken_at_its_word() -> None:
     with standard_input(framed(COLLIE_LIKE_DOG)):
-        async with BackupReader("-", dialect=Dialect.COLLIE) as reader:
+        async with open_backup("-", dialect=Dialect.COLLIE) as reader:
             assert await changes_in(reader) == COLLIE_LIKE_DOG
 
 
 async def test_what_is_no_backup_is_told(tmp_path: Path) -> None:
     with pytest.raises(BackupDamaged, match=r"file: at offset 4: expected magic 11921192.*this is no backup"):
-        async with BackupReader(write(tmp_path, b"something else altogether")):
+        async with open_backup(write(tmp_path, b"something else altogether")):
             pytest.fail("entered")
 
 
@@ -159,14 +160,14 @@ async def test_what_is_no_backup_is_told(tmp_path: Path) -> None:
 async def test_more_records_than_are_found_in_one_go_are_all_found(tmp_path: Path) -> None:
     changes = [(idx, 0, noise(idx, 512)) for idx in range(600)]
 
-    async with BackupReader(write(tmp_path, framed(changes))) as reader:
+    async with open_backup(write(tmp_path, framed(changes))) as reader:
         assert await changes_in(reader) == changes
 
 
 async def test_what_stands_before_damage_is_found_before_it_is_told(tmp_path: Path) -> None:
     found: list[int] = []
 
-    async with BackupReader(write(tmp_path, framed(TWO)[:-1])) as reader:
+    async with open_backup(write(tmp_path, framed(TWO)[:-1])) as reader:
         with pytest.raises(BackupDamaged, match="the file ends here; expected 1 more bytes"):
             await note_records(reader, found)
 
@@ -175,8 +176,8 @@ async def test_what_stands_before_damage_is_found_before_it_is_told(tmp_path: Pa
 
 async def test_a_pipe_that_ends_within_data_is_told() -> None:
     with standard_input(framed(TWO)[:-1]):
-        async with BackupReader("-") as reader:
-            with pytest.raises(BackupDamaged, match="-: at offset 1583: the file ends here; expected 1 more bytes"):
+        async with open_backup("-") as reader:
+            with pytest.raises(BackupDamaged, match="input: at offset 1583: the file ends here; expected 1 more bytes"):
                 await changes_in(reader)
 
 
@@ -184,7 +185,7 @@ async def test_a_pipe_that_ends_within_data_is_told() -> None:
 async def test_what_follows_the_end_is_counted(tmp_path: Path, dialect: Dialect) -> None:
     file = write(tmp_path, framed(TWO, dialect) + b"something")
 
-    async with BackupReader(file, dialect=dialect) as reader:
+    async with open_backup(file, dialect=dialect) as reader:
         await found_in(reader)
         assert await reader.count_trailing() == 9
 
@@ -192,7 +193,7 @@ async def test_what_follows_the_end_is_counted(tmp_path: Path, dialect: Dialect)
 @pytest.mark.parametrize("count", [0, 9])
 async def test_what_follows_the_end_in_a_pipe_is_counted_by_reading_it(count: int) -> None:
     with standard_input(framed(TWO) + bytes(count)):
-        async with BackupReader("-") as reader:
+        async with open_backup("-") as reader:
             await changes_in(reader)
             assert await reader.count_trailing() == count
 
@@ -208,7 +209,7 @@ async def test_what_is_read_is_digested_and_what_it_is_laid_over(
     data, base = noise(1, length), noise(2, length)
     digests = Digests(with_base=with_base)
 
-    async with BackupReader(write(tmp_path, framed([(0, 0, data)]))) as reader:
+    async with open_backup(write(tmp_path, framed([(0, 0, data)]))) as reader:
         (record,) = await found_in(reader)
         await reader.read_data(record, 0, memoryview(into := bytearray(base)), digests)
 
@@ -221,7 +222,7 @@ async def test_what_is_read_is_digested_and_what_it_is_laid_over(
 async def test_data_is_read_from_within_a_record(tmp_path: Path, length: int) -> None:
     data = noise(1, 2 * length)
 
-    async with BackupReader(write(tmp_path, framed([(0, 0, data)]))) as reader:
+    async with open_backup(write(tmp_path, framed([(0, 0, data)]))) as reader:
         (record,) = await found_in(reader)
         await reader.read_data(record, 512, memoryview(into := bytearray(length)))
 
@@ -232,7 +233,7 @@ async def test_data_is_read_from_within_a_record(tmp_path: Path, length: int) ->
 async def test_a_file_that_was_cut_off_meanwhile_is_told(tmp_path: Path, length: int) -> None:
     file = write(tmp_path, framed([(0, 0, noise(1, length))]))
 
-    async with BackupReader(file) as reader:
+    async with open_backup(file) as reader:
         (record,) = await found_in(reader)
         os.truncate(file, 32 + length - 3)
         with pytest.raises(BackupDamaged, match=f"at offset {32 + length - 3}: the file ends here; expected 3 more"):
@@ -242,7 +243,7 @@ async def test_a_file_that_was_cut_off_meanwhile_is_told(tmp_path: Path, length:
 async def test_part_of_a_record_is_digested_through_a_smaller_buffer(tmp_path: Path) -> None:
     data, digest = noise(1, 4096), xxhash.xxh3_128()
 
-    async with BackupReader(write(tmp_path, framed([(0, 0, data)]))) as reader:
+    async with open_backup(write(tmp_path, framed([(0, 0, data)]))) as reader:
         (record,) = await found_in(reader)
         reader.digest_now(record, 512, 3072, memoryview(bytearray(1000)), digest)
 
@@ -252,7 +253,7 @@ async def test_part_of_a_record_is_digested_through_a_smaller_buffer(tmp_path: P
 async def test_a_file_that_was_cut_off_meanwhile_is_not_digested(tmp_path: Path) -> None:
     file = write(tmp_path, framed([(0, 0, noise(1, 4096))]))
 
-    async with BackupReader(file) as reader:
+    async with open_backup(file) as reader:
         (record,) = await found_in(reader)
         os.truncate(file, 32 + 4095)
         with pytest.raises(BackupDamaged, match="at offset 4127: the file ends here; expected 1 more bytes"):
@@ -262,7 +263,7 @@ async def test_a_file_that_was_cut_off_meanwhile_is_not_digested(tmp_path: Path)
 @pytest.mark.parametrize("dialect", list(Dialect))
 async def test_records_of_a_pipe_are_passed_over_by_reading_them(dialect: Dialect) -> None:
     with standard_input(framed(TWO, dialect)):
-        async with BackupReader("-") as reader:
+        async with open_backup("-") as reader:
             found = []
             async for record in reader.records():
                 found.append(record.header.idx)
@@ -274,7 +275,7 @@ async def test_records_of_a_pipe_are_passed_over_by_reading_them(dialect: Dialec
 async def test_data_of_a_file_that_nobody_wants_is_not_read(tmp_path: Path) -> None:
     file = write(tmp_path, framed(TWO))
 
-    async with BackupReader(file) as reader:
+    async with open_backup(file) as reader:
         found = await found_in(reader)
         os.truncate(file, 16)
         for record in found:
@@ -287,7 +288,7 @@ async def test_data_of_a_file_that_nobody_wants_is_not_read(tmp_path: Path) -> N
 async def test_what_the_manifest_says_comes_with_the_records(tmp_path: Path) -> None:
     file = write(tmp_path, framed(TWO), proven(TWO))
 
-    async with BackupReader(file) as reader:
+    async with open_backup(file) as reader:
         assert reader.subject == SUBJECT
         assert reader.object_size == OBJECT
         assert [record.digests and record.digests.data for record in await found_in(reader)] == [
@@ -296,7 +297,7 @@ async def test_what_the_manifest_says_comes_with_the_records(tmp_path: Path) -> 
 
 
 async def test_without_a_manifest_the_caller_says_what_objects_are_like(tmp_path: Path) -> None:
-    async with BackupReader(write(tmp_path, framed(TWO)), object_size=4096) as reader:
+    async with open_backup(write(tmp_path, framed(TWO)), object_size=4096) as reader:
         assert reader.subject is None
         assert reader.object_size == 4096
 
@@ -304,7 +305,7 @@ async def test_without_a_manifest_the_caller_says_what_objects_are_like(tmp_path
 async def test_a_manifest_that_is_to_be_ignored_is_not_even_read(tmp_path: Path) -> None:
     file = write(tmp_path, framed(TWO), b"no manifest")
 
-    async with BackupReader(file, ignore_manifest=True) as reader:
+    async with open_backup(file, with_manifest=False) as reader:
         assert reader.subject is None
         assert [record.digests for record in await found_in(reader)] == [None, None]
 
@@ -313,20 +314,20 @@ async def test_a_pipe_has_the_manifest_that_is_named(tmp_path: Path) -> None:
     (tmp_path / "proof").write_bytes(proven(TWO))
 
     with standard_input(framed(TWO)):
-        async with BackupReader("-", manifest=tmp_path / "proof") as reader:
+        async with open_backup("-", manifest=tmp_path / "proof") as reader:
             assert reader.subject == SUBJECT
             assert await changes_in(reader) == TWO
 
 
 async def test_a_named_manifest_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceMissing, match="proof: no such file"):
-        async with BackupReader(write(tmp_path, framed(TWO)), manifest=tmp_path / "proof"):
+        async with open_backup(write(tmp_path, framed(TWO)), manifest=tmp_path / "proof"):
             pytest.fail("entered")
 
 
 async def test_a_folder_is_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(SourceUnreadable, match="is a folder"):
-        async with BackupReader(write(tmp_path, framed(TWO)), manifest=tmp_path):
+        async with open_backup(write(tmp_path, framed(TWO)), manifest=tmp_path):
             pytest.fail("entered")
 
 
@@ -334,7 +335,7 @@ async def test_a_manifest_that_was_changed_is_told_by_its_own_name(tmp_path: Pat
     file = write(tmp_path, framed(TWO), proven(TWO).replace(b'"copies":1', b'"copies":2'))
 
     with pytest.raises(BackupDamaged, match=r"file\.manifest: at offset \d+: .*the manifest was changed"):
-        async with BackupReader(file):
+        async with open_backup(file):
             pytest.fail("entered")
 
 
@@ -344,13 +345,13 @@ async def test_a_manifest_that_was_changed_is_told_by_its_own_name(tmp_path: Pat
     ids=["another record", "no record"],
 )
 async def test_a_manifest_of_another_backup_is_told_where_it_differs(tmp_path: Path, others: list[Change]) -> None:
-    async with BackupReader(write(tmp_path, framed(TWO), proven(others))) as reader:
+    async with open_backup(write(tmp_path, framed(TWO), proven(others))) as reader:
         with pytest.raises(BackupDamaged, match=r"file: at offset 1056: its manifest has another record here"):
             await found_in(reader)
 
 
 async def test_a_backup_that_lacks_records_which_its_manifest_has_is_told(tmp_path: Path) -> None:
-    async with BackupReader(write(tmp_path, framed(TWO[:1]), proven(TWO))) as reader:
+    async with open_backup(write(tmp_path, framed(TWO[:1]), proven(TWO))) as reader:
         with pytest.raises(
             BackupDamaged, match="expected 2 records in 1584 bytes, as its manifest says, got 1 in 1056"
         ):
@@ -361,22 +362,21 @@ async def test_a_backup_that_lacks_records_which_its_manifest_has_is_told(tmp_pa
 
 
 async def test_a_backup_is_identified_by_its_manifest(tmp_path: Path) -> None:
-    async with BackupReader(write(tmp_path, framed(TWO), proven(TWO))) as reader:
+    async with open_backup(write(tmp_path, framed(TWO), proven(TWO))) as reader:
         assert await reader.identify() == xxh3(proven(TWO))
 
 
 async def test_a_backup_without_a_manifest_is_identified_by_all_of_it(tmp_path: Path) -> None:
-    async with BackupReader(write(tmp_path, framed(TWO))) as reader:
+    async with open_backup(write(tmp_path, framed(TWO))) as reader:
         assert await reader.identify() == xxh3(framed(TWO))
 
 
-async def test_a_backup_that_is_gone_is_not_identified(tmp_path: Path) -> None:
-    file = write(tmp_path, framed(TWO))
+async def test_a_backup_whose_name_is_gone_is_identified_by_what_was_opened(tmp_path: Path) -> None:
+    file = write(tmp_path, framed(TWO), proven(TWO))
 
-    async with BackupReader(file) as reader:
-        file.unlink()
-        with pytest.raises(SourceMissing, match="file: no such file"):
-            await reader.identify()
+    async with open_backup(file) as reader:
+        manifest_path(file).unlink()
+        assert await reader.identify() == xxh3(proven(TWO))
 
 
 # What is no backup
@@ -397,7 +397,7 @@ async def test_a_compressed_file_is_told_as_such(tmp_path: Path, compression: st
     file = write(tmp_path, COMPRESSED[compression])
 
     with pytest.raises(BackupCompressed, match=f"at offset 0: this is compressed with {compression}") as caught:
-        async with BackupReader(file, dialect=dialect) as reader:
+        async with open_backup(file, dialect=dialect) as reader:
             await found_in(reader)
 
     assert (caught.value.source, caught.value.compression) == (str(file), compression)
@@ -406,7 +406,7 @@ async def test_a_compressed_file_is_told_as_such(tmp_path: Path, compression: st
 @pytest.mark.parametrize("compression", COMPRESSED)
 async def test_a_compressed_pipe_is_told_as_such(compression: str) -> None:
     with standard_input(COMPRESSED[compression]), pytest.raises(BackupCompressed, match=compression):
-        async with BackupReader("-") as reader:
+        async with open_backup("-") as reader:
             await found_in(reader)
 
 
@@ -414,13 +414,13 @@ async def test_a_file_that_was_compressed_beside_its_manifest_is_told_as_such(tm
     file = write(tmp_path, COMPRESSED["zstd"], proven(TWO))
 
     with pytest.raises(BackupCompressed, match="zstd"):
-        async with BackupReader(file) as reader:
+        async with open_backup(file) as reader:
             await found_in(reader)
 
 
 async def test_an_end_marker_ends_no_collie_backup(tmp_path: Path) -> None:
     file = write(tmp_path, Dialect.COLLIE.patch(1) + Dialect.DOG.ending)
 
-    async with BackupReader(file, dialect=Dialect.COLLIE) as reader:
+    async with open_backup(file, dialect=Dialect.COLLIE) as reader:
         with pytest.raises(BackupDamaged, match=r"at offset 24: expected a length in sectors from 1 to .*, got 0"):
             await found_in(reader)

@@ -18,11 +18,11 @@ from asyncbackup import (
 )
 from asyncbackup.engine.chain import open_chain
 from asyncbackup.engine.compose import Composer
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.progress import ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.source import ZeroObjects
 from asyncbackup.errors import BackupDamaged, DigestMismatch, single_error
+from asyncbackup.storage.publication import manifest_path
 from tests import rbd_diffs
 from tests.chains import SIZE, Files, copy_files
 from tests.collecting import CollectingTarget
@@ -180,7 +180,7 @@ async def test_a_pipe_that_ends_early_leaves_no_image(files: Files, tmp_path: Pa
 
     with (
         standard_input(files.a),
-        pytest.raises(BackupDamaged, match=r"-: at offset \d+: the file ends here; expected 1 more bytes"),
+        pytest.raises(BackupDamaged, match=r"standard input: at offset \d+: the file ends here; expected 1 more bytes"),
     ):
         await export(["-"], tmp_path / "image", chain_options=TOLD, options=PIECES)
 
@@ -197,7 +197,10 @@ async def test_what_is_piped_is_checked_as_it_comes(
     files.a.write_bytes(data)
     manifests = [manifest_path(files.a), manifest_path(files.ab)]
 
-    with standard_input(files.a), pytest.raises(DigestMismatch, match="-: the data of object 0 was changed"):
+    with (
+        standard_input(files.a),
+        pytest.raises(DigestMismatch, match="input: the data of object 0 was changed"),
+    ):
         await export(
             ["-", files.ab],
             tmp_path / "image",

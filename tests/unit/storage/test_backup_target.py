@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import ManifestUnplaced, TargetExists
 from asyncbackup.storage import open_standard_output, open_target, publish
+from asyncbackup.storage.publication import manifest_path
 from tests.collecting import CollectingTarget
 from tests.streams import standard_output
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from asyncbackup.engine.manifest import find_manifest
 from asyncbackup.errors import AsyncBackupError, HalfReplaced, TargetExists, TargetUnusable, TargetWriteFailed
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import Marker
 from asyncbackup.storage import FileTarget, NewImage, PipeTarget, StandingImage, open_target, publish
+from asyncbackup.storage.backup_source import find_manifest
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.publication import MANIFEST, Place, Publication
 from tests.crashes import Left, Recorder, crashes, killed, take

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asyncbackup.errors import SourceMissing, SourceUnreadable
-from asyncbackup.storage.source import FileSource, PipeSource, open_source
+from asyncbackup.storage.source import FileSource, PipeSource, open_path
 from tests.descriptors import open_descriptors
 from tests.waiting import turn
 
@@ -209,7 +209,7 @@ async def test_several_readers_wait_for_one_pipe_each_for_its_turn(pipe: tuple[i
 
 async def test_no_descriptor_stays_open_of_what_is_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    async with open_source(tmp_path / "fifo"):
+    async with open_path(tmp_path / "fifo"):
         pass
     before = len(open_descriptors())
 
@@ -217,14 +217,14 @@ async def test_no_descriptor_stays_open_of_what_is_no_regular_file(tmp_path: Pat
         with pytest.raises(SourceUnreadable):
             async with FileSource(path):
                 pytest.fail("entered")
-    async with open_source(tmp_path / "fifo"):
+    async with open_path(tmp_path / "fifo"):
         pass
 
     assert len(open_descriptors()) == before
 
 
 async def test_a_file_is_opened_as_a_file(file: Path) -> None:
-    async with open_source(file) as source:
+    async with open_path(file) as source:
         assert source.size == 10
         assert await source.peek(3) == b"012"
 
@@ -232,7 +232,7 @@ async def test_a_file_is_opened_as_a_file(file: Path) -> None:
 async def test_a_fifo_is_read_once_somebody_writes_it(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
-    async with open_source(path) as source:
+    async with open_path(path) as source:
         assert source.size is None
         task = asyncio.create_task(source.peek(10))
         await turn()
@@ -246,7 +246,7 @@ async def test_a_fifo_is_read_once_somebody_writes_it(tmp_path: Path) -> None:
 async def test_a_fifo_that_is_closed_unwritten_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
-    async with open_source(path) as source:
+    async with open_path(path) as source:
         task = asyncio.create_task(source.peek(10))
         await turn()
         await asyncio.to_thread(path.write_bytes, b"")
@@ -256,7 +256,7 @@ async def test_a_fifo_that_is_closed_unwritten_has_ended(tmp_path: Path) -> None
 
 async def test_waiting_for_who_writes_a_fifo_can_be_cancelled(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    async with open_source(tmp_path / "fifo") as source:
+    async with open_path(tmp_path / "fifo") as source:
         task = asyncio.create_task(source.peek(1))
         await turn()
         task.cancel()
@@ -267,6 +267,6 @@ async def test_waiting_for_who_writes_a_fifo_can_be_cancelled(tmp_path: Path) ->
 
 async def test_the_end_of_a_pipe_that_the_shell_made_is_read_by_its_name() -> None:
     reader = piped(b"0123")
-    async with open_source(f"/dev/fd/{reader}") as source:
+    async with open_path(f"/dev/fd/{reader}") as source:
         assert await source.peek(10) == b"0123"
     os.close(reader)

@@ -16,7 +16,7 @@ from asyncbackup import Cluster, Dialect, NullTarget, Progress, Summary, Volume,
 from asyncbackup.errors import HyperVolume, PatchNeeded, SnapshotNotFound, TargetExists
 from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.sheep import Sheep
-from asyncbackup.storage.target import Before, Bytes, run_before
+from asyncbackup.storage.target import Bytes, Step, run_before
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.inode import TABLE_OFFSET
@@ -49,7 +49,7 @@ class ScriptedSink:
     ) -> None:
         pass
 
-    async def append(self, buffers: Sequence[Bytes], *, before: Before | None = None) -> None:
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         await run_before(before, buffers)
         self.appends += 1
         await self.go_on.wait()

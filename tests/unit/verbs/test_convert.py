@@ -15,9 +15,9 @@ from asyncbackup import (
     convert_to_rbd_diff,
     merge,
 )
-from asyncbackup.engine.manifest import manifest_path
-from asyncbackup.engine.reader import BackupReader
+from asyncbackup.engine.reader import open_backup
 from asyncbackup.errors import BaseUnwanted, DigestMismatch, FactMissing, OutsideVdi, TargetExists
+from asyncbackup.storage.publication import manifest_path
 from tests import rbd_diffs
 from tests.chains import SIZE, Files, copy_files, make_snapshots
 from tests.collecting import CollectingTarget
@@ -57,7 +57,7 @@ async def test_without_a_manifest_there_is_none(files: Files, tmp_path: Path) ->
     summary = await convert(files.a, tmp_path / "dog", dialect=Dialect.DOG)
 
     assert not summary.has_manifest
-    async with BackupReader(tmp_path / "dog") as reader:
+    async with open_backup(tmp_path / "dog") as reader:
         assert reader.dialect is Dialect.DOG
         assert reader.subject is None
 

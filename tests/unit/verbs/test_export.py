@@ -20,7 +20,6 @@ from asyncbackup import (
     export,
     merge,
 )
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.opening import BaseSnapshot
 from asyncbackup.errors import (
     AlreadyApplied,
@@ -48,6 +47,7 @@ from asyncbackup.errors import (
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.image import OldMarker
 from asyncbackup.storage.image import marker_path, read_state, state_path
+from asyncbackup.storage.publication import manifest_path
 from asyncbackup.wire.oid import data_oid, inode_oid
 from tests.chains import SIZE, Files, copy_files, say_what_it_is
 from tests.collecting import CollectingTarget

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import Dialect, info
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.reader import Record
+from asyncbackup.storage.publication import manifest_path
 from tests.chains import Files, copy_files
 
 

@@ -17,9 +17,8 @@ from asyncbackup import (
     export,
     merge,
 )
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.opening import BaseSnapshot
-from asyncbackup.engine.reader import BackupReader
+from asyncbackup.engine.reader import open_backup
 from asyncbackup.errors import (
     BaseMismatch,
     BaseNeeded,
@@ -34,6 +33,7 @@ from asyncbackup.errors import (
     WrongSnapshot,
 )
 from asyncbackup.format.manifest import RecordDigests
+from asyncbackup.storage.publication import manifest_path
 from asyncbackup.wire.oid import inode_oid
 from tests.chains import SIZE, Files, copy_files, make_snapshots, say_what_it_is
 from tests.collecting import CollectingTarget
@@ -209,7 +209,7 @@ async def test_a_base_that_is_written_meanwhile_is_told(
 
 
 async def digests(file: Path) -> list[RecordDigests]:
-    async with BackupReader(file) as reader:
+    async with open_backup(file) as reader:
         return [record.digests async for record in reader.records() if record.digests]
 
 
@@ -241,7 +241,7 @@ async def test_the_newest_of_overlapping_ranges_wins(files: Files, tmp_path: Pat
 async def test_the_manifest_is_of_the_newest_snapshot_and_the_oldest_base(files: Files, tmp_path: Path) -> None:
     await merge([files.ab, files.bc], tmp_path / "merged", base=files.image("a"))
 
-    async with BackupReader(tmp_path / "merged") as reader, BackupReader(files.ab) as first:
+    async with open_backup(tmp_path / "merged") as reader, open_backup(files.ab) as first:
         assert reader.subject is not None
         assert first.subject is not None
         assert reader.subject.identity.tag == "c"
@@ -262,7 +262,7 @@ async def test_what_a_merge_cannot_know_of_the_base_it_leaves_open(cluster: Clus
 
     await merge([tmp_path / "ab", tmp_path / "ba"], tmp_path / "merged")
 
-    async with BackupReader(tmp_path / "merged") as reader:
+    async with open_backup(tmp_path / "merged") as reader:
         found = [record async for record in reader.records()]
     assert found
     assert all(record.digests and record.digests.base is None for record in found)

@@ -30,7 +30,6 @@ from asyncbackup import (
 )
 from asyncbackup.client.construction import UNFINISHED_TAG
 from asyncbackup.engine.lineage import read_origin
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.errors import (
     BackupDamaged,
     BaseMismatch,
@@ -62,6 +61,7 @@ from asyncbackup.format.replica import Origin
 from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
 from asyncbackup.sheep.volumes import owners_of
 from asyncbackup.storage.image import marker_path, state_path
+from asyncbackup.storage.publication import manifest_path
 from asyncbackup.verbs import restore as restore_verb
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import SECTOR_SIZE, Opcode, Result

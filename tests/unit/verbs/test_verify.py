@@ -22,12 +22,12 @@ from asyncbackup import (
     restore,
     verify,
 )
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.progress import Progress
 from asyncbackup.errors import AsyncBackupError, BackupDamaged, FactMissing, SourceMissing, WrongSnapshot
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from asyncbackup.sheep import MemoryStore, Sheep
+from asyncbackup.storage.publication import manifest_path
 from asyncbackup.verbs.verify import MAX_PROBLEMS, Problems, VerifyReport
 from asyncbackup.wire.constants import SECTOR_SIZE
 from tests.damage import flip

@@ -1,0 +1,84 @@
+"""Opens what a backup is read from: a source for its data, and one for its manifest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from asyncbackup.errors import HalfReplaced, SourceUnreadable
+from asyncbackup.storage.lock import is_held
+from asyncbackup.storage.opening import open_in_thread
+from asyncbackup.storage.publication import Place, Publication, exists, manifest_path
+from asyncbackup.storage.source import FileSource, PipeSource, Source, open_path
+
+_STANDARD_INPUT: Final = "-"
+
+_AWAIT_RUN_S: Final = 0.05
+"""Seconds between two looks whether a run has given a backup and its manifest their names."""
+
+
+class BackupSource(NamedTuple):
+    """Two sources that were entered."""
+
+    data: Source
+    manifest: Source | None
+    """None: there is no manifest, or it is not to be read."""
+
+
+@asynccontextmanager
+async def open_source(
+    source: str | os.PathLike[str] | Source,
+    *,
+    manifest: str | os.PathLike[str] | Source | None = None,
+    with_manifest: bool = True,
+) -> AsyncIterator[BackupSource]:
+    """Open a backup to read it: the path of a file or a FIFO, ``-`` for standard input, or an entered source.
+
+    Its manifest is ``manifest``, the path of a file or an entered source. By default it is the file that stands beside
+    the path, if there is one. With ``with_manifest`` false no manifest is looked for or opened.
+
+    Raises SourceMissing, SourceUnreadable, and HalfReplaced if a run was interrupted while it replaced both.
+    """
+    async with AsyncExitStack() as stack:
+        beside = None
+        if not isinstance(source, str | os.PathLike):
+            data = source
+        elif os.fspath(source) == _STANDARD_INPUT:
+            data = await stack.enter_async_context(PipeSource(0))
+        else:
+            data = await stack.enter_async_context(open_path(source))
+            beside = os.fspath(source)
+        if not with_manifest:
+            yield BackupSource(data, None)
+            return
+        if manifest is None and beside is not None:
+            manifest = await _find_manifest(beside)
+        if isinstance(manifest, str | os.PathLike):
+            manifest = await stack.enter_async_context(FileSource(manifest))
+        yield BackupSource(data, manifest)
+
+
+async def _find_manifest(backup: str) -> Path | None:
+    try:
+        return await open_in_thread(lambda: find_manifest(backup), lambda _: None)
+    except OSError as error:
+        raise SourceUnreadable(backup, error.strerror or str(error)) from error
+
+
+def find_manifest(backup: str | os.PathLike[str]) -> Path | None:
+    """Find the manifest of a backup: beside it, or where a link leads to it, beside what it leads to.
+
+    Raises HalfReplaced if replacing both was interrupted between them, OSError. Blocks: for threads.
+    """
+    final = Path(os.path.realpath(backup))
+    publication = Publication(Place(final), (Place(manifest_path(final)),))
+    while (due := publication.find_due()) is not None:
+        # A run may be between the two just now. If it has ended meanwhile, nothing is due any more.
+        if not is_held(publication.main.lock) and publication.find_due() == due:
+            raise HalfReplaced(os.fspath(backup), str(due.source), str(due.target))
+        time.sleep(_AWAIT_RUN_S)
+    return next((path for path in (manifest_path(backup), manifest_path(final)) if exists(path)), None)
