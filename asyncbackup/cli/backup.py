@@ -11,12 +11,13 @@ from asyncbackup.cli.options import (
     check_output,
     cluster_options,
     connection_options,
+    format_option,
     json_option,
     quiet_option,
     snapshot_name,
     window_options,
 )
-from asyncbackup.cli.output import COMPLETE, say, say_json, warn
+from asyncbackup.cli.output import COMPLETE, say_report, warn
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
@@ -44,7 +45,7 @@ from asyncbackup.verbs.backup import backup
     "--snapshot",
     metavar="SNAPSHOT",
     callback=snapshot_name,
-    help="The snapshot to back up: its tag, or its id, which is all digits.",
+    help="Back up this snapshot. Give its tag, or its id, which is all digits.",
 )
 @click.option(
     "-F",
@@ -53,27 +54,24 @@ from asyncbackup.verbs.backup import backup
     "base",
     metavar="SNAPSHOT",
     callback=snapshot_name,
-    help="Back up only what changed since this older snapshot of VDI: an increment.",
+    help="Back up only what changed since this older snapshot of VDI. That is an increment.",
 )
 @cluster_options
 @click.option(
     "--live",
     is_flag=True,
-    help="Back up the VDI as it is now, no snapshot. If a guest writes meanwhile, the backup is of no single moment.",
+    help="Back up the VDI as it is now, without a snapshot. If a guest writes meanwhile, the backup mixes moments.",
 )
-@click.option(
-    "--format",
-    "dialect",
-    type=click.Choice([dialect.value for dialect in Dialect]),
-    help="Write this format. collie needs a file, and dog can go to a pipe.  [default: collie; dog to a pipe]",
-)
+@format_option
 @connection_options
 @window_options
 @click.option(
-    "--manifest", type=PATH, help="Write the manifest to this file, if FILE is `-` or a FIFO.  [default: write none]"
+    "--manifest",
+    type=PATH,
+    help="Write the manifest to this file, if FILE is `-` or a FIFO.  [default: write none]",
 )
-@click.option("--no-manifest", is_flag=True, help="Do not write FILE.manifest. Then nothing proves the backup later.")
-@click.option("--force", is_flag=True, help="Replace FILE if it exists, once the new backup is complete.")
+@click.option("--no-manifest", is_flag=True, help="Do not write FILE.manifest, which can prove the backup later.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists, when the new backup is complete.")
 @quiet_option
 @json_option
 def command(
@@ -85,40 +83,36 @@ def command(
     address: str,
     port: int,
     live: bool,
-    dialect: str | None,
-    in_flight: int,
-    connections: int,
-    memory: int,
-    timeout: float,
+    to_dialect: Dialect | None,
+    client_options: ClientOptions,
+    options: WindowOptions,
     manifest: str | None,
     no_manifest: bool,
     force: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Back up a snapshot of VDI into FILE: all of it, or with -F what changed since an older snapshot.
+    """Back up a snapshot of VDI into FILE: all of it or, with -F, what changed since an older snapshot.
 
-    FILE appears under its name only when it is complete and on disk. Beside it stands FILE.manifest, which says what
-    was backed up, and proves it later. FILE `-` is standard output, and a FIFO is written like it.
+    FILE appears under its name only when it is complete and on disk. FILE.manifest appears beside it: it says what was
+    backed up, and it can prove the backup later. FILE `-` is standard output. A FIFO is written like standard output.
     """
     to_stdout = file == "-"
-    format_ = Dialect(dialect) if dialect else None
     if live and snapshot is not None:
         raise click.UsageError("give either -s or --live, not both")
     if snapshot is None and not live:
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
-    check_output(to_stdout=to_stdout, seeks=format_ is not None and format_.needs_patch)
+    check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
     opening = (
         open_standard_output(manifest, replace=force, on_leftover=warn)
         if to_stdout
         else open_target(file, replace=force, manifest=manifest, with_manifest=not no_manifest, on_leftover=warn)
     )
-    client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
     if live and not quiet:
-        warn(f"{vdi} may be written while it is backed up: then the backup is of no single moment")
+        warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
 
     async def work(on_progress: OnProgress | None) -> tuple[Summary, bool]:
-        # The target first: what is wrong with it should be told before anything is read.
+        # The target comes first, so that an error of it is told before anything is read.
         async with opening as target, connect(address, port, client_options) as cluster:
             summary = await backup(
                 cluster,
@@ -128,8 +122,8 @@ def command(
                 base=base,
                 live=live,
                 manifest=target.manifest,
-                dialect=format_ or Dialect.usual(can_patch=target.data.can_patch),
-                options=WindowOptions(workers=in_flight, memory=memory),
+                dialect=to_dialect or Dialect.usual(can_patch=target.data.can_patch),
+                options=options,
                 on_progress=on_progress,
             )
             return summary, not target.data.can_patch
@@ -138,11 +132,8 @@ def command(
         try:
             summary, is_piped = run_async(lambda: work(tell))
         except ManifestUnplaced as error:
-            raise click.UsageError("--manifest is for `-` and FIFOs: a file's manifest stands beside it") from error
-    if as_json:
-        say_json(summary.as_dict(), err=is_piped, done=COMPLETE)
-    elif not quiet:
-        say(*_report(summary, file), err=is_piped, done=COMPLETE)
+            raise click.UsageError("--manifest is only for `-` and FIFOs: that of a file stands beside it") from error
+    say_report(summary.as_dict(), _report(summary, file), as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
 
 
 def _report(summary: Summary, file: str) -> list[str]:

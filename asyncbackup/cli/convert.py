@@ -16,11 +16,12 @@ from asyncbackup.cli.options import (
     check_output,
     file_options,
     json_option,
+    new_file_options,
     quiet_option,
     vdi_size,
     window_options,
 )
-from asyncbackup.cli.output import COMPLETE, say, say_json, warn
+from asyncbackup.cli.output import COMPLETE, say_report, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
@@ -50,35 +51,31 @@ def _ceph_name(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     ],
 )
 @click.argument("file", type=PATH)
-@click.option(
-    "--to", "target", type=PATH, metavar="FILE", required=True, help="Write this file; `-` is standard output."
-)
+@new_file_options
 @click.option(
     "--format",
     "to_format",
     type=click.Choice([*(dialect.value for dialect in Dialect), _RBD_DIFF]),
     required=True,
-    help="Write this format. rbd-diff is what `rbd import-diff` reads.",
+    help="Write this format. `rbd import-diff` reads rbd-diff.",
 )
 @click.option(
     "--snapshot-name",
     metavar="NAME",
     callback=_ceph_name,
-    help="Let `rbd import-diff` make a snapshot of this name.  [default: the snapshot's tag or id]",
+    help="Tell `rbd import-diff` to make a snapshot of this name.  [default: the snapshot's tag or id]",
 )
 @click.option(
     "--base-name",
     metavar="NAME",
     callback=_ceph_name,
-    help="Let `rbd import-diff` expect a snapshot of this name.  [default: the base's tag or id]",
+    help="Tell `rbd import-diff` to expect a snapshot of this name.  [default: the base's tag or id]",
 )
-@click.option("--no-manifest", is_flag=True, help="Do not write a manifest beside the new file.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists, once the new one is complete.")
 @click.option(
     "--size",
     metavar="SIZE",
     callback=vdi_size,
-    help="Take the VDI to be this large, for rbd-diff.  [default: as the manifest says]",
+    help="Take this as the size of the VDI, for rbd-diff.  [default: what the manifest says]",
 )
 @file_options
 @window_options
@@ -97,22 +94,20 @@ def command(
     size: int | None,
     object_size: int | None,
     dialect: Dialect | None,
-    in_flight: int,
-    memory: int,
+    options: WindowOptions,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Write the backup FILE in another format, which holds the same.
+    """Write the backup FILE in another format. The new file holds the same.
 
-    With rbd-diff a VDI moves to Ceph while it is in use: convert and import its full backup, and then each increment.
-    FILE `-` is standard input.
+    With rbd-diff you can move a VDI to Ceph while it is in use: convert and import its full backup first, and then each
+    increment. FILE `-` is standard input.
     """
     leave_out([file], quiet=quiet)
     to_stdout, to_rbd = target == "-", to_format == _RBD_DIFF
     if not to_rbd and (snapshot_name, base_name, size) != (None, None, None):
         raise click.UsageError("--snapshot-name, --base-name and --size are for --format rbd-diff")
     check_output(to_stdout=to_stdout, seeks=not to_rbd and Dialect(to_format).needs_patch)
-    options = WindowOptions(workers=in_flight, memory=memory)
     chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]))
 
     with_manifest = not (no_manifest or to_rbd)
@@ -146,11 +141,8 @@ def command(
 
     with progress_bar(name_target(target), wanted=not quiet) as tell:
         summary, is_piped = run_async(lambda: work(tell))
-    if as_json:
-        say_json(summary.as_dict(), err=is_piped, done=COMPLETE)
-    elif not quiet:
-        told = _report(summary, target) if isinstance(summary, RbdDiffSummary) else report(summary, target)
-        say(*told, err=is_piped, done=COMPLETE)
+    told = _report(summary, target) if isinstance(summary, RbdDiffSummary) else report(summary, target)
+    say_report(summary.as_dict(), told, as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
 
 
 def _report(summary: RbdDiffSummary, target: str) -> list[str]:

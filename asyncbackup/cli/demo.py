@@ -28,10 +28,10 @@ from asyncbackup.verbs.backup import backup
 @click.command("demo", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup demo", "asyncbackup demo /tmp/demo"])
 @click.argument("folder", metavar="[DIR]", required=False, type=PathName(path_type=Path, file_okay=False))
 def command(folder: Path | None) -> None:
-    """Show an incremental backup being made.
+    """Show how an incremental backup is made.
 
-    It starts the embedded server, fills a volume as a guest would, takes two snapshots, and backs them up into DIR, by
-    default a temporary folder. Where `dog` is installed, it backs up the same with it, to compare.
+    It starts the embedded server, fills a volume as a guest does, takes two snapshots, and backs them up into DIR.
+    Without DIR it uses a temporary folder. If `dog` is installed, `dog` makes the same backup, for comparison.
     """
     with ExitStack() as stack:
         if folder is None:

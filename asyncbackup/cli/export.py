@@ -25,7 +25,7 @@ from asyncbackup.cli.options import (
     vdi_size,
     window_options,
 )
-from asyncbackup.cli.output import is_terminal, say, say_json, warn
+from asyncbackup.cli.output import is_terminal, say_report, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.client import ClientOptions, connect
@@ -48,16 +48,16 @@ _COMPLETE: Final = "the image itself is complete"
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option(
-    "--to", "image", type=PATH, metavar="IMAGE", required=True, help="Make this raw image; `-` is standard output."
+    "--to", "image", type=PATH, metavar="IMAGE", required=True, help="Write this raw image. `-` is standard output."
 )
 @base_options
 @cluster_options
-@click.option("--force", is_flag=True, help="Replace IMAGE if it exists, once the new one is complete.")
+@click.option("--force", is_flag=True, help="Replace IMAGE if it exists, when the new one is complete.")
 @click.option(
     "--size",
     metavar="SIZE",
     callback=vdi_size,
-    help="Make it this large, such as 10G.  [default: as the manifest says]",
+    help="Make the image this large, such as 10G.  [default: what the manifest says]",
 )
 @file_options
 @connection_options
@@ -79,20 +79,19 @@ def command(
     size: int | None,
     object_size: int | None,
     dialect: Dialect | None,
-    connections: int,
-    timeout: float,
-    in_flight: int,
-    memory: int,
+    client_options: ClientOptions,
+    options: WindowOptions,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Make a raw image of FILEs: of a full backup and its increments, or of increments on their base.
+    """Make a raw image from FILEs: a full backup and its increments, or increments and their base.
 
-    IMAGE is what `dog vdi read` of the newest snapshot gives, with holes where nothing was ever written. It appears
-    under its name only when it is complete and on disk, and IMAGE.state, which says what it is. Increments alone go on
-    their base: --base in the cluster, or --base-image, into a new IMAGE. If --base-image is IMAGE itself, that is
-    rolled forward in place. Then all of it is checked before anything is written; what is interrupted after that leaves
-    IMAGE.rolling behind, and the same command finishes it.
+    IMAGE holds the same bytes as `dog vdi read` of the newest snapshot, with holes where nothing was ever written. It
+    appears under its name only when it is complete and on disk, together with IMAGE.state, which says what it is.
+
+    Increments alone need their base: a snapshot in the cluster (--base) or an image of it (--base-image). If
+    --base-image is IMAGE itself, the increments are applied to it in place. All of them are checked before the first
+    byte is written. If that is interrupted later, IMAGE.rolling stays, and the same command finishes the work.
     """
     files = leave_out(files, quiet=quiet)
     files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
@@ -101,8 +100,6 @@ def command(
         raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
     check_base(base, base_vdi, base_image)
     chain_options = ChainOptions(dialect, object_size, size, manifests)
-    options = WindowOptions(workers=in_flight, memory=memory)
-    client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
 
     async def work(on_progress: OnProgress | None) -> tuple[ExportSummary, bool]:
         opening: AbstractAsyncContextManager[str | PipeTarget] = nullcontext(image)
@@ -132,10 +129,7 @@ def command(
             summary, is_piped = run_async(lambda: work(tell))
         except Interrupted as error:
             raise _interrupted(error, image) from error
-    if as_json:
-        say_json(summary.as_dict(), err=is_piped, done=_COMPLETE)
-    elif not quiet:
-        say(*_report(summary, image), err=is_piped, done=_COMPLETE)
+    say_report(summary.as_dict(), _report(summary, image), as_json=as_json, quiet=quiet, err=is_piped, done=_COMPLETE)
 
 
 def _interrupted(error: Interrupted, image: str) -> Interrupted:

@@ -1,4 +1,4 @@
-"""Which of the FILEs that were named are backups, and in which order they are taken."""
+"""Decides which of the named FILEs are backups, and in which order they are used."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from asyncbackup.cli.output import say
 from asyncbackup.engine.arrange import find_backups, find_order
 
 _LISTED: Final = 3
-"""Files to name of those that are left out."""
+"""How many of the files that are left out to name."""
 
 
 def leave_out(files: Sequence[str], *, quiet: bool) -> tuple[str, ...]:
-    """Give the backups among ``files``, and say which are none.
+    """Give the backups among ``files``, and print which files are none.
 
-    Raises UsageError without one, or with standard input more than once, and BackupMissing.
+    Raises UsageError if there is no backup, or if standard input is named twice, and BackupMissing.
     """
     if files.count("-") > 1:
         raise click.UsageError("standard input can be read only once")
@@ -25,7 +25,7 @@ def leave_out(files: Sequence[str], *, quiet: bool) -> tuple[str, ...]:
     if found.left_out and not quiet:
         others = len(found.left_out) - _LISTED
         more = f" and {others} more" if others > 0 else ""
-        say(f"left out, as they only belong to others: {', '.join(found.left_out[:_LISTED])}{more}", err=True)
+        say(f"left out, because they only belong to other files: {', '.join(found.left_out[:_LISTED])}{more}", err=True)
     if not found.backups:
         raise click.UsageError("none of the files is a backup")
     return found.backups
@@ -34,12 +34,12 @@ def leave_out(files: Sequence[str], *, quiet: bool) -> tuple[str, ...]:
 def arrange(
     backups: Sequence[str], manifests: Sequence[str] = (), *, quiet: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Put ``backups``, and with them their ``manifests`` if those were named, in the order of their chain; say so.
+    """Put ``backups`` in the order of their chain, and their ``manifests`` with them; print the order if it changed.
 
-    Raises ChainBroken where there is none.
+    Raises ChainBroken if there is no order.
     """
     order = find_order(backups, manifests)
     arranged = tuple(backups[place] for place in order)
     if order != sorted(order) and not quiet:
-        say(f"taken in this order, as their manifests say: {', '.join(arranged)}", err=True)
+        say(f"used in the order that their manifests say: {', '.join(arranged)}", err=True)
     return arranged, tuple(manifests[place] for place in order) if manifests else ()

@@ -26,7 +26,7 @@ from asyncbackup.verbs.info import Info, info
     "--records",
     "with_records",
     is_flag=True,
-    help="List each record: which object it is of, and where in it the data goes.",
+    help="List each record: its object, and where in the object its data goes.",
 )
 @file_options
 @json_option
@@ -39,9 +39,9 @@ def command(
     object_size: int | None,
     as_json: bool,
 ) -> None:
-    """Tell what the backup FILE is: its format, how much is in it, and which snapshot it is of.
+    """Show what the backup FILE is: its format, how much it holds, and which snapshot it is of.
 
-    The data itself is not read: `asyncbackup verify` proves it. FILE `-` is standard input.
+    The data itself is not read: use `asyncbackup verify` to prove it. FILE `-` is standard input.
     """
     leave_out([file], quiet=True)
     listing = _JsonListing() if as_json else _TextListing()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib
 import os
+import re
 import shlex
 import traceback
 from collections.abc import Sequence
@@ -22,21 +24,24 @@ from asyncbackup.cli.running import Interrupted
 from asyncbackup.errors import AsyncBackupError, single_error
 
 _VERBS: Final = {
-    "backup": "Back up a snapshot of a VDI, or its difference to an older one.",
-    "convert": "Write a backup in the other format, or for Ceph's rbd import-diff.",
-    "demo": "Show an incremental backup being made, against a cluster of its own.",
-    "export": "Make a raw image of a backup and its increments, or roll one forward.",
-    "info": "Tell what a backup file is.",
-    "merge": "Make one backup of a backup and its increments.",
-    "restore": "Make a new VDI of a backup and its increments.",
-    "sheep": "Run the embedded server: a cluster of one node.",
-    "verify": "Prove that backups are good, and that a cluster has what they hold.",
+    "backup": "Back up a snapshot of a VDI, or what changed since an older one.",
+    "convert": "Write a backup in another format, such as for `rbd import-diff`.",
+    "demo": "Show how an incremental backup is made, on a cluster of its own.",
+    "export": "Make a raw image from backups, or apply increments to one.",
+    "info": "Show what a backup file is.",
+    "merge": "Make one backup out of a backup and its increments.",
+    "restore": "Make a new VDI from a backup and its increments.",
+    "sheep": "Run the embedded server, a cluster of one node.",
+    "verify": "Prove that backups are good, and compare them with a cluster.",
     "vdi": "Show the VDIs of a cluster and their snapshots.",
 }
 
 _NAME: Final = "asyncbackup"
 _COMPLETION: Final = "_ASYNCBACKUP_COMPLETE"
 """The variable by which a shell asks for completions, as click names it."""
+
+_QUOTED: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
+"""What repr() makes of a text."""
 
 _LONGEST: Final = 300
 """Characters of an exception, or of a command line, to show."""
@@ -110,7 +115,10 @@ class _Verbs(VerbGroup):
     examples=["asyncbackup vdi list -a sheep1", "asyncbackup backup -s monday -a sheep1 vm1 /backup/vm1.monday"],
 )
 @click.option(
-    "--debug", is_flag=True, envvar="ASYNCBACKUP_DEBUG", help="Show a traceback if a bug of this program shows itself."
+    "--debug",
+    is_flag=True,
+    envvar="ASYNCBACKUP_DEBUG",
+    help="Show a traceback if this program fails with a bug.",
 )
 @click.option(
     "--version",
@@ -121,9 +129,9 @@ class _Verbs(VerbGroup):
     help="Show the version and exit.",
 )
 def program(*, debug: bool) -> None:
-    """Back up the volumes (VDIs) of Sheepdog storage clusters, prove the backups, and bring them back.
+    """Back up the volumes (VDIs) of Sheepdog storage clusters, prove the backups, and restore them.
 
-    `asyncbackup COMMAND -h` tells how a command is used.
+    `asyncbackup COMMAND -h` explains a command.
     """
 
 
@@ -155,6 +163,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _tell_usage(error: click.UsageError) -> ExitCode:
     message = error.format_message()
+    if _is_of_click(error):
+        message = _QUOTED.sub(_unescape, message)
     if isinstance(error, click.MissingParameter):
         # click lists the choices of an option in lines of their own.
         message = " ".join(message.split())
@@ -165,6 +175,17 @@ def _tell_usage(error: click.UsageError) -> ExitCode:
     with suppress(CannotPrint):
         say(*lines, err=True)
     return ExitCode.USAGE
+
+
+def _is_of_click(error: BaseException) -> bool:
+    """Tell whether click wrote the message: its own types and parsers raised ``error``, not one of ours."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name != "fail"]
+    return bool(frames) and frames[-1].f_globals["__name__"].startswith("click.")
+
+
+def _unescape(quoted: re.Match[str]) -> str:
+    # click shows what was typed as repr() does; say() would escape it again.
+    return f"'{ast.literal_eval(quoted[0])}'"
 
 
 def _tell_unprinted(error: CannotPrint) -> ExitCode:

@@ -19,11 +19,13 @@ from asyncbackup.cli.options import (
     cluster_options,
     connection_options,
     file_options,
+    format_option,
     json_option,
+    new_file_options,
     quiet_option,
     window_options,
 )
-from asyncbackup.cli.output import COMPLETE, say, say_json, warn
+from asyncbackup.cli.output import COMPLETE, say_report, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
@@ -42,19 +44,10 @@ from asyncbackup.verbs.merge import MergeSummary, merge
     examples=["asyncbackup merge /backup/vm1.tuesday /backup/vm1.wednesday --to /backup/vm1.midweek"],
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
-@click.option(
-    "--to", "target", type=PATH, metavar="FILE", required=True, help="Write this backup; `-` is standard output."
-)
-@click.option(
-    "--format",
-    "to_dialect",
-    type=click.Choice([dialect.value for dialect in Dialect]),
-    help="Write this format. collie needs a file, and dog can go to a pipe.  [default: collie; dog to standard output]",
-)
+@new_file_options
+@format_option
 @base_options
 @cluster_options
-@click.option("--no-manifest", is_flag=True, help="Do not write a manifest beside the new file.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists, once the new one is complete.")
 @file_options
 @connection_options
 @window_options
@@ -64,7 +57,7 @@ def command(
     *,
     files: Sequence[str],
     target: str,
-    to_dialect: str | None,
+    to_dialect: Dialect | None,
     base: int | str | None,
     base_vdi: str | None,
     base_image: str | None,
@@ -76,24 +69,21 @@ def command(
     manifests: tuple[str, ...],
     object_size: int | None,
     dialect: Dialect | None,
-    connections: int,
-    timeout: float,
-    in_flight: int,
-    memory: int,
+    client_options: ClientOptions,
+    options: WindowOptions,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Make one backup that does what FILEs do one after the other.
+    """Make one backup that does the same as FILEs one after the other.
 
-    A base is only needed where two increments changed an object in places apart from one another: a backup has one
-    range an object, so what lies between them has to come from somewhere.
+    A base is needed only if two increments changed separate places of one object. A backup has only one range for each
+    object, so the bytes between the two places must come from the base.
     """
     files = leave_out(files, quiet=quiet)
     files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
     to_stdout = target == "-"
-    format_ = Dialect(to_dialect) if to_dialect else None
     check_base(base, base_vdi, base_image)
-    check_output(to_stdout=to_stdout, seeks=format_ is not None and format_.needs_patch)
+    check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
     inputs = [*files, *([base_image] if base_image else [])]
     opening = (
         open_standard_output(None)
@@ -101,7 +91,6 @@ def command(
         else open_target(target, replace=force, with_manifest=not no_manifest, inputs=inputs, on_leftover=warn)
     )
     chain_options = ChainOptions(dialect, object_size, manifests=manifests)
-    client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
 
     async def work(on_progress: OnProgress | None) -> tuple[MergeSummary, bool]:
         async with (
@@ -115,18 +104,15 @@ def command(
                 assume_base=assume_base,
                 manifest=opened.manifest,
                 chain_options=chain_options,
-                dialect=format_ or Dialect.usual(can_patch=opened.data.can_patch),
-                options=WindowOptions(workers=in_flight, memory=memory),
+                dialect=to_dialect or Dialect.usual(can_patch=opened.data.can_patch),
+                options=options,
                 on_progress=on_progress,
             )
             return summary, not opened.data.can_patch
 
     with progress_bar(name_target(target), wanted=not quiet) as tell:
         summary, is_piped = run_async(lambda: work(tell))
-    if as_json:
-        say_json(summary.as_dict(), err=is_piped, done=COMPLETE)
-    elif not quiet:
-        say(*report(summary, target), err=is_piped, done=COMPLETE)
+    say_report(summary.as_dict(), report(summary, target), as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
 
 
 def report(summary: MergeSummary, target: str) -> list[str]:

@@ -30,10 +30,10 @@ _MAX_PORT: Final = 65535
 _MAX_SNAPSHOT_ID: Final = (1 << 32) - 1
 _MAX_VDI_SIZE: Final = (MAX_HYPER_OBJECTS << MAX_BLOCK_SIZE_SHIFT) - 1
 _MAX_CONNECTIONS: Final = 256
-"""To one node: more than this are a slip of the fingers, and would take all descriptors."""
+"""To one node. A larger number is a typing error, and would use up all descriptors."""
 _MAX_IN_FLIGHT: Final = 65536
 _MAX_MEMORY: Final = 1 << 44
-"""More than machines have: what is larger is a slip of the fingers."""
+"""Bytes. No machine has more, so a larger one is a typing error."""
 _MAX_TIMEOUT_S: Final = 366 * 24 * 3600
 _SHOWN: Final = 60
 """Characters of a value to show in a message."""
@@ -49,7 +49,7 @@ _NODE: Final = re.compile(r"\[(?P<ipv6>[^]]+)](?::(?P<port6>[0-9]{1,5}))?|(?P<ho
 
 
 class PathName(click.Path):
-    """A path, of which only is judged whether any file can have it."""
+    """A path. This type checks only that a file can have such a name."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if fault := fault_of_name(value):
@@ -58,17 +58,19 @@ class PathName(click.Path):
 
 
 PATH: Final = PathName(readable=False, allow_dash=True)
-"""The type of what is a path, so that shells complete it. What is there is judged later, and by who opens it."""
+"""The type of every path, so that shells complete it. What is there is checked later, when it is opened."""
 
 
 def snapshot_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | str | None:
-    """Read a snapshot's name: all digits are an id, anything else is a tag."""
+    """Read the name of a snapshot: only digits are an id, anything else is a tag. Raises BadParameter."""
     if value is None:
         return None
+    if not value:
+        raise click.BadParameter("expected a tag or an id, got nothing; a snapshot without a tag has an id")
     if re.fullmatch("[0-9]+", value):
         return _snapshot_id(value)
     if fault := fault_of_vdi_name(value):
-        raise click.BadParameter(f"{fault}, and so has a tag")
+        raise click.BadParameter(f"{fault}, and a tag has the same limit")
     return value
 
 
@@ -82,7 +84,7 @@ def _snapshot_id(digits: str) -> int:
 
 
 def new_vdi_name(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """Read the name of a VDI that is to be made."""
+    """Read the name of a new VDI. Raises BadParameter."""
     if value is None:
         return None
     if not value:
@@ -93,7 +95,7 @@ def new_vdi_name(_ctx: click.Context, _param: click.Parameter, value: str | None
 
 
 def fault_of_vdi_name(name: str) -> str | None:
-    """Say why no VDI, and no snapshot by its tag, can be called ``name``; None if one can."""
+    """Say why no VDI can have this name, and no snapshot this tag; None if they can."""
     try:
         pack_name(name)
     except ValueError:
@@ -133,7 +135,7 @@ def _object_size(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 
 class WholeNumber(click.IntRange):
-    """A number in ASCII digits, between bounds. Python's own reading takes digits of all scripts, and underscores."""
+    """A number in ASCII digits, between bounds. Python itself also accepts digits of other scripts, and underscores."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, str) and not re.fullmatch("[-+]?[0-9]{1,30}", value):
@@ -161,7 +163,7 @@ class _NodeType(click.ParamType[_Node]):
         match = _NODE.fullmatch(value)
         host = (match["ipv6"] or match["host"]) if match else value
         port = (match["port6"] or match["port"]) if match else None
-        # A bare IPv6 address has two colons at least; what has one, or a bracket, and is no match, is mistyped.
+        # A bare IPv6 address has at least two colons. Anything else with a colon or a bracket should have matched.
         is_mistyped = match is None and (value.count(":") == 1 or not {"[", "]"}.isdisjoint(value))
         if not host or is_mistyped:
             self.fail(f"expected HOST, HOST:PORT or [IPV6]:PORT, got '{value}'", param, ctx)
@@ -171,7 +173,7 @@ class _NodeType(click.ParamType[_Node]):
 
 
 def cluster_options(function: _Function) -> _Function:
-    """Add -a and -p, which mean what they mean to dog. ``function`` gets ``address`` and ``port``, each one thing."""
+    """Add -a and -p, which mean the same as for dog. ``function`` gets the host as ``address``, and ``port``."""
 
     @wraps(function)
     def call(*, address: _Node, port: int, **others: Any) -> Any:
@@ -185,7 +187,7 @@ def cluster_options(function: _Function) -> _Function:
         envvar="ASYNCBACKUP_ADDRESS",
         show_envvar=True,
         show_default=True,
-        help="Talk to this node of the cluster: HOST, HOST:PORT or [IPV6]:PORT.",
+        help="Talk to this node of the cluster. Write it as HOST, HOST:PORT or [IPV6]:PORT.",
     )
     add_port = click.option(
         "-p",
@@ -196,13 +198,13 @@ def cluster_options(function: _Function) -> _Function:
         envvar="ASYNCBACKUP_PORT",
         show_envvar=True,
         show_default=True,
-        help="The port of that node.",
+        help="Connect to this port of that node.",
     )
     return add_address(add_port(cast(_Function, call)))
 
 
 def _choose_port(node: _Node, port: int) -> int:
-    """Choose between the port of -a and that of -p: what was typed goes before the environment and the default."""
+    """Choose between the port of -a and that of -p: typed before environment, environment before default."""
     context = click.get_current_context()
     rank = [ParameterSource.DEFAULT, ParameterSource.ENVIRONMENT, ParameterSource.COMMANDLINE].index
     with_address, alone = (
@@ -226,53 +228,57 @@ class _Seconds(click.FloatRange):
         return super().convert(value, param, ctx)
 
 
-def connection_options(function: _Function) -> _Function:
-    """Add --connections and --timeout."""
-    connections = click.option(
-        "--connections",
-        metavar="COUNT",
-        type=WholeNumber(1, _MAX_CONNECTIONS),
-        default=_CLIENT_DEFAULTS.connections,
-        show_default=True,
-        help="Make this many connections to the node.",
-    )
-    timeout = click.option(
+def timeout_option(function: _Function) -> _Function:
+    """Add --timeout, in seconds."""
+    return click.option(
         "--timeout",
         metavar="SECONDS",
         type=_Seconds(0, _MAX_TIMEOUT_S, min_open=True),
         default=_CLIENT_DEFAULTS.request_timeout_s,
         show_default=True,
-        help="Give up if the node does not answer a request within this many seconds.",
+        help="Fail if the node does not answer a request within this many seconds.",
+    )(function)
+
+
+def connection_options(function: _Function) -> _Function:
+    """Add --connections and --timeout. ``function`` gets both as ``client_options``."""
+
+    @wraps(function)
+    def call(*, connections: int, timeout: float, **others: Any) -> Any:
+        return function(client_options=ClientOptions(connections=connections, request_timeout_s=timeout), **others)
+
+    add_connections = click.option(
+        "--connections",
+        metavar="COUNT",
+        type=WholeNumber(1, _MAX_CONNECTIONS),
+        default=_CLIENT_DEFAULTS.connections,
+        show_default=True,
+        help="Open this many connections to the node.",
     )
-    return connections(timeout(function))
+    return add_connections(timeout_option(cast(_Function, call)))
 
 
 def base_options(function: _Function) -> _Function:
-    """Add --base, --base-vdi, --assume-base and --base-image: the one way to name what increments go on."""
+    """Add --base, --base-vdi, --assume-base and --base-image, which name the base of increments."""
     image = click.option(
         "--base-image",
         type=PATH,
         metavar="IMAGE",
-        help="Put increments on this image of a snapshot, instead of --base.",
+        help="Use this raw image as the base of FILEs, instead of --base.",
     )
-    return base_snapshot_options(image(function))
-
-
-def base_snapshot_options(function: _Function) -> _Function:
-    """Add what names a base that can be no image."""
     snapshot = click.option(
         "--base",
         metavar="SNAPSHOT",
         callback=snapshot_name,
-        help="Put increments on this snapshot: its tag, or its id, which is all digits.",
+        help="Use this snapshot as the base of FILEs. Give its tag, or its id, which is all digits.",
     )
     vdi = click.option(
-        "--base-vdi", metavar="VDI", help="Take --base from this VDI.  [default: the one that was backed up]"
+        "--base-vdi", metavar="VDI", help="Look for --base in this VDI.  [default: the VDI that was backed up]"
     )
     assume = click.option(
-        "--assume-base", is_flag=True, help="Take the base even if nothing proves that it is the right one."
+        "--assume-base", is_flag=True, help="Use the base even if nothing proves that it is the right one."
     )
-    return snapshot(vdi(assume(function)))
+    return snapshot(vdi(assume(image(function))))
 
 
 def check_base(base: int | str | None, base_vdi: str | None, base_image: str | None) -> None:
@@ -284,24 +290,29 @@ def check_base(base: int | str | None, base_vdi: str | None, base_image: str | N
 
 
 def window_options(function: _Function) -> _Function:
-    """Add --in-flight and --memory."""
-    in_flight = click.option(
+    """Add --in-flight and --memory. ``function`` gets both as ``options``."""
+
+    @wraps(function)
+    def call(*, in_flight: int, memory: int, **others: Any) -> Any:
+        return function(options=WindowOptions(workers=in_flight, memory=memory), **others)
+
+    add_in_flight = click.option(
         "--in-flight",
         metavar="COUNT",
         type=WholeNumber(1, _MAX_IN_FLIGHT),
         default=_DEFAULTS.workers,
         show_default=True,
-        help="Work on at most this many objects at a time.",
+        help="Work on at most this many objects at the same time.",
     )
-    memory = click.option(
+    add_memory = click.option(
         "--memory",
         metavar="SIZE",
         callback=_memory,
         default=_MEMORY,
         show_default=True,
-        help="Use at most this much memory for the objects that are worked on.",
+        help="Use at most this much memory for the data of these objects.",
     )
-    return in_flight(memory(function))
+    return add_in_flight(add_memory(cast(_Function, call)))
 
 
 def _memory(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -321,20 +332,20 @@ def file_options(function: _Function) -> _Function:
         "manifests",
         type=PATH,
         multiple=True,
-        help="Prove FILE with this manifest. Give it once for each FILE, in their order.  [default: FILE.manifest]",
+        help="Prove FILE with this manifest. Give it once for each FILE, in the same order.  [default: FILE.manifest]",
     )
     input_format = click.option(
         "--input-format",
         "dialect",
         type=click.Choice([dialect.value for dialect in Dialect]),
         callback=_dialect,
-        help="Read FILE as this format.  [default: as its manifest says, or as it looks]",
+        help="Read FILE in this format.  [default: what its manifest says, or what it looks like]",
     )
     object_size = click.option(
         "--object-size",
         metavar="SIZE",
         callback=_object_size,
-        help="Take the VDI's objects to be this large, where no manifest says it.",
+        help="Take this as the size of the VDI's objects, if no manifest says it.",
     )
     return manifests(input_format(object_size(function)))
 
@@ -358,11 +369,32 @@ def _dialect(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     return Dialect(value) if value else None
 
 
+def new_file_options(function: _Function) -> _Function:
+    """Add --to, --no-manifest and --force, for a verb that writes one backup out of others."""
+    target = click.option(
+        "--to", "target", type=PATH, metavar="FILE", required=True, help="Write this file. `-` is standard output."
+    )
+    no_manifest = click.option("--no-manifest", is_flag=True, help="Do not write a manifest beside the new file.")
+    force = click.option("--force", is_flag=True, help="Replace the file if it exists, when the new one is complete.")
+    return target(no_manifest(force(function)))
+
+
+def format_option(function: _Function) -> _Function:
+    """Add --format for a backup that may go to a pipe. ``function`` gets it as ``to_dialect``, or None."""
+    return click.option(
+        "--format",
+        "to_dialect",
+        type=click.Choice([dialect.value for dialect in Dialect]),
+        callback=_dialect,
+        help="Write this format. collie needs a file; dog can also go to a pipe.  [default: collie; dog to a pipe]",
+    )(function)
+
+
 def quiet_option(function: _Function) -> _Function:
     """Add --quiet."""
-    return click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors, and show no progress.")(function)
+    return click.option("-q", "--quiet", is_flag=True, help="Print only errors, and show no progress.")(function)
 
 
 def json_option(function: _Function) -> _Function:
     """Add --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of text.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, not as text.")(function)

@@ -42,6 +42,16 @@ def say_json(value: object, *, err: bool = False, done: str | None = None) -> No
     say_json_text(json.dumps(value, allow_nan=False) + "\n", err=err, done=done)
 
 
+def say_report(
+    values: object, lines: Sequence[str], *, as_json: bool, quiet: bool, err: bool = False, done: str | None = None
+) -> None:
+    """Print a report: ``values`` as JSON, or else ``lines``, which ``quiet`` leaves out. Raises CannotPrint."""
+    if as_json:
+        say_json(values, err=err, done=done)
+    elif not quiet:
+        say(*lines, err=err, done=done)
+
+
 def say_json_text(text: str, *, err: bool = False, done: str | None = None) -> None:
     """Print a piece of JSON in ASCII. Raises CannotPrint."""
     assert text.isascii()

@@ -14,7 +14,7 @@ from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     WholeNumber,
-    base_snapshot_options,
+    base_options,
     check_base,
     check_manifests,
     cluster_options,
@@ -26,7 +26,7 @@ from asyncbackup.cli.options import (
     vdi_size,
     window_options,
 )
-from asyncbackup.cli.output import say, say_json
+from asyncbackup.cli.output import say_report
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
@@ -52,23 +52,22 @@ _DISCARDED: Final = "the VDI itself is removed"
     ],
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1)
-@click.option("--to", metavar="VDI", callback=new_vdi_name, help="Make a VDI of this name, which nothing has yet.")
+@click.option("--to", metavar="VDI", callback=new_vdi_name, help="Make a VDI of this name. No VDI may have it yet.")
 @click.option(
     "--discard", "left", metavar="VDI", help="Remove the VDI that an unfinished restore left. This takes no FILE."
 )
-@base_snapshot_options
-@click.option("--base-image", type=PATH, hidden=True, help="Say what to do instead: an image is no base here.")
+@base_options
 @click.option(
     "--size",
     metavar="SIZE",
     callback=vdi_size,
-    help="Make it this large, such as 10G.  [default: as the manifest says]",
+    help="Make the VDI this large, such as 10G.  [default: what the manifest says]",
 )
 @click.option(
     "--copies",
     metavar="COUNT",
     type=WholeNumber(1, MAX_COPIES),
-    help="Let the cluster keep this many copies of each object.  [default: as the manifest says]",
+    help="Tell the cluster to keep this many copies of each object.  [default: what the manifest says]",
 )
 @cluster_options
 @file_options
@@ -92,29 +91,27 @@ def command(
     port: int,
     dialect: Dialect | None,
     object_size: int | None,
-    connections: int,
-    timeout: float,
-    in_flight: int,
-    memory: int,
+    client_options: ClientOptions,
+    options: WindowOptions,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Make a new VDI of FILEs: of a full backup and its increments, or of increments on their base.
+    """Make a new VDI from FILEs: a full backup and its increments, or increments and their base.
 
-    Increments go on a snapshot in the cluster, --base, of which the new VDI becomes a clone. Or they go on an image of
-    one, --base-image, of which all that is not zeros is written as well.
+    The base is a snapshot in the cluster (--base): then the new VDI becomes a clone of it. Or it is an image of one
+    (--base-image): then everything in it that is not zeros is written as well.
 
-    No VDI or snapshot that exists is changed. Until it is complete the new VDI has the tag `unfinished restore`.
-    FILE `-` is standard input.
+    No existing VDI or snapshot is changed. The new VDI has the tag `unfinished restore` until it is complete. FILE `-`
+    is standard input.
 
-    --discard removes a VDI of exactly that tag, with all its objects, and no other. It watches the VDI for two seconds
-    and leaves it if a restore goes on with it. It cannot know of a restore that does nothing in that time, such as one
-    that waits for a pipe: make sure that none runs.
+    --discard removes a VDI that has exactly this tag, with all its objects. It watches the VDI for two seconds first,
+    and removes nothing if a restore still works on it. It cannot see a restore that waits, for example for a pipe: make
+    sure that none is running.
     """
     if left is not None:
         if files or to is not None:
             raise click.UsageError("--discard VDI goes without FILEs and without --to")
-        _discard(left, address, port, _client_options(connections, timeout), quiet=quiet, as_json=as_json)
+        _discard(left, address, port, client_options, quiet=quiet, as_json=as_json)
         return
     if not files or to is None:
         raise click.UsageError("Missing argument 'FILE...'." if not files else "Missing option '--to'.")
@@ -125,7 +122,7 @@ def command(
 
     async def work(on_progress: OnProgress | None) -> RestoreSummary:
         async with (
-            connect(address, port, _client_options(connections, timeout)) as cluster,
+            connect(address, port, client_options) as cluster,
             named_base(base, base_vdi, base_image, nullcontext(cluster)) as under,
         ):
             return await restore(
@@ -136,20 +133,13 @@ def command(
                 copies=copies,
                 assume_base=assume_base,
                 chain_options=chain_options,
-                options=WindowOptions(workers=in_flight, memory=memory),
+                options=options,
                 on_progress=on_progress,
             )
 
     with progress_bar(to, wanted=not quiet) as tell:
         summary = run_async(lambda: work(tell))
-    if as_json:
-        say_json(summary.as_dict(), done=_COMPLETE)
-    elif not quiet:
-        say(*_report(summary), done=_COMPLETE)
-
-
-def _client_options(connections: int, timeout_s: float) -> ClientOptions:
-    return ClientOptions(connections=connections, request_timeout_s=timeout_s)
+    say_report(summary.as_dict(), _report(summary), as_json=as_json, quiet=quiet, done=_COMPLETE)
 
 
 def _discard(vdi: str, address: str, port: int, options: ClientOptions, *, quiet: bool, as_json: bool) -> None:
@@ -158,10 +148,8 @@ def _discard(vdi: str, address: str, port: int, options: ClientOptions, *, quiet
             return await discard(cluster, vdi)
 
     discarded = run_async(work)
-    if as_json:
-        say_json(discarded.as_dict(), done=_DISCARDED)
-    elif not quiet:
-        say(f"{vdi}: discarded, with {text.objects(discarded.objects)} at most", done=_DISCARDED)
+    told = f"{vdi}: discarded, with {text.objects(discarded.objects)} at most"
+    say_report(discarded.as_dict(), [told], as_json=as_json, quiet=quiet, done=_DISCARDED)
 
 
 def _report(summary: RestoreSummary) -> list[str]:

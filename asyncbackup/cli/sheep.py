@@ -25,7 +25,7 @@ def _folder(_ctx: click.Context, _param: click.Parameter, value: Path | None) ->
 
 
 def _address(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
-    # The event loop takes an empty name for all addresses, which nobody means who forgot it.
+    # An empty name means all addresses to the event loop, and nobody wants that by mistake.
     if not value:
         raise click.BadParameter("expected an address; 0.0.0.0 stands for all")
     return value
@@ -45,7 +45,14 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     callback=_folder,
     help="Keep the objects in this folder.  [default: in memory]",
 )
-@click.option("--bind", callback=_address, default="127.0.0.1", show_default=True, help="Listen at this address.")
+@click.option(
+    "--bind",
+    callback=_address,
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Listen at this address.",
+)
 @click.option(
     "-p",
     "--port",
@@ -53,20 +60,21 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     default=DEFAULT_PORT,
     show_default=True,
     metavar="PORT",
-    help="Listen at this port; 0 takes any that is free.",
+    help="Listen at this port. 0 takes any free port.",
 )
-@click.option("--demo", is_flag=True, help="Begin with a volume `vm` that has snapshots of three days.")
+@click.option("--demo", is_flag=True, help="Start with a volume `vm` that has snapshots of three days.")
 @click.option(
     "--fault",
     "faults",
     callback=_faults,
     multiple=True,
-    help="Misbehave as this says, such as `read_obj@3:error=EIO` or `any@10:reset`; may be given several times.",
+    metavar="FAULT",
+    help="Make this fault, such as `read_obj@3:error=EIO` or `any@10:reset`. You can give several.",
 )
 def command(*, store: Path | None, bind: str, port: int, demo: bool, faults: tuple[Fault, ...]) -> None:
     """Run the embedded server, a cluster of one node, until it is interrupted.
 
-    For tests, demonstrations and benchmarks: it replicates nothing. `dog` and QEMU can use it like any sheep.
+    It is for tests, demonstrations and benchmarks, and keeps no replicas. `dog` and QEMU can use it like any sheep.
     """
 
     async def serve() -> None:
@@ -82,7 +90,7 @@ def command(*, store: Path | None, bind: str, port: int, demo: bool, faults: tup
         except OSError as error:
             where = f"{bind}:{port}" if error.filename is None else str(error.filename)
             raise TargetUnusable(where, error.strerror or str(error)) from error
-        except UnicodeError as error:  # What the resolver makes of a name that no host can have.
+        except UnicodeError as error:  # The resolver raises this for a name that no host can have.
             raise TargetUnusable(bind, "no host has such a name") from error
 
     try:

@@ -14,10 +14,10 @@ import numpy as np
 
 from asyncbackup.cli import text
 from asyncbackup.cli.main import CONTEXT, Verb, VerbGroup
-from asyncbackup.cli.options import cluster_options, json_option
+from asyncbackup.cli.options import cluster_options, json_option, timeout_option
 from asyncbackup.cli.output import say, say_json, say_json_text, say_table
 from asyncbackup.cli.running import run_async
-from asyncbackup.client import Cluster, connect
+from asyncbackup.client import ClientOptions, Cluster, connect
 from asyncbackup.client.cluster import DamagedVdi, Vdis
 from asyncbackup.client.family import Member, descend
 from asyncbackup.errors import InodeCorrupt, RequestFailed
@@ -71,17 +71,18 @@ class _Vdi:
     examples=["asyncbackup vdi list -a sheep1", "asyncbackup vdi list vm1 --json"],
 )
 @click.argument("vdi", required=False)
-@click.option("-l", "--long", "is_long", is_flag=True, help="Show also what is shared, ids, copies and object sizes.")
+@click.option("-l", "--long", "is_long", is_flag=True, help="Also show what is shared, ids, copies and object sizes.")
 @cluster_options
+@timeout_option
 @json_option
-def list_(vdi: str | None, address: str, port: int, *, is_long: bool, as_json: bool) -> None:
-    """List the VDIs and snapshots of a cluster, or those of VDI alone.
+def list_(vdi: str | None, address: str, port: int, timeout: float, *, is_long: bool, as_json: bool) -> None:
+    """List the VDIs and snapshots of a cluster, or only those of VDI.
 
     OWN is how much was written between the snapshot before and this one, in whole objects.
     """
 
     async def work() -> tuple[list[_Vdi], list[DamagedVdi]]:
-        async with connect(address, port) as cluster:
+        async with connect(address, port, ClientOptions(request_timeout_s=timeout)) as cluster:
             vdis = await _vdis(cluster, vdi)
             measured, damaged = [], vdis.damaged
             for inode in vdis.sound:
@@ -107,16 +108,17 @@ def list_(vdi: str | None, address: str, port: int, *, is_long: bool, as_json: b
 @command.command("tree", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup vdi tree vm1"])
 @click.argument("vdi", required=False)
 @cluster_options
+@timeout_option
 @json_option
-def tree(vdi: str | None, address: str, port: int, *, as_json: bool) -> None:
-    """Show which snapshot descends from which: those of all VDIs, or of VDI alone.
+def tree(vdi: str | None, address: str, port: int, timeout: float, *, as_json: bool) -> None:
+    """Show which snapshot descends from which, for all VDIs or only for VDI.
 
-    With --json the children of each are nested in it. Many snapshots nest deeper than some readers of JSON go: then
-    use `vdi list --json`, which names the parent of each.
+    With --json each snapshot contains its children. Some readers of JSON cannot read so many levels: use
+    `vdi list --json` then, which names the parent of each.
     """
 
     async def work() -> Vdis:
-        async with connect(address, port) as cluster:
+        async with connect(address, port, ClientOptions(request_timeout_s=timeout)) as cluster:
             return await _vdis(cluster, vdi)
 
     vdis = run_async(work)

@@ -68,23 +68,28 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     ],
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
-@click.option("--against", "vdi", metavar="VDI", help="Compare what FILEs hold with what this VDI has.")
+@click.option("--against", "vdi", metavar="VDI", help="Compare what FILEs hold with this VDI of the cluster.")
 @click.option(
     "-s",
     "--snapshot",
     metavar="SNAPSHOT",
     callback=snapshot_name,
-    help="Compare with this snapshot of the VDI, by its tag or id.  [default: the one backed up]",
+    help="Compare with this snapshot of the VDI. Give its tag or its id.  [default: the one that was backed up]",
 )
-@click.option("--assume-base", is_flag=True, help="Compare with another VDI than was backed up, as if it were that.")
+@click.option("--assume-base", is_flag=True, help="Compare with this VDI even if it is not the one that was backed up.")
 @click.option(
     "--sample",
     metavar="N%",
     callback=_share,
-    help="Compare also so much, chosen at random, of what did not change since the base.",
+    help="Also read N % of the objects that the backup says did not change, and compare them.",
 )
-@click.option("--require-manifest", is_flag=True, help="Fail if a FILE has no manifest, so that nothing proves it.")
-@click.option("--seed", type=WholeNumber(0, (1 << 64) - 1), help="Choose the sample as the run did that reported it.")
+@click.option("--require-manifest", is_flag=True, help="Fail if a FILE has no manifest, because nothing proves it.")
+@click.option(
+    "--seed",
+    type=WholeNumber(0, (1 << 64) - 1),
+    metavar="NUMBER",
+    help="Choose the same sample as the run that reported this seed.",
+)
 @cluster_options
 @file_options
 @connection_options
@@ -105,17 +110,15 @@ def command(
     port: int,
     dialect: Dialect | None,
     object_size: int | None,
-    connections: int,
-    timeout: float,
-    in_flight: int,
-    memory: int,
+    client_options: ClientOptions,
+    options: WindowOptions,
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Prove that FILEs are whole, that their data is as their manifests say, and that they follow one another.
+    """Prove that FILEs are complete, that their data is what their manifests say, and that they follow one another.
 
-    What belongs to FILEs, such as FILE.manifest, may be named too. With --against, what FILEs hold is then compared
-    with the cluster. FILE `-` is standard input.
+    You may also name the files that belong to FILEs, such as FILE.manifest. With --against, the content of FILEs is
+    then compared with the cluster. FILE `-` is standard input.
     """
     if vdi is None:
         _refuse_options_of_comparison()
@@ -139,7 +142,6 @@ def command(
             )
         if vdi is None or not report.is_good:
             return report, None
-        client_options = ClientOptions(connections=connections, request_timeout_s=timeout)
         async with connect(address, port, client_options) as cluster:
             with progress_bar(vdi, wanted=not quiet) as tell:
                 return report, await compare(
@@ -151,7 +153,7 @@ def command(
                     sample=sample,
                     seed=seed,
                     chain_options=chain_options,
-                    options=WindowOptions(workers=in_flight, memory=memory),
+                    options=options,
                     on_progress=tell,
                 )
 

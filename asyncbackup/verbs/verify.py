@@ -151,6 +151,9 @@ async def verify(
             report.files.append(found)
             given = _Given(path, options.manifest(place), options.dialect, options.object_size)
             readers.append(await _verify_file(given, found, counts, on_progress))
+            counts.end_file(place)
+            if on_progress is not None:
+                on_progress(counts.progress())
             if require_manifest and found.is_good and not found.has_manifest:
                 found.problems.add(ManifestMissing(found.file))
     for older, newer in pairwise(readers):
@@ -218,17 +221,27 @@ async def _begin(data: Source, manifest: Source | None, given: _Given) -> Backup
 class _Counts:
     """How far the verification of all files has come."""
 
-    bytes_planned: int | None
+    sizes: list[int] | None
+    """Bytes of each file; None if one of them is no file."""
+    bytes_before: int = 0
+    """Bytes of the files that are done."""
     bytes_done: int = 0
     records_done: int = 0
 
+    def end_file(self, place: int) -> None:
+        """Count the whole file at ``place``, with what stands behind its records."""
+        if self.sizes is not None:
+            self.bytes_done = sum(self.sizes[: place + 1])
+        self.bytes_before = self.bytes_done
+
     def progress(self) -> Progress:
-        return Progress(self.records_done, None, self.bytes_done, self.bytes_planned, is_checking=True)
+        planned = None if self.sizes is None else sum(self.sizes)
+        return Progress(self.records_done, None, self.bytes_done, planned, is_checking=True)
 
 
-def _measure(backups: Sequence[str | os.PathLike[str]]) -> int | None:
-    """Add up the sizes of files, in bytes; None if one of them is no file."""
-    total = 0
+def _measure(backups: Sequence[str | os.PathLike[str]]) -> list[int] | None:
+    """Give the sizes of files, in bytes; None if one of them is no file."""
+    sizes = []
     for path in backups:
         try:
             found = os.stat(path)  # noqa: PTH116 - an empty name is no path, and no file either
@@ -236,8 +249,8 @@ def _measure(backups: Sequence[str | os.PathLike[str]]) -> int | None:
             return None
         if not stat.S_ISREG(found.st_mode):
             return None
-        total += found.st_size
-    return total
+        sizes.append(found.st_size)
+    return sizes
 
 
 class Judged(NamedTuple):
@@ -335,7 +348,7 @@ class _Job:
             if problem is not None:
                 self.report.problems.add(problem)
             self.counts.records_done += 1
-            self.counts.bytes_done += record.header.length
+            self.counts.bytes_done = self.counts.bytes_before + record.position + record.header.length
         if self.on_progress is not None:
             self.on_progress(self.counts.progress())
 

@@ -194,7 +194,7 @@ def test_bash_asks_and_is_answered() -> None:
     assert (done.stdout, done.stderr) == ("plain,verify\n", "")
 
 
-@pytest.mark.parametrize(("text", "name"), [("7", 7), ("007", 7), ("٣", "٣"), ("7a", "7a"), ("", "")])
+@pytest.mark.parametrize(("text", "name"), [("7", 7), ("007", 7), ("٣", "٣"), ("7a", "7a")])
 def test_a_snapshot_is_named_by_an_id_of_ascii_digits_or_a_tag(text: str, name: int | str) -> None:
     snapshot = click.option("-s", callback=options.snapshot_name)
 
@@ -208,3 +208,12 @@ def test_a_snapshot_id_of_thousands_of_digits_is_refused() -> None:
 
     assert result.exit_code == 2
     assert "snapshot ids end at 4294967295" in result.output
+
+
+def test_an_empty_tag_is_told_from_one_that_no_snapshot_has() -> None:
+    add = click.option("-s", callback=options.snapshot_name)
+
+    result = read(add, "-s", "")
+
+    assert result.exit_code == 2
+    assert "expected a tag or an id, got nothing" in result.output

@@ -139,6 +139,24 @@ def test_a_wrong_use_shows_escapes(command: Command, arguments: list[str]) -> No
     assert all(line.isprintable() for line in outcome.err.splitlines())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [HOSTILE],
+        ["backup", f"--{HOSTILE}"],
+        ["merge", "f", "--to", "g", "--format", HOSTILE],
+    ],
+    ids=["command", "option", "choice"],
+)
+@pytest.mark.parametrize("end", ["\\", "'\\"])
+def test_a_wrong_use_shows_escapes_once(command: Command, arguments: list[str], end: str) -> None:
+    outcome = command(*arguments[:-1], arguments[-1] + end)
+
+    shown = SHOWN + end + "\\"
+    assert shown in outcome.err
+    assert "\\" not in outcome.err.replace(shown, "")
+
+
 @pytest.mark.parametrize("arguments", [[], ["vdi"]])
 def test_a_group_alone_prints_its_help_but_is_no_success(command: Command, arguments: list[str]) -> None:
     outcome = command(*arguments)
@@ -244,7 +262,7 @@ def test_what_follows_from_too_many_open_files_is_told_as_such(
 
     assert (outcome.code, outcome.err) == (
         2,
-        "asyncbackup: Too many open files: raise the limit of open files, such as with `ulimit -n 1024`\n",
+        "asyncbackup: Too many open files; raise the limit of open files, for example with `ulimit -n 1024`\n",
     )
 
 

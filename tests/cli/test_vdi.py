@@ -196,7 +196,7 @@ def test_a_server_that_claims_all_ids_is_not_believed(command: Command, verb: st
         outcome = command("vdi", verb, "-p", port)
 
     assert outcome.code == 1
-    assert "says that it has 16777215 VDIs and snapshots, more than the 131072 that can be listed" in outcome.err
+    assert "says that it has 16777215 VDIs and snapshots: expected at most 131072 to list" in outcome.err
     assert not claims.requests[Opcode.READ_OBJ]
 
 
@@ -246,3 +246,12 @@ def test_the_latest_times_there_can_be_are_shown(command: Command) -> None:
     with playing(Claims.of([replace(SOUND[0], create_time=latest, snap_ctime=latest)])) as port:
         assert "2106-02-0" in command("vdi", "list", "-p", port).out.decode()
         assert "2106-02-0" in command("vdi", "tree", "-p", port).out.decode()
+
+
+@pytest.mark.parametrize("verb", ["list", "tree"])
+def test_a_stalled_node_is_given_up_in_the_time_that_is_said(command: Command, verb: str) -> None:
+    with serving(disk_store(), "read_vdis@2:stall", "get_vdi_info@1:stall", "read_obj@1:stall") as served:
+        outcome = command("vdi", verb, "disk", "--timeout", "0.2", "-p", served.port)
+
+    assert outcome.code == 2
+    assert "within 0.2 s; check whether the node is stalled, or wait longer with --timeout" in outcome.err
