@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from asyncbackup import ClientOptions, Cluster, connect
 from asyncbackup.sheep import MemoryStore, Sheep
+from tests.chains import Files, copy_files
 
 settings.register_profile(
     "fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -54,3 +56,9 @@ async def cluster(sheep: Sheep) -> AsyncIterator[Cluster]:
     """A client of ``sheep``, with deadlines short enough for a test that misses one."""
     async with connect(sheep.host, sheep.port, ClientOptions(connections=2, request_timeout_s=10)) as connected:
         yield connected
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """The backups of tests.chains."""
+    return copy_files(tmp_path)

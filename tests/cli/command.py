@@ -102,10 +102,6 @@ def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*PROGRAM, *map(str, arguments)], **options)
 
 
-def left_in(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
-
-
 def piped(*arguments: object, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """Run the command line as a process, with pipes at both ends."""
     command = [*PROGRAM, *map(str, arguments)]

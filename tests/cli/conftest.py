@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from asyncbackup.sheep import MemoryStore
-from tests.chains import Files, copy_files
 from tests.cli.command import Command, Served, disk_store, serving
 
 
@@ -27,12 +26,6 @@ def served(store: MemoryStore) -> Iterator[Served]:
 @pytest.fixture
 def command(capfdbinary: pytest.CaptureFixture[bytes]) -> Command:
     return Command(capfdbinary)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    """The backups of tests.chains."""
-    return copy_files(tmp_path)
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from anyio.from_thread import start_blocking_portal
 
 from asyncbackup import Volume, __version__, connect
 from asyncbackup.sheep import Sheep
-from tests.cli.command import Command, Served, disk_store, left_in, start
+from tests.cli.command import Command, Served, disk_store, start
 from tests.disks import OBJECT, PARTS
 from tests.faults.deletion import Deletable
+from tests.folders import left_in
 from tests.property import reference
 
 

@@ -14,8 +14,9 @@ from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.storage.image import marker_path, read_state, state_path
 from asyncbackup.storage.publication import manifest_path
 from tests.chains import SIZE, Files, make_snapshots, say_what_it_is
-from tests.cli.command import Command, Served, left_in, serving
+from tests.cli.command import Command, Served, serving
 from tests.disks import OBJECT
+from tests.folders import left_in
 
 WITHOUT_MANIFEST = ("--object-size", "1M", "--size", SIZE, "--input-format", "collie")
 

@@ -12,7 +12,8 @@ from uuid import uuid4
 import pytest
 
 from tests.chains import Files, copy_files
-from tests.cli.command import PROGRAM, Command, Served, left_in
+from tests.cli.command import PROGRAM, Command, Served
+from tests.folders import left_in
 
 # Each test starts processes of its own.
 pytestmark = pytest.mark.slow

@@ -12,7 +12,8 @@ import pytest
 
 from asyncbackup.storage.publication import manifest_path
 from tests.chains import SIZE, Files
-from tests.cli.command import Command, left_in, piped, start
+from tests.cli.command import Command, piped, start
+from tests.folders import left_in
 
 
 def test_export_makes_an_image_and_tells_what_it_wrote(command: Command, files: Files, tmp_path: Path) -> None:

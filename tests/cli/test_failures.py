@@ -17,9 +17,10 @@ import pytest
 from asyncbackup import ClientOptions, connect
 from asyncbackup.client.objects import READ_SIZE
 from asyncbackup.sheep import MemoryStore
-from tests.cli.command import Command, Outcome, disk_store, left_in, playing, serving, start
+from tests.cli.command import Command, Outcome, disk_store, playing, serving, start
 from tests.disks import rewrite_inode
 from tests.faults.proxy import Handler
+from tests.folders import left_in
 from tests.privileges import unprivileged
 
 

@@ -15,7 +15,8 @@ from asyncbackup.sheep import MemoryStore
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.publication import Place, manifest_path
 from tests.chains import Files
-from tests.cli.command import PROGRAM, Command, Served, left_in, serving, start
+from tests.cli.command import PROGRAM, Command, Served, serving, start
+from tests.folders import left_in
 
 
 def shell(line: str, folder: Path) -> subprocess.CompletedProcess[bytes]:

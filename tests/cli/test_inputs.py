@@ -13,7 +13,8 @@ import pytest
 from asyncbackup import Cluster, compare, export, merge, restore, verify
 from asyncbackup.sheep import MemoryStore
 from tests.chains import Files
-from tests.cli.command import Command, left_in, serving, start
+from tests.cli.command import Command, serving, start
+from tests.folders import left_in
 from tests.privileges import unprivileged
 
 DIGITS = "9" * 5000

@@ -10,7 +10,8 @@ import pytest
 
 from asyncbackup.storage.publication import manifest_path
 from tests.chains import SIZE, Files
-from tests.cli.command import Command, left_in, piped
+from tests.cli.command import Command, piped
+from tests.folders import left_in
 
 
 def test_merge_makes_one_backup_with_a_manifest(command: Command, files: Files, tmp_path: Path) -> None:

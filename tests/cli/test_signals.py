@@ -21,7 +21,8 @@ import pytest
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.sheep import MemoryStore
 from tests.chains import copy_files
-from tests.cli.command import PROGRAM, left_in, playing, serving, start
+from tests.cli.command import PROGRAM, playing, serving, start
+from tests.folders import left_in
 
 # Each test starts processes of its own.
 pytestmark = pytest.mark.slow

@@ -33,6 +33,7 @@ from asyncbackup.wire.messages import ObjectBody, RequestHeader
 from asyncbackup.wire.oid import is_data
 from tests.disks import OBJECT, content_of, make_disk, rewrite_inode
 from tests.faults.proxy import Proxy, proxy
+from tests.folders import left_in
 from tests.property import reference
 from tests.waiting import until
 
@@ -100,10 +101,6 @@ async def good_file(store: MemoryStore, folder: Path) -> bytes:
     data = (folder / "file").read_bytes()
     remove_files(folder)
     return data
-
-
-def left_in(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
 
 
 def remove_files(folder: Path) -> None:

@@ -20,6 +20,7 @@ from asyncbackup import WindowOptions, convert_to_rbd_diff, export, merge
 from asyncbackup.errors import AlreadyApplied, HalfRolled, TargetFull, TargetWriteFailed
 from tests.chains import Files, copy_files
 from tests.faults.steps import WAYS, Cancel, run_cancelled
+from tests.folders import left_in
 
 Work = Callable[[Files, Path], Awaitable[object]]
 
@@ -40,10 +41,6 @@ def target(tmp_path: Path) -> Path:
 
 def content(path: Path) -> bytes:
     return path.read_bytes()
-
-
-def left_in(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
 
 
 def failing(code: int) -> Callable[..., Any]:

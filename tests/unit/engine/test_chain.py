@@ -15,14 +15,9 @@ from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
 from asyncbackup.storage import FileSource
 from asyncbackup.storage.publication import manifest_path
-from tests.chains import SIZE, Files, copy_files, declare
+from tests.chains import SIZE, Files, declare
 from tests.disks import OBJECT
 from tests.streams import standard_input
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return copy_files(tmp_path)
 
 
 def identity_of(file: Path) -> Identity:

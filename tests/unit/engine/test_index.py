@@ -15,16 +15,11 @@ from asyncbackup.errors import BackupDamaged, BaseNeeded, SourceUnreadable
 from asyncbackup.format import RecordHeader
 from asyncbackup.storage import FileSource
 from asyncbackup.storage.publication import manifest_path
-from tests.chains import SIZE, Files, copy_files, declare
+from tests.chains import SIZE, Files, declare
 from tests.disks import OBJECT, OBJECTS
 
 TOLD = ChainOptions(Dialect.COLLIE, OBJECT, SIZE)
 WHOLE = (0, OBJECT)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return copy_files(tmp_path)
 
 
 def indices(*found: int) -> Indices:

@@ -24,24 +24,16 @@ from asyncbackup.engine.source import ZeroObjects
 from asyncbackup.errors import BackupDamaged, DigestMismatch, single_error
 from asyncbackup.storage.publication import manifest_path
 from tests import rbd_diffs
-from tests.chains import SIZE, Files, copy_files
+from tests.chains import SIZE, Files
 from tests.collecting import CollectingTarget
 from tests.disks import OBJECT
+from tests.folders import left_in
 from tests.streams import standard_input
 
 PIECES = WindowOptions(memory=1 << 20)
 """A quarter of an object at a time."""
 PIECE = OBJECT // 4
 TOLD = ChainOptions(Dialect.COLLIE, OBJECT, SIZE)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return copy_files(tmp_path)
-
-
-def names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
 
 
 # Portions
@@ -184,7 +176,7 @@ async def test_a_pipe_that_ends_early_leaves_no_image(files: Files, tmp_path: Pa
     ):
         await export(["-"], tmp_path / "image", chain_options=TOLD, options=PIECES)
 
-    assert not any("image" in name for name in names(tmp_path))
+    assert not any("image" in name for name in set(left_in(tmp_path)))
 
 
 @pytest.mark.parametrize("options", [PIECES, WindowOptions()], ids=["pieces", "objects"])

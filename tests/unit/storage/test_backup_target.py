@@ -8,11 +8,8 @@ from asyncbackup.errors import ManifestUnplaced, TargetExists
 from asyncbackup.storage import open_standard_output, open_target, publish
 from asyncbackup.storage.publication import manifest_path
 from tests.collecting import CollectingTarget
+from tests.folders import left_in
 from tests.streams import standard_output
-
-
-def names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
 
 
 async def test_a_file_and_its_manifest_are_opened_beside_one_another(tmp_path: Path) -> None:
@@ -33,7 +30,7 @@ async def test_a_manifest_of_this_name_stays(tmp_path: Path) -> None:
         async with open_target(tmp_path / "file"):
             pytest.fail("opened")
 
-    assert names(tmp_path) == {"file.manifest"}
+    assert set(left_in(tmp_path)) == {"file.manifest"}
 
 
 async def test_the_manifest_of_a_file_that_is_replaced_goes_with_it(tmp_path: Path) -> None:
@@ -78,7 +75,7 @@ async def test_what_goes_to_standard_output_needs_no_manifest(tmp_path: Path) ->
             await data.append([b"data"])
             await data.complete()
 
-    assert names(tmp_path) == {"out"}
+    assert set(left_in(tmp_path)) == {"out"}
     assert (tmp_path / "out").read_bytes() == b"data"
 
 
@@ -106,7 +103,7 @@ async def test_the_manifest_of_a_file_goes_nowhere_else(tmp_path: Path) -> None:
         async with open_target(tmp_path / "file", manifest=CollectingTarget()):
             pytest.fail("opened")
 
-    assert not names(tmp_path)
+    assert not set(left_in(tmp_path))
 
 
 async def test_a_manifest_that_is_abandoned_does_not_appear_with_its_file(tmp_path: Path) -> None:
@@ -116,6 +113,6 @@ async def test_a_manifest_that_is_abandoned_does_not_appear_with_its_file(tmp_pa
         await manifest.abandon()
         await data.append([b"data"])
         await publish(data)
-        assert names(tmp_path) >= {"file"}
+        assert set(left_in(tmp_path)) >= {"file"}
 
-    assert names(tmp_path) == {"file"}
+    assert set(left_in(tmp_path)) == {"file"}

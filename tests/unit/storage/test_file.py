@@ -17,6 +17,7 @@ import pytest
 from asyncbackup.errors import TargetError, TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
 from asyncbackup.storage import FileTarget, NullTarget, opening, publish
 from tests.descriptors import open_descriptors
+from tests.folders import left_in
 from tests.privileges import unprivileged
 
 
@@ -25,10 +26,6 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "folder"
     made.mkdir()
     return made
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
 
 
 async def write(
@@ -102,21 +99,21 @@ async def test_nothing_else_is_left_after_a_commit(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
         await target.complete()
 
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
 
 
 async def test_nothing_is_left_without_a_commit(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
         await target.append([b"data"])
 
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 async def test_nothing_is_left_after_an_error(folder: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         await write(folder / "file", b"data", before_commit=lambda: 1 // 0)
 
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 async def test_permissions_follow_the_umask(folder: Path) -> None:
@@ -150,7 +147,7 @@ async def test_an_existing_file_is_refused_and_stays(folder: Path) -> None:
         async with FileTarget(folder / "file"):
             pytest.fail("entered")
 
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
     assert (folder / "file").read_bytes() == b"old"
 
 
@@ -180,14 +177,14 @@ async def test_a_name_may_be_as_long_as_names_are(folder: Path) -> None:
     async with FileTarget(folder / name) as target:
         await target.complete()
 
-    assert names(folder) == [name]
+    assert left_in(folder) == [name]
 
 
 async def test_a_file_made_by_somebody_else_meanwhile_survives(folder: Path) -> None:
     with pytest.raises(TargetExists):
         await write(folder / "file", b"ours", before_commit=lambda: (folder / "file").write_bytes(b"theirs"))
 
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
     assert (folder / "file").read_bytes() == b"theirs"
 
 
@@ -201,7 +198,7 @@ async def test_a_file_system_without_hard_links_will_do(
         await target.append([b"data"])
         await target.complete()
 
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
 
 
 async def test_without_hard_links_a_file_made_meanwhile_survives_too(
@@ -222,7 +219,7 @@ async def test_a_failing_link_is_an_error(folder: Path, monkeypatch: pytest.Monk
         async with FileTarget(folder / "file") as target:
             await target.complete()
 
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 async def test_replacing_keeps_the_old_file_until_the_commit(folder: Path) -> None:
@@ -233,7 +230,7 @@ async def test_replacing_keeps_the_old_file_until_the_commit(folder: Path) -> No
         assert (folder / "file").read_bytes() == b"old"
         await target.complete()
 
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
     assert (folder / "file").read_bytes() == b"new"
 
 
@@ -243,7 +240,7 @@ async def test_replacing_without_a_commit_keeps_the_old_file(folder: Path) -> No
     async with FileTarget(folder / "file", replace=True) as target:
         await target.append([b"new"])
 
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
     assert (folder / "file").read_bytes() == b"old"
 
 
@@ -251,7 +248,7 @@ async def test_replacing_nothing_makes_a_file(folder: Path) -> None:
     async with FileTarget(folder / "file", replace=True) as target:
         await target.complete()
 
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
 
 
 async def test_replacing_through_a_link_replaces_what_it_points_to(folder: Path, tmp_path: Path) -> None:
@@ -283,7 +280,7 @@ async def test_what_is_no_regular_file_is_not_replaced(folder: Path) -> None:
         async with FileTarget(folder / "fifo", replace=True):
             pytest.fail("entered")
 
-    assert names(folder) == ["fifo"]
+    assert left_in(folder) == ["fifo"]
 
 
 async def test_a_missing_folder_is_told(folder: Path) -> None:
@@ -317,7 +314,7 @@ async def test_a_full_disk_is_told_and_nothing_is_left(
         async with FileTarget(folder / "file") as target:
             await target.append([b"data"])
 
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 async def test_a_real_size_limit_is_told_and_nothing_is_left(folder: Path) -> None:
@@ -330,7 +327,7 @@ async def test_a_real_size_limit_is_told_and_nothing_is_left(folder: Path) -> No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 @pytest.mark.parametrize("call", ["writev", "pwrite", "fsync"])
@@ -342,7 +339,7 @@ async def test_a_failing_disk_is_told_and_nothing_is_left(
     with pytest.raises(TargetWriteFailed, match="Input/output error"):
         await write(folder / "file", b"data", beginning=b"head")
 
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 async def test_a_full_disk_at_the_commit_keeps_the_old_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +349,7 @@ async def test_a_full_disk_at_the_commit_keeps_the_old_file(folder: Path, monkey
     with pytest.raises(TargetFull):
         await write(folder / "file", b"new", replace=True)
 
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
     assert (folder / "file").read_bytes() == b"old"
 
 
@@ -395,7 +392,7 @@ async def test_a_failing_open_leaves_nothing(folder: Path, monkeypatch: pytest.M
         async with FileTarget(folder / "file"):
             pytest.fail("entered")
 
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 async def test_an_error_carries_the_target(folder: Path) -> None:
@@ -421,7 +418,7 @@ async def test_a_cancellation_takes_back_after_the_write_under_way(
     await asyncio.wait([task])
 
     assert task.cancelled()
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 async def test_a_cancel_scope_takes_back_after_the_write_under_way(
@@ -441,7 +438,7 @@ async def test_a_cancel_scope_takes_back_after_the_write_under_way(
 
     await task
     assert scope.cancelled_caught
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -457,7 +454,7 @@ async def test_a_commit_that_is_cancelled_is_whole(
     await asyncio.wait([task])
 
     assert task.cancelled()
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
     assert (folder / "file").read_bytes() == b"headrest"
 
 
@@ -477,7 +474,7 @@ async def test_a_cancelled_open_leaves_nothing(folder: Path, monkeypatch: pytest
     await asyncio.to_thread(thread.join, 10)
 
     assert task.cancelled()
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 async def write_both(
@@ -496,7 +493,7 @@ async def write_both(
 async def test_a_companion_appears_with_the_file(folder: Path) -> None:
     await write_both(folder)
 
-    assert names(folder) == ["file", "file.proof"]
+    assert left_in(folder) == ["file", "file.proof"]
     assert (folder / "file.proof").read_bytes() == b"proof"
 
 
@@ -504,7 +501,7 @@ async def test_a_companion_that_cannot_appear_takes_the_file_with_it(folder: Pat
     with pytest.raises(TargetExists, match=r"file\.proof: exists already"):
         await write_both(folder, before_publishing=lambda: (folder / "file.proof").write_bytes(b"theirs"))
 
-    assert names(folder) == ["file.proof"]
+    assert left_in(folder) == ["file.proof"]
     assert (folder / "file.proof").read_bytes() == b"theirs"
 
 
@@ -512,7 +509,7 @@ async def test_a_companion_of_another_kind_is_completed_after_the_file(folder: P
     async with FileTarget(folder / "file") as target:
         await publish(target, NullTarget())
 
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
 
 
 async def test_what_is_attached_is_in_the_way_too(folder: Path) -> None:
@@ -528,10 +525,10 @@ async def test_what_is_attached_goes_with_the_file_it_belongs_to(folder: Path) -
     (folder / "file.proof").touch()
 
     async with FileTarget(folder / "file", replace=True, attached=[".proof"]) as target:
-        assert {"file", "file.proof"} < set(names(folder))
+        assert {"file", "file.proof"} < set(left_in(folder))
         await target.complete()
 
-    assert names(folder) == ["file"]
+    assert left_in(folder) == ["file"]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o604, 0o444, 0o4755])
@@ -615,7 +612,7 @@ async def test_what_belongs_to_a_file_goes_where_a_link_to_the_file_leads(folder
         await proof.append([b"proof"])
         await publish(target, proof)
 
-    assert names(folder) == ["link"]
+    assert left_in(folder) == ["link"]
     assert (tmp_path / "real.proof").read_bytes() == b"proof"
 
 
@@ -671,7 +668,7 @@ async def test_what_is_no_name_of_a_file_is_told(
         async with FileTarget(name, replace=replace):
             pytest.fail("entered")
 
-    assert names(folder) == []
+    assert left_in(folder) == []
 
 
 async def test_short_writes_in_the_middle_are_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

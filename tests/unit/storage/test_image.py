@@ -15,12 +15,9 @@ from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import MAX_MARKER, MAX_STATE, Marker
 from asyncbackup.storage import FileSource, NewImage, StandingImage
 from asyncbackup.storage.image import marker_path, read_state, refuse_half_rolled, state_path
+from tests.folders import left_in
 
 MIB = 1 << 20
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
 
 
 async def copy(base: Path, target: Path) -> None:
@@ -34,18 +31,18 @@ async def test_a_new_image_appears_when_it_is_committed(tmp_path: Path) -> None:
     async with NewImage(tmp_path / "image") as image:
         await image.resize(10)
         await image.write_at(3, b"abc")
-        assert "image" not in names(tmp_path)
+        assert "image" not in left_in(tmp_path)
         await image.complete()
 
     assert (tmp_path / "image").read_bytes() == b"\0\0\0abc\0\0\0\0"
-    assert names(tmp_path) == ["image"]
+    assert left_in(tmp_path) == ["image"]
 
 
 async def test_a_new_image_without_a_commit_is_gone(tmp_path: Path) -> None:
     async with NewImage(tmp_path / "image") as image:
         await image.write_at(0, b"abc")
 
-    assert names(tmp_path) == []
+    assert left_in(tmp_path) == []
 
 
 async def test_a_new_image_does_not_replace_another_one(tmp_path: Path) -> None:
@@ -117,7 +114,7 @@ async def test_a_new_image_says_what_it_is(tmp_path: Path) -> None:
     assert state is not None
     assert (state.identity, state.size, state.assumed) == (IDENTITY, 3, False)
     assert is_current(tmp_path / "image")
-    assert names(tmp_path) == ["image", "image.state"]
+    assert left_in(tmp_path) == ["image", "image.state"]
 
 
 async def test_a_write_within_the_same_tick_of_the_clock_is_noticed(tmp_path: Path) -> None:
@@ -157,7 +154,7 @@ async def test_a_new_image_of_nothing_known_leaves_no_state(tmp_path: Path) -> N
 
     await make(tmp_path / "image", replace=True, identity=None)
 
-    assert names(tmp_path) == ["image"]
+    assert left_in(tmp_path) == ["image"]
 
 
 async def test_a_state_without_its_image_goes_when_a_new_one_comes(tmp_path: Path) -> None:
@@ -166,7 +163,7 @@ async def test_a_state_without_its_image_goes_when_a_new_one_comes(tmp_path: Pat
 
     await make(tmp_path / "image", identity=None)
 
-    assert names(tmp_path) == ["image"]
+    assert left_in(tmp_path) == ["image"]
 
 
 async def test_a_replaced_image_takes_its_marker_along(tmp_path: Path) -> None:
@@ -181,7 +178,7 @@ async def test_a_replaced_image_takes_its_marker_along(tmp_path: Path) -> None:
         await make(tmp_path / "image")
     await make(tmp_path / "image", replace=True)
 
-    assert names(tmp_path) == ["image", "image.state", "moved"]
+    assert left_in(tmp_path) == ["image", "image.state", "moved"]
     assert is_current(tmp_path / "image")
 
 
@@ -189,7 +186,7 @@ async def test_a_name_with_no_room_for_a_marker_is_refused_at_once(tmp_path: Pat
     with pytest.raises(TargetUnusable, match="leaves no room"):
         await NewImage(tmp_path / ("i" * 250)).__aenter__()
 
-    assert names(tmp_path) == []
+    assert left_in(tmp_path) == []
 
 
 class Killed(BaseException):
@@ -232,13 +229,13 @@ async def test_a_standing_image_is_marked_until_it_is_whole(tmp_path: Path) -> N
     async with StandingImage(path) as image:
         assert await image.find_marker() is None
         await image.mark(MARKER)
-        assert names(tmp_path) == [".image.lock", "image", "image.rolling"]
+        assert left_in(tmp_path) == [".image.lock", "image", "image.rolling"]
         await image.resize(5)
         await image.write_at(3, b"er")
         await image.finish(IDENTITY, assumed=True)
 
     assert path.read_bytes() == b"older"
-    assert names(tmp_path) == ["image", "image.state"]
+    assert left_in(tmp_path) == ["image", "image.state"]
     state = read_state(path)
     assert state is not None
     assert (state.identity, state.size, state.assumed) == (IDENTITY, 5, True)
@@ -252,7 +249,7 @@ async def test_an_image_of_nothing_known_loses_its_state(tmp_path: Path) -> None
         await image.mark(MARKER)
         await image.finish(None)
 
-    assert names(tmp_path) == ["image"]
+    assert left_in(tmp_path) == ["image"]
 
 
 async def test_a_marker_is_found_again(tmp_path: Path) -> None:

@@ -19,19 +19,11 @@ from asyncbackup.engine.reader import open_backup
 from asyncbackup.errors import BaseUnwanted, DigestMismatch, FactMissing, OutsideVdi, TargetExists
 from asyncbackup.storage.publication import manifest_path
 from tests import rbd_diffs
-from tests.chains import SIZE, Files, copy_files, make_snapshots
+from tests.chains import SIZE, Files, make_snapshots
 from tests.collecting import CollectingTarget
 from tests.disks import OBJECT, noise
+from tests.folders import left_in
 from tests.streams import standard_input
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return copy_files(tmp_path)
-
-
-def names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
 
 
 @pytest.mark.parametrize("base", [None, "a"])
@@ -130,7 +122,7 @@ async def test_an_object_behind_the_end_is_refused(files: Files, tmp_path: Path,
         await convert_to_rbd_diff("-", target := CollectingTarget(), chain_options=options)
 
     assert (told.value.idx, told.value.size) == (7, size)
-    assert "diff" not in names(tmp_path)
+    assert "diff" not in set(left_in(tmp_path))
     assert not target.is_complete
 
 
@@ -202,7 +194,7 @@ async def test_nothing_is_left_of_a_diff_of_changed_data(files: Files, tmp_path:
     with pytest.raises(DigestMismatch):
         await convert_to_rbd_diff(files.ab, tmp_path / "diff")
 
-    assert not any("diff" in name for name in names(tmp_path))
+    assert not any("diff" in name for name in set(left_in(tmp_path)))
 
 
 async def test_what_is_there_is_replaced_only_where_that_is_said(files: Files, tmp_path: Path) -> None:

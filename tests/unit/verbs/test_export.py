@@ -49,23 +49,15 @@ from asyncbackup.format.image import OldMarker
 from asyncbackup.storage.image import marker_path, read_state, state_path
 from asyncbackup.storage.publication import manifest_path
 from asyncbackup.wire.oid import data_oid, inode_oid
-from tests.chains import SIZE, Files, copy_files, say_what_it_is
+from tests.chains import SIZE, Files, say_what_it_is
 from tests.collecting import CollectingTarget
 from tests.damage import flip
 from tests.disks import OBJECT, noise
+from tests.folders import left_in
 from tests.streams import standard_input
 
 SIZE_OFFSET = 536
 """Where in an inode the VDI's size stands."""
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return copy_files(tmp_path)
-
-
-def names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
 
 
 # New images
@@ -193,7 +185,7 @@ async def test_a_size_that_objects_lie_beyond_is_refused(files: Files, tmp_path:
     with pytest.raises(OutsideVdi, match="object 7, which does not lie within 1048576 bytes"):
         await export(files.all, tmp_path / "image", chain_options=ChainOptions(None, OBJECT, OBJECT), assume_base=True)
 
-    assert "image" not in names(tmp_path)
+    assert "image" not in set(left_in(tmp_path))
 
 
 def of_one_record(path: Path, idx: int, offset: int, data: bytes) -> Path:
@@ -212,7 +204,7 @@ async def test_an_object_just_behind_the_end_is_refused(tmp_path: Path) -> None:
     await export([file], tmp_path / "large", chain_options=enough)
 
     assert (told.value.idx, told.value.size) == (2, 2 * OBJECT)
-    assert "image" not in names(tmp_path)
+    assert "image" not in set(left_in(tmp_path))
     assert (tmp_path / "large").read_bytes() == bytes(2 * OBJECT) + noise(1, 512)
 
 
@@ -224,7 +216,7 @@ async def test_an_object_just_behind_the_end_is_refused_before_an_image_is_chang
     with pytest.raises(OutsideVdi):
         await export([file], image, base=image, assume_base=True, chain_options=options)
 
-    assert names(tmp_path) == {"file", "standby"}
+    assert set(left_in(tmp_path)) == {"file", "standby"}
     assert image.read_bytes() == bytes(2 * OBJECT)
 
 
@@ -238,7 +230,7 @@ async def test_an_object_behind_the_end_that_comes_from_a_pipe_is_refused(tmp_pa
     with standard_input(content), pytest.raises(OutsideVdi):
         await export(["-"], target := CollectingTarget(), chain_options=options)
 
-    assert "image" not in names(tmp_path)
+    assert "image" not in set(left_in(tmp_path))
     assert not target.is_complete
 
 
@@ -271,12 +263,12 @@ async def test_nothing_is_left_of_an_export_of_what_is_damaged(
 ) -> None:
     assert callable(spoil)
     spoil(files.a)
-    before = names(tmp_path)
+    before = set(left_in(tmp_path))
 
     with pytest.raises(error):
         await export(files.all, tmp_path / "image")
 
-    assert names(tmp_path) == before
+    assert set(left_in(tmp_path)) == before
 
 
 async def test_increments_alone_need_an_image_of_their_base(files: Files, tmp_path: Path) -> None:
@@ -308,7 +300,7 @@ async def test_a_wrong_base_is_refused(files: Files, tmp_path: Path) -> None:
     with pytest.raises(WrongSnapshot, match=r"image-c is not what .* is the difference to"):
         await export([files.ab], tmp_path / "image", base=base)
 
-    assert "image" not in names(tmp_path)
+    assert "image" not in set(left_in(tmp_path))
 
 
 async def test_what_an_assumed_base_holds_is_checked(files: Files, tmp_path: Path) -> None:
@@ -317,7 +309,7 @@ async def test_what_an_assumed_base_holds_is_checked(files: Files, tmp_path: Pat
     with pytest.raises(BaseMismatch, match="image-c does not hold at object"):
         await export([files.ab], tmp_path / "image", base=base, assume_base=True)
 
-    assert "image" not in names(tmp_path)
+    assert "image" not in set(left_in(tmp_path))
 
 
 async def test_a_base_that_is_written_meanwhile_is_told(files: Files, tmp_path: Path) -> None:
@@ -332,7 +324,7 @@ async def test_a_base_that_is_written_meanwhile_is_told(files: Files, tmp_path: 
     with pytest.raises(SourceUnreadable, match="somebody wrote to it"):
         await export([files.ab], target := CollectingTarget(), base=files.image("a"), on_progress=write)
 
-    assert "image" not in names(tmp_path)
+    assert "image" not in set(left_in(tmp_path))
     assert not target.is_complete
 
 

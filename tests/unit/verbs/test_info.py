@@ -1,18 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from asyncbackup import Dialect, info
 from asyncbackup.engine.reader import Record
 from asyncbackup.storage.publication import manifest_path
-from tests.chains import Files, copy_files
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return copy_files(tmp_path)
+from tests.chains import Files
 
 
 async def test_what_the_manifest_says_becomes_plain_values(files: Files) -> None:

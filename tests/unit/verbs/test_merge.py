@@ -35,7 +35,7 @@ from asyncbackup.errors import (
 from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.storage.publication import manifest_path
 from asyncbackup.wire.oid import inode_oid
-from tests.chains import SIZE, Files, copy_files, make_snapshots, say_what_it_is
+from tests.chains import SIZE, Files, make_snapshots, say_what_it_is
 from tests.collecting import CollectingTarget
 from tests.damage import flip
 from tests.disks import OBJECT, make_disk, noise
@@ -43,11 +43,6 @@ from tests.property import reference
 
 SIZE_OFFSET = 536
 """Where in an inode the VDI's size stands."""
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return copy_files(tmp_path)
 
 
 def records(path: Path, dialect: Dialect = Dialect.COLLIE) -> list[reference.Record]:
