@@ -14,7 +14,7 @@ import anyio
 from asyncbackup import ClientOptions, WindowOptions, connect
 from asyncbackup.cli.running import run_async
 from asyncbackup.client.objects import ObjectRead
-from asyncbackup.engine.fetch import PART_SIZE
+from asyncbackup.engine.compare import COMPARED_SIZE
 from asyncbackup.verbs.backup import open_sides, plan_sides
 from asyncbackup.wire.oid import data_oid
 from benchmarks.servers import BIND
@@ -31,11 +31,11 @@ async def drain(port: int, connections: int, in_flight: int) -> int:
 
         async def read_some() -> None:
             nonlocal done
-            to, base = memoryview(bytearray(PART_SIZE)), memoryview(bytearray(PART_SIZE))
+            to, base = memoryview(bytearray(COMPARED_SIZE)), memoryview(bytearray(COMPARED_SIZE))
             for pair in pairs:
-                for start in range(0, new.object_size, PART_SIZE):
-                    part = slice(min(PART_SIZE, new.object_size - start))
-                    sides = (pair.to_owner, to[part]), (pair.base_owner, base[part])
+                for start in range(0, new.object_size, COMPARED_SIZE):
+                    part = slice(min(COMPARED_SIZE, new.object_size - start))
+                    sides = (pair.to_owner, to[part]), (pair.base_owners[0], base[part])
                     reads = [ObjectRead(data_oid(owner, pair.idx), into, start) for owner, into in sides]
                     await cluster.read_objects(reads)
                     done += sum(len(read.into) for read in reads)

@@ -1,24 +1,25 @@
-"""Reads pairs of objects from the cluster and turns them into the bytes of records.
+"""Reads pairs of objects from the cluster, and makes of them the fragments of records.
 
-An object is compared part by part, from both ends inwards until something differs, each part as soon as it is there.
-What is equal makes room for the next part: so a comparison works in few bytes, which stay in the processor's cache.
-What lies between the two ends is read last, from the one side that the record needs.
+What lies between the two ends at which an object differs is read last, from the one side that the record needs.
 
-An object that does not fit into a slot goes twice: first its extent is found, then what lies inside is read, in pieces.
-So a record's length is known before its first byte is written, whatever the object size.
+An object that does not fit into a slot goes twice: first its extent is found, then what lies inside is read, in
+portions. So a record's length is known before its first byte is written, whatever the object size.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from asyncbackup.client import Cluster
-from asyncbackup.client.objects import READ_SIZE, ObjectRead
-from asyncbackup.engine.compact import ZEROS, Extent, trim
+from asyncbackup.client.objects import ObjectRead
+from asyncbackup.engine.compact import ZEROS, Extent
+from asyncbackup.engine.compare import COMPARED_SIZE, Ends, find_ends
 from asyncbackup.engine.plan import Pair
+from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import BackupCounts
+from asyncbackup.engine.record_writer import Fragment
 from asyncbackup.engine.window import Slot
 from asyncbackup.errors import ObjectReadFailed
 from asyncbackup.format import RecordHeader
@@ -28,97 +29,51 @@ from asyncbackup.wire.oid import data_oid
 
 _Read = TypeVar("_Read")
 
-PART_SIZE: Final = 2 * READ_SIZE
-"""Bytes of an object to compare at a time, a fifth of 4 MiB.
 
-With both sides, and a few objects at a time, that is what a processor's cache holds. Fewer bytes mean more work.
-"""
-
-
-class Piece(NamedTuple):
-    """Part of an object's extent, in bytes. The first piece carries the record's header."""
+class Wanted(NamedTuple):
+    """A portion of a large object's extent. The first one carries the header of the record."""
 
     pair: Pair
-    offset: int
-    length: int
+    portion: Portion
     header: RecordHeader | None
-    is_last: bool
-
-
-class Chunk(NamedTuple):
-    """Bytes to append: a record, a part of one, or nothing. ``payload`` lies in a slot, or is zeros."""
-
-    header: RecordHeader | None
-    payload: Sequence[memoryview]
-    base: Sequence[memoryview] | None
-    """What the base has there, if all of it was read to compare it; otherwise None."""
-    completes_object: bool
-
-
-class _Both(NamedTuple):
-    """Bytes of an object from ``offset``: what it has there, and its base."""
-
-    offset: int
-    to: memoryview
-    base: memoryview
-
-    @property
-    def end(self) -> int:
-        return self.offset + len(self.to)
-
-    def cut(self, start: int, end: int) -> _Both:
-        """Give what lies between two offsets in the object."""
-        inside = slice(start - self.offset, end - self.offset)
-        return _Both(start, self.to[inside], self.base[inside])
-
-
-class _Ends(NamedTuple):
-    """The first and the last part of an object that differ, and the object's extent."""
-
-    first: _Both
-    last: _Both
-    start: int
-    end: int
 
 
 @dataclass(slots=True)
 class Fetcher:
-    """Reads from ``cluster``, and counts what it read in ``counts``; sizes in bytes.
+    """Reads from ``cluster``, and counts what it read in ``counts``; sizes in bytes. Each pair has one base.
 
-    It compares in parts of at most ``part_size``, and reads what a record holds in pieces of ``piece_size``. All reads
-    raise ObjectReadFailed, and the cluster's errors. After a cancellation nothing more is received into the slot.
+    It compares ``compared_size`` at a time, and reads what a large record holds in portions of ``portion_size``. All
+    reads raise ObjectReadFailed, and the cluster's errors. After a cancellation nothing more is received into the slot.
     """
 
     cluster: Cluster
     object_size: int
-    piece_size: int
+    portion_size: int
     counts: BackupCounts
-    part_size: int = PART_SIZE
+    compared_size: int = COMPARED_SIZE
     working: Inode | None = None
     """The working VDI, if that is what is read: its guest may discard objects meanwhile, which then are zeros."""
     _discarded: set[int] = field(default_factory=set)
 
-    async def fetch_record(self, pair: Pair, slot: Slot) -> Chunk:
-        """Read what is needed of an object that fits into a slot."""
+    async def fetch_record(self, pair: Pair, slot: Slot) -> Fragment | None:
+        """Read what is needed of an object that fits into the two buffers of a slot; None if nothing differs."""
         self._count(pair)
         return await self._unless_discarded(pair, lambda pair: self._fetch_record(pair, slot))
 
-    async def _fetch_record(self, pair: Pair, slot: Slot) -> Chunk:
+    async def _fetch_record(self, pair: Pair, slot: Slot) -> Fragment | None:
         ends = await self._find_ends(pair, slot)
         if ends is None:
-            return Chunk(None, (), (), completes_object=True)
+            return None
         first, last, start, end = ends
         header = RecordHeader(pair.idx, start, end - start)
         compared = [first.cut(start, min(end, first.end))] + ([] if first is last else [last.cut(last.offset, end)])
         if first is last or first.end == last.offset:
-            return Chunk(
-                header, [both.to for both in compared], [both.base for both in compared], completes_object=True
-            )
-        between = await self._read_record(pair, first.end, slot.buffers[0][first.end : last.offset])
-        return Chunk(header, [compared[0].to, between, compared[1].to], None, completes_object=True)
+            return Fragment(header, [both.to for both in compared], [both.base for both in compared])
+        between = await self._read_to(pair, first.end, slot.buffers[0][first.end : last.offset])
+        return Fragment(header, [compared[0].to, between, compared[1].to])
 
     async def find_extent(self, pair: Pair, slot: Slot) -> tuple[Pair, Extent]:
-        """Find what differs in a large object."""
+        """Find what differs in a large object, in the two buffers of a slot."""
         self._count(pair)
         return await self._unless_discarded(pair, lambda pair: self._find_extent(pair, slot))
 
@@ -126,25 +81,24 @@ class Fetcher:
         ends = await self._find_ends(pair, slot)
         return pair, Extent(ends.start, ends.end - ends.start) if ends else Extent(0, 0)
 
-    async def pieces(self, extents: AsyncIterable[tuple[Pair, Extent]]) -> AsyncGenerator[Piece, None]:
-        """Cut what differs into pieces."""
-        async for pair, extent in extents:
-            header: RecordHeader | None = RecordHeader(pair.idx, *extent)
-            end = extent.offset + extent.length
-            for offset in range(extent.offset, end, self.piece_size):
-                length = min(self.piece_size, end - offset)
-                yield Piece(pair, offset, length, header, is_last=offset + length == end)
-                header = None
+    async def cut_extents(self, extents: AsyncIterable[tuple[Pair, Extent]]) -> AsyncGenerator[Wanted, None]:
+        """Cut what differs in large objects into portions."""
+        async for pair, (offset, length) in extents:
+            header = RecordHeader(pair.idx, offset, length)
+            for portion in cut(offset, offset + length, self.portion_size):
+                yield Wanted(pair, portion, header if portion.is_first else None)
 
-    async def fetch_piece(self, piece: Piece, slot: Slot) -> Chunk:
-        """Read a part of what a record holds."""
+    async def fetch_portion(self, wanted: Wanted, slot: Slot) -> Fragment:
+        """Read a portion of what a record holds, into the one buffer of a slot."""
+        (into,) = slot.buffers
+        pair, portion, header = wanted
         data = await self._unless_discarded(
-            piece.pair, lambda pair: self._read_record(pair, piece.offset, slot.buffers[0][: piece.length])
+            pair, lambda pair: self._read_to(pair, portion.offset, into[: portion.length])
         )
-        return Chunk(piece.header, [data], None, piece.is_last)
+        return Fragment(header, [data], is_last=portion.is_last)
 
     def _count(self, pair: Pair) -> None:
-        self.counts.objects_read += (pair.to_owner != 0) + (pair.base_owner != 0)
+        self.counts.objects_read += sum(owner != 0 for owner in (pair.to_owner, *pair.base_owners))
 
     async def _unless_discarded(self, pair: Pair, read: Callable[[Pair], Awaitable[_Read]]) -> _Read:
         """Read ``pair``, and where its object was discarded since the plan was made, the same with zeros in its place.
@@ -163,33 +117,20 @@ class Fetcher:
         self.counts.objects_discarded = len(self._discarded)
         return await read(pair._replace(to_owner=0))
 
-    async def _find_ends(self, pair: Pair, slot: Slot) -> _Ends | None:
-        """Compare from both ends inwards. The parts that are found lie at the two ends of the slot."""
-        size = min(self.part_size, self.piece_size)
-        parts = [(start, min(size, self.object_size - start)) for start in range(0, self.object_size, size)]
-        for offset, length in parts:
-            first = await self._read_both(pair, offset, slot.buffers[0][:length], slot.buffers[1][:length])
-            extent = trim(first.to, first.base)
-            if extent.length:
-                break
-        else:
-            return None
-        start, end = offset + extent.offset, offset + extent.offset + extent.length
-        behind = [part for part in reversed(parts) if part[0] >= first.end]
-        for offset, length in behind:
-            last = await self._read_both(pair, offset, slot.buffers[0][-length:], slot.buffers[1][-length:])
-            extent = trim(last.to, last.base)
-            if extent.length:
-                return _Ends(first, last, start, offset + extent.offset + extent.length)
-        return _Ends(first, first, start, end)
+    async def _find_ends(self, pair: Pair, slot: Slot) -> Ends | None:
+        (base_owner,) = pair.base_owners
+        to, base = slot.buffers
 
-    async def _read_record(self, pair: Pair, offset: int, into: memoryview) -> memoryview:
+        async def read_both(offset: int, to: memoryview, base: memoryview) -> tuple[memoryview, memoryview]:
+            to, base = await self._read(pair.idx, offset, [(pair.to_owner, to), (base_owner, base)])
+            return to, base
+
+        size = min(self.compared_size, self.portion_size)
+        return await find_ends(self.object_size, size, to, base, read_both)
+
+    async def _read_to(self, pair: Pair, offset: int, into: memoryview) -> memoryview:
         (data,) = await self._read(pair.idx, offset, [(pair.to_owner, into)])
         return data
-
-    async def _read_both(self, pair: Pair, offset: int, to: memoryview, base: memoryview) -> _Both:
-        to, base = await self._read(pair.idx, offset, [(pair.to_owner, to), (pair.base_owner, base)])
-        return _Both(offset, to, base)
 
     async def _read(self, idx: int, offset: int, sides: list[tuple[int, memoryview]]) -> list[memoryview]:
         """Read each side, an owner and a buffer, into the buffer if anybody owns it; give where its bytes are."""

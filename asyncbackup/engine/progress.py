@@ -37,8 +37,6 @@ class BackupCounts:
     objects_read: int = 0
     """Data objects read, each side counted once however large it is."""
     bytes_read: int = 0
-    records: int = 0
-    bytes_written: int = 0
     objects_discarded: int = 0
     """Objects of a working VDI that its guest discarded while it was read: they are zeros in the backup."""
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import anyio
@@ -15,20 +15,18 @@ import numpy as np
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.compact import Extent
-from asyncbackup.engine.fetch import Chunk, Fetcher
-from asyncbackup.engine.plan import Pair, Plan, plan_difference, plan_full
+from asyncbackup.engine.fetch import Fetcher
+from asyncbackup.engine.plan import Pair, Plan, count_owned, plan_difference, plan_full
 from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
-from asyncbackup.engine.proof import ManifestWriter, Written, describe_backup
+from asyncbackup.engine.record_writer import Fragment, RecordWriter, refuse_unpatchable
 from asyncbackup.engine.source import SnapshotObjects, staying
 from asyncbackup.engine.window import Window, WindowOptions
-from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, PatchNeeded, SnapshotChanged, single_error
+from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, SnapshotChanged, single_error
 from asyncbackup.format import Dialect
+from asyncbackup.format.manifest import Subject
 from asyncbackup.format.record import END_IDX
-from asyncbackup.storage import Target, open_target, publish
+from asyncbackup.storage import Target, open_target
 from asyncbackup.wire.inode import Inode
-
-_GATHERED_SIZE: Final = 64 << 10
-"""Bytes of short records to copy together before they go to the target: a hop to its thread costs more."""
 
 
 async def backup(
@@ -61,23 +59,22 @@ async def backup(
     options = options or WindowOptions()
     started, requests, retries = time.monotonic(), cluster.requests, cluster.retries
     async with open_target(target, replace=replace, manifest=manifest) as opened:
-        if dialect.needs_patch and not opened.data.can_patch:
-            raise PatchNeeded(dialect.value)
+        refuse_unpatchable(opened.data, dialect)
         with single_error():
             to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
             work = await _plan(cluster, to_inode, base_inode)
             counts = BackupCounts(work.planned, work.shared)
-            job = _Job(cluster, work, to_inode, dialect, options, opened.data, on_progress, counts)
-            if opened.manifest is not None:
-                job.proof = ManifestWriter(opened.manifest)
-                job.proof.start(await describe_backup(cluster, to_inode, base_inode, dialect))
-            await job.run()
+            subject = None if opened.manifest is None else await _subject(cluster, to_inode, base_inode, dialect)
+            writer = RecordWriter(opened.data, dialect, manifest=opened.manifest, subject=subject)
+            await _Pipeline(cluster, work, to_inode, options, writer, counts, on_progress).run()
     return Summary(
         vdi=vdi,
         snapshot=None if snapshot is None else str(snapshot),
         base=None if base is None else str(base),
         dialect=dialect,
         **asdict(counts),
+        records=writer.records,
+        bytes_written=writer.position,
         elapsed_s=time.monotonic() - started,
         requests=cluster.requests - requests,
         retries=cluster.retries - retries,
@@ -103,12 +100,15 @@ _NO_OWNERS: Final = np.zeros(0, np.uint32)
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What there is to compare: ``planned`` pairs. ``sides``: the snapshots that are compared."""
+    """What there is to compare."""
 
     pairs: AsyncGenerator[Pair, None]
     planned: int
+    """How many pairs."""
     shared: int = 0
+    """Objects that both sides own together, so that they are equal unread."""
     sides: Sequence[SnapshotObjects] = ()
+    """The snapshots that are compared."""
 
 
 async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> _Work:
@@ -124,7 +124,7 @@ async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> 
     if base_inode is not None:
         refuse_emptied(*sides)
     plan = plan_sides(*sides)
-    return _Work(_each(plan), len(plan), plan.shared, sides)
+    return _Work(_each(plan), len(plan), count_owned(*(side.owners for side in sides)) - len(plan), sides)
 
 
 async def open_sides(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> list[SnapshotObjects]:
@@ -155,7 +155,7 @@ def refuse_emptied(one: SnapshotObjects, other: SnapshotObjects) -> None:
 
 
 def plan_sides(to: SnapshotObjects, base: SnapshotObjects | None = None) -> Plan:
-    """Compare the owner tables."""
+    """Compare the owner tables of two snapshots, or without a base with zeros."""
     return plan_difference(to.owners, np.zeros(len(to.owners), np.uint32) if base is None else base.owners)
 
 
@@ -171,51 +171,45 @@ async def _count_owned(cluster: Cluster, inode: Inode) -> int:
         return sum([len(plan_full(indices, owners)) async for indices, owners in leaves])
 
 
-@dataclass
-class _Job:
-    """One backup under way."""
+@dataclass(slots=True)
+class _Pipeline:
+    """The way from pairs, through a window of workers that fetch them, to the record writer."""
 
     cluster: Cluster
     work: _Work
     to: Inode
-    dialect: Dialect
     options: WindowOptions
-    target: Target
-    on_progress: OnProgress | None
+    writer: RecordWriter
     counts: BackupCounts
-    proof: ManifestWriter | None = None
-    _waiting: list[bytes | memoryview] = field(default_factory=list)
-    _waiting_size: int = 0
+    on_progress: OnProgress | None
 
     async def run(self) -> None:
         """Write the whole backup, and publish it."""
-        dialect = self.dialect
-        await self._write([dialect.opening])
+        await self.writer.start()
+        self._tell()
         # What makes a backup complete, in a pipe its end marker, comes only when it is known to be that.
         async with staying(*self.work.sides), aclosing(self.work.pairs):
             await self._write_records()
         self.counts.objects_planned = self.counts.objects_done
-        await self._write([dialect.ending])
-        await self._flush()
-        beginning = dialect.patch(self.counts.records)
-        if self.proof is not None:
-            await self.proof.finish(self.counts.bytes_written)
-        await publish(self.target, self.proof.target if self.proof else None, beginning)
+        self._tell()
+        await self.writer.finish()
 
     async def _write_records(self) -> None:
         object_size = self.to.object_size
-        piece_size = self.options.portion_size(object_size)
-        slots = self.options.slots(piece_size)
+        portion_size = self.options.portion_size(object_size)
+        workers = self.options.slots(portion_size)
         working = None if self.to.is_snapshot else self.to
-        fetcher = Fetcher(self.cluster, object_size, piece_size, self.counts, working=working)
-        if piece_size == object_size:
-            await Window(slots, [piece_size] * 2, fetcher.fetch_record, self._append).run(self.work.pairs)
+        fetcher = Fetcher(self.cluster, object_size, portion_size, self.counts, working=working)
+        if portion_size == object_size:
+            window = Window(workers, [portion_size] * 2, fetcher.fetch_record, self._append)
+            await window.run(self.work.pairs)
         else:
-            await self._write_large_records(fetcher, max(1, slots // 2))
+            await self._write_large_records(fetcher, max(1, workers // 2))
 
-    async def _write_large_records(self, fetcher: Fetcher, slots: int) -> None:
+    async def _write_large_records(self, fetcher: Fetcher, workers: int) -> None:
         """Find extents in one window, and read what lies in them in another, behind it."""
-        send, receive = anyio.create_memory_object_stream[tuple[Pair, Extent]](slots)
+        send, receive = anyio.create_memory_object_stream[tuple[Pair, Extent]](workers)
+        size = fetcher.portion_size
 
         async def pass_on(found: list[tuple[Pair, Extent]]) -> None:
             for pair, extent in found:
@@ -226,40 +220,34 @@ class _Job:
 
         async def find_extents() -> None:
             async with send:
-                await Window(slots, [fetcher.piece_size] * 2, fetcher.find_extent, pass_on).run(self.work.pairs)
+                await Window(workers, [size] * 2, fetcher.find_extent, pass_on).run(self.work.pairs)
 
-        async with receive, aclosing(fetcher.pieces(receive)) as pieces, anyio.create_task_group() as group:
+        async with receive, aclosing(fetcher.cut_extents(receive)) as portions, anyio.create_task_group() as group:
             group.start_soon(find_extents)
-            await Window(slots, [fetcher.piece_size], fetcher.fetch_piece, self._append).run(pieces)
+            await Window(workers, [size], fetcher.fetch_portion, self._append).run(portions)
 
-    async def _append(self, chunks: list[Chunk]) -> None:
-        buffers: list[bytes | memoryview] = []
-        for chunk in chunks:
-            if chunk.header is not None:
-                buffers.append(chunk.header.encode())
-                self.counts.records += 1
-            buffers += chunk.payload
-            self.counts.objects_done += chunk.completes_object
-        if self.proof is not None:
-            await self.proof.add([Written(*chunk) for chunk in chunks if chunk.payload])
-        await self._write(buffers)
+    async def _append(self, fetched: Sequence[Fragment | None]) -> None:
+        await self.writer.append([fragment for fragment in fetched if fragment is not None])
+        self.counts.objects_done += sum(fragment is None or fragment.is_last for fragment in fetched)
+        self._tell()
 
-    async def _write(self, buffers: list[bytes | memoryview]) -> None:
-        size = sum(map(len, buffers))
-        # Few bytes are copied: where they lie is used again when this returns.
-        self._waiting += buffers if size >= _GATHERED_SIZE else [b"".join(buffers)]
-        self._waiting_size += size
-        if self._waiting_size >= _GATHERED_SIZE:
-            await self._flush()
+    def _tell(self) -> None:
         if self.on_progress is not None:
             self.on_progress(self.counts.progress())
 
-    async def _flush(self) -> None:
-        waiting, self._waiting, self._waiting_size = self._waiting, [], 0
-        filled = [buffer for buffer in waiting if buffer]
-        if filled:
-            await self.target.append(filled)
-            self.counts.bytes_written += sum(map(len, filled))
+
+async def _subject(cluster: Cluster, to_inode: Inode, base_inode: Inode | None, dialect: Dialect) -> Subject:
+    """Say what the backup is of, for its manifest. Raises InodeCorrupt."""
+    return Subject(
+        size=to_inode.vdi_size,
+        object_size=to_inode.object_size,
+        copies=to_inode.nr_copies,
+        copy_policy=to_inode.copy_policy,
+        dialect=dialect,
+        identity=await cluster.identify(to_inode),
+        base_identity=None if base_inode is None else await cluster.identify(base_inode),
+        base_size=None if base_inode is None else base_inode.vdi_size,
+    )
 
 
 async def _each(pairs: Iterable[Pair]) -> AsyncGenerator[Pair, None]:

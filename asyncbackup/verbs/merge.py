@@ -8,26 +8,23 @@ import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
-
-from anyio import to_thread
+from dataclasses import asdict, dataclass
 
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
-from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
+from asyncbackup.engine.compact import MAX_LENGTH
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.index import read_index
-from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.opening import BaseName, Judged, open_base
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.proof import ManifestWriter
+from asyncbackup.engine.record_writer import Fragment, RecordWriter, refuse_unpatchable
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.source import ObjectSource, ZeroObjects
 from asyncbackup.engine.window import WindowOptions
-from asyncbackup.errors import BaseUnwanted, NotMergeable, PatchNeeded, single_error
+from asyncbackup.errors import BaseUnwanted, NotMergeable, single_error
 from asyncbackup.format import Dialect, RecordHeader
-from asyncbackup.format.manifest import RecordDigests, Subject
-from asyncbackup.storage import Target, open_target, publish
+from asyncbackup.format.manifest import Subject
+from asyncbackup.storage import Target, open_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,29 +74,32 @@ async def merge(
     options = options or WindowOptions()
     inputs = [*backups, *([base] if isinstance(base, str | os.PathLike) else [])]
     async with open_target(target, replace=replace, manifest=manifest, inputs=inputs) as opened:
-        if dialect.needs_patch and not opened.data.can_patch:
-            raise PatchNeeded(dialect.value)
+        refuse_unpatchable(opened.data, dialect)
         with single_error():
             async with (
                 open_chain(backups, chain_options, assume_base=assume_base) as chain,
                 _open_base(chain, base, assume_base=assume_base) as under,
             ):
-                writer = None
-                if opened.manifest is not None:
+                to_manifest, subject = opened.manifest, None
+                if to_manifest is not None:
                     if all(reader.subject is not None for reader in chain.readers):
-                        writer = ManifestWriter(opened.manifest)
+                        subject = _subject(chain, dialect)
                     else:
-                        await opened.manifest.abandon()
-                output = _Output(opened.data, dialect, under, writer)
-                meter = Meter(ReplayCounts(), on_progress)
-                await _run(chain, output, options, meter)
+                        await to_manifest.abandon()
+                        to_manifest = None
+                writer = RecordWriter(opened.data, dialect, manifest=to_manifest, subject=subject)
+                # A digest of what nobody proved would say otherwise. A full backup has no digests of a base.
+                is_proved = subject is not None and not subject.is_full and under is not None and under.assumed is None
+                proved = under.base if under is not None and is_proved else None
+                records = _Records(chain, under, proved, writer)
+                await _write_records(records, options, Meter(ReplayCounts(), on_progress))
                 return MergeSummary(
                     files=len(backups),
                     dialect=dialect,
-                    has_manifest=writer is not None,
+                    has_manifest=to_manifest is not None,
                     assumed=all_assumed(chain.assumed, under.assumed if under else None),
-                    records=output.records,
-                    bytes_written=output.bytes_written,
+                    records=writer.records,
+                    bytes_written=writer.position,
                     elapsed_s=time.monotonic() - started,
                 )
 
@@ -135,94 +135,62 @@ async def _open_base(chain: Chain, base: BaseName | None, *, assume_base: bool) 
         yield judged
 
 
-async def _run(chain: Chain, output: _Output, options: WindowOptions, meter: Meter) -> None:
+async def _write_records(records: _Records, options: WindowOptions, meter: Meter) -> None:
+    chain, under, writer = records.chain, records.under, records.writer
+
     async def deliver(contents: list[Content]) -> None:
-        await output.append(contents)
-        meter.counts.bytes_written = output.bytes_written
+        await records.append(contents)
+        meter.counts.bytes_written = writer.position
         await meter.count(contents)
 
     index = None if chain.is_piped else await read_index(chain, meter.on_progress)
     if index is not None:
         meter.counts.objects_planned = len(index.indices)
-    await output.start(chain)
-    composer = Composer(output.under.base if output.under else None)
-    await Replay(index or chain, composer, options, nothing, deliver).run()
-    await output.finish()
+    await writer.start()
+    await Replay(index or chain, Composer(under.base if under else None), options, nothing, deliver).run()
+    await writer.finish()
 
 
 @dataclass(slots=True)
-class _Output:
-    """The backup that is being written, and what proves it."""
+class _Records:
+    """Makes records of what a chain has of each object, and gives them to ``writer``.
 
-    target: Target
-    dialect: Dialect
+    Of a record that is one of a file's as it stands, the file's manifest tells the digests. Digests of others are
+    taken. ``proved`` is the base that they are of, if there is one and something proves it.
+    """
+
+    chain: Chain
     under: Judged | None
-    proof: ManifestWriter | None
-    records: int = 0
-    bytes_written: int = 0
-    _digests: Digests = field(default_factory=Digests)
+    proved: ObjectSource | None
+    writer: RecordWriter
     _buffer: memoryview | None = None
 
-    async def start(self, chain: Chain) -> None:
-        if self.proof is not None:
-            self.proof.start(_subject(chain, self.dialect))
-        await self._write([self.dialect.opening])
-
     async def append(self, contents: list[Content]) -> None:
-        """Write portions of objects, in order: the first of each after the header of its record."""
-        pieces: list[bytes | memoryview] = []
+        """Write portions of objects, in order."""
+        ready: list[Fragment] = []
         for content in contents:
-            group = content.group
-            if content.portion.is_first:
-                pieces.append(RecordHeader(group.idx, group.start, group.end - group.start).encode())
-                self.records += 1
-            pieces.append(content.data)
-            if self.proof is not None:
-                await self._prove(self.proof, content)
-        await self._write(pieces)
+            base = await self._read_base(self.proved, content) if self.proved and len(content.group.parts) > 1 else None
+            ready.append(self._fragment(content, base))
+            if base is not None:
+                # The next one is read into the same buffer.
+                await self.writer.append(ready)
+                ready = []
+        await self.writer.append(ready)
 
-    async def finish(self) -> None:
-        await self._write([self.dialect.ending])
-        beginning = self.dialect.patch(self.records)
-        if self.proof is not None:
-            await self.proof.finish(self.bytes_written)
-        await publish(self.target, self.proof.target if self.proof else None, beginning)
-
-    async def _write(self, pieces: list[bytes | memoryview]) -> None:
-        filled = [piece for piece in pieces if piece]
-        if filled:
-            await self.target.append(filled)
-            self.bytes_written += sum(map(len, filled))
-
-    async def _prove(self, proof: ManifestWriter, content: Content) -> None:
-        group = content.group
+    def _fragment(self, content: Content, base: memoryview | None) -> Fragment:
+        group, portion, data = content
+        header = RecordHeader(group.idx, group.start, group.end - group.start) if portion.is_first else None
         if len(group.parts) == 1:
-            known = group.parts[0].record.digests
-            assert known is not None
-            if content.portion.is_last:
-                await proof.add_known(known)
-            return
-        if content.portion.is_first:
-            self._digests = Digests()
-        await to_thread.run_sync(self._digests.data.update, content.data)
-        # A digest of what nobody proved would say otherwise.
-        proved = self.under.base if self.under and self.under.assumed is None else None
-        if proved is not None:
-            await to_thread.run_sync(self._digests.base.update, await self._base_data(proved, content))
-        if content.portion.is_last:
-            header = RecordHeader(group.idx, group.start, group.end - group.start)
-            base = None if proved is None else self._digests.base.hexdigest()
-            fills_gaps = group.first_gap(group.start, group.end) is not None
-            assumed = (fills_gaps and proved is None) or any(
-                part.record.digests is not None and part.record.digests.assumed for part in group.parts
-            )
-            await proof.add_known(RecordDigests(header, self._digests.data.hexdigest(), base, assumed=assumed))
+            return Fragment(header, [data], is_last=portion.is_last, known=group.parts[0].record.digests)
+        is_vouched_for = self.under is not None and self.under.assumed is not None
+        assumed = (is_vouched_for and group.first_gap(group.start, group.end) is not None) or any(
+            part.record.digests is not None and part.record.digests.assumed for part in group.parts
+        )
+        return Fragment(header, [data], None if base is None else [base], portion.is_last, assumed=assumed)
 
-    async def _base_data(self, base: ObjectSource, content: Content) -> memoryview:
-        length = content.portion.length
-        if isinstance(base, ZeroObjects):
-            return ZEROS[:length]
+    async def _read_base(self, base: ObjectSource, content: Content) -> memoryview:
         if self._buffer is None:
             self._buffer = memoryview(mmap.mmap(-1, MAX_LENGTH))
-        await base.read(content.group.idx, content.portion.offset, self._buffer[:length])
-        return self._buffer[:length]
+        into = self._buffer[: content.portion.length]
+        await base.read(content.group.idx, content.portion.offset, into)
+        return into

@@ -1,0 +1,75 @@
+"""Finds what differs between two sides of an object, without reading more of them than that takes.
+
+An object is compared from both ends inwards until something differs, each portion as soon as it is there. What is equal
+makes room for the next portion: so a comparison works in few bytes, which stay in the processor's cache. Who reads the
+portions, and from where, is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+from asyncbackup.client.objects import READ_SIZE
+from asyncbackup.engine.compact import trim
+from asyncbackup.engine.portion import cut
+
+COMPARED_SIZE: Final = 2 * READ_SIZE
+"""Bytes of an object to compare at a time, a fifth of 4 MiB.
+
+With both sides, and a few objects at a time, that is what a processor's cache holds. Fewer bytes mean more work.
+"""
+
+ReadBoth = Callable[[int, memoryview, memoryview], Awaitable[tuple[memoryview, memoryview]]]
+"""Reads both sides from an offset in the object, into two buffers of one length, and gives where their bytes are."""
+
+
+class Both(NamedTuple):
+    """Bytes of an object from ``offset``: what it has there, and what its base has there."""
+
+    offset: int
+    to: memoryview
+    base: memoryview
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.to)
+
+    def cut(self, start: int, end: int) -> Both:
+        """Give what lies between two offsets in the object."""
+        inside = slice(start - self.offset, end - self.offset)
+        return Both(start, self.to[inside], self.base[inside])
+
+
+class Ends(NamedTuple):
+    """The first and the last portion of an object that differ; they may be one. The object's extent, in bytes."""
+
+    first: Both
+    last: Both
+    start: int
+    end: int
+
+
+async def find_ends(object_size: int, size: int, to: memoryview, base: memoryview, read: ReadBoth) -> Ends | None:
+    """Compare an object in portions of at most ``size`` bytes, from both ends inwards; None if nothing differs.
+
+    The portions that are found lie at the two ends of the buffers ``to`` and ``base``, which have at least
+    ``min(size, object_size)`` bytes. Where they have less than the object, the last one may lie over the first.
+    """
+    portions = list(cut(0, object_size, size))
+    for portion in portions:
+        first = Both(portion.offset, *await read(portion.offset, to[: portion.length], base[: portion.length]))
+        extent = trim(first.to, first.base)
+        if extent.length:
+            break
+    else:
+        return None
+    start, end = first.offset + extent.offset, first.offset + extent.offset + extent.length
+    for portion in reversed(portions):
+        if portion.offset < first.end:
+            break
+        last = Both(portion.offset, *await read(portion.offset, to[-portion.length :], base[-portion.length :]))
+        extent = trim(last.to, last.base)
+        if extent.length:
+            return Ends(first, last, start, last.offset + extent.offset + extent.length)
+    return Ends(first, first, start, end)

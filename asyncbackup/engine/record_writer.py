@@ -1,0 +1,265 @@
+"""Writes the records of a backup, and what its manifest says of them, in order.
+
+Data comes before the lines that speak of it: a line is appended to the manifest only when the data was appended, and at
+a checkpoint only when the data is durable. So whatever interrupts a run, the manifest promises nothing that is not
+there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from asyncbackup.engine.manifest import Digests
+from asyncbackup.errors import PatchNeeded
+from asyncbackup.format import Dialect, RecordHeader
+from asyncbackup.format.decoder import Damage
+from asyncbackup.format.manifest import ManifestDecoder, ManifestEncoder, RecordDigests, Subject
+from asyncbackup.format.record import RECORD_HEADER_SIZE
+from asyncbackup.storage import Target, publish
+
+_GATHERED_SIZE: Final = 64 << 10
+"""Bytes of short records, and of lines, to gather before they are appended: a hop to a thread costs more."""
+
+
+class Fragment(NamedTuple):
+    """Bytes of a record on their way to the file: all of it, or a part of it.
+
+    The first one of a record has its ``header``. The buffers are used until the writer's ``append`` returns.
+    """
+
+    header: RecordHeader | None
+    data: Sequence[memoryview]
+    base: Sequence[memoryview] | None = None
+    """What the base holds in the same place; None where nobody read it: then the manifest has no digest of it."""
+    is_last: bool = True
+    known: RecordDigests | None = None
+    """What the manifest says of the record, if it is known already: then no digests are taken. All fragments say it."""
+    assumed: bool = False
+    """Whether bytes of the record are of a base that nobody proved. The last fragment says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a record writer can go on: behind a whole record. Both lengths are durable."""
+
+    position: int
+    """Bytes of the data. What stands behind them belongs to a record that is not complete."""
+    records: int
+    last_idx: int
+    """Index of the last record; -1 if there is none."""
+    manifest_length: int
+    """Bytes of the manifest; 0 without one."""
+
+
+class RecordWriter:
+    """Appends records to ``data`` and lines to ``manifest``, which both were entered, and publishes them together.
+
+    ``subject`` is what the manifest says that the backup is of. With ``is_range`` it writes only the records and their
+    lines: no opening, no ending, nothing that is patched. Such ranges, one after the other between the opening and the
+    ending of a whole backup, are that backup.
+
+    Call ``start`` or ``resume`` first, then ``append`` and ``checkpoint`` as needed, then ``finish``; one at a time.
+    All of them raise what the targets raise. After an error or a cancellation nothing is published, and the writer is
+    of no further use.
+    """
+
+    def __init__(
+        self,
+        data: Target,
+        dialect: Dialect,
+        *,
+        manifest: Target | None = None,
+        subject: Subject | None = None,
+        is_range: bool = False,
+    ) -> None:
+        assert manifest is None or subject is not None, "a manifest says what it is of"
+        self._data = data
+        self._dialect = dialect
+        self._manifest = manifest
+        self._subject = subject
+        self._is_range = is_range
+        self._encoder = ManifestEncoder()
+        self._digests = Digests()
+        self._digested: RecordHeader | None = None
+        self._header: RecordHeader | None = None
+        self._missing = 0
+        self._position = 0
+        self._whole_position = 0
+        self._records = 0
+        self._last_idx = -1
+        self._waiting = bytearray()
+        self._lines: list[bytes] = []
+        self._lines_size = 0
+        self._manifest_length = 0
+
+    @property
+    def position(self) -> int:
+        """Bytes of the file so far, of which some may wait to be appended."""
+        return self._position
+
+    @property
+    def records(self) -> int:
+        """Whole records so far."""
+        return self._records
+
+    async def start(self) -> None:
+        """Begin a new file."""
+        if self._is_range:
+            return
+        if self._manifest is not None and self._subject is not None:
+            self._keep(self._encoder.opening(self._subject))
+        self._position = self._whole_position = len(self._dialect.opening)
+        await self._gather([self._dialect.opening])
+
+    async def resume(self, checkpoint: Checkpoint, lines: AsyncIterable[bytes]) -> None:
+        """Go on from ``checkpoint``, as if this writer had written everything before it.
+
+        The targets hold exactly what it says, and append behind that. ``lines`` are those of the manifest up to there,
+        each with its end of line. Raises Damage if they are not what stood there at the checkpoint.
+        """
+        if self._manifest is not None and self._subject is not None:
+            repeated = await self._repeat(self._subject, lines)
+            if repeated != checkpoint:
+                raise Damage(repeated.manifest_length, f"expected the lines of {checkpoint}, got those of {repeated}")
+        self._position = self._whole_position = checkpoint.position
+        self._records, self._last_idx = checkpoint.records, checkpoint.last_idx
+        self._manifest_length = checkpoint.manifest_length
+
+    async def _repeat(self, subject: Subject, lines: AsyncIterable[bytes]) -> Checkpoint:
+        """Make ``lines`` again, so that the encoder knows them; tell where they lead."""
+        decoder, opening = ManifestDecoder(), subject.encode()
+        decoder.feed(opening)
+        position, records, last_idx, length = 0, 0, -1, 0
+        awaits_opening = not self._is_range
+        async for line in lines:
+            if awaits_opening:
+                awaits_opening = False
+                again = self._encoder.opening(subject)
+                position = len(self._dialect.opening)
+            else:
+                record = decoder.feed(line)
+                if not isinstance(record, RecordDigests):
+                    raise Damage(length, "expected a record, got the last line of a manifest")
+                again = self._encoder.record(record)
+                records, last_idx = records + 1, record.header.idx
+                position += RECORD_HEADER_SIZE + record.header.length
+            if line != again:
+                raise Damage(length, "expected the line that stood here at the checkpoint, got another one")
+            length += len(line)
+        return Checkpoint(position, records, last_idx, length)
+
+    async def append(self, fragments: Sequence[Fragment]) -> None:
+        """Write ``fragments``, in order. Their digests are taken in the same hop to the thread of the file.
+
+        What is too short to be worth a hop is copied, and waits for more. The buffers are free when this returns.
+        """
+        buffers: list[bytes | memoryview] = []
+        for fragment in fragments:
+            self._follow(fragment)
+            if fragment.header is not None:
+                buffers.append(fragment.header.encode())
+            buffers += fragment.data
+        if sum(map(len, buffers)) < _GATHERED_SIZE:
+            self._digest(fragments)
+            await self._gather(buffers)
+        else:
+            await self._flush(buffers, None if self._manifest is None else lambda: self._digest(fragments))
+
+    async def checkpoint(self) -> Checkpoint:
+        """Make everything so far durable, the data first, and tell where it can go on.
+
+        In the middle of a record that is where the record began.
+        """
+        await self._flush()
+        await self._data.sync()
+        if self._manifest is not None:
+            await self._append_lines(self._manifest)
+            await self._manifest.sync()
+        return Checkpoint(self._whole_position, self._records, self._last_idx, self._manifest_length)
+
+    async def finish(self) -> None:
+        """Write what ends the file, and publish data and manifest together."""
+        assert self._header is None, "the last record is complete"
+        beginning = b""
+        if not self._is_range:
+            beginning = self._dialect.patch(self._records)
+            self._position += len(self._dialect.ending)
+            await self._gather([self._dialect.ending])
+        await self._flush()
+        if self._manifest is not None:
+            if not self._is_range:
+                self._keep(self._encoder.ending(self._position))
+            await self._append_lines(self._manifest)
+        await publish(self._data, self._manifest, beginning)
+
+    def _follow(self, fragment: Fragment) -> None:
+        """Take note of where the file stands behind ``fragment``."""
+        if fragment.header is not None:
+            assert self._header is None, "a record begins when the one before it is complete"
+            assert fragment.header.idx > self._last_idx, "records ascend"
+            self._header, self._missing = fragment.header, fragment.header.length
+            self._position += RECORD_HEADER_SIZE
+        assert self._header is not None, "a record begins with its header"
+        size = sum(map(len, fragment.data))
+        self._missing -= size
+        self._position += size
+        if fragment.is_last:
+            assert not self._missing, "a record has as many bytes as its header says"
+            self._records, self._last_idx, self._header = self._records + 1, self._header.idx, None
+            self._whole_position = self._position
+
+    def _digest(self, fragments: Sequence[Fragment]) -> None:
+        """Take digests of ``fragments``, and make the lines of the records that end in them. Blocks."""
+        if self._manifest is None or self._subject is None:
+            return
+        for header, data, base, is_last, known, assumed in fragments:
+            if known is None:
+                if header is not None:
+                    self._digested, self._digests = header, Digests(with_base=not self._subject.is_full)
+                for buffer in data:
+                    self._digests.data.update(buffer)
+                self._digests.with_base &= base is not None
+                for buffer in base or ():
+                    self._digests.take_base(buffer)
+            if is_last:
+                record = known
+                if record is None:
+                    assert self._digested is not None
+                    record = self._digests.of(self._digested)._replace(assumed=assumed)
+                # A full backup has no base, whatever it was made of.
+                self._keep(self._encoder.record(record._replace(base=None) if self._subject.is_full else record))
+
+    def _keep(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._lines_size += len(line)
+        self._manifest_length += len(line)
+
+    async def _gather(self, buffers: Iterable[bytes | memoryview]) -> None:
+        for buffer in buffers:
+            self._waiting += buffer
+        if len(self._waiting) >= _GATHERED_SIZE:
+            await self._flush()
+
+    async def _flush(
+        self, buffers: Sequence[bytes | memoryview] = (), before: Callable[[], None] | None = None
+    ) -> None:
+        """Append what waits and then ``buffers``; then the lines that speak of them, if there are enough of them."""
+        waiting, self._waiting = self._waiting, bytearray()
+        filled = [buffer for buffer in (waiting, *buffers) if buffer]
+        if filled:
+            await self._data.append(filled, before=before)
+        if self._manifest is not None and self._lines_size >= _GATHERED_SIZE:
+            await self._append_lines(self._manifest)
+
+    async def _append_lines(self, manifest: Target) -> None:
+        lines, self._lines, self._lines_size = self._lines, [], 0
+        if lines:
+            await manifest.append([b"".join(lines)])
+
+
+def refuse_unpatchable(data: Target, dialect: Dialect) -> None:
+    """Raise PatchNeeded if a backup in ``dialect`` cannot be written to ``data``."""
+    if dialect.needs_patch and not data.can_patch:
+        raise PatchNeeded(dialect.value)
