@@ -111,7 +111,10 @@ def test_a_live_backup_comes_with_a_warning(command: Command, served: Served, tm
     outcome = command("backup", "disk", tmp_path / "file", "--live", "-F", "a", "-p", served.port)
 
     assert outcome.code == 0
-    assert outcome.err == "warning: disk may be written while it is backed up: then the backup is of no single moment\n"
+    assert (
+        outcome.err
+        == "warning: if a guest writes to disk while it is backed up, the backup mixes older and newer data\n"
+    )
     assert outcome.out.decode().startswith("disk (live) against a: 5 objects in ")
 
 
@@ -145,7 +148,7 @@ def test_little_memory_is_enough(command: Command, served: Served, tmp_path: Pat
         (["backup", "disk", "file", "-s", "a", "--timeout", "0"], "0.0 is not in the range"),
         (["backup", "disk", "file", "-s", "a", "--timeout", "nan"], "expected a number of seconds, got nan"),
         (["backup", "disk", "file", "-s", "a", "-p", "70000"], "70000 is not in the range"),
-        (["backup", "disk", "file", "-s", "a", "--manifest", "m"], "--manifest is for `-` and FIFOs"),
+        (["backup", "disk", "file", "-s", "a", "--manifest", "m"], "--manifest is only for `-` and FIFOs"),
         (["backup", "disk", "-", "-s", "a", "--format", "collie"], "cannot go to `-`; use --format dog"),
         (["backup", "--colour"], "No such option"),
         (["back-up"], "No such command 'back-up'"),

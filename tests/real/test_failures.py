@@ -156,7 +156,7 @@ def test_an_unformatted_cluster_is_told(tmp_path: Path) -> None:
         ran = cluster.asyncbackup("backup", "-s", "s", "disk", tmp_path / "file")
 
     assert ran.returncode == 2
-    assert b"waiting for format; format it with `dog cluster format`" in ran.stderr
+    assert b"waiting for format; format the cluster with `dog cluster format`" in ran.stderr
     assert not (tmp_path / "file").exists()
 
 
