@@ -1,7 +1,7 @@
-"""Finds what differs between two contents: equal sectors are trimmed from both ends. Pure.
+"""Finds what differs between two contents: it trims equal sectors from both ends. Pure.
 
-Uses libc's memcmp, through ctypes. Comparing few bytes takes less time than a thread does to wake up, so that is for
-the caller's own thread; comparing more lets other threads run meanwhile.
+It uses libc's memcmp through ctypes. Few bytes are compared in less time than a thread takes to wake up, so the caller
+compares them in its own thread. While more bytes are compared, other threads can run.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import numpy as np
 from asyncbackup.wire.constants import SECTOR_SIZE
 
 MAX_LENGTH: Final = 4 << 20
-"""The longest content in bytes; larger objects are compared in pieces."""
+"""The longest content in bytes. Larger objects are compared in portions."""
 
 ZEROS: Final = memoryview(mmap.mmap(-1, MAX_LENGTH, prot=mmap.PROT_READ))
-"""The content of an object that nobody owns. Never written, so all of it is the kernel's one page of zeros."""
+"""The content of an object that nobody owns. Nobody writes to it, so all of it is the kernel's one page of zeros."""
 
 _BRIEF: Final = 1 << 20
-"""Bytes up to which comparing takes less time than handing work over to a thread: at most 0.1 ms."""
+"""Bytes that are compared in less time than it takes to hand work over to a thread: at most 0.1 ms."""
 
 _STEP: Final = 2 << 20
-"""Bytes compared at a time after those: a difference near the end is found soon, one far from it with few calls."""
+"""Bytes to compare at a time after those. A near difference is found soon, and a far one with few calls."""
 
 _memcmp: Final = ctypes.CDLL(None).memcmp
 _brief_memcmp: Final = ctypes.PyDLL(None).memcmp
@@ -42,9 +42,9 @@ class Extent(NamedTuple):
 
 
 def trim(to: memoryview, base: memoryview) -> Extent:
-    """Compare two contents of one length, a multiple of 512 and at most MAX_LENGTH bytes.
+    """Compare two contents of one length, which is a multiple of 512 and at most MAX_LENGTH bytes.
 
-    Everything outside of the extent is equal; its first and its last sector differ.
+    Everything outside of the extent is equal. The first and the last sector of the extent differ.
     """
     size = len(to)
     assert size == len(base)
@@ -87,7 +87,7 @@ def _equal_head(a: int, b: int, size: int) -> int:
 
 
 def _first_difference(a: int, b: int, size: int) -> int:
-    """Halve down to the first sector that differs; one does."""
+    """Halve the bytes until the first sector that differs is left. One does."""
     low, high = 0, size
     while high - low > SECTOR_SIZE:
         middle = low + (high - low) // SECTOR_SIZE // 2 * SECTOR_SIZE
@@ -99,7 +99,7 @@ def _first_difference(a: int, b: int, size: int) -> int:
 
 
 def _equal_tail(a: int, b: int, size: int) -> int:
-    """Count the bytes in whole sectors that are equal from the end; the first sector is known to differ."""
+    """Count the bytes in whole sectors that are equal from the end. The first sector is known to differ."""
     end, step = size, _BRIEF
     while end > SECTOR_SIZE:
         length = min(step, end - SECTOR_SIZE)
@@ -111,7 +111,7 @@ def _equal_tail(a: int, b: int, size: int) -> int:
 
 
 def _last_equal(a: int, b: int, size: int) -> int:
-    """Halve down to the equal sectors behind the last one that differs; one does. Give their bytes."""
+    """Halve the bytes until only equal sectors are left behind the last one that differs. Give their size in bytes."""
     low, high = 0, size
     while high - low > SECTOR_SIZE:
         middle = low + (high - low) // SECTOR_SIZE // 2 * SECTOR_SIZE

@@ -1,4 +1,4 @@
-"""What a running backup tells, and what a finished one reports."""
+"""What running work tells of itself, and what a finished backup reports."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from asyncbackup.format import Dialect
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the work stands: a value of its own each time, which nothing changes later."""
+    """How far the work has come. Each time it is a new value, which does not change later."""
 
     objects_done: int
     objects_planned: int | None
-    """Objects to go through; None where only the end will tell, as of a pipe, and where bytes are planned."""
+    """Objects to go through. None where only the end tells it, as of a pipe, and where bytes are planned."""
     bytes_done: int
-    """Bytes so far of what takes the time: read by a backup, written by what replays one, checked by a check."""
+    """Bytes so far: those that a backup reads, that a replay writes, or that a check reads."""
     bytes_planned: int | None = None
     is_checking: bool = False
-    """Whether this is about proving what is there; if more is to come, the counts begin again then."""
+    """Whether the work checks what is there. If other work follows, the counts begin again with it."""
 
 
 OnProgress = Callable[[Progress], None]
-"""Called in the event loop whenever some objects are done; must return soon."""
+"""Is called in the event loop whenever some objects are done. It must return soon."""
 
 
 @dataclass(slots=True)
@@ -53,10 +53,10 @@ class ReplayCounts:
     bytes_checked: int = 0
     bytes_written: int = 0
     is_checking: bool = False
-    """Whether it goes through the chain only to prove it, and begins again then."""
+    """Whether it goes through the chain only to prove it, and will go through it again."""
 
     def begin_again(self) -> None:
-        """Take note that all is proved, and that the work comes now."""
+        """Take note that all is proved, and that the work itself begins now."""
         self.is_checking, self.objects_done = False, 0
 
     def progress(self) -> Progress:
@@ -66,7 +66,7 @@ class ReplayCounts:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a backup was made of. Sizes in bytes, times in seconds."""
+    """What a backup did. Sizes are in bytes, times in seconds."""
 
     vdi: str
     snapshot: str | None

@@ -104,6 +104,11 @@ class RecordWriter:
         """Whole records so far."""
         return self._records
 
+    @property
+    def wants_base(self) -> bool:
+        """Whether digests of what the base holds are taken where fragments have it."""
+        return self._manifest is not None and self._subject is not None and not self._subject.is_full
+
     async def start(self) -> None:
         """Begin a new file."""
         if self._is_range:

@@ -19,7 +19,7 @@ from asyncbackup.engine.opening import BaseName, Judged, open_base
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.record_writer import Fragment, RecordWriter, refuse_unpatchable
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
-from asyncbackup.engine.source import ObjectSource, ZeroObjects
+from asyncbackup.engine.source import ZeroObjects
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import BaseUnwanted, NotMergeable, single_error
 from asyncbackup.format import Dialect, RecordHeader
@@ -80,19 +80,12 @@ async def merge(
                 open_chain(backups, chain_options, assume_base=assume_base) as chain,
                 _open_base(chain, base, assume_base=assume_base) as under,
             ):
-                to_manifest, subject = opened.manifest, None
-                if to_manifest is not None:
-                    if all(reader.subject is not None for reader in chain.readers):
-                        subject = _subject(chain, dialect)
-                    else:
-                        await to_manifest.abandon()
-                        to_manifest = None
+                to_manifest, subject = opened.manifest, _subject(chain, dialect)
+                if to_manifest is not None and subject is None:
+                    await to_manifest.abandon()
+                    to_manifest = None
                 writer = RecordWriter(opened.data, dialect, manifest=to_manifest, subject=subject)
-                # A digest of what nobody proved would say otherwise. A full backup has no digests of a base.
-                is_proved = subject is not None and not subject.is_full and under is not None and under.assumed is None
-                proved = under.base if under is not None and is_proved else None
-                records = _Records(chain, under, proved, writer)
-                await _write_records(records, options, Meter(ReplayCounts(), on_progress))
+                await _write_records(_Records(chain, under, writer), options, Meter(ReplayCounts(), on_progress))
                 return MergeSummary(
                     files=len(backups),
                     dialect=dialect,
@@ -104,15 +97,17 @@ async def merge(
                 )
 
 
-def _subject(chain: Chain, dialect: Dialect) -> Subject:
-    """Say what the merged backup is of: the newest snapshot, and what the oldest file is the difference to."""
-    oldest, newest = chain.readers[0].subject, chain.readers[-1].subject
-    assert oldest is not None
-    assert newest is not None
+def _subject(chain: Chain, dialect: Dialect) -> Subject | None:
+    """Say what the merged backup is of: the newest snapshot, and what the oldest file is the difference to.
+
+    None if a file has no manifest that says it.
+    """
+    subjects = [reader.subject for reader in chain.readers if reader.subject is not None]
+    if len(subjects) < len(chain.readers):
+        return None
+    oldest, newest = subjects[0], subjects[-1]
     # Files of version 1 do not say the cluster, but it is the same in all: that of their neighbours, which follow them.
-    cluster = next(
-        (reader.subject.cluster for reader in chain.readers if reader.subject and reader.subject.cluster), None
-    )
+    cluster = next((subject.cluster for subject in subjects if subject.cluster), None)
     return dataclasses.replace(
         newest,
         dialect=dialect,
@@ -153,15 +148,14 @@ async def _write_records(records: _Records, options: WindowOptions, meter: Meter
 
 @dataclass(slots=True)
 class _Records:
-    """Makes records of what a chain has of each object, and gives them to ``writer``.
+    """Makes records of what a chain has of each object over ``under``, and gives them to ``writer``.
 
-    Of a record that is one of a file's as it stands, the file's manifest tells the digests. Digests of others are
-    taken. ``proved`` is the base that they are of, if there is one and something proves it.
+    A record may be one of a file as it stands. Then the manifest of the file has its digests. Digests of other records
+    are taken.
     """
 
     chain: Chain
     under: Judged | None
-    proved: ObjectSource | None
     writer: RecordWriter
     _buffer: memoryview | None = None
 
@@ -169,7 +163,7 @@ class _Records:
         """Write portions of objects, in order."""
         ready: list[Fragment] = []
         for content in contents:
-            base = await self._read_base(self.proved, content) if self.proved and len(content.group.parts) > 1 else None
+            base = await self._read_base(content) if len(content.group.parts) > 1 else None
             ready.append(self._fragment(content, base))
             if base is not None:
                 # The next one is read into the same buffer.
@@ -188,9 +182,13 @@ class _Records:
         )
         return Fragment(header, [data], None if base is None else [base], portion.is_last, assumed=assumed)
 
-    async def _read_base(self, base: ObjectSource, content: Content) -> memoryview:
+    async def _read_base(self, content: Content) -> memoryview | None:
+        """Read what the base holds in the place of ``content``, if the manifest is to have a digest of it."""
+        # A digest of what nobody proved would say otherwise.
+        if self.under is None or self.under.assumed is not None or not self.writer.wants_base:
+            return None
         if self._buffer is None:
             self._buffer = memoryview(mmap.mmap(-1, MAX_LENGTH))
         into = self._buffer[: content.portion.length]
-        await base.read(content.group.idx, content.portion.offset, into)
+        await self.under.base.read(content.group.idx, content.portion.offset, into)
         return into

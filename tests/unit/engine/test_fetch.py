@@ -1,0 +1,168 @@
+"""What is read of a pair, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from asyncbackup import Cluster
+from asyncbackup.client.objects import ObjectRead
+from asyncbackup.engine.compact import Extent
+from asyncbackup.engine.fetch import Fetcher, Wanted
+from asyncbackup.engine.plan import Pair
+from asyncbackup.engine.portion import Portion
+from asyncbackup.engine.progress import BackupCounts
+from asyncbackup.engine.record_writer import Fragment
+from asyncbackup.engine.window import Slot
+from asyncbackup.errors import ObjectReadFailed
+from asyncbackup.format import RecordHeader
+from asyncbackup.wire.constants import Result
+from asyncbackup.wire.inode import Inode
+from asyncbackup.wire.oid import data_oid
+from tests.disks import make_disk, noise
+
+SECTOR = 512
+SIZE = 4 * SECTOR
+OBJECT = 4 * SIZE
+TO, BASE = 5, 6
+OLD = noise(1, OBJECT)
+
+
+class Objects(Cluster):
+    """Answers reads from a dict; ``reads`` are those that it was asked for, ``owner`` who owns each object now."""
+
+    def __init__(self, objects: dict[int, bytes], owner: int = 0) -> None:
+        self.objects = objects
+        self.owner = owner
+        self.reads: list[tuple[int, int, int]] = []
+
+    async def read_objects(self, reads: Sequence[ObjectRead]) -> None:
+        for oid, into, offset in reads:
+            self.reads.append((oid, offset, len(into)))
+            if oid not in self.objects:
+                raise ObjectReadFailed(3, oid, Result.NO_OBJ, "no such object")
+            into[:] = self.objects[oid][offset : offset + len(into)]
+
+    async def read_owner(self, inode: Inode, idx: int) -> int:
+        return self.owner
+
+
+def changed(*sectors: int) -> bytes:
+    content = bytearray(OLD)
+    for sector in sectors:
+        content[sector * SECTOR] ^= 1
+    return bytes(content)
+
+
+def fetcher(cluster: Cluster, portion_size: int = OBJECT, working: Inode | None = None) -> Fetcher:
+    return Fetcher(cluster, OBJECT, portion_size, BackupCounts(), SIZE, working)
+
+
+def bytes_of(parts: Sequence[memoryview] | None) -> bytes | None:
+    return None if parts is None else b"".join(parts)
+
+
+async def fetch(to: bytes, base: bytes = OLD) -> tuple[Fragment | None, Fetcher, Objects]:
+    cluster = Objects({data_oid(TO, 3): to, data_oid(BASE, 3): base})
+    fetching = fetcher(cluster)
+    return await fetching.fetch_record(Pair(3, TO, (BASE,)), Slot([OBJECT] * 2)), fetching, cluster
+
+
+async def test_what_does_not_differ_is_no_fragment() -> None:
+    fragment, fetching, _ = await fetch(OLD)
+
+    assert fragment is None
+    assert (fetching.counts.objects_read, fetching.counts.bytes_read) == (2, 2 * OBJECT)
+
+
+async def test_a_record_that_was_compared_as_a_whole_comes_with_its_base() -> None:
+    new = changed(2, 5)
+
+    fragment, _, _ = await fetch(new)
+
+    assert fragment is not None
+    assert fragment.header == RecordHeader(3, 2 * SECTOR, 4 * SECTOR)
+    assert bytes_of(fragment.data) == new[2 * SECTOR : 6 * SECTOR]
+    assert bytes_of(fragment.base) == OLD[2 * SECTOR : 6 * SECTOR]
+    assert fragment.is_last
+
+
+async def test_what_lies_between_the_ends_is_read_of_one_side_alone() -> None:
+    new = changed(2, 14)
+
+    fragment, fetching, cluster = await fetch(new)
+
+    assert fragment is not None
+    assert bytes_of(fragment.data) == new[2 * SECTOR : 15 * SECTOR]
+    assert fragment.base is None
+    assert cluster.reads[-1] == (data_oid(TO, 3), SIZE, 2 * SIZE)
+    assert fetching.counts.bytes_read == 4 * SIZE + 2 * SIZE
+
+
+@pytest.mark.parametrize(("to_owner", "base_owner"), [(TO, 0), (0, BASE)])
+async def test_the_side_that_nobody_owns_is_zeros_and_is_not_read(to_owner: int, base_owner: int) -> None:
+    cluster = Objects({data_oid(TO, 3): OLD, data_oid(BASE, 3): OLD})
+    fetching = fetcher(cluster)
+
+    fragment = await fetching.fetch_record(Pair(3, to_owner, (base_owner,)), Slot([OBJECT] * 2))
+
+    assert fragment is not None
+    assert bytes_of(fragment.data) == (OLD if to_owner else bytes(OBJECT))
+    assert {oid for oid, _, _ in cluster.reads} == {data_oid(to_owner or base_owner, 3)}
+    assert fetching.counts.objects_read == 1
+
+
+async def test_a_large_object_s_extent_is_found_and_cut() -> None:
+    cluster = Objects({data_oid(TO, 3): changed(3, 12), data_oid(BASE, 3): OLD})
+    fetching, pair = fetcher(cluster, SIZE), Pair(3, TO, (BASE,))
+
+    assert await fetching.find_extent(pair, Slot([SIZE] * 2)) == (pair, Extent(3 * SECTOR, 10 * SECTOR))
+
+    async def found() -> AsyncIterator[tuple[Pair, Extent]]:
+        yield pair, Extent(3 * SECTOR, 10 * SECTOR)
+
+    assert [wanted async for wanted in fetching.cut_extents(found())] == [
+        Wanted(pair, Portion(3 * SECTOR, SIZE, True, False), RecordHeader(3, 3 * SECTOR, 10 * SECTOR)),
+        Wanted(pair, Portion(7 * SECTOR, SIZE, False, False), None),
+        Wanted(pair, Portion(11 * SECTOR, 2 * SECTOR, False, True), None),
+    ]
+
+
+async def test_a_portion_of_a_large_record_is_a_fragment_of_it() -> None:
+    cluster = Objects({data_oid(TO, 3): OLD})
+    wanted = Wanted(Pair(3, TO, (BASE,)), Portion(SIZE, SIZE, False, True), None)
+
+    fragment = await fetcher(cluster, SIZE).fetch_portion(wanted, Slot([SIZE]))
+
+    assert (fragment.header, bytes_of(fragment.data), fragment.is_last) == (None, OLD[SIZE : 2 * SIZE], True)
+
+
+async def test_an_object_that_a_guest_discarded_is_zeros(cluster: Cluster) -> None:
+    inode = await make_working(cluster)
+    objects = Objects({data_oid(BASE, 3): OLD}, owner=0)
+    fetching = fetcher(objects, working=inode)
+
+    fragment = await fetching.fetch_record(Pair(3, inode.vdi_id, (BASE,)), Slot([OBJECT] * 2))
+
+    assert fragment is not None
+    assert bytes_of(fragment.data) == bytes(OBJECT)
+    assert fetching.counts.objects_discarded == 1
+
+
+async def test_an_object_that_is_missing_though_somebody_owns_it_is_lost(cluster: Cluster) -> None:
+    inode = await make_working(cluster)
+    fetching = fetcher(Objects({}, owner=inode.vdi_id), working=inode)
+
+    with pytest.raises(ObjectReadFailed):
+        await fetching.fetch_record(Pair(3, inode.vdi_id, (0,)), Slot([OBJECT] * 2))
+
+
+async def test_a_missing_object_of_a_snapshot_is_lost() -> None:
+    with pytest.raises(ObjectReadFailed):
+        await fetcher(Objects({})).fetch_record(Pair(3, TO, (0,)), Slot([OBJECT] * 2))
+
+
+async def make_working(cluster: Cluster) -> Inode:
+    await make_disk(cluster)
+    return await cluster.find_vdi("disk")
