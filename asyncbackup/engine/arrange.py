@@ -13,9 +13,10 @@ from asyncbackup.errors import BackupMissing, ChainBroken, HalfReplaced
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, Subject
 from asyncbackup.storage.backup_source import find_manifest
+from asyncbackup.storage.image import MARKER, STATE
 from asyncbackup.storage.publication import MANIFEST
 
-_COMPANIONS: Final = (MANIFEST, ".state", ".rolling")
+_SUFFIXES: Final = (MANIFEST, STATE, MARKER)
 """What is added to the name of a backup or an image for what belongs to it."""
 
 _PARTIAL: Final = (".partial", ".new", ".old", ".lock")
@@ -48,7 +49,7 @@ def _belongs_to_another(file: str, files: Sequence[str]) -> bool:
     name = Path(file).name
     if name.startswith(".") and name.endswith(_PARTIAL):
         return True
-    suffix = next((suffix for suffix in _COMPANIONS if name.endswith(suffix)), None)
+    suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), None)
     if suffix is None:
         return False
     owner = file.removesuffix(suffix)

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from anyio import to_thread
-
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base
@@ -97,7 +95,7 @@ async def open_base(chain: Chain, name: BaseName, *, assume_base: bool) -> Async
 
 async def examine_image(image: FileSource) -> Candidate:
     """Find out what an open image says of itself. Raises StateDamaged where its state is none."""
-    state = await to_thread.run_sync(read_state, image.name)
+    state = await read_state(image.name)
     return describe_image(image.name, image.size, image.modified_ns, state)
 
 

@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from anyio import to_thread
-
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compose import Composer
@@ -107,7 +105,7 @@ class _Roll:
         found = await self.image.find_marker()
         if found is not None and found.backups != self.backups:
             raise HalfRolled(self.source.name, str(self.image.marker))
-        state = await to_thread.run_sync(read_state, self.source.name)
+        state = await read_state(self.source.name)
         if isinstance(found, Marker):
             self._judge_marked(found, state)
             return found.assumed

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asyncbackup.errors import ManifestUnplaced, OwnInput
-from asyncbackup.storage.atomic import OnLeftover
-from asyncbackup.storage.file import FileTarget
+from asyncbackup.storage.file import FileTarget, OnLeftover
 from asyncbackup.storage.image import state_path
 from asyncbackup.storage.opening import fault_of_name, open_in_thread
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo

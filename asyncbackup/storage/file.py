@@ -1,28 +1,348 @@
-"""A backup, or a manifest, on disk: written from its beginning to its end, and published at once."""
+"""Files that appear under their name only complete and durable.
+
+Bytes go to a temporary file beside it, whose name follows from the file's own. ``publication`` gives it its name. All
+system calls of one file run in one thread, in order: after a cancellation, cleaning up waits for the write under way.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+import asyncio
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, ParamSpec, Self, TypeVar
 
-from asyncbackup.storage.atomic import AtomicFile
-from asyncbackup.storage.target import Bytes, Step
+import aiofiles.os
+import anyio
+
+from asyncbackup.errors import HalfReplaced, TargetExists, TargetUnusable
+from asyncbackup.storage.lock import NameLock
+from asyncbackup.storage.opening import fault_of_target, open_in_thread
+from asyncbackup.storage.publication import Place, Publication, exists
+from asyncbackup.storage.target import IOV_MAX, Bytes, Step, unwritten, wrap_os_errors
+
+_FLUSH_SIZE: Final = 64 << 20
+"""Bytes after which the file is flushed, so that the last flush, which delays a Ctrl-C, is short."""
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
-class FileTarget(AtomicFile):
-    """Writes ``path`` in order."""
+class SerialFile(ABC):
+    """A file at ``path`` whose system calls all run in one thread, in order. Use it as a context."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="file-target")
+        self._descriptor = -1
+        self._unflushed = 0
+        self._closing: Future[None] | None = None
+
+    async def _in_thread(
+        self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+    ) -> _Result:
+        run = aiofiles.os.wrap(function)
+        result: _Result = await run(*args, executor=self._thread, **kwargs)
+        return result
+
+    async def __aenter__(self) -> Self:
+        await open_in_thread(self._open_or_nothing, lambda _: self._clean_up())
+        return self
+
+    def _open_or_nothing(self) -> None:
+        try:
+            self._open()
+        except BaseException:
+            self._clean_up()
+            raise
+
+    @property
+    def is_open(self) -> bool:
+        return self._descriptor >= 0
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Set the descriptor. Called in a thread, before all else."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._closing is None:
+            self._closing = self._thread.submit(self._clean_up)
+            self._thread.shutdown(wait=False)
+        await _finished(self._closing)
+
+    def _clean_up(self) -> None:
+        """Close the descriptor, if there is one. Called in the thread, last."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    async def write_at(self, offset: int, data: Bytes) -> None:
+        """Write ``data``, which is free for other use when this returns. Raises TargetFull or TargetWriteFailed."""
+        await self._in_thread(self._write_at, offset, data)
+
+    async def resize(self, size: int) -> None:
+        """Cut off the end, or add a hole there. Raises TargetFull if the file system has no files so large."""
+        await self._in_thread(self._resize, size)
+
+    def _resize(self, size: int) -> None:
+        with wrap_os_errors(str(self.path)):
+            os.ftruncate(self._descriptor, size)
+
+    def _write_at(self, offset: int, data: Bytes) -> None:
+        with wrap_os_errors(str(self.path)):
+            self._pwrite(data, offset)
+
+    def _pwrite(self, data: Bytes, offset: int) -> None:
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(self._descriptor, rest, offset)
+            rest, offset = rest[written:], offset + written
+            self._count(written)
+
+    def _count(self, written: int) -> None:
+        self._unflushed += written
+        if self._unflushed >= _FLUSH_SIZE:
+            os.fdatasync(self._descriptor)
+            self._unflushed = 0
+
+
+OnLeftover = Callable[[str], None]
+"""Called in the event loop with what an interrupted run left and what became of it, in words."""
+
+
+class FileTarget(SerialFile):
+    """Writes a new file at ``path``. With ``replace``, a file there stays as it is until the new one takes its place.
+
+    The new file gets the owner and permissions of the file that it replaces. ``attached`` has the suffixes of files
+    that belong to this one: they are refused, or replaced, like the file itself. Entering finishes or removes what an
+    interrupted run left of the same file, and tells ``on_leftover``.
+    """
 
     can_patch = True
 
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        replace: bool = False,
+        attached: Sequence[str] = (),
+        on_leftover: OnLeftover | None = None,
+    ) -> None:
+        super().__init__(path)
+        self._given_name = os.fspath(path)
+        self.replaces = replace
+        self._suffixes = tuple(attached)
+        self._on_leftover = on_leftover
+        self._leftover: str | None = None
+        self.place = Place(self.path)
+        """Where the file goes, once links were followed: entering does that."""
+        self._follows_links = True
+        self._replaced: os.stat_result | None = None
+        self._lock: NameLock | None = None
+        self._is_half = False
+        self._is_published = False
+        self._attached: FileTarget | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def _publication(self) -> Publication:
+        return Publication(self.place, tuple(map(self.place.beside, self._suffixes)))
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        finally:
+            if self._leftover is not None and self._on_leftover is not None:
+                self._on_leftover(self._leftover)
+
+    def _open(self) -> None:
+        with wrap_os_errors(str(self.path), TargetUnusable):
+            fault = fault_of_target(self._given_name)
+            if fault is not None:
+                raise TargetUnusable(self._given_name, fault)
+            if self._follows_links:
+                self.place = Place(Path(os.path.realpath(self.path)))
+                self._judge_links()
+            publication = self._publication
+            if not publication.find_leftovers():
+                self._judge_existing()
+            lock = NameLock(self.place.lock, str(self.path))
+            lock.acquire()
+            self._lock = lock
+            leftovers = publication.find_leftovers()
+            if leftovers:
+                self._recover(publication, leftovers)
+            # Again: only with the lock held can no other run make one.
+            self._judge_existing()
+            # Who could not read the old file must not read the new one either.
+            mode = 0o666 if self._replaced is None else 0o600
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor = os.open(self.place.partial, flags, mode)
+            if self._replaced is not None:
+                _take_over(self._descriptor, self._replaced)
+
+    def _recover(self, publication: Publication, leftovers: list[Path]) -> None:
+        due = publication.find_due()
+        try:
+            publication.recover()
+        except OSError as error:
+            if due is None:
+                raise
+            raise HalfReplaced(str(self.path), str(due.source), str(due.target)) from error
+        if due is not None:
+            self._leftover = f"{self.path}: a run was interrupted while it replaced this; {due.target} was put right"
+        else:
+            names = ", ".join(path.name for path in leftovers)
+            self._leftover = f"{self.path}: a run was interrupted before; what it left is removed: {names}"
+
+    def _clean_up(self) -> None:
+        was_open = self._descriptor >= 0
+        super()._clean_up()
+        if was_open and not self._is_half:
+            # If it cannot be removed any more, the next run finds it.
+            with suppress(OSError):
+                self.place.partial.unlink()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _judge_existing(self) -> None:
+        """Raise if what exists is in the way. Otherwise take note of the file to replace, if there is one."""
+        if not self.replaces and self.path.is_symlink():
+            raise TargetExists(str(self.path))
+        status = self._judge(self.place.final, self.path)
+        if status is not None and stat.S_ISREG(status.st_mode):
+            self._replaced = status
+        for place in self._publication.attached:
+            if exists(place.final):
+                self._judge(place.final, place.final)
+
+    def _judge_links(self) -> None:
+        """Raise if a file beside a link to this file would be taken for one that belongs to this file."""
+        for suffix in self._suffixes:
+            beside, place = Place(self.path).beside(suffix).final, self.place.beside(suffix)
+            if exists(beside) and os.path.realpath(beside) != os.path.realpath(place.final):
+                raise TargetUnusable(
+                    str(beside), f"stands beside a link to {self.place.final}, and would be of another file: remove it"
+                )
+
+    def _judge(self, path: Path, name: Path) -> os.stat_result | None:
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            raise TargetUnusable(str(name), "is a folder: name a file in it")
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+            raise TargetUnusable(str(name), "is no regular file, so it is not replaced")
+        if not self.replaces:
+            raise TargetExists(str(name))
+        return status
+
     @classmethod
-    def beside(cls, main: AtomicFile, suffix: str) -> Self:
+    def beside(cls, main: FileTarget, suffix: str) -> FileTarget:
         """Make the target of what belongs to ``main``, which was entered.
 
-        Unless it is abandoned, it becomes visible together with ``main``, when that is completed.
+        Unless it is abandoned, it becomes visible together with ``main``, when that is completed. If it replaces
+        nothing, it gets the owner and permissions of the file that ``main`` replaces.
         """
-        target = cls(main.place.beside(suffix).final, replace=main.replaces)
-        main.attach(target)
+        assert main._attached is None
+        target = FileTarget(main.place.beside(suffix).final, replace=main.replaces)
+        target._follows_links = False
+        target._replaced = main._replaced
+        main._attached = target
         return target
 
     async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         await self._in_thread(self._append, buffers, before)
+
+    def _append(self, buffers: Sequence[Bytes], before: Step | None) -> None:
+        if before is not None:
+            before()
+        with wrap_os_errors(str(self.path)):
+            while buffers:
+                written = os.writev(self._descriptor, buffers[:IOV_MAX])
+                buffers = unwritten(buffers, written)
+                self._count(written)
+
+    async def sync(self) -> None:
+        await self._in_thread(self._flush)
+
+    async def complete(self, beginning: bytes = b"") -> None:
+        if not self._is_published:
+            await _finished(self._thread.submit(self._complete, beginning))
+
+    async def abandon(self) -> None:
+        await self._close()
+
+    def _complete(self, beginning: bytes) -> None:
+        self._flush(beginning)
+        places = dict.fromkeys(self._publication.attached)
+        attached = self._attached if self._attached is not None and self._attached.is_open else None
+        if attached is not None:
+            attached._flush()  # noqa: SLF001 - of the same class
+            places[attached.place] = None
+        try:
+            with wrap_os_errors(str(self.path)):
+                Publication(self.place, tuple(places)).publish(
+                    attached.place if attached else None, replace=self.replaces
+                )
+        except HalfReplaced:
+            # The next run knows by what is left what to do.
+            self._is_half = True
+            raise
+        self._is_published = True
+        if attached is not None:
+            attached._is_published = True  # noqa: SLF001 - of the same class
+
+    def _flush(self, beginning: bytes = b"") -> None:
+        with wrap_os_errors(str(self.path)):
+            if beginning:
+                self._pwrite(beginning, 0)
+            os.fsync(self._descriptor)
+            self._unflushed = 0
+
+
+def _take_over(descriptor: int, replaced: os.stat_result) -> None:
+    """Give a new file the owner and permissions of the one that it replaces, as far as we may, and never more."""
+    mode = stat.S_IMODE(replaced.st_mode) & 0o777
+    try:
+        os.fchown(descriptor, replaced.st_uid, replaced.st_gid)
+    except OSError:
+        try:
+            os.fchown(descriptor, -1, replaced.st_gid)
+        except OSError:
+            # Our group is not theirs: it gets what everybody gets.
+            others = mode & 0o007
+            mode &= 0o707 | others << 3
+    os.fchmod(descriptor, mode)
+
+
+async def _finished(in_thread: Future[None]) -> None:
+    """Wait until a thread is done. A cancellation, of any kind, is passed on only then: nothing is left half done."""
+    done = asyncio.wrap_future(in_thread)
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not done.done():
+            try:
+                await asyncio.wait([done])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    failure = done.exception()
+    if cancelled is not None:
+        raise cancelled
+    if failure is not None:
+        raise failure

@@ -1,12 +1,12 @@
 """Raw images: written anywhere, new ones published at once, standing ones rolled forward in place.
 
 Beside an image stands ``IMAGE.state``, which says what the image equals and when it was written. It never speaks of
-other content: an old one is out of the way before a new image takes its name, and a new one comes only after the image
-is durable.
+other content: an old state is moved away before a new image takes its name, and a new state appears only after the
+image is durable.
 
-A standing image is in pieces while it is rolled. Beside it a marker, ``IMAGE.rolling``, is made durable before the
-first byte of the image changes, and goes only after the last one is durable, and the new state. It tells which backups
-are being applied to which image, so that the same ones, and no others, can finish what was interrupted.
+A standing image is neither old nor new while it is rolled. A marker beside it, ``IMAGE.rolling``, is made durable
+before the first byte of the image changes. It is removed only after the last byte and the new state are durable. It
+tells which backups are being applied to which image: only the same backups can finish what was interrupted.
 """
 
 from __future__ import annotations
@@ -23,20 +23,15 @@ from typing import Final
 from asyncbackup.errors import HalfReplaced, HalfRolled, SourceMissing, SourceUnreadable, StateDamaged, TargetUnusable
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import MAX_MARKER, MAX_STATE, ImageState, Marker, OldMarker, decode_marker
-from asyncbackup.storage.atomic import AtomicFile, OnLeftover, SerialFile
-from asyncbackup.storage.file import FileTarget
+from asyncbackup.storage.file import FileTarget, OnLeftover, SerialFile
 from asyncbackup.storage.lock import NameLock
-from asyncbackup.storage.opening import open_regular
-from asyncbackup.storage.publication import MANIFEST, Place, Publication, exists, flush_folder
+from asyncbackup.storage.publication import MANIFEST, NAME_MAX, Place, Publication, exists, flush_folder
 from asyncbackup.storage.source import FileSource
-from asyncbackup.storage.target import Bytes, wrap_os_errors
+from asyncbackup.storage.target import wrap_os_errors
 
 STATE: Final = ".state"
 MARKER: Final = ".rolling"
 """What is added to the name of an image for those of what stands beside it."""
-
-_NAME_MAX: Final = 255
-"""Bytes of a file's name, on all the usual file systems."""
 
 _FICLONE: Final = 0x40049409
 """The ioctl that lets a file share another one's blocks, where the file system can."""
@@ -50,7 +45,7 @@ _NO_COPY_RANGE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errn
 """What file systems answer that cannot copy among themselves."""
 
 
-class NewImage(AtomicFile):
+class NewImage(FileTarget):
     """An image that appears under its name only complete, with its state; what is not written is a hole.
 
     With ``replace`` the state and the marker of what was there go with it, and the manifest if it was a backup.
@@ -62,7 +57,7 @@ class NewImage(AtomicFile):
         super().__init__(path, replace=replace, attached=[MANIFEST, STATE, MARKER], on_leftover=on_leftover)
 
     def _judge_existing(self) -> None:
-        if len(os.fsencode(self.place.beside(MARKER).final.name)) > _NAME_MAX:
+        if len(os.fsencode(self.place.beside(MARKER).final.name)) > NAME_MAX:
             raise TargetUnusable(str(self.path), f"has a name that leaves no room for another one with {MARKER}")
         super()._judge_existing()
 
@@ -72,7 +67,7 @@ class NewImage(AtomicFile):
             return None
         return super()._judge(path, name)
 
-    async def publish(self, identity: Identity | None, *, assumed: bool = False) -> None:
+    async def finish(self, identity: Identity | None, *, assumed: bool = False) -> None:
         """Give the image its name, and a state that says that it equals ``identity``; without one there is none.
 
         Raises and leaves what ``complete`` does. A crash in between leaves an image without a state.
@@ -82,7 +77,7 @@ class NewImage(AtomicFile):
             await self.complete()
             return
         async with FileTarget.beside(self, STATE) as state:
-            line = await self._in_thread(_describe, self._descriptor, identity, str(self.path), assumed=assumed)
+            line = await self._in_thread(_make_state, self._descriptor, identity, str(self.path), assumed=assumed)
             await state.append([line])
             await self.complete()
 
@@ -90,14 +85,6 @@ class NewImage(AtomicFile):
         with wrap_os_errors(str(self.path)):
             if not exists(self.place.final):
                 self.place.beside(STATE).final.unlink(missing_ok=True)
-
-    async def resize(self, size: int) -> None:
-        """Cut off or add a hole at the end. Raises TargetFull if the file system has no files so large."""
-        await self._in_thread(_resize, self._descriptor, size, str(self.path))
-
-    async def write_at(self, offset: int, data: Bytes) -> None:
-        """Write ``data``, which is free for other use when this returns. Raises TargetFull or TargetWriteFailed."""
-        await self._in_thread(self._write_at, offset, data)
 
     async def copy_from(self, base: FileSource) -> None:
         """Take over all that ``base`` holds, holes as holes; without copying where the file system can share."""
@@ -169,10 +156,7 @@ class StandingImage(SerialFile):
 
     async def find_marker(self) -> Marker | OldMarker | None:
         """Read what says that backups were being applied. Raises HalfRolled if it is none of ours."""
-        return await self._in_thread(self._find_marker)
-
-    def _find_marker(self) -> Marker | OldMarker | None:
-        line = _read_small(self.marker, MAX_MARKER)
+        line = await _read_small(self.marker, MAX_MARKER)
         try:
             return None if line is None else decode_marker(line)
         except ValueError as error:
@@ -181,14 +165,6 @@ class StandingImage(SerialFile):
     async def mark(self, marker: Marker) -> None:
         """Say durably that the image is in pieces from now on, until ``finish``."""
         await self._in_thread(_write_durably, self.marker, marker.encode())
-
-    async def resize(self, size: int) -> None:
-        """Cut off the end, or add a hole there."""
-        await self._in_thread(_resize, self._descriptor, size, str(self.path))
-
-    async def write_at(self, offset: int, data: Bytes) -> None:
-        """Write ``data``, which is free for other use when this returns. Raises TargetFull or TargetWriteFailed."""
-        await self._in_thread(self._write_at, offset, data)
 
     async def finish(self, identity: Identity | None, *, assumed: bool = False) -> None:
         """Make all of it durable, then say what it equals now, if that is known, and then that it is whole again."""
@@ -201,7 +177,7 @@ class StandingImage(SerialFile):
                 os.fsync(self._descriptor)
                 state.unlink(missing_ok=True)
         else:
-            line = _describe(self._descriptor, identity, str(self.path), assumed=assumed)
+            line = _make_state(self._descriptor, identity, str(self.path), assumed=assumed)
             with wrap_os_errors(str(self.path)):
                 os.fsync(self._descriptor)
             _write_durably(state, line)
@@ -240,31 +216,26 @@ def _refuse_half_replaced(image: str | os.PathLike[str]) -> None:
         raise HalfReplaced(str(image), str(due.source), str(due.target))
 
 
-def read_state(image: str | os.PathLike[str]) -> ImageState | None:
-    """Read what is said of an image; None if nothing is. Blocks. Raises StateDamaged, SourceUnreadable."""
+async def read_state(image: str | os.PathLike[str]) -> ImageState | None:
+    """Read what is said of an image; None if nothing is. Raises StateDamaged, SourceUnreadable."""
     path = state_path(image)
-    line = _read_small(path, MAX_STATE)
+    line = await _read_small(path, MAX_STATE)
     try:
         return None if line is None else ImageState.decode(line)
     except ValueError as error:
         raise StateDamaged(str(path), str(error)) from error
 
 
-def _read_small(path: Path, limit: int) -> bytes | None:
+async def _read_small(path: Path, limit: int) -> bytes | None:
     """Read a file of at most ``limit`` bytes, and one more of a longer one; None if there is none."""
     try:
-        descriptor = open_regular(path)
+        async with FileSource(path) as source:
+            return await source.peek(limit + 1)
     except SourceMissing:
         return None
-    try:
-        return os.read(descriptor, limit + 1)
-    except OSError as error:
-        raise SourceUnreadable(str(path), error.strerror or str(error)) from error
-    finally:
-        os.close(descriptor)
 
 
-def _describe(descriptor: int, identity: Identity, name: str, *, assumed: bool) -> bytes:
+def _make_state(descriptor: int, identity: Identity, name: str, *, assumed: bool) -> bytes:
     """Give the image a time of modification that it had never before, and make the state that tells it."""
     with wrap_os_errors(name):
         # The kernel's own clock for this stands still for milliseconds: what was written within them, before and
@@ -287,11 +258,6 @@ def _write_durably(path: Path, content: bytes) -> None:
         finally:
             made.unlink(missing_ok=True)
         flush_folder(path.parent)
-
-
-def _resize(descriptor: int, size: int, name: str) -> None:
-    with wrap_os_errors(name):
-        os.ftruncate(descriptor, size)
 
 
 def _share(source: int, target: int) -> bool:

@@ -17,9 +17,8 @@ import anyio
 
 from asyncbackup.errors import TargetUnusable
 from asyncbackup.storage.opening import fault_of_name, open_in_thread
-from asyncbackup.storage.target import Bytes, Step, run_before, unwritten, wrap_os_errors
+from asyncbackup.storage.target import IOV_MAX, Bytes, Step, run_before, unwritten, wrap_os_errors
 
-_IOV_MAX: Final = 1024
 _PIPE_SIZE: Final = 1 << 20
 """Bytes of buffer to ask for in a pipe: fewer wake-ups than with the usual 64 KiB."""
 
@@ -74,13 +73,13 @@ class PipeTarget:
                 return
             await run_before(before, buffers)
             while buffers:
-                buffers = unwritten(buffers, await self._write_some(buffers[:_IOV_MAX]))
+                buffers = unwritten(buffers, await self._write_some(buffers[:IOV_MAX]))
 
     def _append_now(self, buffers: Sequence[Bytes], before: Step | None) -> None:
         if before is not None:
             before()
         while buffers:
-            buffers = unwritten(buffers, os.writev(self._descriptor, buffers[:_IOV_MAX]))
+            buffers = unwritten(buffers, os.writev(self._descriptor, buffers[:IOV_MAX]))
 
     async def _write_some(self, buffers: Sequence[Bytes]) -> int:
         try:

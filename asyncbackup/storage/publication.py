@@ -29,7 +29,7 @@ from asyncbackup.errors import HalfReplaced, TargetExists
 MANIFEST: Final = ".manifest"
 """What is added to the name of a backup for that of its manifest."""
 
-_NAME_MAX: Final = 255
+NAME_MAX: Final = 255
 """Bytes of a file's name, on all the usual file systems."""
 
 _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -69,10 +69,10 @@ class Place:
         """Derive a name from the file's own, with a digest of it in place of what does not fit."""
         name = os.fsencode(self.final.name)
         whole = b"." + name + os.fsencode(ending)
-        if len(whole) <= _NAME_MAX:
+        if len(whole) <= NAME_MAX:
             return self.final.parent / os.fsdecode(whole)
         digest = f"~{xxhash.xxh3_64_hexdigest(name)}{ending}"
-        start = whole[: _NAME_MAX - len(digest)].decode(errors="ignore")
+        start = whole[: NAME_MAX - len(digest)].decode(errors="ignore")
         return self.final.parent / (start + digest)
 
 
@@ -129,29 +129,29 @@ class Publication:
         self._flush()
         _remove(self.main.partial)
 
-    def publish(self, companion: Place | None, *, replace: bool) -> None:
-        """Give the data, and ``companion`` of the attached ones, their names; other attached ones go.
+    def publish(self, written: Place | None, *, replace: bool) -> None:
+        """Give the data its name, and ``written``, which is one of the attached. The other attached files are removed.
 
-        All is on disk under the partial names. Raises TargetExists and OSError with everything as it was, and
-        HalfReplaced if that could not be brought back.
+        What was written is on disk under the partial names. Raises TargetExists and OSError with everything as it was,
+        and HalfReplaced if that could not be brought back.
         """
         replaced = [place for place in self.attached if replace and exists(place.final)]
         has_name = False
         try:
-            if companion is not None or replaced:
+            if written is not None or replaced:
                 self._flush()
-                if companion is not None:
-                    companion.partial.replace(companion.new)
+                if written is not None:
+                    written.partial.replace(written.new)
                 for place in replaced:
                     place.final.replace(place.old)
                 self._flush()
             _give_name(self.main.partial, self.main.final, replace=replace)
             has_name = True
             self._flush()
-            if companion is not None:
-                _give_name(companion.new, companion.final, replace=replace)
+            if written is not None:
+                _give_name(written.new, written.final, replace=replace)
                 self._flush()
-                _remove(companion.new)
+                _remove(written.new)
             for place in replaced:
                 _remove(place.old)
         except BaseException as error:

@@ -100,7 +100,8 @@ class FileSource:
 
     async def peek(self, size: int) -> bytes:
         """Give the first ``size`` bytes, or all of them if there are fewer."""
-        buffer = bytearray(size)
+        # No more than there is: what the kernel has at hand is then read without a thread.
+        buffer = bytearray(min(size, self.size))
         return bytes(buffer[: await self.read_into(0, memoryview(buffer))])
 
     async def read_into(

@@ -17,6 +17,9 @@ Bytes = bytes | bytearray | memoryview
 Step = Callable[[], object]
 """What is done in one hop to a thread with a read or a write, such as a digest. It blocks."""
 
+IOV_MAX: Final = 1024
+"""Buffers that the kernel takes in one gather write."""
+
 BRIEF: Final = 64 << 10
 """Bytes up to which it takes less time to copy or digest them than to go to a thread and back."""
 

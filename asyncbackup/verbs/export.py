@@ -24,8 +24,8 @@ from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import single_error
 from asyncbackup.format.identity import Identity
 from asyncbackup.storage import NewImage, Target
-from asyncbackup.storage.atomic import OnLeftover
 from asyncbackup.storage.backup_target import refuse_own_inputs
+from asyncbackup.storage.file import OnLeftover
 
 _BATCH: Final = 16
 """Pieces of zeros that a pipe gets at a time."""
@@ -171,7 +171,7 @@ class _ImageExport:
             whole = NO_INDICES if judged.image is not None else await self._find_whole(index, judged.base)
             composer = Composer(judged.base)
             await Replay(index or self.chain, composer, self.options, write, self._count, whole).run()
-            await image.publish(self._identity(), assumed=self.assumed is not None)
+            await image.finish(self._identity(), assumed=self.assumed is not None)
 
     async def _find_whole(self, index: Index | None, base: ObjectSource) -> Indices:
         """Find the objects of the base that are in the image, and plan to write them."""

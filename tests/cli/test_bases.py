@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def test_an_image_can_be_rolled_night_after_night(command: Command, files: Files
         outcome = command(*roll(standby, night))
         assert (outcome.code, outcome.err) == (0, "")
         assert standby.read_bytes() == files.images[snapshot]
-        state = read_state(standby)
+        state = asyncio.run(read_state(standby))
         assert state is not None
         assert state.identity == files.identities[snapshot]
         assert not state.assumed
@@ -94,7 +95,7 @@ def test_an_image_of_another_size_than_the_vdi_says_nothing(command: Command, fi
     assert command("export", files.a, "--to", files.folder / "large", "--size", "9M").code == 0
 
     assert (files.folder / "large").stat().st_size == 9 << 20
-    assert read_state(files.folder / "large") is None
+    assert asyncio.run(read_state(files.folder / "large")) is None
 
 
 # Wrong bases
@@ -312,7 +313,7 @@ def test_an_image_on_an_assumed_base_says_so_for_good(command: Command, files: F
     assert outcome.code == 0
     assert b"assumed, and not proved: " in outcome.out
     assert b"standby was made on a base that was assumed" in outcome.out
-    state = read_state(standby)
+    state = asyncio.run(read_state(standby))
     assert state is not None
     assert state.assumed
 
@@ -329,7 +330,7 @@ def test_an_image_of_a_chain_that_nothing_proves_says_so_for_good(command: Comma
     assert "--assume-base" in refused.err
     assert made.code == 0
     assert b"assumed, and not proved: the backups follow one another, although nothing proves that of" in made.out
-    state = read_state(standby)
+    state = asyncio.run(read_state(standby))
     assert state is not None
     assert (state.identity, state.assumed) == (files.identities["c"], True)
 
@@ -422,7 +423,7 @@ def test_a_full_disk_says_that_the_image_is_half_rolled_and_what_finishes_it(
     assert standby.read_bytes() not in files.images.values()
     assert command(*roll(standby, files.ab, files.bc)).code == 0
     assert standby.read_bytes() == files.images["c"]
-    state = read_state(standby)
+    state = asyncio.run(read_state(standby))
     assert state is not None
     assert (state.identity, state.assumed) == (files.identities["c"], False)
     assert left_in(files.folder) == sorted(
@@ -477,7 +478,7 @@ def other_size(half: Path) -> None:
 
 
 def other_state(half: Path) -> None:
-    state = read_state(half)
+    state = asyncio.run(read_state(half))
     assert state is not None
     say_what_it_is(half, state.identity)
 
@@ -488,7 +489,7 @@ def no_state(half: Path) -> None:
 
 def older_copy(half: Path) -> None:
     """Put an older image in its place, as ``cp -p`` does: into the same file, with the time of the other one."""
-    state = read_state(half)
+    state = asyncio.run(read_state(half))
     assert state is not None
     half.write_bytes(bytes(SIZE))
     os.utime(half, ns=(0, state.modified_ns - 1))
@@ -536,7 +537,7 @@ def test_what_was_assumed_holds_when_a_roll_is_resumed(
 
     assert outcome.code == 0
     assert b"assumed, and not proved: " in outcome.out
-    state = read_state(standby)
+    state = asyncio.run(read_state(standby))
     assert state is not None
     assert state.assumed
 

@@ -146,9 +146,9 @@ def test_a_cluster_formatted_anew_is_another_chain(tmp_path: Path) -> None:
 
 
 def test_what_belongs_to_a_backup_is_left_out(chain: list[str]) -> None:
-    companions = [f"{chain[0]}{ending}" for ending in (".manifest", ".state", ".rolling")]
+    others = [f"{chain[0]}{ending}" for ending in (".manifest", ".state", ".rolling")]
 
-    assert find_backups([chain[0], *companions]) == ((chain[0],), tuple(companions))
+    assert find_backups([chain[0], *others]) == ((chain[0],), tuple(others))
 
 
 def test_a_damaged_manifest_is_left_out_with_its_backup(chain: list[str]) -> None:

@@ -33,11 +33,11 @@ async def write(
     *buffers: bytes,
     beginning: bytes = b"",
     replace: bool = False,
-    before_commit: Callable[[], object] = lambda: None,
+    before_completing: Callable[[], object] = lambda: None,
 ) -> None:
     async with FileTarget(path, replace=replace) as target:
         await target.append(buffers)
-        before_commit()
+        before_completing()
         await target.complete(beginning)
 
 
@@ -77,7 +77,7 @@ async def test_what_was_appended_is_in_the_file(folder: Path) -> None:
     assert (folder / "file").read_bytes() == b"zeroonetwo"
 
 
-async def test_a_commit_replaces_the_beginning(folder: Path) -> None:
+async def test_completing_replaces_the_beginning(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
         await target.append([b"0000rest"])
         await target.complete(b"head")
@@ -85,7 +85,7 @@ async def test_a_commit_replaces_the_beginning(folder: Path) -> None:
     assert (folder / "file").read_bytes() == b"headrest"
 
 
-async def test_the_name_appears_only_with_the_commit(folder: Path) -> None:
+async def test_the_name_appears_only_when_it_is_complete(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
         await target.append([b"data"])
         assert not (folder / "file").exists()
@@ -95,14 +95,14 @@ async def test_the_name_appears_only_with_the_commit(folder: Path) -> None:
         assert (folder / "file").read_bytes() == b"data"
 
 
-async def test_nothing_else_is_left_after_a_commit(folder: Path) -> None:
+async def test_nothing_else_is_left_when_it_is_complete(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
         await target.complete()
 
     assert left_in(folder) == ["file"]
 
 
-async def test_nothing_is_left_without_a_commit(folder: Path) -> None:
+async def test_nothing_is_left_of_what_is_not_completed(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
         await target.append([b"data"])
 
@@ -111,7 +111,7 @@ async def test_nothing_is_left_without_a_commit(folder: Path) -> None:
 
 async def test_nothing_is_left_after_an_error(folder: Path) -> None:
     with pytest.raises(ZeroDivisionError):
-        await write(folder / "file", b"data", before_commit=lambda: 1 // 0)
+        await write(folder / "file", b"data", before_completing=lambda: 1 // 0)
 
     assert left_in(folder) == []
 
@@ -182,7 +182,7 @@ async def test_a_name_may_be_as_long_as_names_are(folder: Path) -> None:
 
 async def test_a_file_made_by_somebody_else_meanwhile_survives(folder: Path) -> None:
     with pytest.raises(TargetExists):
-        await write(folder / "file", b"ours", before_commit=lambda: (folder / "file").write_bytes(b"theirs"))
+        await write(folder / "file", b"ours", before_completing=lambda: (folder / "file").write_bytes(b"theirs"))
 
     assert left_in(folder) == ["file"]
     assert (folder / "file").read_bytes() == b"theirs"
@@ -207,7 +207,7 @@ async def test_without_hard_links_a_file_made_meanwhile_survives_too(
     monkeypatch.setattr(os, "link", failing(errno.EPERM))
 
     with pytest.raises(TargetExists):
-        await write(folder / "file", b"ours", before_commit=lambda: (folder / "file").write_bytes(b"theirs"))
+        await write(folder / "file", b"ours", before_completing=lambda: (folder / "file").write_bytes(b"theirs"))
 
     assert (folder / "file").read_bytes() == b"theirs"
 
@@ -222,7 +222,7 @@ async def test_a_failing_link_is_an_error(folder: Path, monkeypatch: pytest.Monk
     assert left_in(folder) == []
 
 
-async def test_replacing_keeps_the_old_file_until_the_commit(folder: Path) -> None:
+async def test_replacing_keeps_the_old_file_until_the_new_one_is_complete(folder: Path) -> None:
     (folder / "file").write_bytes(b"old")
 
     async with FileTarget(folder / "file", replace=True) as target:
@@ -234,7 +234,7 @@ async def test_replacing_keeps_the_old_file_until_the_commit(folder: Path) -> No
     assert (folder / "file").read_bytes() == b"new"
 
 
-async def test_replacing_without_a_commit_keeps_the_old_file(folder: Path) -> None:
+async def test_replacing_without_completing_keeps_the_old_file(folder: Path) -> None:
     (folder / "file").write_bytes(b"old")
 
     async with FileTarget(folder / "file", replace=True) as target:
@@ -342,7 +342,7 @@ async def test_a_failing_disk_is_told_and_nothing_is_left(
     assert left_in(folder) == []
 
 
-async def test_a_full_disk_at_the_commit_keeps_the_old_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_at_completing_keeps_the_old_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "file").write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
 
@@ -442,7 +442,7 @@ async def test_a_cancel_scope_takes_back_after_the_write_under_way(
 
 
 @pytest.mark.parametrize("replace", [False, True])
-async def test_a_commit_that_is_cancelled_is_whole(
+async def test_completing_that_is_cancelled_is_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, replace: bool
 ) -> None:
     gate = Gate(monkeypatch, "fsync")
@@ -490,14 +490,14 @@ async def write_both(
         await publish(data, proof)
 
 
-async def test_a_companion_appears_with_the_file(folder: Path) -> None:
+async def test_what_stands_beside_a_file_appears_with_it(folder: Path) -> None:
     await write_both(folder)
 
     assert left_in(folder) == ["file", "file.proof"]
     assert (folder / "file.proof").read_bytes() == b"proof"
 
 
-async def test_a_companion_that_cannot_appear_takes_the_file_with_it(folder: Path) -> None:
+async def test_what_stands_beside_a_file_and_cannot_appear_takes_it_along(folder: Path) -> None:
     with pytest.raises(TargetExists, match=r"file\.proof: exists already"):
         await write_both(folder, before_publishing=lambda: (folder / "file.proof").write_bytes(b"theirs"))
 
@@ -505,7 +505,7 @@ async def test_a_companion_that_cannot_appear_takes_the_file_with_it(folder: Pat
     assert (folder / "file.proof").read_bytes() == b"theirs"
 
 
-async def test_a_companion_of_another_kind_is_completed_after_the_file(folder: Path) -> None:
+async def test_a_manifest_of_another_kind_is_completed_after_the_file(folder: Path) -> None:
     async with FileTarget(folder / "file") as target:
         await publish(target, NullTarget())
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import time
@@ -27,7 +28,7 @@ async def copy(base: Path, target: Path) -> None:
         await image.complete()
 
 
-async def test_a_new_image_appears_when_it_is_committed(tmp_path: Path) -> None:
+async def test_a_new_image_appears_when_it_is_completed(tmp_path: Path) -> None:
     async with NewImage(tmp_path / "image") as image:
         await image.resize(10)
         await image.write_at(3, b"abc")
@@ -99,21 +100,21 @@ MARKER = Marker(("0" * 32,), 7, 3, None, None)
 async def make(path: Path, *, replace: bool = False, identity: Identity | None = IDENTITY) -> None:
     async with NewImage(path, replace=replace) as image:
         await image.write_at(0, b"new")
-        await image.publish(identity)
+        await image.finish(identity)
 
 
-def is_current(path: Path) -> bool:
-    state, status = read_state(path), path.stat()
+async def is_current(path: Path) -> bool:
+    state, status = await read_state(path), await asyncio.to_thread(path.stat)
     return state is not None and state.is_of(status.st_size, status.st_mtime_ns)
 
 
 async def test_a_new_image_says_what_it_is(tmp_path: Path) -> None:
     await make(tmp_path / "image")
 
-    state = read_state(tmp_path / "image")
+    state = await read_state(tmp_path / "image")
     assert state is not None
     assert (state.identity, state.size, state.assumed) == (IDENTITY, 3, False)
-    assert is_current(tmp_path / "image")
+    assert await is_current(tmp_path / "image")
     assert left_in(tmp_path) == ["image", "image.state"]
 
 
@@ -122,7 +123,7 @@ async def test_a_write_within_the_same_tick_of_the_clock_is_noticed(tmp_path: Pa
     with (tmp_path / "image").open("r+b") as file:
         file.write(b"NEW")
 
-    assert not is_current(tmp_path / "image")
+    assert not await is_current(tmp_path / "image")
 
 
 async def test_the_time_of_an_image_is_the_present_one_to_the_nanosecond(
@@ -138,7 +139,7 @@ async def test_the_time_of_an_image_is_the_present_one_to_the_nanosecond(
         await image.finish(IDENTITY)
 
     assert (tmp_path / "image").stat().st_mtime_ns == present
-    assert is_current(tmp_path / "image")
+    assert await is_current(tmp_path / "image")
 
 
 async def test_an_image_that_was_copied_with_its_time_is_what_it_was(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ async def test_an_image_that_was_copied_with_its_time_is_what_it_was(tmp_path: P
     for name in ("image", "image.state"):
         shutil.copy2(tmp_path / name, tmp_path / name.replace("image", "copy"))
 
-    assert is_current(tmp_path / "copy")
+    assert await is_current(tmp_path / "copy")
 
 
 async def test_a_new_image_of_nothing_known_leaves_no_state(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ async def test_a_replaced_image_takes_its_marker_along(tmp_path: Path) -> None:
     await make(tmp_path / "image", replace=True)
 
     assert left_in(tmp_path) == ["image", "image.state", "moved"]
-    assert is_current(tmp_path / "image")
+    assert await is_current(tmp_path / "image")
 
 
 async def test_a_name_with_no_room_for_a_marker_is_refused_at_once(tmp_path: Path) -> None:
@@ -214,11 +215,11 @@ async def test_a_crash_leaves_no_state_that_speaks_of_other_content(
         with suppress(Killed):
             async with NewImage(tmp_path / "image", replace=True) as image:
                 await image.write_at(0, b"anew")
-                await image.publish(replace(IDENTITY, id=4))
+                await image.finish(replace(IDENTITY, id=4))
 
-    state = read_state(tmp_path / "image")
+    state = await read_state(tmp_path / "image")
     if state is not None:
-        assert is_current(tmp_path / "image")
+        assert await is_current(tmp_path / "image")
         assert (state.identity.id == 4) == ((tmp_path / "image").read_bytes() == b"anew")
 
 
@@ -236,10 +237,10 @@ async def test_a_standing_image_is_marked_until_it_is_whole(tmp_path: Path) -> N
 
     assert path.read_bytes() == b"older"
     assert left_in(tmp_path) == ["image", "image.state"]
-    state = read_state(path)
+    state = await read_state(path)
     assert state is not None
     assert (state.identity, state.size, state.assumed) == (IDENTITY, 5, True)
-    assert is_current(path)
+    assert await is_current(path)
 
 
 async def test_an_image_of_nothing_known_loses_its_state(tmp_path: Path) -> None:
@@ -277,25 +278,25 @@ async def test_a_marker_of_nobody_is_refused(tmp_path: Path, content: bytes) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"x" * (MAX_STATE + 2)], ids=["empty", "other", "long"])
-def test_a_damaged_state_is_named(tmp_path: Path, content: bytes) -> None:
+async def test_a_damaged_state_is_named(tmp_path: Path, content: bytes) -> None:
     state_path(tmp_path / "image").write_bytes(content)
 
     with pytest.raises(BackupDamaged, match=r"image\.state.*no state of an image"):
-        read_state(tmp_path / "image")
+        await read_state(tmp_path / "image")
 
 
-def test_a_state_that_is_a_fifo_is_refused_and_hangs_nobody(tmp_path: Path) -> None:
+async def test_a_state_that_is_a_fifo_is_refused_and_hangs_nobody(tmp_path: Path) -> None:
     os.mkfifo(state_path(tmp_path / "image"))
 
     with pytest.raises(SourceUnreadable, match=r"image\.state: is a pipe"):
-        read_state(tmp_path / "image")
+        await read_state(tmp_path / "image")
 
 
-def test_a_state_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+async def test_a_state_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     state_path(tmp_path / "image").mkdir()
 
     with pytest.raises(SourceUnreadable, match="is a folder"):
-        read_state(tmp_path / "image")
+        await read_state(tmp_path / "image")
 
 
 def test_a_marker_is_found_by_every_name_of_an_image(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ async def test_it_waits_for_room_only_when_there_is_none(pipe: Pipe) -> None:
 
 
 @pytest.mark.parametrize("kind", [PipeTarget, NullTarget])
-async def test_a_companion_is_completed_with_it(
+async def test_a_manifest_is_completed_after_it(
     pipe: Pipe, tmp_path: Path, kind: type[PipeTarget | NullTarget]
 ) -> None:
     target: Target = PipeTarget(pipe.writer) if kind is PipeTarget else NullTarget()

@@ -128,7 +128,7 @@ async def test_the_order_in_which_an_image_appears(folder: Path, monkeypatch: py
     async with NewImage(folder / "image") as image:
         await image.resize(8)
         await image.write_at(4, b"data")
-        await image.publish(IDENTITY)
+        await image.finish(IDENTITY)
 
     assert recorder.texts() == [
         "create .image.partial",

@@ -654,7 +654,7 @@ async def test_a_roll_that_the_version_before_began_is_finished_where_digests_pr
     assert image.read_bytes() == files.images["c"]
     assert summary.assumed is None
     assert not marker_path(image).exists()
-    state = read_state(image)
+    state = await read_state(image)
     assert state is not None
     assert state.identity == files.identities["c"]
 
