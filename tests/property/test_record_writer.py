@@ -113,6 +113,7 @@ async def test_a_backup_that_is_gone_on_with_is_that_of_one_run(
     manifest = PatchedTarget(manifest.data[: checkpoint.manifest_length])
     again = writer(data, manifest)
     await again.resume(checkpoint, lines_of(bytes(manifest.data)))
+    assert await again.checkpoint() == checkpoint
     await write(again, flat(made[checkpoint.records :]), batch)
     await again.finish()
 

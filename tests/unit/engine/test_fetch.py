@@ -30,18 +30,22 @@ OLD = noise(1, OBJECT)
 
 
 class Objects(Cluster):
-    """Answers reads from a dict; ``reads`` are those that it was asked for, ``owner`` who owns each object now."""
+    """Answers reads from a dict, and others with ``result``; ``reads`` are those that it was asked for.
 
-    def __init__(self, objects: dict[int, bytes], owner: int = 0) -> None:
+    ``owner`` owns each object now.
+    """
+
+    def __init__(self, objects: dict[int, bytes], owner: int = 0, result: Result = Result.NO_OBJ) -> None:
         self.objects = objects
         self.owner = owner
+        self.result = result
         self.reads: list[tuple[int, int, int]] = []
 
     async def read_objects(self, reads: Sequence[ObjectRead]) -> None:
         for oid, into, offset in reads:
             self.reads.append((oid, offset, len(into)))
             if oid not in self.objects:
-                raise ObjectReadFailed(3, oid, Result.NO_OBJ, "no such object")
+                raise ObjectReadFailed(3, oid, self.result, self.result.meaning)
             into[:] = self.objects[oid][offset : offset + len(into)]
 
     async def read_owner(self, inode: Inode, idx: int) -> int:
@@ -76,15 +80,16 @@ async def test_what_does_not_differ_is_no_fragment() -> None:
     assert (fetching.counts.objects_read, fetching.counts.bytes_read) == (2, 2 * OBJECT)
 
 
-async def test_a_record_that_was_compared_as_a_whole_comes_with_its_base() -> None:
-    new = changed(2, 5)
+@pytest.mark.parametrize(("first", "last"), [(1, 2), (2, 5), (0, 7)])
+async def test_a_record_that_was_compared_as_a_whole_comes_with_its_base(first: int, last: int) -> None:
+    new, start, end = changed(first, last), first * SECTOR, (last + 1) * SECTOR
 
     fragment, _, _ = await fetch(new)
 
     assert fragment is not None
-    assert fragment.header == RecordHeader(3, 2 * SECTOR, 4 * SECTOR)
-    assert bytes_of(fragment.data) == new[2 * SECTOR : 6 * SECTOR]
-    assert bytes_of(fragment.base) == OLD[2 * SECTOR : 6 * SECTOR]
+    assert fragment.header == RecordHeader(3, start, end - start)
+    assert bytes_of(fragment.data) == new[start:end]
+    assert bytes_of(fragment.base) == OLD[start:end]
     assert fragment.is_last
 
 
@@ -153,6 +158,14 @@ async def test_an_object_that_a_guest_discarded_is_zeros(cluster: Cluster) -> No
 async def test_an_object_that_is_missing_though_somebody_owns_it_is_lost(cluster: Cluster) -> None:
     inode = await make_working(cluster)
     fetching = fetcher(Objects({}, owner=inode.vdi_id), working=inode)
+
+    with pytest.raises(ObjectReadFailed):
+        await fetching.fetch_record(Pair(3, inode.vdi_id, (0,)), Slot([OBJECT] * 2))
+
+
+async def test_an_object_of_a_working_vdi_that_cannot_be_read_is_not_taken_for_discarded(cluster: Cluster) -> None:
+    inode = await make_working(cluster)
+    fetching = fetcher(Objects({}, result=Result.EIO), working=inode)
 
     with pytest.raises(ObjectReadFailed):
         await fetching.fetch_record(Pair(3, inode.vdi_id, (0,)), Slot([OBJECT] * 2))

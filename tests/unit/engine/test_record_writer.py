@@ -225,6 +225,16 @@ async def test_digests_that_are_known_stand_as_they_are() -> None:
     assert scene.records == [known, RecordDigests(RecordHeader(4, 0, SECTOR), digest(4, SECTOR), digest(5, SECTOR))]
 
 
+async def test_of_a_record_whose_digests_are_known_none_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    monkeypatch.setattr("asyncbackup.engine.record_writer.Digests", None)
+    await scene.writer.start()
+    await scene.writer.append([record(3)._replace(known=RecordDigests(RecordHeader(3, 0, SECTOR), "0" * 32, None))])
+    await scene.writer.finish()
+
+    assert scene.records[0].data == "0" * 32
+
+
 async def test_what_is_assumed_is_told() -> None:
     scene = Scene()
     await scene.writer.start()
