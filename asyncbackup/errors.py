@@ -25,10 +25,10 @@
     ├── NotDiscarded                 a VDI that is no unfinished restore, or perhaps not left yet
     ├── SourceError                  what is read
     │   ├── SourceUnreadable         a file that cannot be read
-    │   ├── BackupDamaged            bytes that no writer of backups writes
+    │   ├── BackupDamaged            bytes that are no backup, or no manifest
     │   │   ├── FormatUnclear        … or that begin as more than one format does
     │   │   ├── BackupCompressed     … or that a program compressed
-    │   │   └── StateDamaged         … or that are to say what an image is, and do not
+    │   │   └── StateDamaged         … or that should say what an image is
     │   ├── DigestMismatch           data that is not what the manifest says it was
     │   ├── BaseMismatch             the base does not hold what a backup was made against
     │   ├── BaseNeeded               data of the base is needed, and none was named
@@ -60,7 +60,7 @@
     └── TargetError                  where the bytes should go
         ├── TargetExists
         ├── TargetBusy               somebody else is writing it
-        ├── OwnInput                 it is what is read, too
+        ├── OwnInput                 it is also an input
         ├── ManifestUnplaced         a manifest that does not go beside its file
         ├── TargetUnusable
         ├── TargetFull
@@ -70,8 +70,8 @@
         └── OtherImage               an image that is not the one that backups were being applied to
 
 An error is named by its meaning and carries the facts as fields; the message says what was expected and what came.
-Names from outside stand in it as they are, between quotes: who prints it escapes them, once. What to type next, and
-exit codes, are the business of ``asyncbackup.cli``: no message here names an option of the command line.
+Names from outside stand in it unchanged, between quotes; whoever prints the message escapes them once. What to do next,
+and exit codes, belong to ``asyncbackup.cli``: no message here names an option of the command line.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class ClusterNotReady(ClusterError):
 
 
 class LeftUnfinished(ClusterError):
-    """The restore of ``vdi`` failed because of ``cause``, and so did removing what it had made: ``reason``."""
+    """The restore of ``vdi`` failed because of ``cause``; removing the VDI failed because of ``reason``."""
 
     def __init__(self, vdi: str, left: str, cause: str, reason: str) -> None:
         super().__init__(f"{cause}; VDI '{vdi}', {left}, because {reason}")
@@ -152,9 +152,9 @@ class LeftUnfinished(ClusterError):
 
 
 class PerhapsCreated(LeftUnfinished):
-    """The creation of ``vdi`` failed because of ``cause``; it may be there all the same, empty and without a mark.
+    """The creation of ``vdi`` failed because of ``cause``, but it may be there, empty and without a mark.
 
-    It is not removed: nothing would tell it from a VDI that somebody else made meanwhile.
+    It is not removed, because it could be a VDI that somebody else made meanwhile.
     """
 
     def __init__(self, vdi: str, cause: str, reason: str) -> None:
@@ -192,9 +192,7 @@ class VdiNotFound(NotFound):
     """No VDI of this name; ``existing`` holds names there are, newest first: all of them only if ``complete``."""
 
     def __init__(self, vdi: str, existing: Sequence[str], *, complete: bool = True) -> None:
-        nothing = (
-            "the cluster holds no VDI" if complete else "of those there are, a few were looked at, and none is sound"
-        )
+        nothing = "the cluster holds no VDI" if complete else "only a few were looked at, and all of those are damaged"
         super().__init__(f"no VDI named '{vdi}'; {_list('VDIs are', existing, nothing, complete=complete)}")
         self.vdi = vdi
         self.existing = tuple(existing)
@@ -207,7 +205,7 @@ class SnapshotNotFound(NotFound):
     """
 
     def __init__(self, vdi: str, snapshot: int | str, existing: Sequence[str], *, complete: bool = True) -> None:
-        nothing = "it has no snapshot" if complete else "of those there are, a few were looked at, and none is sound"
+        nothing = "it has no snapshot" if complete else "only a few were looked at, and all of those are damaged"
         listed = _list("snapshots are", existing, nothing, complete=complete)
         super().__init__(f"VDI '{vdi}' has no snapshot {name_snapshot(snapshot)}; {listed}")
         self.vdi = vdi
@@ -265,16 +263,16 @@ class HalfApplied(AsyncBackupError):
 
 
 class NotDiscarded(AsyncBackupError):
-    """``vdi`` was left as it is, because of ``reason``."""
+    """``vdi`` was not removed; ``reason`` says why."""
 
     def __init__(self, vdi: str, reason: str) -> None:
-        super().__init__(f"VDI '{vdi}' was left as it is: {reason}")
+        super().__init__(f"VDI '{vdi}' was not removed: {reason}")
         self.vdi = vdi
         self.reason = reason
 
 
 class SourceError(AsyncBackupError):
-    """What a backup is read from (``source``: a path, or what stands for one) is at fault."""
+    """What a backup is read from (``source``: a path, or the name of a pipe) is at fault."""
 
     def __init__(self, source: str, problem: str) -> None:
         super().__init__(f"{source}: {problem}")
@@ -295,29 +293,29 @@ class BackupDamaged(SourceError):
 
 
 class BackupCompressed(BackupDamaged):
-    """``source`` is no backup, but what the program ``compression`` made of something."""
+    """``source`` is no backup: the program ``compression`` made it."""
 
     def __init__(self, source: str, compression: str) -> None:
-        super().__init__(source, 0, f"this is compressed with {compression}, and has to be decompressed first")
+        super().__init__(source, 0, f"this is compressed with {compression} and must be decompressed first")
         self.compression = compression
 
 
 class FormatUnclear(BackupDamaged):
-    """``source`` begins as backups of both formats may, and is whole in neither."""
+    """``source`` begins like a backup of either format, and is complete in neither."""
 
     def __init__(self, source: str, offset: int) -> None:
         super().__init__(source, offset, "this may be of either format")
 
 
 class StateDamaged(BackupDamaged):
-    """``source`` stands beside an image to say what that is, and nobody writes such bytes there."""
+    """``source`` stands beside an image to say what the image is, but its bytes are no such statement."""
 
     def __init__(self, source: str, problem: str) -> None:
         super().__init__(source, 0, f"this is no state of an image: {problem}")
 
 
 class DigestMismatch(SourceError):
-    """The data of object ``idx``'s record is not what it was when the backup was made."""
+    """The data of object ``idx`` is not the data that the backup was made with."""
 
     def __init__(self, source: str, idx: int, expected: str, got: str) -> None:
         super().__init__(source, f"the data of object {idx} was changed: expected digest {expected}, got {got}")
@@ -325,7 +323,7 @@ class DigestMismatch(SourceError):
 
 
 class BaseMismatch(SourceError):
-    """The base does not hold at object ``idx`` what the backup ``source`` was made against."""
+    """Object ``idx`` of the base is not what the backup ``source`` was made against."""
 
     def __init__(self, source: str, idx: int, base: str) -> None:
         super().__init__(source, f"{base} does not hold at object {idx} what this backup was made against")
@@ -334,7 +332,7 @@ class BaseMismatch(SourceError):
 
 
 class BaseNeeded(SourceError):
-    """Bytes of the base are needed that no backup holds: ``length`` at ``offset`` of object ``idx``."""
+    """Only the base has ``length`` bytes at ``offset`` of object ``idx``, and they are needed."""
 
     def __init__(self, source: str, idx: int, offset: int, length: int) -> None:
         super().__init__(
@@ -346,10 +344,10 @@ class BaseNeeded(SourceError):
 
 
 class ManifestMissing(SourceError):
-    """The backup has no manifest, which would say what it is of and prove it."""
+    """The backup has no manifest, which would say what was backed up, and prove it."""
 
     def __init__(self, source: str) -> None:
-        super().__init__(source, "it has no manifest, so that nothing proves what it is of and what it follows")
+        super().__init__(source, "it has no manifest, so nothing proves what it is a backup of and what it follows")
 
 
 class ChainBroken(AsyncBackupError):
@@ -504,21 +502,19 @@ class VdiUnmakeable(Incompatible):
 
 
 class SampleNeedsBase(Incompatible):
-    """To audit a sample of ``source`` takes the snapshot that it is the difference to, which the cluster has not.
+    """A sample of ``source`` needs the snapshot that it is the difference to, and the cluster does not have it.
 
     ``base`` is that snapshot's ``asyncbackup.format.identity.Identity``.
     """
 
     def __init__(self, source: str, base: Any) -> None:
-        super().__init__(
-            f"a sample of {source} can only be audited beside {base}, and this cluster has no such snapshot any more"
-        )
+        super().__init__(f"a sample of {source} needs {base}, and this cluster has no such snapshot any more")
         self.source = source
         self.base = base
 
 
 class AlreadyApplied(Incompatible):
-    """``image`` is ``identity`` already (an ``asyncbackup.format.identity.Identity``): nothing is left to apply."""
+    """``image`` already is ``identity`` (an ``asyncbackup.format.identity.Identity``): nothing is left to apply."""
 
     def __init__(self, image: str, identity: Any) -> None:
         super().__init__(
@@ -529,9 +525,9 @@ class AlreadyApplied(Incompatible):
 
 
 class PartlyApplied(Incompatible):
-    """``base`` holds ``identity`` (an ``asyncbackup.format.identity.Identity``), to which the first backups lead.
+    """``base`` already holds what the backups ``applied``, oldest first, lead to.
 
-    ``applied`` are those backups, oldest first.
+    That is ``identity`` (an ``asyncbackup.format.identity.Identity``).
     """
 
     def __init__(self, base: str, identity: Any, applied: Sequence[str]) -> None:
@@ -614,7 +610,7 @@ class TooManyVdis(AsyncBackupError):
 
 
 class TargetError(AsyncBackupError):
-    """The place that the backup is written to (``target``: a path, or what stands for one)."""
+    """What is written to (``target``: a path, or the name of a pipe) is at fault."""
 
     def __init__(self, target: str, problem: str) -> None:
         super().__init__(f"{target}: {problem}")
@@ -623,14 +619,14 @@ class TargetError(AsyncBackupError):
 
 
 class TargetExists(TargetError):
-    """There is a file of this name already, and nobody said to replace it."""
+    """A file of this name exists, and nobody asked to replace it."""
 
     def __init__(self, target: str) -> None:
         super().__init__(target, "exists already")
 
 
 class TargetBusy(TargetError):
-    """``owner``, such as ``process 4711``, is writing this file, or what stands beside it."""
+    """``owner``, such as ``process 4711``, is writing this file or a file that belongs to it."""
 
     def __init__(self, target: str, owner: str) -> None:
         super().__init__(target, f"{owner} is writing it")
@@ -646,10 +642,10 @@ class OwnInput(TargetError):
 
 
 class ManifestUnplaced(TargetError):
-    """The manifest of a file was to go elsewhere than beside it."""
+    """The manifest of a file should go to another place than beside the file."""
 
     def __init__(self, target: str) -> None:
-        super().__init__(target, "the manifest of a file stands beside it: only that of a pipe goes elsewhere")
+        super().__init__(target, "the manifest of a file stands beside the file: only that of a pipe can go elsewhere")
 
 
 class TargetUnusable(TargetError):
@@ -665,7 +661,7 @@ class TargetWriteFailed(TargetError):
 
 
 class HalfReplaced(TargetError):
-    """A file and what belongs to it were being replaced, and that was interrupted: ``source`` should be ``place``."""
+    """Replacing a file and what belongs to it was interrupted: ``source`` should be at ``place``."""
 
     def __init__(self, target: str, source: str, place: str) -> None:
         super().__init__(
@@ -677,9 +673,9 @@ class HalfReplaced(TargetError):
 
 
 class HalfRolled(TargetError):
-    """Backups were being applied to an image in place, as ``marker`` beside it tells, and did not come to an end.
+    """Applying backups to an image in place was begun and not finished; ``marker`` beside it says so.
 
-    ``cause`` is what ended it; None where that was another run.
+    ``cause`` is the error that ended it; None if that was in another run.
     """
 
     def __init__(self, target: str, marker: str, cause: AsyncBackupError | None = None) -> None:
@@ -690,17 +686,17 @@ class HalfRolled(TargetError):
 
 
 class OtherImage(TargetError):
-    """The image is not the one that backups were being applied to, as ``marker`` beside it tells, or may not be it."""
+    """This is not, or may not be, the image that backups were applied to; ``marker`` beside it names that one."""
 
     def __init__(self, target: str, marker: str, doubt: str) -> None:
-        super().__init__(target, f"cannot be finished, because {doubt}, as {marker} tells")
+        super().__init__(target, f"cannot be finished: {doubt}; {marker} says so")
         self.marker = marker
         self.doubt = doubt
 
 
 @contextmanager
 def single_error() -> Iterator[None]:
-    """Raise the first error of an exception group in place of the group: what failed first made the rest fail."""
+    """Raise the first error of an exception group instead of the group: the first failure caused the others."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -709,7 +705,7 @@ def single_error() -> Iterator[None]:
 
 
 def first_error(error: BaseException) -> BaseException:
-    """Give the error of a group that came first, or ``error`` itself."""
+    """Give the first error of a group, or ``error`` itself."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,4 +1,4 @@
-"""What --base, --base-vdi and --base-image name."""
+"""Opens what --base, --base-vdi and --base-image name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asyncbackup.engine.opening import BaseName, BaseSnapshot
 async def named_base(
     snapshot: int | str | None, vdi: str | None, image: str | None, connection: AbstractAsyncContextManager[Cluster]
 ) -> AsyncIterator[BaseName | None]:
-    """Give what names the base; where that is in the cluster, with the ``connection`` to it open meanwhile."""
+    """Give the name of the base. If it is in the cluster, keep the ``connection`` open meanwhile."""
     if snapshot is None:
         yield image
         return

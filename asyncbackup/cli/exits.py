@@ -1,4 +1,4 @@
-"""Exit codes: dog's, so that scripts made for it go on working, and the shell's for signals."""
+"""Exit codes: those of dog, so that scripts for dog still work, and those of the shell for signals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
 
 
 def exit_code(error: AsyncBackupError) -> ExitCode:
-    """Give the exit code for an error: the first kind in the list that it is of."""
+    """Give the exit code for an error, by the first kind in the list that matches."""
     if isinstance(error, HalfRolled) and error.cause is not None:
         return exit_code(error.cause)
     if isinstance(error, LeftUnfinished) and isinstance(error.__cause__, ClusterFull):

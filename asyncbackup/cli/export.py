@@ -133,7 +133,7 @@ def command(
 
 
 def _interrupted(error: Interrupted, image: str) -> Interrupted:
-    """Tell the truth about an image that was being rolled."""
+    """Say so if the image is half rolled."""
     if image == "-" or not marker_path(image).exists():
         return error
     return Interrupted(error.number, f"{image} is half rolled: the same command finishes it")

@@ -1,4 +1,4 @@
-"""A guest that lives on a volume for some days, with a snapshot after each: something to back up."""
+"""A guest that uses a volume for some days, with a snapshot after each day: something to back up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DATABASE: Final = 64 * _MIB
 _DATABASE_SIZE: Final = 64 * _MIB
 _LOGS: Final = 128 * _MIB
 _FILES: Final = 192 * _MIB
-"""Where in the volume the guest keeps what, in bytes."""
+"""The places in the volume that the guest uses, in bytes."""
 
 _PAGE_SIZE: Final = 8192
 
@@ -30,7 +30,7 @@ class Day(NamedTuple):
 
 
 async def live(cluster: Cluster, days: Sequence[Day], say: Callable[[str], None]) -> None:
-    """Create the volume, and let the guest live through ``days``; the same bytes each time."""
+    """Create the volume, and let the guest work for ``days``. The bytes are the same each time."""
     await cluster.create_vdi(VDI, SIZE)
     for number, day in enumerate(days):
         say(f"{day.tag.capitalize()}: {day.story}.")

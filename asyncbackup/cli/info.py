@@ -71,7 +71,7 @@ class _TextListing:
 
 
 class _JsonListing:
-    """Writes one object piece by piece: a backup may have a million records."""
+    """Writes one JSON object in pieces, because a backup may have a million records."""
 
     def __init__(self) -> None:
         self._empty = True
@@ -117,5 +117,5 @@ def _of_manifest(subject: Subject) -> list[str]:
 
 
 def _taken(of: Identity) -> str:
-    """Give the time of a snapshot as it is here."""
+    """Give the time of a snapshot in the zone of this machine."""
     return text.time(datetime.fromisoformat(of.created)) if of.created else "live, so perhaps of no single moment"

@@ -38,10 +38,10 @@ _VERBS: Final = {
 
 _NAME: Final = "asyncbackup"
 _COMPLETION: Final = "_ASYNCBACKUP_COMPLETE"
-"""The variable by which a shell asks for completions, as click names it."""
+"""The variable that a shell sets to ask for completions. Its name comes from click."""
 
 _QUOTED: Final = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
-"""What repr() makes of a text."""
+"""A text as repr() writes it."""
 
 _LONGEST: Final = 300
 """Characters of an exception, or of a command line, to show."""
@@ -62,7 +62,7 @@ def _say_version(context: click.Context, _param: click.Parameter, value: bool) -
 
 
 class Verb(click.Command):
-    """A command whose help goes out where everything does, and ends with ``examples`` of how it is typed."""
+    """A command whose help goes through ``say`` and ends with ``examples``."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
@@ -83,7 +83,7 @@ class Verb(click.Command):
 
 
 class VerbGroup(Verb, click.Group):
-    """A group of verbs. Without one it prints its help, but that is no success: a script that forgot it should fail."""
+    """A group of verbs. Without a verb it prints its help and fails, so that a script that forgot the verb fails."""
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         if not arguments and not context.resilient_parsing:
@@ -93,7 +93,7 @@ class VerbGroup(Verb, click.Group):
 
 
 class _Verbs(VerbGroup):
-    """Imports a verb's module when it is called: what one verb needs does not delay another."""
+    """Imports the module of a verb only when the verb is called, so that no verb delays another."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return sorted(_VERBS)
@@ -166,7 +166,7 @@ def _tell_usage(error: click.UsageError) -> ExitCode:
     if _is_of_click(error):
         message = _QUOTED.sub(_unescape, message)
     if isinstance(error, click.MissingParameter):
-        # click lists the choices of an option in lines of their own.
+        # click puts each choice of an option on its own line.
         message = " ".join(message.split())
     lines = [f"Error: {message}"]
     if error.ctx is not None:
@@ -189,7 +189,7 @@ def _unescape(quoted: re.Match[str]) -> str:
 
 
 def _tell_unprinted(error: CannotPrint) -> ExitCode:
-    # Whoever read a listing has enough of it; that a report is missing is another matter.
+    # A reader who closes a listing early has seen enough. A report that is missing must be told.
     if error.done or not isinstance(error.__cause__, BrokenPipeError):
         complain(str(error))
     return ExitCode.SYSTEM_FAILURE

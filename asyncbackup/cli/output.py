@@ -2,7 +2,8 @@ r"""The one place that prints.
 
 Names come from clusters, backups and file systems, and may hold anything, such as sequences that a terminal obeys.
 So every line that goes out shows each character that does not print as an escape (``\x1b``, ``\u202e``), and each
-backslash as two: what is escaped is told from what looks like it. What standard output has no sign for degrades.
+backslash as two, so that an escape differs from text that looks like one. A character that the encoding of the stream
+lacks is replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ COMPLETE: Final = "the backup itself is complete"
 
 
 class CannotPrint(Exception):
-    """Standard output or standard error takes no text; ``done`` says what is complete in spite of it."""
+    """Standard output or standard error accepts no text; ``done`` says what is complete nevertheless."""
 
     def __init__(self, where: str, reason: str, done: str | None) -> None:
         super().__init__(f"cannot print to {where}: {reason}" + (f"; {done}" if done else ""))
@@ -28,17 +29,16 @@ class CannotPrint(Exception):
 
 
 def say(*lines: str, err: bool = False, done: str | None = None) -> None:
-    """Print ``lines`` to standard output, or with ``err`` to standard error; none are an empty one.
+    """Print ``lines`` to standard output, or with ``err`` to standard error. Without lines, print an empty one.
 
-    What is not complete without them is a report: ``done`` says what is done even if they cannot be printed. Raises
-    CannotPrint.
+    ``done`` says what is complete even if the lines cannot be printed. Raises CannotPrint, which repeats it.
     """
     stream = _stream(err=err)
     _write("".join(f"{_shown(line, stream)}\n" for line in lines or ("",)), err=err, done=done)
 
 
 def say_json(value: object, *, err: bool = False, done: str | None = None) -> None:
-    """Print ``value`` as JSON in ASCII, one line, which needs no escapes but JSON's. Raises CannotPrint."""
+    """Print ``value`` as one line of JSON in ASCII. Raises CannotPrint."""
     say_json_text(json.dumps(value, allow_nan=False) + "\n", err=err, done=done)
 
 
@@ -59,7 +59,7 @@ def say_json_text(text: str, *, err: bool = False, done: str | None = None) -> N
 
 
 def say_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns, aligned by what each cell takes in a terminal. Raises CannotPrint."""
+    """Print columns, aligned by the width of each cell in a terminal. Raises CannotPrint."""
     stream = _stream(err=False)
     table = [[_shown(cell, stream) for cell in row] for row in (header, *rows)]
     widths = [max(map(width, column)) for column in zip(*table, strict=True)]
@@ -71,13 +71,13 @@ def say_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def complain(message: str) -> None:
-    """Print ``message``, of one line, to standard error; if that is not possible, the exit code has to do."""
+    """Print ``message``, one line, to standard error. If that fails, only the exit code tells."""
     with suppress(CannotPrint):
         say(f"asyncbackup: {message}", err=True)
 
 
 def warn(message: str) -> None:
-    """Print ``message``, of one line, as a warning, if possible."""
+    """Print ``message``, one line, as a warning, if possible."""
     with suppress(CannotPrint):
         say(f"warning: {message}", err=True)
 
@@ -88,7 +88,7 @@ def is_terminal(*, err: bool = False) -> bool:
 
 
 def visible(text: str) -> str:
-    """Show what does not print as escapes, and backslashes doubled."""
+    """Replace characters that do not print by escapes, and double backslashes."""
     if text.isprintable() and "\\" not in text:
         return text
     return "".join(map(_visible_character, text))
@@ -104,7 +104,7 @@ def _visible_character(character: str) -> str:
 
 
 def width(text: str) -> int:
-    """Give the columns that ``text`` takes in a terminal."""
+    """Give the number of columns that ``text`` needs in a terminal."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len  # noqa: PLC0415 - names are seldom other than ASCII
@@ -136,7 +136,7 @@ def _write(text: str, *, err: bool, done: str | None) -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        # What is still buffered must not fail again at exit.
+        # What is still in the buffer must not fail again at exit.
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a name is all there is
             os.dup2(nowhere.fileno(), stream.fileno())
         raise CannotPrint(where, error.strerror or str(error), done) from error

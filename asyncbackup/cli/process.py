@@ -1,6 +1,6 @@
-"""What the process has from the one that started it: standard descriptors and signals.
+"""Handles what the process got from its parent: standard descriptors and signals.
 
-Imported before everything else, so it imports little itself.
+This module is imported before all others, so it imports little.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ STOPPING: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 def fill_closed_descriptors() -> None:
-    """Open /dev/null where a standard descriptor is closed, so that no file that is opened later gets its number.
+    """Open /dev/null where a standard descriptor is closed, so that no later file gets its number.
 
-    Each is opened the wrong way round: reading from closed standard input, or writing to closed standard output, is
-    an error still.
+    Each is opened in the wrong direction, so that reading from closed standard input, or writing to closed standard
+    output, is still an error.
     """
     for descriptor, mode in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):
         try:
@@ -31,9 +31,9 @@ def fill_closed_descriptors() -> None:
 
 
 def exit_at_signals() -> None:
-    """End the process at once where one of ``STOPPING`` arrives, except where it is ignored, as by ``nohup``.
+    """End the process at once when one of ``STOPPING`` arrives, unless it is ignored, as with ``nohup``.
 
-    That is right as long as nothing is begun, and again when all is done. In between, see ``signals_handled``.
+    That is right before anything is begun, and after everything is done. In between, use ``signals_handled``.
     """
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -41,7 +41,7 @@ def exit_at_signals() -> None:
 
 
 def _exit(number: int, _frame: FrameType | None) -> NoReturn:
-    # An exception could come up in a place that prints and forgets it, such as a destructor.
+    # An exception could be raised where it is printed and forgotten, such as in a destructor.
     with suppress(OSError):
         name = signal.Signals(number).name
         os.write(2, f"asyncbackup: stopped by {name}; nothing unfinished was left behind\n".encode())

@@ -15,14 +15,14 @@ from asyncbackup.engine.progress import OnProgress, Progress
 _NAME_WIDTH: Final = 24
 _CUT: Final = "..."
 _BAR_WIDTH: Final = 16
-"""Columns of the name and of the bar: with amounts and times all of it fits in 80."""
+"""Columns of the name and of the bar. With amounts and times, the line fits in 80."""
 
 
 @contextmanager
 def progress_bar(name: str, *, wanted: bool) -> Iterator[OnProgress | None]:
-    """Show a bar meanwhile for what is done to ``name``; give what keeps it up to date, or None where there is no bar.
+    """Show a bar, labelled ``name``, during the block. Give the function that updates it, or None without a bar.
 
-    A bar shows what is known: a part of so many objects or bytes, or only how many there were so far.
+    The bar shows how much of the total is done, or only how much is done if the total is not known.
     """
     if not (wanted and is_terminal(err=True)):
         yield None
@@ -59,7 +59,7 @@ def progress_bar(name: str, *, wanted: bool) -> Iterator[OnProgress | None]:
 
 
 def amounts(progress: Progress, elapsed_s: float) -> str:
-    """Say how much is done of how much, each amount once, and how fast it goes."""
+    """Say how much is done, of how much if that is known, and how fast."""
     rate = text.rate(progress.bytes_done, elapsed_s)
     if progress.bytes_planned is not None:
         return f"{text.size(progress.bytes_done)} of {text.size(progress.bytes_planned)}, {rate}"
@@ -76,12 +76,12 @@ def name_files(files: tuple[str, ...]) -> str:
 
 
 def name_target(file: str) -> str:
-    """Name what is written, by the last part of its path."""
+    """Name a target by the last part of its path."""
     return "standard output" if file == "-" else Path(file).name or file
 
 
 def shorten(name: str) -> str:
-    """Give ``name`` as it is shown beside a bar."""
+    """Give ``name`` in the form that stands beside a bar."""
     name = visible(name)
     if width(name) <= _NAME_WIDTH:
         return name

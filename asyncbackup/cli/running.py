@@ -1,4 +1,4 @@
-"""Runs a verb's coroutine: event loop, signals."""
+"""Runs the coroutine of a verb: event loop and signals."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from asyncbackup.errors import single_error
 _Result = TypeVar("_Result")
 
 _LOOP_DESCRIPTORS: Final = 11
-"""What uvloop's event loop takes; it aborts the process where there are none for the first of them."""
+"""Descriptors that the event loop of uvloop uses. Without a free one it aborts the process."""
 
 
 class Interrupted(Exception):
-    """A signal ended the work, in order: everything was taken back, unless ``left`` says otherwise."""
+    """A signal ended the work in good order. Everything was undone, unless ``left`` says something else."""
 
     def __init__(self, number: int, left: str = "nothing unfinished was left behind") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; {left}")
@@ -33,13 +33,13 @@ class Interrupted(Exception):
 
 
 def run_async(function: Callable[[], Awaitable[_Result]], *, only_reads: bool = False) -> _Result:
-    """Run ``function`` to its end in a new event loop, uvloop's where there is one; a signal cancels it.
+    """Run ``function`` to its end in a new event loop, that of uvloop if it is installed. A signal cancels it.
 
-    What ``only_reads`` and prints has nothing to take back: a signal ends the process at once, even while nobody reads
-    what is printed. Raises what it raises, or Interrupted.
+    With ``only_reads`` there is nothing to undo, so a signal ends the process at once, even while a printed line waits
+    for its reader. Raises what ``function`` raises, or Interrupted.
     """
     uvloop = importlib.util.find_spec("uvloop") is not None
-    # What was imported stays: without this the garbage collector goes through all of it again and again.
+    # Imported modules stay. Without this the garbage collector would visit them again and again.
     gc.freeze()
     _spare_descriptors()
     with single_error():
@@ -49,7 +49,7 @@ def run_async(function: Callable[[], Awaitable[_Result]], *, only_reads: bool = 
 
 
 def _spare_descriptors() -> None:
-    """Raise OSError if an event loop could not be made for lack of descriptors, which may abort the process."""
+    """Raise OSError if too few descriptors are left for an event loop, which could abort the process."""
     with ExitStack() as stack:
         for _ in range(_LOOP_DESCRIPTORS):
             stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
@@ -60,7 +60,7 @@ async def _until_signal(function: Callable[[], Awaitable[_Result]]) -> _Result:
     received: list[int] = []
     notes: list[str] = []
 
-    # Also while a first signal makes it take back what was begun: a second one must not interrupt that.
+    # The handler also stays while a first signal is being handled: a second one must not interrupt the undoing.
     def stop(number: int) -> None:
         received.append(number)
         loop.call_soon_threadsafe(scope.cancel)

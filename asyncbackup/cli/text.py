@@ -1,4 +1,4 @@
-"""Numbers and times as people read them."""
+"""Writes numbers and times for people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rate(count: int, elapsed_s: float) -> str:
 
 
 def wrote(count: int, elapsed_s: float) -> str:
-    """Write a line on how many bytes were written, and how fast."""
+    """Write a line that says how many bytes were written, and how fast."""
     return f"wrote {size(count)} in {elapsed_s:.1f} s ({rate(count, elapsed_s)})"
 
 
@@ -40,10 +40,10 @@ def records(count: int) -> str:
 
 
 def time(moment: datetime) -> str:
-    """Write a time of any zone in that of this machine, and name it: ``2026-11-25 02:00 CET``."""
+    """Write a time in the zone of this machine, and name the zone: ``2026-11-25 02:00 CET``."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M %Z}"
 
 
 def assumed(what: str | None) -> list[str]:
-    """Write a line on what was assumed; none if nothing was."""
+    """Write a line that says what was assumed; no line if nothing was."""
     return [] if what is None else [f"assumed, and not proved: {what}"]

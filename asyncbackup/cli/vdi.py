@@ -24,7 +24,7 @@ from asyncbackup.errors import InodeCorrupt, RequestFailed
 from asyncbackup.wire.inode import Inode
 
 _DRAWN_LEVELS: Final = 16
-"""Levels of a tree to draw in a line: each snapshot is a level below the one before it, so a year has 365."""
+"""Levels to draw in a line. Each snapshot is one level below the one before it, so a year has 365 levels."""
 
 
 _HEADER: Final[tuple[str, ...]] = ("NAME", "ID", "TAG", "KIND", "SIZE", "OWN", "CREATED")
@@ -78,7 +78,7 @@ class _Vdi:
 def list_(vdi: str | None, address: str, port: int, timeout: float, *, is_long: bool, as_json: bool) -> None:
     """List the VDIs and snapshots of a cluster, or only those of VDI.
 
-    OWN is how much was written between the snapshot before and this one, in whole objects.
+    OWN is how much was written since the snapshot before it, in whole objects.
     """
 
     async def work() -> tuple[list[_Vdi], list[DamagedVdi]]:
@@ -195,7 +195,7 @@ def _label(inode: Inode) -> str:
 
 
 def _draw(members: Iterable[Member]) -> Iterator[str]:
-    """Draw a line for each. Of what is very deep only the last levels are drawn, after their number."""
+    """Draw one line for each. Deep lines begin with the number of levels that are not drawn."""
     lines: list[str] = []
     for inode, depth, is_last, is_cut in members:
         above = lines[1:depth]
@@ -208,7 +208,7 @@ def _draw(members: Iterable[Member]) -> Iterator[str]:
 
 
 def _nested(vdis: Vdis) -> Iterator[str]:
-    """Write the tree as JSON, piece by piece: the encoder calls itself for each level, and gives up at a thousand."""
+    """Write the tree as JSON in pieces: json's encoder calls itself for each level and fails at about a thousand."""
     yield "["
     previous = -1
     for inode, depth, _, is_cut in descend(vdis.sound):

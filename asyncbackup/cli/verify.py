@@ -41,10 +41,10 @@ from asyncbackup.verbs.verify import FileReport, Problems, VerifyReport, verify
 _OF_COMPARISON: Final = frozenset(
     {"snapshot", "assume_base", "sample", "seed", "address", "port", "connections", "timeout", "in_flight", "memory"}
 )
-"""Parameters that only a comparison with a cluster heeds."""
+"""Parameters that only a comparison with a cluster uses."""
 
 _LISTED = 20
-"""Objects that differ, listed by their index; the others are only counted."""
+"""How many objects that differ to list by their index. The others are only counted."""
 
 
 def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -129,7 +129,7 @@ def command(
     try:
         files, manifests = arrange(files, manifests, quiet=quiet)
     except ChainBroken as broken:
-        # Each file is proved nevertheless, and the report says that they do not follow one another.
+        # Each file is still proved, and the report says that they do not follow one another.
         complain(with_advice(broken))
     chain_options = ChainOptions(dialect, object_size, manifests=manifests)
 
@@ -171,7 +171,7 @@ def command(
 
 
 def _refuse_options_of_comparison() -> None:
-    """Refuse what was typed and would have no effect, because nothing is compared with a cluster."""
+    """Raise UsageError for options that have no effect without a comparison."""
     context = click.get_current_context()
     for option in context.command.params:
         given = option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE

@@ -153,7 +153,7 @@ def test_a_compressed_file_is_read_as_the_advice_says(command: Command, backups:
 
     refused = command("info", packed)
     assert refused.code == 1
-    assert "this is compressed with gzip, and has to be decompressed first" in refused.err
+    assert "this is compressed with gzip and must be decompressed first" in refused.err
     advised = re.search("`(.* [|] asyncbackup) … -` reads it", refused.err)
     assert advised is not None
     line = f"{advised[1]} info -".replace("asyncbackup info", f"{shlex.join(PROGRAM)} info")

@@ -509,7 +509,7 @@ def test_a_roll_is_not_resumed_on_another_image(
     outcome = command(*roll(half, files.ab, files.bc), *vouched)
 
     assert outcome.code == 2
-    assert "standby: cannot be finished, because it has" in outcome.err or "because it is another file" in outcome.err
+    assert "standby: cannot be finished: it has" in outcome.err or "finished: it is another file" in outcome.err
     assert "`export --force`" in outcome.err
     folder.check()
     assert command("export", *files.all, "--to", half, "--force").code == 0
@@ -778,7 +778,7 @@ def test_a_sample_says_which_snapshot_it_needs(command: Command, files: Files) -
         whole = command("verify", *files.all, *sampling)
 
     assert increments.code == 1
-    assert f"only be audited beside {files.identities['a']}" in increments.err
+    assert f"a sample of {files.ab} needs {files.identities['a']}" in increments.err
     assert "--sample" in increments.err
     assert whole.code == 0
     assert b"audited" in whole.out

@@ -77,7 +77,9 @@ def test_a_chain_with_a_manifest_missing_is_refused_by_every_verb(
     command: Command, served: Served, backups: list[Path], tmp_path: Path
 ) -> None:
     Path(f"{backups[1]}.manifest").unlink()
-    message = f"{backups[1]}: it has no manifest, so that nothing proves what it is of and what it follows; name the "
+    message = (
+        f"{backups[1]}: it has no manifest, so nothing proves what it is a backup of and what it follows; name the "
+    )
 
     verbs: list[list[str | Path]] = [
         ["restore", *backups, "--to", "new", "-p", served.port],

@@ -62,7 +62,7 @@ def test_discarding_what_is_no_unfinished_restore_is_1(command: Command, served:
     outcome = command("restore", "--discard", "disk", "-p", served.port)
 
     assert outcome.code == 1
-    assert "VDI 'disk' was left as it is: it has no tag" in outcome.err
+    assert "VDI 'disk' was not removed: it has no tag" in outcome.err
 
 
 def test_discarding_what_is_not_there_is_5(command: Command, served: Served) -> None:

@@ -119,7 +119,7 @@ async def test_a_vdi_of_another_tag_is_left_as_it_is(
     before = data_objects(store)
     written = sheep.requests[Opcode.WRITE_OBJ]
 
-    with pytest.raises(NotDiscarded, match=f"VDI 'new' was left as it is: {told}"):
+    with pytest.raises(NotDiscarded, match=f"VDI 'new' was not removed: {told}"):
         await discard(cluster, "new")
 
     assert data_objects(store) == before

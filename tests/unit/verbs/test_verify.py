@@ -87,7 +87,7 @@ async def test_a_manifest_can_be_required(files: list[Path]) -> None:
     assert not report.is_good
     assert [file.problems.messages for file in report.files] == [
         [],
-        [f"{files[1]}: it has no manifest, so that nothing proves what it is of and what it follows"],
+        [f"{files[1]}: it has no manifest, so nothing proves what it is a backup of and what it follows"],
     ]
 
 
