@@ -1,4 +1,7 @@
-"""A chain of backups, oldest first, read as one: object by object, each with the records that all files have of it."""
+"""A chain of backups, oldest first, read as one: object by object, each with the records that all files have of it.
+
+``engine/index`` finds the records of files by object. What is here also reads pipes, from the first record to the last.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from asyncbackup.format.manifest import Subject
 from asyncbackup.storage import Source
 
 
-class Part(NamedTuple):
-    """What one file of a chain has of an object."""
+class ChainRecord(NamedTuple):
+    """A record of an object, and the file of the chain that it is in. Offsets in bytes of the object."""
 
     reader: BackupReader
     record: Record
@@ -34,26 +37,26 @@ class Part(NamedTuple):
 
 
 class Group(NamedTuple):
-    """All that a chain has of object ``idx``, oldest part first. Offsets in bytes of the object."""
+    """All records that a chain has of object ``idx``, the oldest first. Offsets in bytes of the object."""
 
     idx: int
-    parts: tuple[Part, ...]
+    records: tuple[ChainRecord, ...]
     whole: int = 0
-    """Bytes of the object, if all of it is wanted whatever the parts cover; then there need not be any. Else 0."""
+    """Bytes of the object if all of it is wanted, also where no record covers it; else 0."""
 
     @property
     def start(self) -> int:
-        return 0 if self.whole else min(part.start for part in self.parts)
+        return 0 if self.whole else min(each.start for each in self.records)
 
     @property
     def end(self) -> int:
-        return self.whole or max(part.end for part in self.parts)
+        return self.whole or max(each.end for each in self.records)
 
     def covered(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Find the ranges in ``start`` to ``end`` that parts cover, in order and apart from one another."""
+        """Find the ranges in ``start`` to ``end`` that records cover. They are in order and do not touch."""
         found: list[tuple[int, int]] = []
-        for part in sorted(self.parts, key=lambda part: part.start):
-            first, last = max(start, part.start), min(end, part.end)
+        for each in sorted(self.records, key=lambda each: each.start):
+            first, last = max(start, each.start), min(end, each.end)
             if found and first <= found[-1][1]:
                 found[-1] = found[-1][0], max(found[-1][1], last)
             elif first < last:
@@ -61,15 +64,15 @@ class Group(NamedTuple):
         return found
 
     def wanted(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Find the ranges in ``start`` to ``end`` that are wanted: all, or else what parts cover."""
+        """Find the ranges in ``start`` to ``end`` that are wanted: all of it, or what records cover."""
         return [(start, end)] if self.whole else self.covered(start, end)
 
     def first_gap(self, start: int, end: int) -> tuple[int, int] | None:
-        """Find the first range in ``start`` to ``end`` that no part covers."""
-        for part in sorted(self.parts, key=lambda part: part.start):
-            if part.start > start:
-                return start, min(part.start, end)
-            start = max(start, part.end)
+        """Find the first range in ``start`` to ``end`` that no record covers."""
+        for each in sorted(self.records, key=lambda each: each.start):
+            if each.start > start:
+                return start, min(each.start, end)
+            start = max(start, each.end)
             if start >= end:
                 return None
         return start, end
@@ -77,7 +80,10 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChainOptions:
-    """What manifests say, for files that have none; a manifest must agree, but for the size, which goes before it."""
+    """What the caller says of backups that have no manifest.
+
+    A manifest must say the same. Only ``size`` may differ: then it goes before the manifest.
+    """
 
     dialect: Dialect | None = None
     object_size: int | None = None
@@ -85,7 +91,7 @@ class ChainOptions:
     size: int | None = None
     """Bytes of the VDI."""
     manifests: Sequence[str | os.PathLike[str] | Source] = ()
-    """The manifest of each backup, in their order; empty: those beside the files, where there are any."""
+    """The manifest of each backup, in their order. Empty: a manifest is looked for beside each backup."""
 
     def manifest(self, place: int) -> str | os.PathLike[str] | Source | None:
         """Give the manifest of the backup at ``place``, from 0 on; None: the one beside it, if there is one."""
@@ -115,7 +121,7 @@ class Chain:
         if len(sizes) > 1:
             raise ChainBroken(f"expected backups of one object size, got {', '.join(map(str, sizes))} bytes")
         self.known_object_size = sizes.pop() if sizes else None
-        """Bytes of an object; None where neither a manifest nor the caller says it."""
+        """Bytes of an object. None: neither a manifest nor the caller says it."""
         for older, newer in pairwise(readers):
             check_link(older, newer)
 
@@ -126,19 +132,19 @@ class Chain:
 
     @property
     def base(self) -> Identity | None:
-        """What the first file is the difference to; None for a full backup, or where nothing says it."""
+        """What the first file is the difference to. None: it is a full backup, or nothing says it."""
         subject = self.readers[0].subject
         return subject.base_identity if subject else None
 
     @property
     def is_full(self) -> bool | None:
-        """Whether the first file is a full backup; None where nothing says it."""
+        """Whether the first file is a full backup. None: nothing says it."""
         subject = self.readers[0].subject
         return None if subject is None else subject.is_full
 
     @property
     def assumed(self) -> str | None:
-        """What was taken for granted of how the files follow one another, in words; None: manifests prove it."""
+        """What was assumed of how the files follow one another, in words. None: manifests prove it."""
         bare = [reader.name for reader in self.readers if reader.subject is None]
         if len(self.readers) == 1 or not bare:
             return None
@@ -172,23 +178,23 @@ class Chain:
         return self.readers[-1].subject.size
 
     def position(self, idx: int) -> int:
-        """Give where object ``idx`` begins in the VDI, in bytes. Raises OutsideVdi if that is behind its end."""
+        """Give the offset of object ``idx`` in the VDI, in bytes. Raises OutsideVdi if it lies behind the end."""
         if idx * self.object_size >= self.size:
             raise OutsideVdi(idx, self.size)
         return idx * self.object_size
 
     def spans(self, first: int = 0) -> int | None:
-        """Count the objects that the VDI had at all times from the ``first`` file on; None where no manifest says it.
+        """Count the objects that the VDI had at all times from the ``first`` file on. None: no manifest says it.
 
-        A chain that goes back to an older snapshot and on from there passes a time when the VDI was smaller. What was
-        behind its end before is gone then, although no record says so.
+        A chain may go back to an older snapshot, and on from there. So it may pass a time when the VDI was smaller.
+        Then the objects that lay behind that end are gone, although no record says so.
         """
         subjects = [reader.subject for reader in self.readers[first:] if reader.subject]
         return min((-(-subject.size // subject.object_size) for subject in subjects), default=None)
 
     @property
     def loses_base(self) -> bool:
-        """Whether objects of the base are gone at the end and no record says so: the VDI was smaller in between."""
+        """Whether objects of the base are gone although no record says so: the VDI was smaller in between."""
         first, last = self.readers[0].subject, self.subject
         spans = self.spans()
         if first is None or first.base_size is None or last is None or spans is None:
@@ -196,9 +202,9 @@ class Chain:
         return min(first.base_size, last.size) > spans * last.object_size
 
     async def groups(self, whole: Indices = NO_INDICES) -> AsyncGenerator[Group, None]:
-        """Go through the objects in ascending order of idx, all files side by side, in constant memory.
+        """Go through the objects in ascending order of idx. It reads all files side by side, in constant memory.
 
-        Those with an index among ``whole`` come in any case, and are wanted as a whole.
+        The objects ``whole`` are wanted as a whole. They come also if no file has a record of them.
         """
         spans = [self.spans(place) for place in range(len(self.readers))]
         wanted = iter(whole.tolist())
@@ -210,13 +216,13 @@ class Chain:
                 idx = min(found)
                 here = [place for place, record in enumerate(heads) if _idx_of(record) == idx]
                 left = [place for place in here if (span := spans[place]) is None or idx < span]
-                parts = tuple(Part(self.readers[place], record) for place in left if (record := heads[place]))
+                records = tuple(ChainRecord(self.readers[place], record) for place in left if (record := heads[place]))
                 if idx == next_whole:
-                    yield Group(idx, parts, self.object_size)
+                    yield Group(idx, records, self.object_size)
                     next_whole = next(wanted, None)
-                elif parts:
-                    yield Group(idx, parts)
-                # Only now: of a pipe the next header comes after the data that belongs to this group.
+                elif records:
+                    yield Group(idx, records)
+                # Not before the group was used: in a pipe the next header comes after the data of this one.
                 for place in here:
                     if place not in left and (record := heads[place]):
                         await self.readers[place].skip_data(record)
@@ -233,8 +239,8 @@ async def open_chain(
 ) -> AsyncIterator[Chain]:
     """Open backups, oldest first.
 
-    Raises what ``open_backup`` raises, ChainBroken where they do not follow one another, and ManifestMissing where
-    nothing says whether they do: without a manifest a backup is taken alone only, or if ``assume_base`` vouches for it.
+    Raises what ``open_backup`` raises, and ChainBroken if they do not follow one another. Raises ManifestMissing if one
+    of several backups has no manifest, unless ``assume_base`` is true: then the caller vouches for it.
     """
     check_given(paths)
     options = options or ChainOptions()
@@ -245,7 +251,7 @@ async def open_chain(
 
 
 def check_given(paths: Sequence[str | os.PathLike[str]]) -> None:
-    """Raise ValueError if there is no backup, and TypeError if one stands where a sequence of them belongs."""
+    """Raise ValueError if there is no backup, and TypeError for one path in place of a sequence."""
     if isinstance(paths, str | os.PathLike):
         raise TypeError(f"expected a sequence of backups, got one: '{os.fspath(paths)}'")
     if not paths:
@@ -253,7 +259,7 @@ def check_given(paths: Sequence[str | os.PathLike[str]]) -> None:
 
 
 def check_link(older: BackupReader, newer: BackupReader) -> None:
-    """Raise ChainBroken if what the manifests say rules out that ``newer`` follows ``older``."""
+    """Raise ChainBroken if the manifests say that ``newer`` does not follow ``older``."""
     if older.subject is None or newer.subject is None:
         return
     if newer.subject.vdi != older.subject.vdi:

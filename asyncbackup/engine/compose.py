@@ -1,4 +1,4 @@
-"""Lays the records of a chain over a base, and checks both against the manifests meanwhile."""
+"""Lays the records of a chain over a base, and compares both with what the manifests say of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import xxhash
 
-from asyncbackup.engine.chain import Group, Part
+from asyncbackup.engine.chain import ChainRecord, Group
 from asyncbackup.engine.compact import ZEROS
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.source import ObjectSource, ZeroObjects
@@ -18,17 +18,19 @@ from asyncbackup.errors import BaseMismatch, BaseNeeded, DigestMismatch
 
 @dataclass(frozen=True, slots=True)
 class Composer:
-    """Makes contents of what a chain's files have and, where they have nothing, of ``base``.
+    """Makes the content of objects: what the files of a chain have, and elsewhere what ``base`` has.
 
-    Without a base, a range that no file covers is a BaseNeeded. What records are laid over is compared with
-    what their manifests say it was, unless the base is being changed meanwhile: then it is not ``base_is_whole``.
+    Without a base, a range that no file covers raises BaseNeeded. The manifest of a record says what lay under it. That
+    is compared with what lies under it now if ``base_is_whole``. It is not while the base is being changed.
     """
 
     base: ObjectSource | None
     base_is_whole: bool = True
 
     async def compose(self, group: Group, start: int, into: memoryview, digests: Sequence[Digests | None] = ()) -> None:
-        """Fill ``into`` with object ``group.idx`` from byte ``start``; take what is read into ``digests``, one a part.
+        """Fill ``into`` with object ``group.idx`` from byte ``start``.
+
+        ``digests``, one for each record, take what is read.
 
         Raises BaseNeeded, and what reading the base and the backups raises.
         """
@@ -37,21 +39,21 @@ class Composer:
         if self.base is not None and (gap or any(taken and taken.with_base for taken in digests)):
             await self.base.read(group.idx, start, into)
         elif gap:
-            raise BaseNeeded(group.parts[0].reader.name, group.idx, gap[0], gap[1] - gap[0])
-        for part, taken in zip_longest(group.parts, digests):
-            first, last = max(start, part.start), min(end, part.end)
+            raise BaseNeeded(group.records[0].reader.name, group.idx, gap[0], gap[1] - gap[0])
+        for each, taken in zip_longest(group.records, digests):
+            first, last = max(start, each.start), min(end, each.end)
             if first < last:
                 view = into[first - start : last - start]
-                await part.reader.read_data(part.record, first - part.start, view, taken)
+                await each.reader.read_data(each.record, first - each.start, view, taken)
 
     async def compose_checked(self, group: Group, into: memoryview) -> None:
-        """Fill ``into`` with all that the chain has of an object, and check it. Raises DigestMismatch, BaseMismatch."""
+        """Fill ``into`` with ``group.start`` to ``group.end``, and check it. Raises DigestMismatch, BaseMismatch."""
         digests = self.digests(group)
         await self.compose(group, group.start, into, digests)
         self.judge(group, digests)
 
     async def check(self, group: Group, through: memoryview) -> None:
-        """Check an object that is larger than the buffer ``through``; what remains there is of no use."""
+        """Check an object that is larger than the buffer ``through``, which it is read through."""
         digests = self.digests(group)
         if not any(digests):
             return
@@ -60,33 +62,36 @@ class Composer:
         self.judge(group, digests)
 
     def digests(self, group: Group) -> list[Digests | None]:
-        """Make what takes the digests that the manifests let us check; the base's only if it has to be read for it."""
-        alone_on_zeros = len(group.parts) == 1 and isinstance(self.base, ZeroObjects)
+        """Make what takes the digests of each record of a group; None for a record without digests to compare with.
+
+        It takes those of the base only if they can be compared, and the base has to be read for that.
+        """
+        alone_on_zeros = len(group.records) == 1 and isinstance(self.base, ZeroObjects)
         return [
-            None if part.record.digests is None else Digests(with_base=self._checks_base(part) and not alone_on_zeros)
-            for part in group.parts
+            None if each.record.digests is None else Digests(with_base=self._checks_base(each) and not alone_on_zeros)
+            for each in group.records
         ]
 
-    def _checks_base(self, part: Part) -> bool:
-        digests = part.record.digests
+    def _checks_base(self, each: ChainRecord) -> bool:
+        digests = each.record.digests
         return self.base_is_whole and self.base is not None and digests is not None and digests.base is not None
 
     def judge(self, group: Group, digests: Sequence[Digests | None]) -> None:
-        """Raise DigestMismatch or BaseMismatch unless ``digests``, which took all of an object, are as they should."""
-        for part, taken in zip(group.parts, digests, strict=True):
-            expected = part.record.digests
+        """Compare ``digests``, which took all of an object, with the manifests. Raises DigestMismatch, BaseMismatch."""
+        for each, taken in zip(group.records, digests, strict=True):
+            expected = each.record.digests
             if taken is None or expected is None:
                 continue
-            if self._checks_base(part):
-                base = taken.base.hexdigest() if taken.with_base else _digest_of_zeros(part.record.header.length)
+            if self._checks_base(each):
+                base = taken.base.hexdigest() if taken.with_base else _digest_of_zeros(each.record.header.length)
                 if base != expected.base:
-                    raise BaseMismatch(part.reader.name, group.idx, self._under(group, part))
+                    raise BaseMismatch(each.reader.name, group.idx, self._under(group, each))
             if expected.data != taken.data.hexdigest():
-                raise DigestMismatch(part.reader.name, group.idx, expected.data, taken.data.hexdigest())
+                raise DigestMismatch(each.reader.name, group.idx, expected.data, taken.data.hexdigest())
 
-    def _under(self, group: Group, part: Part) -> str:
+    def _under(self, group: Group, each: ChainRecord) -> str:
         assert self.base is not None
-        older = group.parts[: group.parts.index(part)]
+        older = group.records[: group.records.index(each)]
         return " with ".join([self.base.name, *(below.reader.name for below in older)])
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncbackup.engine.chain import Chain, Group, Part
+from asyncbackup.engine.chain import Chain, ChainRecord, Group
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.reader import BackupReader, Record
@@ -114,23 +114,22 @@ class Index:
             yield from self._groups_of(indices[start : start + _BLOCK], whole)
 
     async def groups(self, whole: Indices = NO_INDICES) -> AsyncGenerator[Group, None]:
-        """Go through the objects in ascending order of idx, as ``Chain.groups`` does. Reads manifests alone.
+        """Go through the objects in ascending order of idx, as ``Chain.groups`` does.
 
-        Those with an index among ``whole`` come in any case, and are wanted as a whole. Raises BackupDamaged where a
-        manifest says something else than when the index was made.
+        It reads manifests and no headers. Raises BackupDamaged if a manifest was changed since the index was made.
         """
         async with AsyncExitStack() as stack:
             manifests = {reader: _ManifestInStep(reader) for reader in self.chain.readers if reader.subject is not None}
             for manifest in manifests.values():
                 await stack.enter_async_context(aclosing(manifest.blocks))
             for group in self.groups_undigested(whole):
-                parts = [
-                    part._replace(record=await manifests[part.reader].complete(part.record))
-                    if part.reader in manifests
-                    else part
-                    for part in group.parts
+                records = [
+                    each._replace(record=await manifests[each.reader].complete(each.record))
+                    if each.reader in manifests
+                    else each
+                    for each in group.records
                 ]
-                yield group._replace(parts=tuple(parts))
+                yield group._replace(records=tuple(records))
 
     def _groups_of(self, indices: Indices, whole: Indices) -> list[Group]:
         """Make the groups of objects between which the chain has no others."""
@@ -139,14 +138,14 @@ class Index:
         ends = np.searchsorted(self._idx, indices, "right").tolist()
         sizes = np.where(np.isin(indices, whole), self.chain.object_size if len(whole) else 0, 0).tolist()
         start, readers = firsts[0], self.chain.readers
-        parts = [
-            Part(readers[file], Record(RecordHeader(idx, offset, length), position, None))
+        records = [
+            ChainRecord(readers[file], Record(RecordHeader(idx, offset, length), position, None))
             for idx, file, offset, length, position in zip(
                 *(column[start : ends[-1]].tolist() for column in self._columns()), strict=True
             )
         ]
         return [
-            Group(idx, tuple(parts[first - start : end - start]), size)
+            Group(idx, tuple(records[first - start : end - start]), size)
             for idx, first, end, size in zip(indices.tolist(), firsts, ends, sizes, strict=True)
         ]
 
@@ -169,7 +168,7 @@ class Index:
 
 
 class _ManifestInStep:
-    """Goes through what a manifest says of the records of its backup, as somebody goes through those records."""
+    """Gives what a manifest says of records that are asked for in their order."""
 
     def __init__(self, reader: BackupReader) -> None:
         self.blocks = reader.digests()
@@ -177,9 +176,9 @@ class _ManifestInStep:
         self._block: Iterator[RecordDigests] = iter(())
 
     async def complete(self, record: Record) -> Record:
-        """Add what the manifest says of ``record``, which stands behind those that were asked for before."""
+        """Add its digests to ``record``, which stands behind all that were asked for before."""
         while (digests := await self._next()) is not None and digests.header.idx < record.header.idx:
-            pass  # Records that are cut off by a VDI that became smaller are not in the index.
+            pass  # The index leaves out what lay behind the end of a VDI that was smaller later.
         if digests is None or digests.header != record.header:
             position = record.position - RECORD_HEADER_SIZE
             raise BackupDamaged(self._reader.name, position, "its manifest was changed since the headers were read")
@@ -227,7 +226,7 @@ class ChainObjects:
 
     async def read(self, idx: int, offset: int, into: memoryview) -> None:
         group = self._index.group(idx)
-        if self._base is None and not group.parts:
+        if self._base is None and not group.records:
             raise BaseNeeded(self.name, idx, offset, len(into))
         await self._composer.compose(group, offset, into)
 

@@ -1,4 +1,4 @@
-"""Goes through a chain object by object in a bounded window: compose, check, write, in that order for each object."""
+"""Goes through a chain object by object, in a bounded window. Each object is composed, checked and then written."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from asyncbackup.engine.window import Slot, Window, WindowOptions
 
 
 class _Turn:
-    """Lets the portions of one object go on one after the other, in their order."""
+    """Lets the portions of one object go on one after another, in their order."""
 
     def __init__(self, start: int, digests: list[Digests | None]) -> None:
         self.digests = digests
-        """What takes the object's data as it comes."""
+        """They take the data of the object as it comes."""
         self._reached = start
         self._moved = anyio.Condition()
 
     async def wait(self, offset: int) -> None:
-        """Wait until all that stands before ``offset`` was passed."""
+        """Wait until all before ``offset`` is done."""
         async with self._moved:
             while self._reached < offset:
                 await self._moved.wait()
@@ -50,7 +50,7 @@ class _Item(NamedTuple):
     opened: anyio.Event
     """Set when the first portion is written."""
     turn: _Turn | None
-    """Where data comes from a pipe, once and in order, and so is checked as it comes."""
+    """Only where data comes from a pipe. It comes once and in order, so it is checked as it comes."""
 
 
 class Content(NamedTuple):
@@ -63,13 +63,13 @@ class Content(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Counts what was delivered, and tells ``on_progress``."""
+    """Counts what was delivered, and calls ``on_progress``."""
 
     counts: ReplayCounts
     on_progress: OnProgress | None
 
     async def count(self, contents: list[Content]) -> None:
-        """Take note that ``contents`` are done."""
+        """Count ``contents``, which are done."""
         self.counts.objects_done += sum(content.portion.is_last for content in contents)
         if self.counts.is_checking:
             self.counts.bytes_checked += sum(len(content.data) for content in contents)
@@ -79,27 +79,27 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Gives the objects of ``chain``, as ``composer`` makes them, to ``write`` and then to ``deliver``.
+    """Makes the objects of a chain with ``composer``, and gives them to ``write`` and then to ``deliver``.
 
-    ``write`` is called for several portions at a time: of one object for the first before all others, and only after
-    the whole object was checked, or if it comes from a pipe in portions, before the last one is written. ``deliver``
-    gets portions in order, ascending, after they were written.
+    Several calls of ``write`` run at a time. The first portion of an object is written before all others of it, and
+    after the whole object was checked. From a pipe, an object is checked before its last portion is written.
+    ``deliver`` gets the portions in ascending order, after they were written.
     """
 
     chain: Chain | Index
-    """The chain, or its index where it has one: then its headers are not read again."""
+    """The chain, or its index if it has one: then the headers are not read again."""
     composer: Composer
     options: WindowOptions
     write: Callable[[Content], Awaitable[None]]
     deliver: Callable[[list[Content]], Awaitable[None]]
     whole: Indices = field(default_factory=lambda: NO_INDICES)
-    """Objects of the base that are given as a whole, whatever the chain has of them."""
+    """Objects that are given as a whole, also where the chain has no record of them."""
 
     async def run(self) -> None:
-        """Do it all. At the end the base is as it was at the beginning, or this raises what its check does."""
+        """Do it all. At the end it checks that the base is unchanged, and raises what that check raises."""
         size = self.options.portion_size(self.chain.known_object_size or MAX_LENGTH)
         window = Window(self.options.slots(size), [size] * 2, self._do, self.deliver)
-        # A base that is being changed is whoever's who changes it.
+        # A base that is not whole is being changed by the caller, so it is not checked.
         read = self.composer.base if self.composer.base_is_whole else None
         async with staying(read), aclosing(self._items(size)) as items:
             await window.run(items)
@@ -108,7 +108,7 @@ class Replay:
         async with aclosing(self.chain.groups(self.whole)) as groups:
             async for group in groups:
                 opened = anyio.Event()
-                is_streamed = any(part.reader.size is None for part in group.parts)
+                is_streamed = any(each.reader.size is None for each in group.records)
                 turn = _Turn(group.start, self.composer.digests(group)) if is_streamed else None
                 for portion in cut(group.start, group.end, size):
                     yield _Item(group, portion, opened, turn)
@@ -127,7 +127,7 @@ class Replay:
             await self.write(content)
             opened.set()
         else:
-            # The first portion holds a slot already, so that this one waits for something that goes on.
+            # This waits for the first portion. That one has a slot already, so it goes on.
             await opened.wait()
             await self._compose(content, turn)
             await self.write(content)
@@ -146,4 +146,4 @@ class Replay:
 
 
 async def nothing(_content: Content) -> None:
-    """Write nothing: for those who only look, or who write in order."""
+    """Write nothing: for callers that only check, or that write in order."""

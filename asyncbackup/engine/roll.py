@@ -1,4 +1,4 @@
-"""Rolls an image forward in place: everything is judged and checked before anything is written."""
+"""Rolls an image forward in place. Everything is judged and checked before anything is written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from asyncbackup.storage import FileSource, StandingImage
 from asyncbackup.storage.image import read_state
 
 _COMPARE_SIZE: Final = 1 << 20
-"""Bytes of an object to compare at a time, where the base is not what a backup was made against."""
+"""Bytes to compare at a time where the base is not what a backup was made against."""
 
 
 class _Image(Protocol):
@@ -39,9 +39,9 @@ class _Image(Protocol):
 
 
 async def write_wanted(image: _Image, content: Content, chain: Chain) -> int:
-    """Write what is wanted of ``content``, up to the end of the VDI: all of it, or else what backups have of it.
+    """Write what the group of ``content`` wants, and nothing behind the end of the VDI.
 
-    Gives the count of bytes. Raises OutsideVdi for an object that lies behind that.
+    Gives the count of bytes. Raises OutsideVdi for an object that lies behind the end.
     """
     group, offset = content.group, content.portion.offset
     origin, size, written = chain.position(group.idx), chain.size, 0
@@ -56,11 +56,11 @@ async def write_wanted(image: _Image, content: Content, chain: Chain) -> int:
 async def roll(
     index: Index, path: str | os.PathLike[str], options: WindowOptions, meter: Meter, *, assume_base: bool
 ) -> str | None:
-    """Apply the chain of ``index`` to the image at ``path``, or finish that. Gives in words what was assumed of it.
+    """Apply the chain of ``index`` to the image at ``path``, or finish that. Gives what was assumed of it, in words.
 
-    Raises what judging the image raises, AlreadyApplied, BaseMismatch, or whatever is wrong with the backups, with
-    nothing changed; HalfRolled or OtherImage if something else was being done before. From the first write on, whatever
-    interrupts it leaves the marker, and an error is a HalfRolled with its cause.
+    Before the first write it raises what judging the image raises, AlreadyApplied, BaseMismatch, or what is wrong with
+    the backups. It raises HalfRolled or OtherImage if something else was being done before. Nothing is changed then.
+    From the first write on, an interruption leaves the marker, and an error is a HalfRolled with its cause.
     """
     backups = tuple([await reader.identify() for reader in index.chain.readers])
     async with StandingImage(path) as image, FileSource(path) as source:
@@ -98,7 +98,7 @@ class _Roll:
         return None if newest is None else newest.identity
 
     async def prepare(self, *, assume_base: bool) -> str | None:
-        """Judge the image, and check all that will be written; then mark it. Gives what is assumed of it."""
+        """Judge the image, check all that will be written, and mark the image. Gives what is assumed of it."""
         newest = self.chain.readers[-1].subject
         if newest is not None and newest.size != self.chain.size:
             raise ContradictsManifest(self.chain.readers[-1].name, Fact.VDI_SIZE, newest.size, self.chain.size)
@@ -140,7 +140,7 @@ class _Roll:
         return assumed
 
     def _judge_marked(self, marker: Marker, state: ImageState | None) -> None:
-        """Raise OtherImage if the marker speaks of another image than this one, as far as that can be told."""
+        """Raise OtherImage if it can be told that the marker is of another image than this one."""
         doubt = None
         is_finished = (
             state is not None
@@ -154,13 +154,13 @@ class _Roll:
         elif not is_finished and marker.state != (state.digest if state else None):
             doubt = "it has another state beside it than the one that was being rolled"
         elif state is not None and self.source.modified_ns < state.modified_ns:
-            # Whoever rolls it writes to it after that.
+            # A roll writes to the image later than its state says.
             doubt = "it has an earlier time of modification than its state tells: another one was copied over it"
         if doubt is not None:
             raise OtherImage(self.source.name, str(self.image.marker), doubt)
 
     async def _prove_marked(self) -> None:
-        """Prove by digests that the image is the one of a marker that does not tell. Raises OtherImage."""
+        """Prove by digests that the image is the one that a marker of version 1 is of. Raises OtherImage."""
         doubt = "nothing proves that it is the one that was being rolled"
         wanted = wanted_base(self.chain)
         if wanted.size is None or self.source.size not in self._sizes(wanted.size):
@@ -202,9 +202,9 @@ class _Roll:
 
 @dataclass(frozen=True, slots=True)
 class _Resumable(Composer):
-    """Takes for a good base, besides what the backups were made against, what they have been applied to already.
+    """Also takes a base to which the backups have been applied already.
 
-    Only that proves an image of which its marker, of version 1, says nothing.
+    A marker of version 1 does not say which image it is of. Only the content proves that.
     """
 
     size: int = 0
@@ -243,7 +243,7 @@ class _Resumable(Composer):
 
 
 def _require_digests(group: Group) -> None:
-    """Raise BaseMismatch where no digests say what backups were made against."""
-    for part in group.parts:
-        if part.record.digests is None or part.record.digests.base is None:
-            raise BaseMismatch(part.reader.name, group.idx, "nothing that is known")
+    """Raise BaseMismatch if no digests say what a backup was made against."""
+    for each in group.records:
+        if each.record.digests is None or each.record.digests.base is None:
+            raise BaseMismatch(each.reader.name, group.idx, "nothing that is known")

@@ -39,36 +39,36 @@ from asyncbackup.wire.constants import MAX_DENSE_OBJECTS
 from asyncbackup.wire.inode import Inode, Owners
 
 MAX_DIFFERENCES: Final = 1000
-"""Objects that a comparison names; those beyond are only counted, so that memory is bounded."""
+"""Objects that a comparison names. All others are only counted, so that memory is bounded."""
 
 
 @dataclass(slots=True)
 class Comparison:
-    """What was compared, and what was not the same. Sizes in bytes."""
+    """What was compared, and what differs. Sizes in bytes."""
 
     vdi: str
     snapshot: str | None
-    """What it was compared with, in words of the cluster; None: the working VDI."""
+    """What it was compared with, as the cluster calls it. None: the working VDI."""
     assumed: str | None = None
-    """What was taken for granted because the caller vouched for it; None: nothing."""
+    """What was assumed because the caller vouched for it. None: nothing."""
     objects_planned: int = 0
-    """Objects that the backups have something of, and that are audited besides."""
+    """Objects that the backups have something of, and other objects that are audited."""
     objects_done: int = 0
     bytes_compared: int = 0
     differing: int = 0
-    """Objects that are not the same."""
+    """Objects that differ."""
     differing_idx: list[int] = field(default_factory=list)
     """The first of them."""
     unchanged: int = 0
-    """With a sample: objects without a record whose owner is another than in the base."""
+    """With a sample: objects without a record that have another owner than in the base."""
     unchanged_audited: int = 0
     partly_changed: int = 0
-    """With a sample: objects whose records leave something out."""
+    """With a sample: objects with records that leave something out."""
     partly_changed_audited: int = 0
     shared: int = 0
-    """With a sample: objects that are the base's, so that they are equal unread."""
+    """With a sample: objects that are those of the base. They are equal, so they are not read."""
     seed: int | None = None
-    """Repeats the sample's choice."""
+    """It repeats the choice of the sample."""
 
     @property
     def is_good(self) -> bool:
@@ -94,16 +94,16 @@ async def compare(
 ) -> Comparison:
     """Compare the records of ``backups``, oldest first, with ``snapshot`` of ``vdi``.
 
-    By default that is the snapshot that was backed up, or of another VDI the working VDI. It has to be the one that the
-    newest manifest names, known by identity. ``assume_base`` vouches for another VDI, such as one that was restored.
+    By default that is the snapshot that was backed up; of another VDI it is the working VDI. Its identity must be the
+    one that the newest manifest names. ``assume_base`` vouches for another VDI, such as one that was restored.
 
-    Only what the records cover is read. With a ``sample``, from 0 to 1, that part of the objects that should be as in
-    the base is audited as well, and as much of what lies around the records: chosen at random, by ``seed`` if it is
-    given, and at least one. An object that has the same owner in both needs no look. The base is looked for in the VDI
-    that was backed up.
+    It reads only what the records cover. With a ``sample``, from 0 to 1, it also audits that part of the objects that
+    should be as in the base, and that part of the objects that have records which leave something out. It chooses them
+    at random, by ``seed`` if that is given, and at least one of each. An object with the same owner in both snapshots
+    is not read. The base is looked for in the VDI that was backed up.
 
-    Raises WrongSnapshot, SampleNeedsBase, another Incompatible, NotFound, and the errors of backups and cluster;
-    differences are no errors. The digests of manifests are the business of ``verify``.
+    Raises WrongSnapshot, SampleNeedsBase, another Incompatible, NotFound, and the errors of backups and cluster.
+    Differences are no errors. The digests of manifests are not compared: ``verify`` does that.
     """
     with single_error():
         async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
@@ -137,7 +137,7 @@ async def _open_snapshot(cluster: Cluster, chain: Chain, inode: Inode) -> Snapsh
 
 
 def _wanted(chain: Chain) -> Wanted:
-    """Say what the chain says of the snapshot that it is of."""
+    """Give what the newest manifest says of the snapshot that the chain is of."""
     newest = chain.readers[-1]
     return Wanted(
         newest.name, newest.subject.identity if newest.subject else None, chain.size if newest.subject else None
@@ -145,13 +145,13 @@ def _wanted(chain: Chain) -> Wanted:
 
 
 async def _find(cluster: Cluster, chain: Chain, vdi: str, snapshot: Snapshot | None, *, assume_base: bool) -> Inode:
-    """Find what to compare with: what is named, or else the snapshot that was backed up, if it is of ``vdi``."""
+    """Find what to compare with: the snapshot that is named, or the one that was backed up if it is of ``vdi``."""
     identity = _wanted(chain).identity
     if snapshot is None and identity is not None and identity.vdi == vdi and identity.created is not None:
         try:
             return await cluster.find_vdi(vdi, identity.id)
         except SnapshotNotFound:
-            # A VDI that was restored under its old name has no such snapshot.
+            # A VDI that was restored under its old name does not have the snapshot.
             if not assume_base:
                 raise
     return await cluster.find_vdi(vdi, snapshot)
@@ -182,7 +182,7 @@ async def _read_index(chain: Chain) -> Index:
 
 
 def _choose(index: Index, owners: Owners, base_owners: Owners, sample: float, found: Comparison) -> Indices:
-    """Choose what to audit."""
+    """Choose the objects to audit, and note in ``found`` how many there are."""
     count = len(owners)
     under = np.zeros(count, np.uint32)
     under[: len(base_owners)] = base_owners[:count]
@@ -220,7 +220,7 @@ class _Compared(NamedTuple):
 
 @dataclass(slots=True)
 class _SourceComparison:
-    """A comparison of two object sources under way: of what the chain of ``index`` has, and of what was ``chosen``."""
+    """Compares two object sources: where the chain of ``index`` has records, and all of the ``chosen`` objects."""
 
     index: Index
     ours: ObjectSource

@@ -1,4 +1,4 @@
-"""Converts a backup: into the other dialect, or into a stream that Ceph imports."""
+"""Converts a backup into the other dialect, or into a stream that Ceph imports."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class RbdDiffSummary:
     """What an rbd-diff stream holds. Sizes in bytes, times in seconds."""
 
     base: str | None
-    """The snapshot that Ceph has to have; None for a full image."""
+    """The snapshot that Ceph must have. None: the stream is a full image."""
     snapshot: str | None
-    """The snapshot that importing makes; None if it makes none."""
+    """The snapshot that the import makes. None: it makes none."""
     size: int
     """Of the image."""
     ranges: int
@@ -52,9 +52,9 @@ async def convert(
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> MergeSummary:
-    """Write ``backup`` in ``dialect``; its manifest, if it has one, follows.
+    """Write ``backup`` in ``dialect``, and its manifest if it has one.
 
-    ``target``, ``replace`` and ``manifest`` are as ``merge`` takes them, and what is raised is what it raises.
+    It takes ``target``, ``replace`` and ``manifest`` as ``merge`` does, and raises what ``merge`` raises.
     """
     return await merge(
         [backup],
@@ -79,12 +79,12 @@ async def convert_to_rbd_diff(
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> RbdDiffSummary:
-    """Write ``backup`` as what ``rbd import-diff`` reads. What its last object has beyond the VDI's size is left out.
+    """Write ``backup`` as what ``rbd import-diff`` reads. What its last object has behind the VDI's end is left out.
 
-    ``target`` is the path of a file, which must not exist unless ``replace`` is true, or an entered target. The
-    snapshots are called as ``snapshot_name`` and ``base_name`` say, or by the tags or else the ids that the manifest
-    has. Raises FactMissing where neither says the VDI's size, OutsideVdi for an object behind it, and the errors of
-    reading and writing.
+    ``target`` is the path of a file, which must not exist unless ``replace`` is true, or an entered target.
+    ``snapshot_name`` and ``base_name`` are what Ceph calls the snapshots. By default it calls them by their tags in the
+    manifest, or by their ids if they have none. Raises FactMissing if neither the manifest nor the caller says the
+    VDI's size, OutsideVdi for an object behind its end, and the errors of reading and writing.
     """
     started = time.monotonic()
     async with open_target(target, replace=replace, with_manifest=False, inputs=[backup]) as (data, _):
@@ -116,7 +116,7 @@ async def convert_to_rbd_diff(
 
 @dataclass(slots=True)
 class _RangeStream:
-    """The stream that is being written, of the image of ``chain``."""
+    """Writes the objects of ``chain`` to ``target`` as ranges of an image."""
 
     target: Target
     chain: Chain
@@ -124,7 +124,7 @@ class _RangeStream:
     ranges: int = 0
 
     async def deliver(self, contents: list[Content]) -> None:
-        """Write portions of objects, each as a range."""
+        """Write each portion as a range."""
         zero = await to_thread.run_sync(_find_zeros, contents)
         pieces: list[bytes | memoryview] = []
         for content, is_zero in zip(contents, zero, strict=True):
@@ -147,7 +147,7 @@ def _find_zeros(contents: list[Content]) -> list[bool]:
 
 
 def _name(snapshot: Identity | None) -> str | None:
-    """Name a snapshot to Ceph; a working VDI has none."""
+    """Give what Ceph calls a snapshot. None: it is a working VDI."""
     if snapshot is None or snapshot.created is None:
         return None
     return snapshot.tag or str(snapshot.id)

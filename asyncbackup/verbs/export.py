@@ -1,4 +1,4 @@
-"""Exports a chain of backups as a raw image: what ``dog vdi read`` of the newest snapshot gives, byte for byte."""
+"""Exports a chain of backups as a raw image: what ``dog vdi read`` gives of the newest snapshot, byte for byte."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from asyncbackup.storage.backup_target import refuse_own_inputs
 from asyncbackup.storage.file import OnLeftover
 
 _BATCH: Final = 16
-"""Pieces of zeros that a pipe gets at a time."""
+"""Buffers of zeros that a pipe gets at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ExportSummary:
     checked: bool
     """Whether manifests proved all data."""
     assumed: str | None
-    """What was taken for the base because the caller vouched for it; None: all was proved."""
+    """What was assumed because the caller vouched for it. None: all was proved."""
     objects_done: int
     """Objects that the backups have something of."""
     bytes_written: int
@@ -65,19 +65,20 @@ async def export(
     on_progress: OnProgress | None = None,
     on_leftover: OnLeftover | None = None,
 ) -> ExportSummary:
-    """Make an image of the snapshot that the newest of ``backups`` is of; oldest first.
+    """Make an image of the snapshot that the newest of ``backups`` is of. They come oldest first.
 
-    ``target`` is the path of an image that must not exist, or with ``replace`` is replaced once the new one is
-    complete; or an entered target, which gets all bytes in order. Increments need a ``base``: an image, or a snapshot
-    in a cluster, of what the first of them is the difference to. It is known by identity, that of an image by the state
-    that stands beside it, as it does beside each image that is made here. ``assume_base`` vouches for a base of which
-    nothing says what it is; the summary tells.
+    ``target`` is the path of an image. It must not exist, or with ``replace`` it is replaced once the new one is
+    complete. Or it is an entered target, which gets all bytes in order.
 
-    If the base is the image ``target`` itself, that is rolled forward in place: first all of it is judged and checked,
-    and only then changed. An interruption from there on leaves it marked, for the same call to finish.
+    Increments need a ``base``: an image or a snapshot in a cluster, of what the first of them is the difference to. It
+    is known by identity. The state beside an image says which snapshot it equals; each image made here has one.
+    ``assume_base`` vouches for a base if nothing says what it is. The summary tells that.
 
-    Raises WrongSnapshot, BaseUnproved, BaseMismatch and Incompatible where backups, base and target do not go together,
-    AlreadyApplied, HalfRolled where an image was left in pieces, and the errors of reading and writing.
+    If the base is the image ``target`` itself, that image is rolled forward in place. All is judged and checked before
+    the image is changed. An interruption after that leaves the image marked, and the same call finishes it.
+
+    Raises WrongSnapshot, BaseUnproved, BaseMismatch and Incompatible if backups, base and target do not go together,
+    AlreadyApplied, HalfRolled if an image was left in pieces, and the errors of reading and writing.
     """
     started = time.monotonic()
     if isinstance(target, str | os.PathLike) and replace:
@@ -183,11 +184,11 @@ class _ImageExport:
 
     async def _count(self, contents: list[Content]) -> None:
         if self.chain.is_piped:
-            self.objects += sum(content.portion.is_last and bool(content.group.parts) for content in contents)
+            self.objects += sum(content.portion.is_last and bool(content.group.records) for content in contents)
         await self.meter.count(contents)
 
     def _identity(self) -> Identity | None:
-        """Say what the image is of; None where no manifest says it, or not of that size."""
+        """Say what the image is of. None: no manifest says it, or it says another size."""
         newest = self.chain.readers[-1].subject
         return newest.identity if newest is not None and newest.size == self.chain.size else None
 
@@ -211,7 +212,7 @@ class _ImageExport:
 
 @dataclass(slots=True)
 class _ImageStream:
-    """Writes the image of ``chain`` to ``target`` in order: what comes, and zeros before it and between."""
+    """Writes the image of ``chain`` to ``target`` in order: the objects that come, and zeros between them."""
 
     target: Target
     chain: Chain
@@ -219,9 +220,9 @@ class _ImageStream:
     position: int = 0
 
     async def write(self, content: Content) -> None:
-        """Write a portion of an object, which lies behind all before it. What is behind the VDI's end is left out."""
+        """Write a portion that lies behind all written before. What is behind the end of the VDI is left out."""
         start = self.chain.position(content.group.idx) + content.portion.offset
-        # The last object may have more than the VDI.
+        # The last object may be longer than what the VDI has of it.
         if start < self.chain.size:
             await self.fill(start)
             await self._append([content.data[: self.chain.size - start]])

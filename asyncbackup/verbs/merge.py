@@ -163,7 +163,7 @@ class _Records:
         """Write portions of objects, in order."""
         ready: list[Fragment] = []
         for content in contents:
-            base = await self._read_base(content) if len(content.group.parts) > 1 else None
+            base = await self._read_base(content) if len(content.group.records) > 1 else None
             ready.append(self._fragment(content, base))
             if base is not None:
                 # The next one is read into the same buffer.
@@ -174,11 +174,11 @@ class _Records:
     def _fragment(self, content: Content, base: memoryview | None) -> Fragment:
         group, portion, data = content
         header = RecordHeader(group.idx, group.start, group.end - group.start) if portion.is_first else None
-        if len(group.parts) == 1:
-            return Fragment(header, [data], is_last=portion.is_last, known=group.parts[0].record.digests)
+        if len(group.records) == 1:
+            return Fragment(header, [data], is_last=portion.is_last, known=group.records[0].record.digests)
         is_vouched_for = self.under is not None and self.under.assumed is not None
         assumed = (is_vouched_for and group.first_gap(group.start, group.end) is not None) or any(
-            part.record.digests is not None and part.record.digests.assumed for part in group.parts
+            each.record.digests is not None and each.record.digests.assumed for each in group.records
         )
         return Fragment(header, [data], None if base is None else [base], portion.is_last, assumed=assumed)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from asyncbackup import ChainOptions, Dialect
-from asyncbackup.engine.chain import Group, Part, open_chain
+from asyncbackup.engine.chain import ChainRecord, Group, open_chain
 from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.errors import BackupDamaged, ChainBroken, ContradictsManifest, FactMissing, ManifestMissing
 from asyncbackup.format import RecordHeader
@@ -27,11 +27,11 @@ def identity_of(file: Path) -> Identity:
 
 
 def group(*ranges: tuple[int, int]) -> Group:
-    """Make a group of parts from ``start`` to ``end`` each, oldest first."""
+    """Make a group of records from ``start`` to ``end`` each, oldest first."""
     return Group(
         0,
         tuple(
-            Part(BackupReader(FileSource(f"file-{place}")), Record(RecordHeader(0, start, end - start), 0, None))
+            ChainRecord(BackupReader(FileSource(f"file-{place}")), Record(RecordHeader(0, start, end - start), 0, None))
             for place, (start, end) in enumerate(ranges)
         ),
     )
@@ -79,7 +79,7 @@ def test_the_first_gap_between_parts_is_found(ranges: list[tuple[int, int]], exp
 
 async def test_objects_come_in_order_with_what_each_file_has_of_them(files: Files) -> None:
     async with open_chain(files.all) as chain:
-        found = {group.idx: [Path(part.reader.name).name for part in group.parts] async for group in chain.groups()}
+        found = {group.idx: [Path(each.reader.name).name for each in group.records] async for group in chain.groups()}
 
     assert list(found) == sorted(found)
     assert found == {
@@ -99,7 +99,7 @@ async def test_objects_that_were_cut_off_in_between_are_gone_until_they_are_writ
     declare(files.bc, base_size=2 * OBJECT)
 
     async with open_chain(files.all) as chain:
-        found = {group.idx: [Path(part.reader.name).name for part in group.parts] async for group in chain.groups()}
+        found = {group.idx: [Path(each.reader.name).name for each in group.records] async for group in chain.groups()}
 
     assert found == {0: ["a"], 1: ["a", "ab", "bc"], 7: ["bc"]}
 
@@ -114,7 +114,7 @@ async def test_objects_of_a_pipe_that_were_cut_off_later_are_read_and_left_out(f
             found = []
             async for group in chain.groups():
                 found.append(group.idx)
-                await chain.readers[0].skip_data(group.parts[0].record)
+                await chain.readers[0].skip_data(group.records[0].record)
             trailing = await chain.readers[0].count_trailing()
 
     assert found == [0, 1]

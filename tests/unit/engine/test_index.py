@@ -38,7 +38,7 @@ def index_made_of(*files: list[tuple[int, tuple[int, int]]]) -> Index:
 
 def told_of(group: Group) -> tuple[int, list[tuple[str, int]], int]:
     """Tell a group by its index, by the files and places of its records, and by the bytes that are wanted of it."""
-    return group.idx, [(part.reader.name, part.record.position) for part in group.parts], group.whole
+    return group.idx, [(each.reader.name, each.record.position) for each in group.records], group.whole
 
 
 # What it holds
@@ -51,7 +51,7 @@ async def test_an_index_gives_the_groups_that_the_chain_gives(files: Files) -> N
         found = [group async for group in (await read_index(chain)).groups()]
 
     assert found == expected
-    assert all(part.record.digests for group in found for part in group.parts)
+    assert all(each.record.digests for group in found for each in group.records)
 
 
 async def test_objects_that_are_wanted_as_a_whole_come_in_any_case(files: Files) -> None:
