@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from asyncbackup import Dialect, Progress
 from asyncbackup.engine.chain import Chain, open_chain
 from asyncbackup.engine.index import ChainObjects, read_index
-from asyncbackup.engine.manifest import manifest_path
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.source import Indices
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
+from asyncbackup.storage.publication import manifest_path
 from tests.disks import OBJECT, noise
 from tests.property import reference
 
