@@ -187,7 +187,7 @@ async def _verify_file(
         reader = await _open(stack, given, report)
         if reader is not None:
             report.dialect, report.has_manifest = reader.dialect, reader.subject is not None
-            await _Job(reader, report, counts, on_progress).run()
+            await _FileVerification(reader, report, counts, on_progress).run()
         return reader
 
 
@@ -253,7 +253,7 @@ def _measure(backups: Sequence[str | os.PathLike[str]]) -> list[int] | None:
     return sizes
 
 
-class Judged(NamedTuple):
+class JudgedRecord(NamedTuple):
     """A record, and what is wrong with its data."""
 
     record: Record
@@ -261,8 +261,8 @@ class Judged(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Job:
-    """One file under way."""
+class _FileVerification:
+    """Goes through one file, and reports what is wrong with it."""
 
     reader: BackupReader
     report: FileReport
@@ -277,12 +277,12 @@ class _Job:
         if self.reader.end is not None:
             await self._judge_end()
 
-    async def _batches(self) -> AsyncGenerator[list[Judged], None]:
+    async def _batches(self) -> AsyncGenerator[list[JudgedRecord], None]:
         """Go through the records, a few at a time. Damage ends it, and is a problem.
 
         Those of a pipe are judged when this gives them, because their data is there only once.
         """
-        batch: list[Judged] = []
+        batch: list[JudgedRecord] = []
         size = 0
         try:
             async with aclosing(self.reader.records()) as records:
@@ -298,15 +298,15 @@ class _Job:
         if batch:
             yield batch
 
-    async def _pass(self, record: Record) -> Judged:
+    async def _pass(self, record: Record) -> JudgedRecord:
         if self.reader.size is not None or not self.report.has_manifest:
             await self.reader.skip_data(record)
-            return Judged(record)
+            return JudgedRecord(record)
         taken = Digests(with_base=False)
         await self.reader.skip_data(record, taken)
         return self._judge(record, taken.data)
 
-    async def _digest(self, found: list[Judged], slot: Slot) -> list[Judged]:
+    async def _digest(self, found: list[JudgedRecord], slot: Slot) -> list[JudgedRecord]:
         """Compare the data of a batch with its manifest."""
         if self.reader.size is None or not self.report.has_manifest:
             return found
@@ -314,7 +314,7 @@ class _Job:
         large = [record for record in batch if record.header.length > _BATCH_BYTES]
         if not large:
             return await to_thread.run_sync(self._digest_now, batch, slot.buffers[0], limiter=self.threads)
-        judged: list[Judged] = []
+        judged: list[JudgedRecord] = []
         for record in batch:
             taken = xxhash.xxh3_128()
             for start in range(0, record.header.length, _BATCH_BYTES):
@@ -325,22 +325,22 @@ class _Job:
             judged.append(self._judge(record, taken))
         return judged
 
-    def _digest_now(self, batch: list[Record], through: memoryview) -> list[Judged]:
-        judged: list[Judged] = []
+    def _digest_now(self, batch: list[Record], through: memoryview) -> list[JudgedRecord]:
+        judged: list[JudgedRecord] = []
         for record in batch:
             taken = xxhash.xxh3_128()
             self.reader.digest_now(record, 0, record.header.length, through, taken)
             judged.append(self._judge(record, taken))
         return judged
 
-    def _judge(self, record: Record, taken: xxhash.xxh3_128) -> Judged:
+    def _judge(self, record: Record, taken: xxhash.xxh3_128) -> JudgedRecord:
         assert record.digests is not None
         expected, got = record.digests.data, taken.hexdigest()
         if expected == got:
-            return Judged(record)
-        return Judged(record, DigestMismatch(self.reader.name, record.header.idx, expected, got))
+            return JudgedRecord(record)
+        return JudgedRecord(record, DigestMismatch(self.reader.name, record.header.idx, expected, got))
 
-    async def _deliver(self, batches: list[list[Judged]]) -> None:
+    async def _deliver(self, batches: list[list[JudgedRecord]]) -> None:
         for record, problem in (judged for batch in batches for judged in batch):
             self.report.records += 1
             self.report.data_bytes += record.header.length
