@@ -1,6 +1,6 @@
 """Judges numbers, names and times that come from outside: a manifest, a cluster. Pure.
 
-Everything here raises ValueError in the words ``FIELD: expected …, got …``, which are short.
+Everything here raises ValueError with a short message: ``FIELD: expected …, got …``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tells compressed data by its first bytes. Pure; it decompresses nothing."""
+"""Recognises compressed data by its first bytes. Pure; it decompresses nothing."""
 
 from __future__ import annotations
 

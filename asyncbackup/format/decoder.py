@@ -4,7 +4,7 @@ The law of this module:
 
 - ``next_size`` bytes from ``offset`` on are what ``feed`` wants next; 0 means that the backup is complete.
 - ``feed`` gives the header of a record, whose data the caller reads, skips, or leaves alone; or None at the end.
-- Whatever no writer writes is a ``Damage`` with the offset of the first byte that is wrong.
+- Bytes that no writer writes raise ``Damage`` with the offset of the first byte that is wrong.
 """
 
 from __future__ import annotations

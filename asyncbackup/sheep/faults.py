@@ -3,7 +3,7 @@
 As text, for a command line: ``REQUEST[/OID]@N[+]:FAULT[=VALUE]``
 
 - ``REQUEST``: an opcode's name in any case (``read_obj``) or ``any``; ``OID``: 16 hex digits at most
-- ``N``: the how-manieth such request, from 1; ``+``: that one and all later ones
+- ``N``: the number of such a request, from 1; ``+``: this one and all later ones
 - ``FAULT``: one of ``delay=SECONDS``, ``reorder=REPLIES``, ``error=RESULT``, ``short=BYTES``, ``long=BYTES``,
   ``wrong-id``, ``reset``, ``cut=BYTES``, ``garbage=BYTES``, ``stall``
 
@@ -61,7 +61,7 @@ class Long:
 
 @dataclass(frozen=True, slots=True)
 class WrongId:
-    """Answer under an id that was not asked under."""
+    """Answer with an id that no request has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Fault:
 
 
 class FaultScript:
-    """Counts requests, and says which fault each one meets: the first in the script whose turn it is."""
+    """Counts requests, and gives the fault of each one: the first in the script that is due."""
 
     def __init__(self, faults: Sequence[Fault] = ()) -> None:
         self._faults = tuple(faults)

@@ -1,4 +1,4 @@
-"""How the releases of sheepdog differ, as far as a client notices."""
+"""Holds the differences between releases of sheepdog that a client notices."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _TIME: Final = struct.Struct("<Q")
 
 
 class Refused(Exception):
-    """A request cannot be served; ``result`` is what the client gets to know."""
+    """A request cannot be served; the client gets ``result``."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(result.meaning)
