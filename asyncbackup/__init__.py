@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
     from asyncbackup.verbs.discard import Discarded, discard
     from asyncbackup.verbs.export import ExportSummary, export
+    from asyncbackup.verbs.follow import follow
     from asyncbackup.verbs.info import Info, info
     from asyncbackup.verbs.merge import MergeSummary, merge
     from asyncbackup.verbs.restore import RestoreSummary, restore
@@ -64,6 +65,7 @@ __all__ = [
     "convert_to_rbd_diff",
     "discard",
     "export",
+    "follow",
     "info",
     "merge",
     "restore",
@@ -103,6 +105,7 @@ _HOMES: Final = {
     "convert_to_rbd_diff": "asyncbackup.verbs.convert",
     "discard": "asyncbackup.verbs.discard",
     "export": "asyncbackup.verbs.export",
+    "follow": "asyncbackup.verbs.follow",
     "info": "asyncbackup.verbs.info",
     "merge": "asyncbackup.verbs.merge",
     "restore": "asyncbackup.verbs.restore",

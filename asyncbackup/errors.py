@@ -21,6 +21,9 @@
     │   └── BackupMissing            a manifest was named, and its backup was not
     ├── VdiExists                    a restore makes a new VDI, and this name is taken
     │   └── UnfinishedExists         … by what an unfinished restore left
+    ├── SnapshotExists               a snapshot was to be taken, and its tag is taken
+    ├── SnapshotNotTaken             a restore is complete, but not the snapshot of it
+    ├── VdiInUse                     somebody else uses the VDI that was to be written to
     ├── HalfApplied                  a VDI that backups were not applied to completely
     ├── NotDiscarded                 a VDI that is no unfinished restore, or perhaps not left yet
     ├── SourceError                  what is read
@@ -49,6 +52,10 @@
     │   ├── VdiUnmakeable            a VDI that no cluster, or not this one, can make
     │   ├── SampleNeedsBase          a sample to audit, and no base to compare it with
     │   ├── AlreadyApplied           an image that has all that was to be applied
+    │   │   └── HeldAlready          … or a VDI
+    │   ├── BackupsMissing           a VDI that is not yet what the backups are applied to
+    │   ├── NoReplica                a VDI that nothing can be applied to
+    │   ├── ReplicaWritten           a VDI that somebody wrote to since it was restored
     │   ├── PartlyApplied            a base that has some of it
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
     │   ├── PatchNeeded               a format that cannot be written to a pipe
@@ -257,8 +264,36 @@ class HalfApplied(AsyncBackupError):
 
     def __init__(self, vdi: str, cause: AsyncBackupError | None = None) -> None:
         why = "applying backups to it was interrupted, or still goes on" if cause is None else str(cause)
-        super().__init__(f"VDI '{vdi}' is half written: {why}; apply the same backups to finish")
+        super().__init__(f"VDI '{vdi}' is half written: {why}")
         self.vdi = vdi
+        self.cause = cause
+
+
+class VdiInUse(AsyncBackupError):
+    """Somebody else uses ``vdi``, as ``reason`` tells, so that nothing is written to it."""
+
+    def __init__(self, vdi: str, reason: str) -> None:
+        super().__init__(f"VDI '{vdi}' is in use: {reason}")
+        self.vdi = vdi
+        self.reason = reason
+
+
+class SnapshotExists(AsyncBackupError):
+    """There is a snapshot of ``vdi`` with this ``tag`` already."""
+
+    def __init__(self, vdi: str, tag: str) -> None:
+        super().__init__(f"VDI '{vdi}' has a snapshot '{tag}' already")
+        self.vdi = vdi
+        self.tag = tag
+
+
+class SnapshotNotTaken(AsyncBackupError):
+    """``vdi`` is restored, and its snapshot ``tag`` could not be taken because of ``cause``."""
+
+    def __init__(self, vdi: str, tag: str, cause: AsyncBackupError) -> None:
+        super().__init__(f"VDI '{vdi}' is complete, but its snapshot '{tag}' was not taken: {cause}")
+        self.vdi = vdi
+        self.tag = tag
         self.cause = cause
 
 
@@ -522,6 +557,52 @@ class AlreadyApplied(Incompatible):
         )
         self.image = image
         self.identity = identity
+
+
+class HeldAlready(AlreadyApplied):
+    """``vdi`` holds ``identity`` already, as far as ``certainty`` tells: nothing is left to apply."""
+
+    def __init__(self, vdi: str, identity: Any, certainty: str) -> None:
+        AsyncBackupError.__init__(self, f"VDI '{vdi}' holds {identity} already, {certainty}: nothing is left to apply")
+        self.image = vdi
+        self.identity = identity
+
+
+class BackupsMissing(Incompatible):
+    """``vdi`` holds ``got``, and ``source`` is the difference to ``expected``: two identities that do not match.
+
+    Both are an ``asyncbackup.format.identity.Identity``.
+    """
+
+    def __init__(self, vdi: str, source: str, expected: Any, got: Any) -> None:
+        is_behind = got.vdi == expected.vdi and (got.created or "") < (expected.created or "")
+        why = "a backup between the two was not applied" if is_behind else "it is another one"
+        super().__init__(f"VDI '{vdi}' holds {got}, and {source} is the difference to {expected}: {why}")
+        self.vdi = vdi
+        self.source = source
+        self.expected = expected
+        self.got = got
+        self.is_behind = is_behind
+
+
+class NoReplica(Incompatible):
+    """Nothing can be applied to ``vdi``: it is no replica, as ``reason`` tells."""
+
+    def __init__(self, vdi: str, reason: str) -> None:
+        super().__init__(f"nothing can be applied to VDI '{vdi}': {reason}")
+        self.vdi = vdi
+        self.reason = reason
+
+
+class ReplicaWritten(Incompatible):
+    """``vdi`` was written to, or resized, since ``snapshot`` (in words), by others: it differs in ``objects``."""
+
+    def __init__(self, vdi: str, snapshot: str, objects: int) -> None:
+        how = f"written to ({objects} objects differ)" if objects else "resized"
+        super().__init__(f"VDI '{vdi}' was {how} since {snapshot}, so it does not equal that")
+        self.vdi = vdi
+        self.snapshot = snapshot
+        self.objects = objects
 
 
 class PartlyApplied(Incompatible):

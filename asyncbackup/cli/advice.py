@@ -10,6 +10,7 @@ from typing import Any, Final
 from asyncbackup.errors import (
     AsyncBackupError,
     BackupCompressed,
+    BackupsMissing,
     BaseMismatch,
     BaseNeeded,
     BaseUnnamed,
@@ -23,10 +24,12 @@ from asyncbackup.errors import (
     FactMissing,
     FileNeeded,
     FormatUnclear,
+    HalfApplied,
     HalfReplaced,
     HalfRolled,
     LeftUnfinished,
     ManifestMissing,
+    NoReplica,
     NotMergeable,
     ObjectSizesDiffer,
     OtherImage,
@@ -37,10 +40,13 @@ from asyncbackup.errors import (
     PerhapsCreated,
     RedundancyUnkeepable,
     Relation,
+    ReplicaWritten,
     RequestTimeout,
     ResizeUnproved,
     SampleNeedsBase,
     SnapshotChanged,
+    SnapshotExists,
+    SnapshotNotTaken,
     StateDamaged,
     TargetBusy,
     TargetExists,
@@ -48,6 +54,7 @@ from asyncbackup.errors import (
     UnfinishedExists,
     Unreachable,
     VdiExists,
+    VdiInUse,
     WrongSnapshot,
 )
 from asyncbackup.storage.source import STANDARD_INPUT
@@ -125,6 +132,30 @@ def _leave_out_applied(error: PartlyApplied) -> str:
     return f"leave out {newest}{others}, or name what {error.applied[0]} is the difference to"
 
 
+def _finish_applying(error: HalfApplied) -> str:
+    back = shlex.join(["dog", "vdi", "rollback", error.vdi, "-s"])
+    return (
+        "to finish, run the interrupted command again, with the same FILEs; "
+        f"`{back} TAG` takes the VDI back to snapshot TAG instead"
+    )
+
+
+def _roll_back(error: ReplicaWritten) -> str:
+    back = shlex.join(["dog", "vdi", "rollback", error.vdi, "-s"])
+    return f"if nobody needs what was written, `{back} TAG` takes the VDI back to that snapshot"
+
+
+def _catch_up(error: BackupsMissing) -> str:
+    if error.is_behind:
+        return "name the backups in between as well, oldest first, or a merged one that begins there"
+    return "name a backup that is the difference to what the VDI holds, or restore to a new VDI"
+
+
+def _take_by_hand(error: SnapshotNotTaken) -> str:
+    take = shlex.join(["dog", "vdi", "snapshot", error.vdi, "-s", error.tag])
+    return f"`{take}` takes it, and nothing will prove what it holds; or delete the VDI and restore it again"
+
+
 _Advice = str | Callable[[Any], str]
 
 _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
@@ -166,6 +197,13 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     TargetBusy: "wait until that is done, or use another name",
     OwnInput: "use another name",
     HalfReplaced: _finish_replacing,
+    HalfApplied: _finish_applying,
+    BackupsMissing: _catch_up,
+    ReplicaWritten: _roll_back,
+    NoReplica: "restore to a new VDI, without --onto, and with --take-snapshot",
+    SnapshotExists: "use another tag for --take-snapshot",
+    SnapshotNotTaken: _take_by_hand,
+    VdiInUse: "wait until that is done, and try again",
     HalfRolled: f"to finish, run the interrupted command again; {_EXPORT_ANEW}",
     OtherImage: _EXPORT_ANEW,
     ResizeUnproved: "export a full backup and its increments instead, without --base-image",

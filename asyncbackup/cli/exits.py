@@ -9,17 +9,21 @@ from asyncbackup.errors import (
     AsyncBackupError,
     ClusterError,
     ClusterFull,
+    HalfApplied,
     HalfRolled,
     LeftUnfinished,
     ManifestUnplaced,
     NotFound,
     OwnInput,
+    SnapshotExists,
+    SnapshotNotTaken,
     SourceUnreadable,
     TargetBusy,
     TargetError,
     TargetExists,
     TargetFull,
     VdiExists,
+    VdiInUse,
 )
 
 
@@ -42,6 +46,8 @@ _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
     (ManifestUnplaced, ExitCode.USAGE),
     (OwnInput, ExitCode.FAILURE),
     (VdiExists, ExitCode.EXISTS),
+    (SnapshotExists, ExitCode.EXISTS),
+    (VdiInUse, ExitCode.EXISTS),
     (TargetFull, ExitCode.FULL),
     (ClusterFull, ExitCode.FULL),
     (NotFound, ExitCode.MISSING),
@@ -53,7 +59,7 @@ _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
 
 def exit_code(error: AsyncBackupError) -> ExitCode:
     """Give the exit code for an error, by the first kind in the list that matches."""
-    if isinstance(error, HalfRolled) and error.cause is not None:
+    if isinstance(error, HalfRolled | HalfApplied | SnapshotNotTaken) and error.cause is not None:
         return exit_code(error.cause)
     if isinstance(error, LeftUnfinished) and isinstance(error.__cause__, ClusterFull):
         return ExitCode.FULL

@@ -94,6 +94,19 @@ def new_vdi_name(_ctx: click.Context, _param: click.Parameter, value: str | None
     return value
 
 
+def new_tag(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """Read the tag of a snapshot that is to be taken."""
+    if value is None:
+        return None
+    if not value:
+        raise click.BadParameter("a snapshot needs a tag")
+    if re.fullmatch("[0-9]+", value):
+        raise click.BadParameter("a tag of nothing but digits would be read as an id")
+    if fault := fault_of_vdi_name(value):
+        raise click.BadParameter(f"{fault}, and so has a tag")
+    return value
+
+
 def fault_of_vdi_name(name: str) -> str | None:
     """Say why no VDI can have this name, and no snapshot this tag; None if they can."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Final
 
@@ -21,6 +22,7 @@ from asyncbackup.cli.options import (
     connection_options,
     file_options,
     json_option,
+    new_tag,
     new_vdi_name,
     quiet_option,
     vdi_size,
@@ -35,6 +37,7 @@ from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
 from asyncbackup.verbs.discard import Discarded, discard
+from asyncbackup.verbs.follow import follow
 from asyncbackup.verbs.restore import RestoreSummary, restore
 from asyncbackup.wire.constants import MAX_COPIES
 
@@ -48,11 +51,24 @@ _DISCARDED: Final = "the VDI itself is removed"
     context_settings=CONTEXT,
     examples=[
         "asyncbackup restore /backup/vm1.monday /backup/vm1.tuesday --to vm1-restored",
-        "asyncbackup restore --discard vm1-restored",
+        "asyncbackup restore /backup/vm1.wednesday --to vm1-replica --onto --take-snapshot wednesday",
     ],
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1)
 @click.option("--to", metavar="VDI", callback=new_vdi_name, help="Make a VDI of this name. No VDI may have it yet.")
+@click.option(
+    "--onto",
+    "is_onto",
+    is_flag=True,
+    help="Apply FILEs to the VDI that --to names, which equals what the first FILE is the difference to.",
+)
+@click.option(
+    "--take-snapshot",
+    "snapshot",
+    metavar="TAG",
+    callback=new_tag,
+    help="Take a snapshot with this tag when the VDI is complete.",
+)
 @click.option(
     "--discard", "left", metavar="VDI", help="Remove the VDI that an unfinished restore left. This takes no FILE."
 )
@@ -79,6 +95,8 @@ def command(
     *,
     files: tuple[str, ...],
     to: str | None,
+    is_onto: bool,
+    snapshot: str | None,
     left: str | None,
     base: int | str | None,
     base_vdi: str | None,
@@ -101,21 +119,28 @@ def command(
     The base is a snapshot in the cluster (--base): then the new VDI becomes a clone of it. Or it is an image of one
     (--base-image): then everything in it that is not zeros is written as well.
 
-    No existing VDI or snapshot is changed. The new VDI has the tag `unfinished restore` until it is complete. FILE `-`
-    is standard input.
+    Without --onto, no existing VDI or snapshot is changed. The new VDI has the tag `unfinished restore` until it is
+    complete. FILE `-` is standard input.
+
+    With --onto, FILEs are increments, and they are applied to the VDI that --to names. So a replica follows its origin.
+    The VDI must have been restored with --take-snapshot, and nobody may have written to it since its last snapshot. The
+    VDI is changed only after all this was checked. If the command is interrupted, the same command finishes its work.
+    If the VDI holds everything already, nothing is written, and this is no error.
 
     --discard removes a VDI that has exactly this tag, with all its objects. It watches the VDI for two seconds first,
     and removes nothing if a restore still works on it. It cannot see a restore that waits, for example for a pipe: make
     sure that none is running.
     """
     if left is not None:
-        if files or to is not None:
-            raise click.UsageError("--discard VDI goes without FILEs and without --to")
+        if files or to is not None or is_onto or snapshot is not None:
+            raise click.UsageError("--discard VDI goes without FILEs and without --to, --onto and --take-snapshot")
         _discard(left, address, port, client_options, quiet=quiet, as_json=as_json)
         return
     if not files or to is None:
         raise click.UsageError("Missing argument 'FILE...'." if not files else "Missing option '--to'.")
     check_base(base, base_vdi, base_image)
+    if is_onto:
+        _check_onto({"--base": base, "--base-image": base_image, "--size": size, "--copies": copies})
     files = leave_out(files, quiet=quiet)
     files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
     chain_options = ChainOptions(dialect, object_size, size, manifests)
@@ -125,12 +150,24 @@ def command(
             connect(address, port, client_options) as cluster,
             named_base(base, base_vdi, base_image, nullcontext(cluster)) as under,
         ):
+            if is_onto:
+                return await follow(
+                    cluster,
+                    files,
+                    to,
+                    snapshot=snapshot,
+                    assume_base=assume_base,
+                    chain_options=chain_options,
+                    options=options,
+                    on_progress=on_progress,
+                )
             return await restore(
                 cluster,
                 files,
                 to,
                 base=under,
                 copies=copies,
+                snapshot=snapshot,
                 assume_base=assume_base,
                 chain_options=chain_options,
                 options=options,
@@ -140,6 +177,13 @@ def command(
     with progress_bar(to, wanted=not quiet) as tell:
         summary = run_async(lambda: work(tell))
     say_report(summary.as_dict(), _report(summary), as_json=as_json, quiet=quiet, done=_COMPLETE)
+
+
+def _check_onto(others: Mapping[str, object]) -> None:
+    """Raise UsageError for options that say of a VDI what one that exists says itself."""
+    for name, value in others.items():
+        if value is not None:
+            raise click.UsageError(f"--onto takes the VDI as it is: leave {name} out")
 
 
 def _discard(vdi: str, address: str, port: int, options: ClientOptions, *, quiet: bool, as_json: bool) -> None:
@@ -153,6 +197,8 @@ def _discard(vdi: str, address: str, port: int, options: ClientOptions, *, quiet
 
 
 def _report(summary: RestoreSummary) -> list[str]:
+    if summary.already_applied:
+        return [f"{summary.vdi}: holds {summary.origin} already; nothing was written"]
     on = f", a clone of {summary.base}" if summary.base else ""
     if summary.base_image:
         on = f", made on {summary.base_image}"
@@ -164,6 +210,7 @@ def _report(summary: RestoreSummary) -> list[str]:
             f"wrote {text.objects(summary.objects_done)}, {text.size(summary.bytes_written)}, "
             f"in {summary.elapsed_s:.1f} s ({rate}){checked}"
         ),
+        *([] if summary.snapshot is None else [f"took snapshot {summary.snapshot}"]),
         *text.assumed(summary.assumed),
         *_unsaid(summary.origin_missing),
     ]

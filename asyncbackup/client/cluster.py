@@ -29,7 +29,7 @@ from asyncbackup.errors import (
 from asyncbackup.format.identity import Identity, time_text
 from asyncbackup.wire import attributes, btree, messages, oid
 from asyncbackup.wire.attributes import Attribute
-from asyncbackup.wire.constants import DEFAULT_PORT, INTERNAL_VERSIONS, Result
+from asyncbackup.wire.constants import DEFAULT_PORT, INTERNAL_VERSIONS, VDI_STATE_SIZE, Result
 from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, entry_offset, unpack_owners
 from asyncbackup.wire.messages import Bytes, Request, VdiReply
 from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, unpack_nodes
@@ -45,6 +45,12 @@ _MAX_HINTS: Final = 256
 MAX_LISTED: Final = 1 << 17
 """VDIs and snapshots to list: 100 MB of inodes, several times what clusters are known to hold."""
 
+
+_FIRST_STATES: Final = 512
+"""VDIs and snapshots of which the states are asked for first."""
+
+_MAX_STATES: Final = 128 << 20
+"""Bytes of states to take: some 90,000 VDIs and snapshots, those that were deleted among them."""
 
 _ENTRIES_AT_A_TIME: Final = READ_SIZE // btree.LEAF_ENTRY_SIZE
 """Entries of a B-tree's leaf to read at a time: one request, and little memory however large the tree."""
@@ -376,11 +382,38 @@ class Cluster(Gateway):
         request = attributes.write_attribute(vdi, key, value)
         await self.expect_success(request, f"writing attribute '{key}' of VDI '{vdi}'")
 
+    async def create_attribute(self, vdi: str, key: str, value: bytes) -> bool:
+        """Give the working VDI ``vdi`` an attribute that it does not have; tell whether it had it not.
+
+        Of several that do so at a time one succeeds. Raises RequestFailed.
+        """
+        reply = await self.call(attributes.write_attribute(vdi, key, value, exclusive=True))
+        if reply.result not in (Result.SUCCESS, Result.VDI_EXIST):
+            raise policy.failure(f"writing attribute '{key}' of VDI '{vdi}'", reply.result)
+        return reply.result is Result.SUCCESS
+
     async def delete_attribute(self, vdi: str, key: str) -> None:
         """Delete an attribute of the working VDI ``vdi``; that there is none is fine. Raises RequestFailed."""
         reply = await self.call(attributes.delete_attribute(vdi, key))
         if reply.result not in (Result.SUCCESS, Result.NO_OBJ):
             raise policy.failure(f"deleting attribute '{key}' of VDI '{vdi}'", reply.result)
+
+    async def is_locked(self, vdi_id: int) -> bool | None:
+        """Tell whether a guest has locked a VDI; None where the cluster does not say it.
+
+        Only 1.0 says it in a form that we read, and only of a cluster that was formatted with locks.
+        """
+        if self.internal_version != INTERNAL_VERSIONS[0]:
+            return None
+        capacity = _FIRST_STATES * VDI_STATE_SIZE
+        while capacity <= _MAX_STATES:
+            reply = await self.call(messages.vdi_states(capacity))
+            if reply.result is Result.SUCCESS:
+                return messages.find_lock(reply.payload, vdi_id)
+            if reply.result is not Result.BUFFER_SMALL:
+                break
+            capacity *= 4
+        return None
 
     async def create_vdi(
         self, name: str, size: int, *, copies: int = 0, block_size_shift: int = 0, store_policy: int = 0

@@ -9,9 +9,19 @@ from typing import Final, TypeVar
 import numpy as np
 
 from asyncbackup.client import Cluster
+from asyncbackup.client.cluster import can_be_named
+from asyncbackup.client.construction import UNFINISHED_TAG
 from asyncbackup.engine.base import Candidate, Lineage
 from asyncbackup.engine.chain import Chain
-from asyncbackup.errors import HalfApplied, InodeCorrupt, NotFound, RequestFailed
+from asyncbackup.errors import (
+    ChangedMeanwhile,
+    HalfApplied,
+    InodeCorrupt,
+    NotFound,
+    RequestFailed,
+    SnapshotExists,
+    VdiUnmakeable,
+)
 from asyncbackup.format.identity import Identity, time_text
 from asyncbackup.format.replica import Applying, Origin, applying_key, origin_key
 from asyncbackup.wire.constants import Result
@@ -95,6 +105,29 @@ def origin_of(chain: Chain, inode: Inode, *, assumed: bool) -> Origin | None:
 async def write_origin(cluster: Cluster, inode: Inode, origin: Origin) -> None:
     """Have a VDI, or a snapshot beside its working VDI, say which snapshot it equals. Raises RequestFailed."""
     await cluster.write_attribute(inode.name, origin_key(inode.vdi_id), origin.encode())
+
+
+async def check_tag_is_free(cluster: Cluster, vdi: str, tag: str) -> None:
+    """Raise SnapshotExists if there is a snapshot of ``vdi`` with this tag, and VdiUnmakeable if none can have it."""
+    if not can_be_named(tag) or tag == UNFINISHED_TAG:
+        raise VdiUnmakeable("a tag of 1 to 255 bytes that no unfinished restore has", f"'{tag}'")
+    try:
+        await cluster.find_vdi(vdi, tag)
+    except NotFound:
+        return
+    raise SnapshotExists(vdi, tag)
+
+
+async def take_snapshot(cluster: Cluster, inode: Inode, tag: str, origin: Origin | None) -> None:
+    """Take a snapshot of the working VDI ``inode``, which equals ``origin``, and let it say so.
+
+    Raises ChangedMeanwhile if the VDI is another one now. Cancelled: the snapshot may be there, and not say it.
+    """
+    taken = await cluster.create_snapshot(inode.name, tag)
+    if taken.vdi_id != inode.vdi_id:
+        raise ChangedMeanwhile(f"VDI '{inode.name}'", f"snapshot '{tag}' is of VDI {taken.vdi_id:x}")
+    if origin is not None:
+        await write_origin(cluster, taken, origin.of_snapshot(taken.snap_ctime))
 
 
 async def read_origin(cluster: Cluster, inode: Inode) -> Origin | None:

@@ -6,11 +6,11 @@ and its value says when that was created: ids are used again in some clusters.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
 from asyncbackup.format.bounds import check_time
-from asyncbackup.format.identity import Identity
+from asyncbackup.format.identity import Identity, time_text
 from asyncbackup.format.sealed import read_digest, read_identity, read_number, read_text, seal, unseal
 
 MAX_LINE: Final = 65536
@@ -42,6 +42,10 @@ class Origin:
     created: str
     snapshot: str | None
     assumed: bool
+
+    def of_snapshot(self, snap_ctime: int) -> Origin:
+        """Speak of the snapshot that was taken at that time, as its inode has it."""
+        return replace(self, snapshot=time_text(snap_ctime))
 
     def encode(self) -> bytes:
         return seal({"origin": 1} | asdict(self))

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from asyncbackup.wire.constants import EPOCH_LOG_SIZES
+from asyncbackup.wire.constants import EPOCH_LOG_SIZES, VDI_STATE_SIZE
 from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, Node, pack_node
 
 EPOCH: Final = 1
@@ -21,7 +21,6 @@ AUTO_VNODES: Final = 0x0004
 STORE_NAME: Final = b"plain"
 """The backend store that a 1.0 cluster is formatted with by default; ``dog cluster info -v`` shows it."""
 
-VDI_STATE_SIZE: Final = 1428
 RECOVERY_STATE_SIZE: Final = 24
 STATISTICS_SIZE: Final = 120
 

@@ -21,7 +21,7 @@ from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.filling import fill
 from asyncbackup.engine.index import Index, read_index
-from asyncbackup.engine.lineage import origin_of, write_origin
+from asyncbackup.engine.lineage import check_tag_is_free, origin_of, take_snapshot, write_origin
 from asyncbackup.engine.opening import (
     BaseName,
     BaseSnapshot,
@@ -42,6 +42,7 @@ from asyncbackup.errors import (
     PerhapsCreated,
     RedundancyUnkeepable,
     RequestFailed,
+    SnapshotNotTaken,
     UnfinishedExists,
     VdiExists,
     VdiUnmakeable,
@@ -78,6 +79,10 @@ class RestoreSummary:
     """Which snapshot the VDI says that it equals, in words; None: it says nothing."""
     origin_missing: str | None
     """Why it says nothing; None: it does."""
+    snapshot: str | None
+    """The tag of the snapshot that was taken of it; None: none was wanted."""
+    already_applied: bool
+    """Whether a VDI to which backups were to be applied had them all, so that nothing was done."""
     objects_done: int
     bytes_written: int
     elapsed_s: float
@@ -94,6 +99,7 @@ async def restore(
     *,
     base: BaseName | None = None,
     copies: int | None = None,
+    snapshot: str | None = None,
     assume_base: bool = False,
     chain_options: ChainOptions | None = None,
     options: WindowOptions | None = None,
@@ -121,6 +127,8 @@ async def restore(
             clone_of = under if isinstance(under, SnapshotObjects) else None
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
             await _check_name_is_free(cluster, to)
+            if snapshot is not None:
+                await check_tag_is_free(cluster, to, snapshot)
             await _check_copies(cluster, shape)
             whole = await ZeroObjects().find_objects() if clone_of else await under.find_objects(on_progress)
             index = await _judge(chain, whole, on_progress)
@@ -130,6 +138,8 @@ async def restore(
             assumed = all_assumed(chain.assumed, judged.assumed)
             job = _Job(cluster, chain, index, under, clone_of, shape, whole, expected, options, meter, assumed)
             new = await job.run(to)
+            if snapshot is not None:
+                await _take_snapshot(cluster, new, snapshot, job.origin)
             return RestoreSummary(
                 vdi=to,
                 vdi_id=f"{new.inode.vdi_id:x}",
@@ -144,6 +154,8 @@ async def restore(
                 checked=all(reader.subject is not None for reader in chain.readers),
                 origin=None if job.origin is None else str(job.origin.identity),
                 origin_missing=job.origin_missing,
+                snapshot=snapshot,
+                already_applied=False,
                 objects_done=meter.counts.objects_done,
                 bytes_written=meter.counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
@@ -189,6 +201,14 @@ async def _check_name_is_free(cluster: Cluster, name: str) -> None:
         raise VdiUnmakeable("a name of 1 to 255 bytes without zeros", f"'{name}'")
     if await cluster.has_vdi(name):
         raise UnfinishedExists(name) if is_unfinished(await cluster.find_vdi(name)) else VdiExists(name)
+
+
+async def _take_snapshot(cluster: Cluster, new: NewVdi, tag: str, origin: Origin | None) -> None:
+    """Take the snapshot of a VDI that is complete. Raises SnapshotNotTaken."""
+    try:
+        await take_snapshot(cluster, new.inode, tag, origin)
+    except AsyncBackupError as error:
+        raise SnapshotNotTaken(new.name, tag, error) from error
 
 
 async def _check_copies(cluster: Cluster, shape: Shape) -> None:

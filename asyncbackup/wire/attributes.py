@@ -82,9 +82,13 @@ def find_attribute(name: str, key: str, *, beside: int = 0) -> Request:
     return _request(Attribute(name, key).pack_header(), Flag.WRITE, beside)
 
 
-def write_attribute(name: str, key: str, value: bytes) -> Request:
-    """Make an attribute of the working VDI ``name``, or replace it. Raises ValueError for what does not fit."""
-    return _request(Attribute(name, key, value).pack(), Flag.WRITE | Flag.ATTR_CREATE)
+def write_attribute(name: str, key: str, value: bytes, *, exclusive: bool = False) -> Request:
+    """Make an attribute of the working VDI ``name``, or replace it, but not if it is to be ``exclusive``.
+
+    Raises ValueError for what does not fit.
+    """
+    flags = Flag.WRITE | Flag.ATTR_CREATE | (Flag.ATTR_EXCLUSIVE if exclusive else Flag.NONE)
+    return _request(Attribute(name, key, value).pack(), flags)
 
 
 def delete_attribute(name: str, key: str) -> Request:

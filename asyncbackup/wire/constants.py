@@ -28,6 +28,9 @@ NAME_SIZE: Final = 256
 VDI_BITMAP_SIZE: Final = (1 << 24) // 8
 """Bytes of the READ_VDIS answer: one bit for each possible vdi id."""
 
+VDI_STATE_SIZE: Final = 1428
+"""Bytes of an entry of a GET_VDI_COPIES answer from 1.0."""
+
 MIN_BLOCK_SIZE_SHIFT: Final = 20
 MAX_BLOCK_SIZE_SHIFT: Final = 31
 DEFAULT_BLOCK_SIZE_SHIFT: Final = 22

@@ -11,6 +11,7 @@ from asyncbackup.wire.constants import (
     FIRST_INTERNAL_OPCODE,
     NAME_SIZE,
     VDI_BITMAP_SIZE,
+    VDI_STATE_SIZE,
     Flag,
     Opcode,
     Result,
@@ -24,6 +25,9 @@ _OBJECT: Final = struct.Struct("<QQBBBxII4x")
 _VDI: Final = struct.Struct("<QIBBBBII8x")
 _OBJECT_REPLY: Final = struct.Struct("<B3xQ16x")
 _VDI_REPLY: Final = struct.Struct("<4xIIBB14x")
+_LOCK: Final = struct.Struct("<I12xI")
+_UNLOCKED: Final = 1
+"""Of 1.0: 1 unlocked, 2 locked by one client, 3 shared by several; 0 nothing is known."""
 _FORMAT_TIME: Final = struct.Struct("<Q")
 _NODE_REPLY: Final = struct.Struct("<I8xQQ")
 
@@ -284,6 +288,20 @@ def unpack_format_time(epoch_log: Bytes) -> int:
         raise ValueError(f"expected at least {_FORMAT_TIME.size} bytes of cluster state, got {len(epoch_log)}")
     time: int = _FORMAT_TIME.unpack_from(epoch_log)[0]
     return time
+
+
+def vdi_states(capacity: int) -> Request:
+    """Ask for what the server knows of all VDIs, at most ``capacity`` bytes of it."""
+    return Request(Opcode.GET_VDI_COPIES, bytes(32), capacity=capacity)
+
+
+def find_lock(states: Bytes, vdi_id: int) -> bool | None:
+    """Find in the answer of a server of 1.0 whether a VDI is locked; None if the answer does not speak of it."""
+    for start in range(0, len(states) - VDI_STATE_SIZE + 1, VDI_STATE_SIZE):
+        found, lock = _LOCK.unpack_from(states, start)
+        if found == vdi_id:
+            return bool(lock > _UNLOCKED)
+    return None
 
 
 def pack_name(name: str) -> bytes:
