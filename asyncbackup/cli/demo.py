@@ -52,7 +52,7 @@ async def _demonstrate(folder: Path) -> None:
         await _show(cluster, folder / "vm.monday", "monday", None)
         summary = await _show(cluster, folder / "vm.tuesday", "tuesday", "monday")
         say(f"Only where the two snapshots own different objects was anything read: {_skipped(summary)}.")
-        await _compare_with_dog(cluster, folder)
+        await _compare_with_dog(cluster, sheep.port, folder)
 
 
 async def _show(cluster: Cluster, file: Path, snapshot: str, base: str | None) -> Summary:
@@ -73,14 +73,14 @@ def _amount(count: int, size: int) -> str:
     return f"{text.objects(count)}, {text.size(size)},"
 
 
-async def _compare_with_dog(cluster: Cluster, folder: Path) -> None:
+async def _compare_with_dog(cluster: Cluster, port: int, folder: Path) -> None:
     dog = shutil.which("dog")
     if dog is None:
         say("`dog`, the reference client, is not on PATH: with it, this would compare the two.")
         return
     ours, theirs = folder / "vm.tuesday.dog-format", folder / "vm.tuesday.by-dog"
     summary = await backup(cluster, "vm", ours, snapshot="tuesday", base="monday", dialect=Dialect.DOG)
-    command_line = [dog, "vdi", "backup", "-s", "tuesday", "-F", "monday", "-p", str(cluster.port), "vm"]
+    command_line = [dog, "vdi", "backup", "-s", "tuesday", "-F", "monday", "-p", str(port), "vm"]
     started = time.monotonic()
     with theirs.open("xb") as target:
         result = await anyio.run_process(command_line, stdout=target, stderr=subprocess.PIPE, check=False)

@@ -1,10 +1,10 @@
-"""Sockets: one pipelined connection, a cluster of them with typed operations, and the policy that steers both.
+"""The way into a cluster: connections, nodes, a router that carries requests out, and typed operations on top.
 
-Knows the wire and nothing of backups.
+What lives here knows the wire, and nothing of backups.
 """
 
 from asyncbackup.client.cluster import Cluster, connect
-from asyncbackup.client.policy import ClientOptions
+from asyncbackup.client.options import ClientOptions
 from asyncbackup.client.volume import Volume
 
 __all__ = ["ClientOptions", "Cluster", "Volume", "connect"]

@@ -1,22 +1,22 @@
-"""A cluster seen through one gateway node: operations on its VDIs and objects, typed."""
+"""A cluster: typed operations on its VDIs and objects."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple
 
 import anyio
 import numpy as np
 
-from asyncbackup.client import policy
-from asyncbackup.client.connection import Exchange
 from asyncbackup.client.fan_out import for_each
-from asyncbackup.client.gateway import Gateway
 from asyncbackup.client.objects import READ_SIZE, ObjectRead, cut
-from asyncbackup.client.policy import ClientOptions
+from asyncbackup.client.options import ClientOptions
+from asyncbackup.client.outcome import failure
+from asyncbackup.client.request import Request
+from asyncbackup.client.router import Counts, Router
 from asyncbackup.errors import (
     InodeCorrupt,
     ProtocolViolation,
@@ -31,7 +31,7 @@ from asyncbackup.wire import attributes, btree, messages, oid
 from asyncbackup.wire.attributes import Attribute
 from asyncbackup.wire.constants import DEFAULT_PORT, INTERNAL_VERSIONS, VDI_STATE_SIZE, Result
 from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, entry_offset, unpack_owners
-from asyncbackup.wire.messages import Bytes, Request, VdiReply
+from asyncbackup.wire.messages import Bytes, Message, VdiReply
 from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, unpack_nodes
 from asyncbackup.wire.vdi_ids import VdiIds, is_vdi_id
 
@@ -80,22 +80,60 @@ async def connect(
 
     Raises Unreachable if there is no sheep, within ``options.connect_timeout_s`` seconds.
     """
-    cluster = Cluster(host, port, options or ClientOptions())
+    router = Router(host, port, options or ClientOptions())
     try:
-        await cluster.open()
-        yield cluster
+        await router.open()
+        yield Cluster(router)
     finally:
         with anyio.CancelScope(shield=True):
-            await cluster.close()
+            await router.close()
 
 
-class Cluster(Gateway):
-    """Typed operations on the VDIs and objects of a cluster, through one gateway. Made by ``connect``."""
+@dataclass(slots=True)
+class _FormatTime:
+    """When the cluster was formatted, once it was asked: it stays the same."""
 
-    def __init__(self, host: str, port: int, options: ClientOptions) -> None:
-        super().__init__(host, port, options)
-        self._format_time: str | None = None
-        self._asked_format_time = False
+    was_asked: bool = False
+    text: str | None = None
+
+
+@dataclass(eq=False)
+class Cluster:
+    """Typed operations on the VDIs and objects of a cluster, for one job. Made by ``connect``.
+
+    All of them raise RequestFailed for an error result, ClusterNotReady where the cluster serves nobody, and
+    ConnectionLost, RequestTimeout, ProtocolViolation or Unreachable where the way to it fails. Cancelling one leaves
+    the connections usable.
+    """
+
+    router: Router
+    counts: Counts = field(default_factory=Counts)
+    """What was sent through this very object."""
+    _format_time: _FormatTime = field(default_factory=_FormatTime)
+
+    def counted(self) -> Cluster:
+        """Give the same cluster over the same connections for another job, with counts of its own."""
+        return Cluster(self.router, _format_time=self._format_time)
+
+    @asynccontextmanager
+    async def connected_anew(self) -> AsyncIterator[Cluster]:
+        """Connect to the same cluster over connections of their own. Raises Unreachable."""
+        node = self.router.node
+        async with connect(node.host, node.port, self.router.options) as cluster:
+            yield cluster
+
+    async def call(self, message: Message) -> Request:
+        """Carry out one request. Its result may be an error."""
+        request = Request(message)
+        await self.router.call([request], self.counts)
+        return request
+
+    async def expect_success(self, message: Message, what: str) -> Request:
+        """Do the same, but raise RequestFailed for ``what`` if the result is an error."""
+        request = await self.call(message)
+        if request.result is not Result.SUCCESS:
+            raise failure(what, request.result)
+        return request
 
     async def read_object(self, object_id: int, into: memoryview, offset: int = 0) -> None:
         """Do ``read_objects`` for one."""
@@ -106,9 +144,9 @@ class Cluster(Gateway):
 
         Raises ObjectReadFailed for a data object, RequestFailed for another.
         """
-        parts = cut(reads, trims=policy.may_trim(self.internal_version))
+        parts = cut(reads, may_be_trimmed=self.router.node.may_trim)
         if parts:
-            await self.call_all(parts)
+            await self.router.call(parts, self.counts)
         for part in parts:
             part.check()
 
@@ -119,30 +157,30 @@ class Cluster(Gateway):
 
     async def write_object(self, object_id: int, data: Bytes, offset: int = 0, *, copies: int, policy: int = 0) -> None:
         """Overwrite part of an existing object."""
-        request = messages.write_object(object_id, offset, data, copies=copies, copy_policy=policy)
-        await self.expect_success(request, f"writing object {object_id:016x}")
+        message = messages.write_object(object_id, offset, data, copies=copies, copy_policy=policy)
+        await self.expect_success(message, f"writing object {object_id:016x}")
 
     async def create_object(
         self, object_id: int, data: Bytes, offset: int = 0, *, copies: int, policy: int = 0, cow_oid: int = 0
     ) -> None:
         """Create an object: ``data`` at ``offset``, the rest from object ``cow_oid``, or zeros without one."""
-        request = messages.create_object(object_id, offset, data, copies=copies, copy_policy=policy, cow_oid=cow_oid)
-        await self.expect_success(request, f"creating object {object_id:016x}")
+        message = messages.create_object(object_id, offset, data, copies=copies, copy_policy=policy, cow_oid=cow_oid)
+        await self.expect_success(message, f"creating object {object_id:016x}")
 
     async def find_vdi(self, name: str, snapshot: Snapshot | None = None) -> Inode:
         """Look up a snapshot, or without one named the working VDI, and read its inode's header.
 
         Raises VdiNotFound or SnapshotNotFound, which say what exists, and InodeCorrupt if the inode is another's.
         """
-        request = _look_up(name, snapshot)
-        if request is None:
+        message = _look_up(name, snapshot)
+        if message is None:
             raise await self._not_found(name, snapshot)
-        reply = await self.call(request)
-        if reply.result in (Result.NO_VDI, Result.NO_TAG):
+        request = await self.call(message)
+        if request.result in (Result.NO_VDI, Result.NO_TAG):
             raise await self._not_found(name, snapshot)
-        if reply.result is not Result.SUCCESS:
-            raise policy.failure(f"looking up VDI '{name}'", reply.result)
-        inode = await self.read_inode(self.vdi_id_of(reply))
+        if request.result is not Result.SUCCESS:
+            raise failure(f"looking up VDI '{name}'", request.result)
+        inode = await self.read_inode(self.vdi_id_of(request))
         # Deleted since it was looked up, it has no name any more.
         if not inode.name or (snapshot is not None and not inode.is_snapshot):
             raise await self._not_found(name, snapshot)
@@ -152,29 +190,29 @@ class Cluster(Gateway):
             raise InodeCorrupt(inode.vdi_id, f"looked up as {expected}, its inode says that it is {got}")
         return inode
 
-    def vdi_id_of(self, reply: Exchange) -> int:
+    def vdi_id_of(self, request: Request) -> int:
         """Give the VDI that a successful answer names. Raises ProtocolViolation if there can be none."""
-        vdi_id = VdiReply.unpack(reply.header.body).vdi_id
+        vdi_id = VdiReply.unpack(request.header.body).vdi_id
         if not is_vdi_id(vdi_id):
-            raise ProtocolViolation(self.address, "a VDI id of 24 bits", f"{vdi_id:x}")
+            raise ProtocolViolation(self.router.node.address, "a VDI id of 24 bits", f"{vdi_id:x}")
         return vdi_id
 
     async def has_vdi(self, name: str) -> bool:
         """Tell whether there is a working VDI ``name``."""
-        reply = await self.call(messages.vdi_info(name))
-        if reply.result not in (Result.SUCCESS, Result.NO_VDI):
-            raise policy.failure(f"looking up VDI '{name}'", reply.result)
-        return reply.result is Result.SUCCESS
+        request = await self.call(messages.vdi_info(name))
+        if request.result not in (Result.SUCCESS, Result.NO_VDI):
+            raise failure(f"looking up VDI '{name}'", request.result)
+        return request.result is Result.SUCCESS
 
     async def count_nodes(self) -> int | None:
         """Count the nodes that keep objects; None if the cluster is of a release whose list we cannot read."""
-        if self.internal_version != INTERNAL_VERSIONS[0]:
+        if self.router.node.internal_version != INTERNAL_VERSIONS[0]:
             return None
-        reply = await self.expect_success(messages.node_list(MAX_NODES * NODE_ENTRY_SIZE), "listing the nodes")
+        request = await self.expect_success(messages.node_list(MAX_NODES * NODE_ENTRY_SIZE), "listing the nodes")
         try:
-            return sum(node.vnodes > 0 for node in unpack_nodes(reply.payload)) or None
+            return sum(node.vnodes > 0 for node in unpack_nodes(request.payload)) or None
         except ValueError as error:
-            raise ProtocolViolation(self.address, "a list of nodes", str(error)) from error
+            raise ProtocolViolation(self.router.node.address, "a list of nodes", str(error)) from error
 
     async def _not_found(self, name: str, snapshot: Snapshot | None) -> VdiNotFound | SnapshotNotFound:
         """Say what exists instead, after reading a few inodes: of a large cluster those that are likely to help."""
@@ -206,21 +244,25 @@ class Cluster(Gateway):
 
         The server is asked once.
         """
-        if not self._asked_format_time:
-            self._format_time = await self._read_format_time()
-            self._asked_format_time = True
-        return self._format_time
+        known = self._format_time
+        if not known.was_asked:
+            known.text = await self._read_format_time()
+            known.was_asked = True
+        return known.text
 
     async def _read_format_time(self) -> str | None:
-        if self.internal_version is None:
+        internal_version = self.router.node.internal_version
+        if internal_version is None:
             return None
-        reply = await self.call(messages.stat_cluster(self.internal_version))
-        if reply.result is not Result.SUCCESS or not reply.payload:
+        request = await self.call(messages.stat_cluster(internal_version))
+        if request.result is not Result.SUCCESS or not request.payload:
             return None
         try:
-            return time_text(messages.unpack_format_time(reply.payload))
+            return time_text(messages.unpack_format_time(request.payload))
         except ValueError as error:
-            raise ProtocolViolation(self.address, "the time at which the cluster was formatted", str(error)) from error
+            raise ProtocolViolation(
+                self.router.node.address, "the time at which the cluster was formatted", str(error)
+            ) from error
 
     async def identify(self, inode: Inode) -> Identity:
         """Say which snapshot, or working VDI, ``inode`` is of. Raises InodeCorrupt if none can be like it."""
@@ -245,7 +287,7 @@ class Cluster(Gateway):
         """
         ids = await self._read_ids()
         if len(ids) > MAX_LISTED:
-            raise TooManyVdis(self.address, len(ids), MAX_LISTED)
+            raise TooManyVdis(self.router.node.address, len(ids), MAX_LISTED)
         if name is not None and len(ids) > _MAX_HINTS and not await self._is_known(name, ids):
             raise await self._not_found(name, None)
         vdis = await self._read_headers(ids.ascending().tolist(), name)
@@ -292,16 +334,16 @@ class Cluster(Gateway):
         return VdiIds(await self._read_bitmap(deleted=False), await self._read_bitmap(deleted=True))
 
     async def _read_bitmap(self, *, deleted: bool) -> memoryview:
-        request = messages.read_vdi_bitmap(deleted=deleted)
-        reply = await self.call(request)
-        if reply.result is not Result.SUCCESS:
+        message = messages.read_vdi_bitmap(deleted=deleted)
+        request = await self.call(message)
+        if request.result is not Result.SUCCESS:
             if deleted:  # Servers before 1.0 do not know this request: they blank the name of what was deleted.
-                return memoryview(bytes(request.capacity))
-            raise policy.failure("listing the VDIs", reply.result)
-        if len(reply.payload) != request.capacity:
-            expected = f"{request.capacity} bytes of bitmap"
-            raise ProtocolViolation(self.address, expected, f"{len(reply.payload)} bytes")
-        return reply.payload
+                return memoryview(bytes(message.capacity))
+            raise failure("listing the VDIs", request.result)
+        if len(request.payload) != message.capacity:
+            expected = f"{message.capacity} bytes of bitmap"
+            raise ProtocolViolation(self.router.node.address, expected, f"{len(request.payload)} bytes")
+        return request.payload
 
     async def read_owners(self, vdi_id: int, count: int) -> Owners:
         """Read the first ``count`` entries of an owner table."""
@@ -356,22 +398,24 @@ class Cluster(Gateway):
         Raises RequestFailed where the cluster refuses it, as it does where nothing of the name is there.
         """
         beside = vdi.snap_id if vdi.is_snapshot else 0
-        reply = await self.call(attributes.find_attribute(vdi.name, key, beside=beside))
-        if reply.result is Result.NO_OBJ:
+        request = await self.call(attributes.find_attribute(vdi.name, key, beside=beside))
+        if request.result is Result.NO_OBJ:
             return None
-        if reply.result is not Result.SUCCESS:
-            raise policy.failure(f"looking up attribute '{key}' of VDI '{vdi.name}'", reply.result)
-        found = VdiReply.unpack(reply.header.body)
-        object_id = oid.attribute_oid(self.vdi_id_of(reply), found.attr_id)
+        if request.result is not Result.SUCCESS:
+            raise failure(f"looking up attribute '{key}' of VDI '{vdi.name}'", request.result)
+        found = VdiReply.unpack(request.header.body)
+        object_id = oid.attribute_oid(self.vdi_id_of(request), found.attr_id)
         try:
             attribute = Attribute.unpack(await self._read(object_id, 0, attributes.ATTRIBUTE_SIZE))
         except ValueError as error:
-            raise ProtocolViolation(self.address, "an attribute", str(error)) from error
+            raise ProtocolViolation(self.router.node.address, "an attribute", str(error)) from error
         if not attribute.name:  # It was deleted since it was looked up.
             return None
         if not attribute.is_same(Attribute(vdi.name, key)):
             expected = f"attribute '{key}' of VDI '{vdi.name}'"
-            raise ProtocolViolation(self.address, expected, f"attribute '{attribute.key}' of VDI '{attribute.name}'")
+            raise ProtocolViolation(
+                self.router.node.address, expected, f"attribute '{attribute.key}' of VDI '{attribute.name}'"
+            )
         return attribute.value
 
     async def write_attribute(self, vdi: str, key: str, value: bytes) -> None:
@@ -379,38 +423,38 @@ class Cluster(Gateway):
 
         It stays with the name, whatever is deleted. Cancelled: it may be written or not. Raises RequestFailed.
         """
-        request = attributes.write_attribute(vdi, key, value)
-        await self.expect_success(request, f"writing attribute '{key}' of VDI '{vdi}'")
+        message = attributes.write_attribute(vdi, key, value)
+        await self.expect_success(message, f"writing attribute '{key}' of VDI '{vdi}'")
 
     async def create_attribute(self, vdi: str, key: str, value: bytes) -> bool:
         """Give the working VDI ``vdi`` an attribute that it does not have; tell whether it had it not.
 
         Of several that do so at a time one succeeds. Raises RequestFailed.
         """
-        reply = await self.call(attributes.write_attribute(vdi, key, value, exclusive=True))
-        if reply.result not in (Result.SUCCESS, Result.VDI_EXIST):
-            raise policy.failure(f"writing attribute '{key}' of VDI '{vdi}'", reply.result)
-        return reply.result is Result.SUCCESS
+        request = await self.call(attributes.write_attribute(vdi, key, value, exclusive=True))
+        if request.result not in (Result.SUCCESS, Result.VDI_EXIST):
+            raise failure(f"writing attribute '{key}' of VDI '{vdi}'", request.result)
+        return request.result is Result.SUCCESS
 
     async def delete_attribute(self, vdi: str, key: str) -> None:
         """Delete an attribute of the working VDI ``vdi``; that there is none is fine. Raises RequestFailed."""
-        reply = await self.call(attributes.delete_attribute(vdi, key))
-        if reply.result not in (Result.SUCCESS, Result.NO_OBJ):
-            raise policy.failure(f"deleting attribute '{key}' of VDI '{vdi}'", reply.result)
+        request = await self.call(attributes.delete_attribute(vdi, key))
+        if request.result not in (Result.SUCCESS, Result.NO_OBJ):
+            raise failure(f"deleting attribute '{key}' of VDI '{vdi}'", request.result)
 
     async def is_locked(self, vdi_id: int) -> bool | None:
         """Tell whether a guest has locked a VDI; None where the cluster does not say it.
 
         Only 1.0 says it in a form that we read, and only of a cluster that was formatted with locks.
         """
-        if self.internal_version != INTERNAL_VERSIONS[0]:
+        if self.router.node.internal_version != INTERNAL_VERSIONS[0]:
             return None
         capacity = _FIRST_STATES * VDI_STATE_SIZE
         while capacity <= _MAX_STATES:
-            reply = await self.call(messages.vdi_states(capacity))
-            if reply.result is Result.SUCCESS:
-                return messages.find_lock(reply.payload, vdi_id)
-            if reply.result is not Result.BUFFER_SMALL:
+            request = await self.call(messages.vdi_states(capacity))
+            if request.result is Result.SUCCESS:
+                return messages.find_lock(request.payload, vdi_id)
+            if request.result is not Result.BUFFER_SMALL:
                 break
             capacity *= 4
         return None
@@ -419,11 +463,10 @@ class Cluster(Gateway):
         self, name: str, size: int, *, copies: int = 0, block_size_shift: int = 0, store_policy: int = 0
     ) -> int:
         """Create an empty VDI of ``size`` bytes and give its id. Zeros mean the cluster's defaults."""
-        request = messages.new_vdi(
+        message = messages.new_vdi(
             name, size, copies=copies, block_size_shift=block_size_shift, store_policy=store_policy
         )
-        reply = await self.expect_success(request, f"creating VDI '{name}'")
-        return self.vdi_id_of(reply)
+        return self.vdi_id_of(await self.expect_success(message, f"creating VDI '{name}'"))
 
     async def create_snapshot(self, name: str, tag: str) -> Inode:
         """Make the working VDI a snapshot tagged ``tag``; give the snapshot's inode."""
@@ -431,7 +474,7 @@ class Cluster(Gateway):
         await self.write_object(
             oid.inode_oid(working.vdi_id), messages.pack_name(tag), TAG_OFFSET, copies=working.nr_copies
         )
-        request = messages.new_vdi(
+        message = messages.new_vdi(
             name,
             working.vdi_size,
             base_vdi_id=working.vdi_id,
@@ -439,10 +482,21 @@ class Cluster(Gateway):
             copies=working.nr_copies,
             copy_policy=working.copy_policy,
             store_policy=working.store_policy,
-            block_size_shift=working.block_size_shift if policy.takes_object_sizes(self.internal_version) else 0,
+            block_size_shift=working.block_size_shift if self.router.node.takes_object_sizes else 0,
         )
-        await self.expect_success(request, f"taking snapshot '{tag}' of VDI '{name}'")
+        await self.expect_success(message, f"taking snapshot '{tag}' of VDI '{name}'")
         return await self.read_inode(working.vdi_id)
+
+    async def delete_vdi(self, name: str) -> None:
+        """Delete the working VDI ``name``. A server of 1.0 removes no object of it: the caller does that before."""
+        message = messages.delete_vdi(name, old=self.router.node.deletes_as_of_old)
+        await self.expect_success(message, f"deleting VDI '{name}'")
+
+    async def remove_object(self, object_id: int) -> None:
+        """Remove an object, whoever refers to it, if it is there."""
+        request = await self.call(messages.remove_object(object_id))
+        if request.result not in (Result.SUCCESS, Result.NO_OBJ):
+            raise failure(f"removing object {object_id:016x}", request.result)
 
 
 def can_be_named(name: str) -> bool:
@@ -453,7 +507,7 @@ def can_be_named(name: str) -> bool:
         return False
 
 
-def _look_up(name: str, snapshot: Snapshot | None) -> Request | None:
+def _look_up(name: str, snapshot: Snapshot | None) -> Message | None:
     """Build the request that looks a VDI up, or None if no VDI or snapshot can be named so.
 
     An empty tag or an id of 0 would mean the working VDI on the wire, so they must not go there.

@@ -1,23 +1,24 @@
-"""One pipelined connection to a sheep: glue between the sans-IO reader and asyncio.
+"""One socket to a sheep, with many requests on their way: glue between the sans-IO reader and asyncio.
 
 The law of this module:
 
-- Answers arrive in any order; the id says which request one belongs to. An unknown id is fatal to the connection.
-- A payload lands in the buffer that the request named for it, with no copy in between.
-- A request that is cancelled or out of time leaves a tombstone: its late answer is received and dropped, and its
-  buffer is not touched again once the caller has it back.
-- At most ``depth`` requests are with the server; the others wait here, first come, first served.
+- Answers arrive in any order. The id tells which attempt an answer belongs to. An unknown id is
+  fatal to the connection.
+- A payload lands in the buffer of its attempt, with no copy in between.
+- An attempt that is given up leaves a tombstone: its late answer is received and dropped. Its buffer is not touched
+  again once the caller has it back.
 - When the connection ends, each waiter gets an exception of its own, chained to the cause.
+- A connection sends at once what it is given. How much it is given is the business of the router.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import cast
 
+from asyncbackup.client.request import NO_PAYLOAD, Request
 from asyncbackup.errors import (
     AsyncBackupError,
     ConnectionLost,
@@ -27,147 +28,154 @@ from asyncbackup.errors import (
 )
 from asyncbackup.wire.constants import Result
 from asyncbackup.wire.framing import MessageReader, Placement
-from asyncbackup.wire.messages import Request, ResponseHeader
+from asyncbackup.wire.messages import ResponseHeader
 from asyncbackup.wire.nodes import format_address
 
-_NO_PAYLOAD: Final = memoryview(b"")
 
+class Waiter:
+    """Waits until ``unanswered`` attempts, at least one, are answered."""
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """Whoever waits for ``unanswered`` answers more."""
+    __slots__ = ("_ended", "unanswered")
 
-    unanswered: int
-    answered: asyncio.Future[None]
+    def __init__(self, unanswered: int) -> None:
+        self.unanswered = unanswered
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def wait(self, address: str, request: Request, timeout_s: float) -> None:
+        """Wait at most ``timeout_s`` seconds. Raises RequestTimeout, which names ``request``, or what ``fail`` got."""
+        timer = self._ended.get_loop().call_later(timeout_s, self._expire, address, request, timeout_s)
+        try:
+            await self._ended
+        finally:
+            timer.cancel()
+
+    def _expire(self, address: str, request: Request, timeout_s: float) -> None:
+        self.fail(RequestTimeout(address, str(request.message), timeout_s))
 
     def fail(self, error: AsyncBackupError) -> None:
-        if not self.answered.done():
-            self.answered.set_exception(error)
+        """End the waiting with ``error``, unless it has ended."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def note_answer(self) -> None:
+        """Take note that one more attempt was answered."""
+        self.unanswered -= 1
+        if not self.unanswered and not self._ended.done():
+            self._ended.set_result(None)
 
 
 @dataclass(slots=True, eq=False)
-class Exchange:
-    """A request and, from its answer on, that; ``payload`` is empty if the result is an error."""
+class Attempt:
+    """One try of a request: on one connection, into one buffer, for one waiter."""
 
     request: Request
-    payload: memoryview = field(default=_NO_PAYLOAD, init=False)
-    answer: ResponseHeader | None = field(default=None, init=False)
-    waiter: _Waiter | None = field(default=None, init=False)
+    buffer: memoryview | None
+    """Where the payload goes; None: into memory of its own. Nobody else writes there until the attempt has ended."""
+    proto_ver: int
+    waiter: Waiter | None
     """None once nobody waits any more: a tombstone."""
-
-    def place(self, header: ResponseHeader) -> memoryview:
-        """Say where the payload of a successful answer goes: a writable view of ``data_length`` bytes.
-
-        Raises ValueError, in the words "expected …, got …", if no such answer can be meant.
-        """
-        return memoryview(bytearray(header.data_length))
-
-    @property
-    def header(self) -> ResponseHeader:
-        """The answer's header; to be asked for only once there is one."""
-        assert self.answer is not None
-        return self.answer
-
-    @property
-    def result(self) -> Result:
-        """What the answer says."""
-        return self.header.result
+    connection: Connection | None = field(default=None, init=False)
+    """The connection that it was sent on; None before."""
+    id: int = field(default=0, init=False)
+    """What the server calls it, on that connection."""
+    header: ResponseHeader | None = field(default=None, init=False)
+    payload: memoryview = field(default=NO_PAYLOAD, init=False)
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Made by ``Connection.open``; not safe to share between event loops."""
+    """Made by ``Connection.open``; not safe to share between event loops.
 
-    def __init__(self, address: str, depth: int) -> None:
+    ``on_room`` is called when the connection may take more attempts than before, ``on_end`` when it ended.
+    """
+
+    def __init__(self, address: str, on_room: Callable[[], None], on_end: Callable[[], None]) -> None:
         self.address = address
-        self._depth = depth
+        self._on_room = on_room
+        self._on_end = on_end
         self._reader = MessageReader(self._on_header, self._on_message)
-        self._unsent: deque[tuple[int, Exchange]] = deque()
-        self._exchanges: dict[int, Exchange] = {}
-        self._receiving: tuple[int, Exchange] | None = None
+        self._attempts: dict[int, Attempt] = {}
+        self._receiving: Attempt | None = None
         self._last_id = 0
-        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._is_writable = True
         self._ended = asyncio.Event()
         self._cause: AsyncBackupError | None = None
 
     @classmethod
-    async def open(cls, host: str, port: int, timeout_s: float, depth: int) -> Connection:
+    async def open(
+        cls, host: str, port: int, timeout_s: float, on_room: Callable[[], None], on_end: Callable[[], None]
+    ) -> Connection:
         """Connect. Raises Unreachable if nothing accepts within ``timeout_s`` seconds."""
         address = format_address(host, port)
         try:
             async with asyncio.timeout(timeout_s):
                 loop = asyncio.get_running_loop()
-                _transport, connection = await loop.create_connection(lambda: cls(address, depth), host, port)
+                _, connection = await loop.create_connection(lambda: cls(address, on_room, on_end), host, port)
         except TimeoutError as error:
             raise Unreachable(address, f"no connection within {timeout_s:g} s") from error
         except OSError as error:
             raise Unreachable(address, error.strerror or str(error)) from error
         except ValueError as error:
-            # What the resolver makes of labels that are empty, or too long, and of a NUL.
+            # The resolver raises it for a label that is empty or too long, and for a NUL.
             raise Unreachable(address, "no host has such a name") from error
         return connection
 
     @property
-    def in_flight(self) -> int:
-        """Requests that wait to be sent, or that the server still owes an answer for, tombstones included."""
-        return len(self._unsent) + len(self._exchanges)
+    def unanswered(self) -> int:
+        """Attempts that the server still owes an answer for, tombstones included."""
+        return len(self._attempts)
 
     @property
     def is_open(self) -> bool:
-        return self._cause is None
+        """Whether the connection was made and has not ended."""
+        return self._cause is None and self._transport is not None
 
-    async def call(self, exchanges: Sequence[Exchange], proto_ver: int, timeout_s: float) -> None:
-        """Send requests, at least one, and wait at most ``timeout_s`` seconds for all of their answers.
+    @property
+    def is_ready(self) -> bool:
+        """Whether the connection is open and its socket takes more."""
+        return self._is_writable and self._cause is None and self._transport is not None
 
-        A payload has at most its request's ``capacity`` bytes. Raises RequestTimeout, ConnectionLost,
-        ProtocolViolation; after that, or a cancellation, the buffers are free for other use, the exchanges are not.
+    async def call(self, request: Request, proto_ver: int, timeout_s: float) -> None:
+        """Make one attempt to carry out ``request``, and wait at most ``timeout_s`` seconds for its answer.
+
+        Raises RequestTimeout, ConnectionLost, ProtocolViolation. After that, or a cancellation, the buffer is free.
         """
-        if self._transport is None or self._cause is not None:
-            raise self._lost()
-        waiter = _Waiter(len(exchanges), self._loop.create_future())
-        for exchange in exchanges:
-            exchange.waiter = waiter
-            self._unsent.append((proto_ver, exchange))
-        self._send()
-        timer = self._loop.call_later(timeout_s, self._expire, waiter, exchanges[0].request, timeout_s)
+        if not self.is_open:
+            raise self.lost()
+        waiter = Waiter(1)
+        attempt = Attempt(request, request.buffer, proto_ver, waiter)
+        self.send(attempt)
         try:
-            await waiter.answered
+            await waiter.wait(self.address, request, timeout_s)
         finally:
-            timer.cancel()
             if waiter.unanswered:
-                self._give_up(waiter)
+                self.give_up(attempt)
 
-    def _send(self) -> None:
-        """Send what the depth and the socket allow."""
-        while self._unsent and self._is_writable and len(self._exchanges) < self._depth:
-            proto_ver, exchange = self._unsent.popleft()
-            request_id = self._last_id = self._last_id % 0xFFFFFFFF + 1
-            self._exchanges[request_id] = exchange
-            transport = cast("asyncio.Transport", self._transport)
-            transport.write(exchange.request.header(request_id, proto_ver))
-            if exchange.request.payload:
-                transport.write(exchange.request.payload)
+    def send(self, attempt: Attempt) -> None:
+        """Send an attempt over the connection, which must be open. Its waiter is told how it ends."""
+        request_id = self._last_id = self._last_id % 0xFFFFFFFF + 1
+        attempt.id, attempt.connection = request_id, self
+        self._attempts[request_id] = attempt
+        message = attempt.request.message
+        transport = cast("asyncio.Transport", self._transport)
+        transport.write(message.header(request_id, attempt.proto_ver))
+        if message.payload:
+            transport.write(message.payload)
 
-    def _expire(self, waiter: _Waiter, request: Request, timeout_s: float) -> None:
-        waiter.fail(RequestTimeout(self.address, str(request), timeout_s))
-
-    def _give_up(self, waiter: _Waiter) -> None:
-        self._unsent = deque(unsent for unsent in self._unsent if unsent[1].waiter is not waiter)
-        for request_id, exchange in list(self._exchanges.items()):
-            if exchange.waiter is waiter:
-                self._bury(request_id, exchange)
-
-    def _bury(self, request_id: int, exchange: Exchange) -> None:
-        exchange.waiter = None
-        if self._receiving is not None and self._receiving[0] == request_id:
+    def give_up(self, attempt: Attempt) -> None:
+        """Let an attempt that was sent on this connection be a tombstone, if it is not answered."""
+        if self._attempts.get(attempt.id) is not attempt:
+            return
+        attempt.waiter = None
+        if self._receiving is attempt:
             self._reader.drop_payload()
-        if exchange.request.payload and self._transport is not None and self._transport.get_write_buffer_size():
+        message = attempt.request.message
+        if message.payload and self._transport is not None and self._transport.get_write_buffer_size():
             # The transport may still hold the payload, which the caller is about to reuse.
-            self._end(ConnectionLost(self.address, f"gave up a {exchange.request} that was partly sent"))
+            self._end(ConnectionLost(self.address, f"gave up a {message} that was partly sent"))
 
     def abort(self) -> None:
-        """End the connection. Idempotent; requests under way raise ConnectionLost."""
+        """End the connection. Idempotent. Requests under way raise ConnectionLost."""
         self._end(ConnectionLost(self.address, "closed by us"))
 
     async def close(self) -> None:
@@ -175,7 +183,7 @@ class Connection(asyncio.BufferedProtocol):
         self.abort()
         await self._ended.wait()
 
-    def _lost(self) -> AsyncBackupError:
+    def lost(self) -> AsyncBackupError:
         """Make a fresh exception for one waiter, chained to what ended the connection."""
         cause = self._cause
         if isinstance(cause, ProtocolViolation):
@@ -189,54 +197,54 @@ class Connection(asyncio.BufferedProtocol):
         if self._cause is not None:
             return
         self._cause = cause
-        for exchange in (*self._exchanges.values(), *(exchange for _, exchange in self._unsent)):
-            if exchange.waiter is not None:
-                exchange.waiter.fail(self._lost())
-        self._exchanges.clear()
-        self._unsent.clear()
+        for attempt in self._attempts.values():
+            if attempt.waiter is not None:
+                attempt.waiter.fail(self.lost())
+        self._attempts.clear()
         self._receiving = None
         self._reader.drop_payload()
         if self._transport is not None:
             self._transport.abort()
+        self._on_end()
 
     # What the reader calls.
 
     def _on_header(self, packed: memoryview) -> Placement:
         header = ResponseHeader.unpack(packed)
-        exchange = self._exchanges.get(header.id)
-        if exchange is None:
+        attempt = self._attempts.get(header.id)
+        if attempt is None:
             raise ProtocolViolation(self.address, "an answer to one of our requests", f"one to request {header.id}")
-        request = exchange.request
-        if header.opcode != request.opcode:
+        message = attempt.request.message
+        if header.opcode != message.opcode:
             raise ProtocolViolation(
-                self.address, f"an answer to {request} (opcode 0x{request.opcode:02x})", f"opcode 0x{header.opcode:02x}"
+                self.address, f"an answer to {message} (opcode 0x{message.opcode:02x})", f"opcode 0x{header.opcode:02x}"
             )
-        if header.data_length > request.capacity:
+        if header.data_length > message.capacity:
             raise ProtocolViolation(
-                self.address, f"at most {request.capacity} bytes for {request}", f"{header.data_length} bytes"
+                self.address, f"at most {message.capacity} bytes for {message}", f"{header.data_length} bytes"
             )
-        self._receiving = (header.id, exchange)
-        exchange.answer = header
-        if exchange.waiter is None or header.result is not Result.SUCCESS:
+        self._receiving = attempt
+        attempt.header = header
+        if attempt.waiter is None or header.result is not Result.SUCCESS:
             return header.data_length, None
         try:
-            exchange.payload = exchange.place(header)
+            attempt.payload = attempt.request.place(header, attempt.buffer)
         except ValueError as error:
             expected, _, got = str(error).partition(", got ")
             raise ProtocolViolation(self.address, expected.removeprefix("expected "), got) from error
-        return header.data_length, exchange.payload
+        return header.data_length, attempt.payload
 
     def _on_message(self) -> None:
-        assert self._receiving is not None
-        request_id, exchange = self._receiving
+        attempt = self._receiving
+        assert attempt is not None
         self._receiving = None
-        del self._exchanges[request_id]
-        self._send()
-        waiter = exchange.waiter
+        del self._attempts[attempt.id]
+        waiter = attempt.waiter
         if waiter is not None:
-            waiter.unanswered -= 1
-            if not waiter.unanswered and not waiter.answered.done():
-                waiter.answered.set_result(None)
+            request = attempt.request
+            request.answer, request.payload = attempt.header, attempt.payload
+            waiter.note_answer()
+        self._on_room()
 
     # What asyncio calls.
 
@@ -268,4 +276,4 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._is_writable = True
-        self._send()
+        self._on_room()

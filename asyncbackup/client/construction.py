@@ -25,9 +25,9 @@ import anyio
 import numpy as np
 from numpy.typing import NDArray
 
-from asyncbackup.client import policy
 from asyncbackup.client.cluster import Cluster
 from asyncbackup.client.fan_out import for_each
+from asyncbackup.client.outcome import failure
 from asyncbackup.errors import (
     ChangedMeanwhile,
     ClusterError,
@@ -49,7 +49,7 @@ from asyncbackup.wire.constants import (
     Result,
 )
 from asyncbackup.wire.inode import SIZE_OFFSET, TAG_OFFSET, Inode, Owners, entry_offset
-from asyncbackup.wire.messages import Bytes, Request
+from asyncbackup.wire.messages import Bytes, Message
 
 UNFINISHED_TAG: Final = "unfinished restore"
 
@@ -278,23 +278,22 @@ class NewVdi(Construction):
 
         Cancelled: it may be made or not, so this should be shielded.
         """
-        request = _request(cluster, name, shape, parent)
-        repeated = cluster.retries
+        message = _creation(cluster, name, shape, parent)
         try:
-            reply = await cluster.call(request)
-            vdi_id = cluster.vdi_id_of(reply) if reply.result is Result.SUCCESS else 0
+            request = await cluster.call(message)
+            vdi_id = cluster.vdi_id_of(request) if request.result is Result.SUCCESS else 0
         except ClusterNotReady:
             raise
         except ClusterError as error:
             raise PerhapsCreated(name, str(error), "nothing says whether its creation was carried out") from error
         if vdi_id:
             return cls(cluster, name, vdi_id, shape, parent=parent, expected=expected)
-        if reply.result is Result.VDI_EXIST and cluster.retries == repeated:
+        if request.result is Result.VDI_EXIST and not request.repeats:
             raise VdiExists(name)
-        failure = policy.failure(f"creating VDI '{name}'", reply.result)
+        failed = failure(f"creating VDI '{name}'", request.result)
         if await cluster.has_vdi(name):
-            raise PerhapsCreated(name, str(failure), "there is one of its name now") from failure
-        raise failure
+            raise PerhapsCreated(name, str(failed), "there is one of its name now") from failed
+        raise failed
 
     @classmethod
     def of(cls, cluster: Cluster, inode: Inode) -> NewVdi:
@@ -363,8 +362,7 @@ class NewVdi(Construction):
                 return
         except VdiNotFound:
             return
-        request = messages.delete_vdi(self.name, old=policy.deletes_as_of_old(cluster.internal_version))
-        await cluster.expect_success(request, f"deleting VDI '{self.name}'")
+        await cluster.delete_vdi(self.name)
 
     def _entries_in_use(self, owners: Owners) -> Iterable[tuple[int, int]]:
         for start in range(0, len(owners), _ENTRIES_TO_CLEAR):
@@ -377,11 +375,8 @@ class NewVdi(Construction):
         await self._write_inode(entry_offset(start), bytes(4 * (stop - start)))
 
     async def _remove_object(self, idx: int) -> None:
-        object_id = oid.data_oid(self.vdi_id, idx)
-        reply = await self._cluster.call(messages.remove_object(object_id))
-        # Its creation may have failed, or never have begun.
-        if reply.result not in (Result.SUCCESS, Result.NO_OBJ):
-            raise policy.failure(f"removing object {object_id:016x}", reply.result)
+        # It may not be there: its creation may have failed, or never have begun.
+        await self._cluster.remove_object(oid.data_oid(self.vdi_id, idx))
 
 
 def is_unfinished(inode: Inode) -> bool:
@@ -389,16 +384,16 @@ def is_unfinished(inode: Inode) -> bool:
     return inode.tag == UNFINISHED_TAG and not inode.is_snapshot and not inode.is_hyper
 
 
-def _request(cluster: Cluster, name: str, shape: Shape, parent: Parent | None) -> Request:
+def _creation(cluster: Cluster, name: str, shape: Shape, parent: Parent | None) -> Message:
     shift = shape.object_size.bit_length() - 1
-    if not policy.takes_object_sizes(cluster.internal_version):
+    if not cluster.router.node.takes_object_sizes:
         if shift != DEFAULT_BLOCK_SIZE_SHIFT:
             raise VdiUnmakeable(
                 f"objects of {1 << DEFAULT_BLOCK_SIZE_SHIFT} bytes, which are all that this cluster knows",
                 f"{shape.object_size} bytes",
             )
         shift = 0
-    if shape.copy_policy and not policy.takes_copy_policies(cluster.internal_version):
+    if shape.copy_policy and not cluster.router.node.takes_copy_policies:
         raise RedundancyUnkeepable(shape.copies, shape.copy_policy)
     return messages.new_vdi(
         name,

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from asyncbackup.client import policy
-from asyncbackup.client.connection import Exchange
+from asyncbackup.client.request import Request
 from asyncbackup.errors import ObjectReadFailed, RequestFailed
 from asyncbackup.wire import messages, oid
-from asyncbackup.wire.constants import Result
+from asyncbackup.wire.constants import SECTOR_SIZE, Result
 from asyncbackup.wire.messages import ResponseHeader
 
 READ_SIZE: Final = 456 << 10
@@ -30,19 +29,20 @@ class ObjectRead(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class PartRead(Exchange):
-    """One request of an object read; ``trims``: its answer may lack zero sectors at its ends."""
+class PartRead(Request):
+    """One request of an object read. ``buffer`` takes its bytes."""
 
-    oid: int
-    into: memoryview
-    trims: bool
+    oid: int = 0
+    may_be_trimmed: bool = False
+    """Whether the answer may lack zero sectors at its ends."""
 
-    def place(self, header: ResponseHeader) -> memoryview:
-        """Receive into ``into``."""
-        if header.data_length == len(self.into):
-            return self.into
+    def place(self, header: ResponseHeader, buffer: memoryview | None) -> memoryview:
+        """Receive into ``buffer``."""
+        assert buffer is not None
+        if header.data_length == len(buffer):
+            return buffer
         offset = messages.ObjectReply.unpack(header.body).offset
-        return policy.place_trimmed(self.into, offset, header.data_length, trims=self.trims)
+        return place_trimmed(buffer, offset, header.data_length, may_be_trimmed=self.may_be_trimmed)
 
     def check(self) -> None:
         """Raise ObjectReadFailed if a data object could not be read, RequestFailed if another."""
@@ -54,12 +54,27 @@ class PartRead(Exchange):
         raise RequestFailed(f"reading object {self.oid:016x}", result, result.meaning)
 
 
-def cut(reads: Sequence[ObjectRead], *, trims: bool) -> list[PartRead]:
+def cut(reads: Sequence[ObjectRead], *, may_be_trimmed: bool) -> list[PartRead]:
     """Cut reads into requests of at most READ_SIZE bytes."""
     parts = []
     for object_id, into, offset in reads:
         for start in range(0, len(into), READ_SIZE):
             part = into[start : start + READ_SIZE]
-            request = messages.read_object(object_id, offset + start, len(part))
-            parts.append(PartRead(request, object_id, part, trims))
+            message = messages.read_object(object_id, offset + start, len(part))
+            parts.append(PartRead(message, part, object_id, may_be_trimmed))
     return parts
+
+
+def place_trimmed(buffer: memoryview, offset: int, length: int, *, may_be_trimmed: bool) -> memoryview:
+    """Say which part of ``buffer`` the ``length`` bytes of a READ_OBJ answer are, and zero the rest of it.
+
+    ``offset`` is the place in ``buffer`` that the answer names. Raises ValueError ("expected …, got …") for an answer
+    that is neither whole nor trimmed by sectors.
+    """
+    wanted = len(buffer)
+    if not may_be_trimmed or offset % SECTOR_SIZE or offset + length > wanted:
+        at = f" at offset {offset}" if offset else ""
+        raise ValueError(f"expected {wanted} bytes, got {length} bytes{at}")
+    buffer[:offset] = bytes(offset)
+    buffer[offset + length :] = bytes(wanted - offset - length)
+    return buffer[offset : offset + length]

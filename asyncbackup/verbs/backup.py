@@ -57,7 +57,8 @@ async def backup(
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")
     options = options or WindowOptions()
-    started, requests, retries = time.monotonic(), cluster.requests, cluster.retries
+    started = time.monotonic()
+    cluster = cluster.counted()
     async with open_target(target, replace=replace, manifest=manifest) as opened:
         refuse_unpatchable(opened.data, dialect)
         with single_error():
@@ -76,8 +77,8 @@ async def backup(
         records=writer.records,
         bytes_written=writer.position,
         elapsed_s=time.monotonic() - started,
-        requests=cluster.requests - requests,
-        retries=cluster.retries - retries,
+        requests=cluster.counts.requests,
+        retries=cluster.counts.retries,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import anyio
 
-from asyncbackup.client import Cluster, connect
+from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import can_be_named
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape, is_unfinished
 from asyncbackup.engine.base import all_assumed
@@ -317,8 +317,8 @@ async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException) -> None
     """Remove ``new`` because of ``failure``. Raises LeftUnfinished if that cannot be done."""
 
     async def remove() -> None:
-        # A connection of its own: a write that was given up ended the one that it was on.
-        async with connect(cluster.host, cluster.port, cluster.options) as fresh:
+        # The server may still hold requests that were given up, and then the old connections have no room for others.
+        async with cluster.connected_anew() as fresh:
             await new.remove(fresh)
 
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from asyncbackup.wire.constants import NAME_SIZE, Flag, Opcode
-from asyncbackup.wire.messages import Bytes, Request, VdiBody, pack_name, unpack_name
+from asyncbackup.wire.messages import Bytes, Message, VdiBody, pack_name, unpack_name
 
 MAX_VALUE: Final = 65536
 """Bytes of the longest value."""
@@ -74,7 +74,7 @@ class Attribute:
         return mine == others
 
 
-def find_attribute(name: str, key: str, *, beside: int = 0) -> Request:
+def find_attribute(name: str, key: str, *, beside: int = 0) -> Message:
     """Ask where attribute ``key`` of VDI ``name`` is. Raises ValueError for a name or key that does not fit.
 
     A server looks the VDI up first: the working one or, with ``beside``, the snapshot with this id.
@@ -82,7 +82,7 @@ def find_attribute(name: str, key: str, *, beside: int = 0) -> Request:
     return _request(Attribute(name, key).pack_header(), Flag.WRITE, beside)
 
 
-def write_attribute(name: str, key: str, value: bytes, *, exclusive: bool = False) -> Request:
+def write_attribute(name: str, key: str, value: bytes, *, exclusive: bool = False) -> Message:
     """Make an attribute of the working VDI ``name``, or replace it, but not if it is to be ``exclusive``.
 
     Raises ValueError for what does not fit.
@@ -91,10 +91,10 @@ def write_attribute(name: str, key: str, value: bytes, *, exclusive: bool = Fals
     return _request(Attribute(name, key, value).pack(), flags)
 
 
-def delete_attribute(name: str, key: str) -> Request:
+def delete_attribute(name: str, key: str) -> Message:
     """Delete an attribute. Raises ValueError for a name or key that does not fit."""
     return _request(Attribute(name, key).pack_header(), Flag.WRITE | Flag.ATTR_DELETE)
 
 
-def _request(payload: bytes, flags: Flag, snapid: int = 0) -> Request:
-    return Request(Opcode.GET_VDI_ATTR, VdiBody(snapid=snapid).pack(), flags, payload)
+def _request(payload: bytes, flags: Flag, snapid: int = 0) -> Message:
+    return Message(Opcode.GET_VDI_ATTR, VdiBody(snapid=snapid).pack(), flags, payload)

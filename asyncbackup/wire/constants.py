@@ -16,9 +16,6 @@ PUBLIC_VERSIONS: Final = (2, 1)
 INTERNAL_VERSIONS: Final = (0x0A, 0x09, 0x08, 0x07, 0x06, 0x05)
 """Versions of the internal protocol from sheepdog 1.0 down to 0.4; each server takes exactly its own."""
 
-TRIMMING_VERSIONS: Final = frozenset({0x07, 0x08})
-"""Internal versions of the releases (0.5.1 to 0.7) that trim zero sectors off a READ_OBJ answer."""
-
 FIRST_INTERNAL_OPCODE: Final = 0x80
 
 SECTOR_SIZE: Final = 512
@@ -95,7 +92,6 @@ class Flag(IntFlag):
     NONE = 0x00
     WRITE = 0x01
     COW = 0x02
-    CACHE = 0x04
     DIRECT = 0x08
     ATTR_CREATE = 0x0100
     ATTR_EXCLUSIVE = 0x0200

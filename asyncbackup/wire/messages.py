@@ -175,7 +175,7 @@ class NodeReply:
         return cls(*_NODE_REPLY.unpack(body))
 
 
-class Request(NamedTuple):
+class Message(NamedTuple):
     """What a client asks, before a connection gives it an id and a protocol version.
 
     ``capacity`` is how many bytes of answer the client can take; a request with a ``payload`` (flag WRITE) takes none.
@@ -201,32 +201,32 @@ class Request(NamedTuple):
         return self.opcode.name
 
 
-def read_object(oid: int, offset: int, length: int) -> Request:
+def read_object(oid: int, offset: int, length: int) -> Message:
     """Ask for ``length`` bytes at ``offset`` of an object, past any object cache."""
-    return Request(Opcode.READ_OBJ, ObjectBody(oid, offset=offset).pack(), Flag.DIRECT, capacity=length)
+    return Message(Opcode.READ_OBJ, ObjectBody(oid, offset=offset).pack(), Flag.DIRECT, capacity=length)
 
 
-def write_object(oid: int, offset: int, data: Bytes, *, copies: int, copy_policy: int = 0) -> Request:
+def write_object(oid: int, offset: int, data: Bytes, *, copies: int, copy_policy: int = 0) -> Message:
     """Overwrite part of an existing object."""
     body = ObjectBody(oid, copies=copies, copy_policy=copy_policy, offset=offset)
-    return Request(Opcode.WRITE_OBJ, body.pack(), Flag.WRITE | Flag.DIRECT, data)
+    return Message(Opcode.WRITE_OBJ, body.pack(), Flag.WRITE | Flag.DIRECT, data)
 
 
 def create_object(
     oid: int, offset: int, data: Bytes, *, copies: int, copy_policy: int = 0, cow_oid: int = 0
-) -> Request:
+) -> Message:
     """Create an object with ``data`` at ``offset``, the rest taken from ``cow_oid`` or, without one, zeros."""
     body = ObjectBody(oid, cow_oid, copies, copy_policy, offset=offset)
     flags = Flag.WRITE | Flag.DIRECT | (Flag.COW if cow_oid else Flag.NONE)
-    return Request(Opcode.CREATE_AND_WRITE_OBJ, body.pack(), flags, data)
+    return Message(Opcode.CREATE_AND_WRITE_OBJ, body.pack(), flags, data)
 
 
-def remove_object(oid: int) -> Request:
+def remove_object(oid: int) -> Message:
     """Remove an object, whoever refers to it."""
-    return Request(Opcode.REMOVE_OBJ, ObjectBody(oid).pack(), Flag.DIRECT)
+    return Message(Opcode.REMOVE_OBJ, ObjectBody(oid).pack(), Flag.DIRECT)
 
 
-def vdi_info(name: str, *, snapid: int = 0, tag: str = "") -> Request:
+def vdi_info(name: str, *, snapid: int = 0, tag: str = "") -> Message:
     """Look a VDI up: the snapshot with this id or tag, or with neither the working VDI.
 
     Raises ValueError for a name, a tag or an id that does not fit.
@@ -234,7 +234,7 @@ def vdi_info(name: str, *, snapid: int = 0, tag: str = "") -> Request:
     if not 0 <= snapid < 1 << 32:
         raise ValueError(f"expected a snapshot id of 32 bits, got {snapid}")
     payload = pack_name(name) + pack_name(tag)
-    return Request(Opcode.GET_VDI_INFO, VdiBody(snapid=snapid).pack(), Flag.WRITE, payload)
+    return Message(Opcode.GET_VDI_INFO, VdiBody(snapid=snapid).pack(), Flag.WRITE, payload)
 
 
 def new_vdi(
@@ -247,36 +247,36 @@ def new_vdi(
     copy_policy: int = 0,
     store_policy: int = 0,
     block_size_shift: int = 0,
-) -> Request:
+) -> Message:
     """Create a VDI of ``size`` bytes, fresh or as a clone of ``base_vdi_id``.
 
     With ``snapshot`` the working VDI ``base_vdi_id`` becomes a snapshot and a new working VDI follows it. Zeros for
     copies and block_size_shift mean the cluster's defaults.
     """
     body = VdiBody(size, base_vdi_id, copies, copy_policy, store_policy, block_size_shift, int(snapshot))
-    return Request(Opcode.NEW_VDI, body.pack(), Flag.WRITE, pack_name(name))
+    return Message(Opcode.NEW_VDI, body.pack(), Flag.WRITE, pack_name(name))
 
 
-def delete_vdi(name: str, *, snapid: int = 0, tag: str = "", old: bool = False) -> Request:
+def delete_vdi(name: str, *, snapid: int = 0, tag: str = "", old: bool = False) -> Message:
     """Delete a snapshot or the working VDI; ``old``: the opcode of servers up to 0.5.0."""
     opcode = Opcode.DEL_VDI_OLD if old else Opcode.DEL_VDI
-    return Request(opcode, VdiBody(snapid=snapid).pack(), Flag.WRITE, pack_name(name) + pack_name(tag))
+    return Message(opcode, VdiBody(snapid=snapid).pack(), Flag.WRITE, pack_name(name) + pack_name(tag))
 
 
-def read_vdi_bitmap(*, deleted: bool = False) -> Request:
+def read_vdi_bitmap(*, deleted: bool = False) -> Message:
     """Ask for the bitmap of vdi ids in use, or (1.0) of those among them that were deleted."""
     opcode = Opcode.READ_DEL_VDIS if deleted else Opcode.READ_VDIS
-    return Request(opcode, bytes(32), capacity=VDI_BITMAP_SIZE)
+    return Message(opcode, bytes(32), capacity=VDI_BITMAP_SIZE)
 
 
-def node_list(capacity: int) -> Request:
+def node_list(capacity: int) -> Message:
     """Ask for the nodes of the cluster, at most ``capacity`` bytes of them."""
-    return Request(Opcode.GET_NODE_LIST, bytes(32), capacity=capacity)
+    return Message(Opcode.GET_NODE_LIST, bytes(32), capacity=capacity)
 
 
-def stat_cluster(internal_version: int) -> Request:
+def stat_cluster(internal_version: int) -> Message:
     """Ask for the state of the cluster in its present epoch, without the nodes where they can be left out."""
-    return Request(Opcode.STAT_CLUSTER, bytes(32), capacity=EPOCH_LOG_SIZES[internal_version])
+    return Message(Opcode.STAT_CLUSTER, bytes(32), capacity=EPOCH_LOG_SIZES[internal_version])
 
 
 def unpack_format_time(epoch_log: Bytes) -> int:
@@ -290,9 +290,9 @@ def unpack_format_time(epoch_log: Bytes) -> int:
     return time
 
 
-def vdi_states(capacity: int) -> Request:
+def vdi_states(capacity: int) -> Message:
     """Ask for what the server knows of all VDIs, at most ``capacity`` bytes of it."""
-    return Request(Opcode.GET_VDI_COPIES, bytes(32), capacity=capacity)
+    return Message(Opcode.GET_VDI_COPIES, bytes(32), capacity=capacity)
 
 
 def find_lock(states: Bytes, vdi_id: int) -> bool | None:

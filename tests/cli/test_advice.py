@@ -16,7 +16,7 @@ import pytest
 from asyncbackup.cli import advice as advice_module
 from asyncbackup.cli.advice import advice, with_advice
 from asyncbackup.cli.main import program
-from asyncbackup.client.policy import NOT_READY
+from asyncbackup.client.outcome import NOT_READY
 from asyncbackup.errors import (
     ChangedMeanwhile,
     ClusterNotReady,

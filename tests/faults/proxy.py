@@ -79,7 +79,9 @@ def answer(
 class Proxy:
     """Forwards connections to a server, for as long as it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, upstream: int) -> None:
+        self.upstream = upstream
+        """The port of the server to which new connections go."""
         self.port = 0
         self.forwarded = 0
         """Bytes that went from the server to the client."""
@@ -114,11 +116,11 @@ class Proxy:
 @asynccontextmanager
 async def proxy(upstream: int) -> AsyncIterator[Proxy]:
     """Stand between clients and the server at port ``upstream``."""
-    made = Proxy()
+    made = Proxy(upstream)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with AsyncExitStack() as stack:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", upstream)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", made.upstream)
             stack.callback(server_writer.close)
             made._writers |= {writer, server_writer}
             stack.callback(made._writers.difference_update, {writer, server_writer})

@@ -45,11 +45,14 @@ def unread_pipe() -> Iterator[tuple[int, int]]:
 
 
 def waiters(cluster: Cluster) -> int:
-    """Count the requests that somebody still waits for."""
+    """Count the attempts that somebody still waits for."""
     return sum(
-        exchange.waiter is not None
-        for connection in cluster._connections
-        for exchange in (*connection._exchanges.values(), *(unsent for _, unsent in connection._unsent))
+        attempt.waiter is not None
+        for attempts in (
+            cluster.router._waiting,
+            *(connection._attempts.values() for connection in cluster.router.node.connections),
+        )
+        for attempt in attempts
     )
 
 
@@ -77,7 +80,7 @@ async def test_a_backup_cancelled_at_any_step_leaves_nothing(
             was_cut = await run_cancelled(cancel, work, at)
 
             assert waiters(cluster) == 0
-            await until(lambda: cluster.in_flight == 0)
+            await until(lambda: cluster.router.in_flight == 0)
             files = take_files(tmp_path)
             assert files in ({}, expected), at
             if not was_cut:

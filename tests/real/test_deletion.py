@@ -18,7 +18,7 @@ from asyncbackup.storage.target import Bytes, Step
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
-from asyncbackup.wire.messages import ObjectBody, Request
+from asyncbackup.wire.messages import Message, ObjectBody
 from asyncbackup.wire.oid import data_oid, inode_oid
 from tests.clusters import MISSING, RealCluster
 
@@ -160,7 +160,7 @@ async def test_objects_that_the_guest_discards_while_they_are_read_are_zeros(
     async def meanwhile() -> None:
         for idx in range(object_count - 5, object_count):
             body = ObjectBody(data_oid(vdi_id, idx)).pack()
-            await client.expect_success(Request(Opcode.DISCARD_OBJ, body), "discarding an object")
+            await client.expect_success(Message(Opcode.DISCARD_OBJ, body), "discarding an object")
 
     target = MeanwhileSink(meanwhile)
     summary = await backup(client, name, target, live=True, options=WindowOptions(workers=2))

@@ -16,7 +16,7 @@ import pytest
 from asyncbackup import Volume, connect
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import Opcode
-from asyncbackup.wire.messages import Request, VdiBody
+from asyncbackup.wire.messages import Message, VdiBody
 from tests.clusters import MISSING, RealCluster
 
 pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
@@ -214,7 +214,7 @@ async def lock(replica: RealCluster, *, unlock: bool) -> None:
         look_up = messages.vdi_info("rep")
         if unlock:
             body = VdiBody(base_vdi_id=vdi_id, type=NORMAL).pack()
-            await cluster.expect_success(Request(Opcode.RELEASE_VDI, body), "unlocking it")
+            await cluster.expect_success(Message(Opcode.RELEASE_VDI, body), "unlocking it")
         else:
             body = VdiBody(type=NORMAL).pack()
             await cluster.expect_success(look_up._replace(opcode=Opcode.LOCK_VDI, body=body), "locking it")

@@ -15,10 +15,9 @@ import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
 from asyncbackup.client.cluster import DamagedVdi
-from asyncbackup.client.connection import Exchange
 from asyncbackup.client.objects import READ_SIZE, ObjectRead
+from asyncbackup.client.request import Request
 from asyncbackup.errors import (
-    ClusterNotReady,
     InodeCorrupt,
     ObjectReadFailed,
     ProtocolViolation,
@@ -35,13 +34,12 @@ from asyncbackup.wire import btree
 from asyncbackup.wire.attributes import ATTRIBUTE_SIZE, Attribute, find_attribute
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
-from asyncbackup.wire.messages import ObjectBody, Request, RequestHeader, VdiReply, node_list, vdi_info
+from asyncbackup.wire.messages import Message, ObjectBody, VdiReply
 from asyncbackup.wire.oid import ATTR_BIT, btree_oid, data_oid, index_of, inode_oid
 from asyncbackup.wire.vdi_ids import first_id
 from tests.disks import OBJECT, SHIFT, delete_as_dog, make_disk, rewrite_inode
 from tests.faults.claims import ALL_IDS, Claims, bitmap_of
 from tests.faults.proxy import answer, receive, serve
-from tests.waiting import until
 
 QUICK = ClientOptions(connections=1, request_timeout_s=10, retry_delay_s=0)
 
@@ -52,31 +50,6 @@ def owners(pairs: list[tuple[int, int]]) -> bytes:
 
 def leaf_node(pairs: list[tuple[int, int]]) -> bytes:
     return btree.pack_node_header(btree.LEAF, len(pairs)) + owners(pairs)
-
-
-async def test_all_connections_are_opened(sheep: Sheep) -> None:
-    async with connect(sheep.host, sheep.port, ClientOptions(connections=5)):
-        await until(lambda: sheep.connections == 5)
-
-
-async def test_leaving_closes_all_connections(sheep: Sheep) -> None:
-    async with connect(sheep.host, sheep.port) as cluster:
-        pass
-
-    assert not any(connection.is_open for connection in cluster._connections)
-
-
-async def test_closing_twice_is_closing_once(cluster: Cluster) -> None:
-    await cluster.close()
-    await cluster.close()
-
-    assert cluster.in_flight == 0
-
-
-@pytest.mark.parametrize("release", list(Release))
-async def test_the_release_is_found_out(release: Release) -> None:
-    async with Sheep(MemoryStore(), release=release) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
-        assert cluster.internal_version == release.value.internal_version
 
 
 # What tells the cluster
@@ -136,6 +109,37 @@ async def stat_cluster_answers(result: Result, payload: bytes) -> AsyncIterator[
         yield cluster
 
 
+async def test_a_server_of_an_unknown_release_is_not_asked_when_it_was_formatted() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(answer(await receive(reader), result=Result.VER_MISMATCH))
+
+    async with serve(handle) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        assert await cluster.format_time() is None
+        assert cluster.counts.requests == 0
+
+
+async def test_the_same_cluster_for_two_jobs_is_asked_once_when_it_was_formatted(
+    sheep: Sheep, cluster: Cluster
+) -> None:
+    times = [await job.format_time() for job in (cluster.counted(), cluster.counted())]
+
+    assert times[0] == times[1]
+    assert sheep.requests[Opcode.STAT_CLUSTER] == 1
+
+
+async def test_each_job_counts_its_own_requests(cluster: Cluster) -> None:
+    jobs = [cluster.counted() for _ in range(3)]
+
+    async with anyio.create_task_group() as group:
+        for number, job in enumerate(jobs):
+            for _ in range(number):
+                group.start_soon(job.has_vdi, "disk")
+
+    assert [job.counts.requests for job in jobs] == [0, 1, 2]
+    assert cluster.counts.requests == 0
+
+
 async def test_a_snapshot_is_identified(cluster: Cluster) -> None:
     await make_disk(cluster)
     inode = await cluster.find_vdi("disk", "a")
@@ -166,70 +170,25 @@ async def test_an_inode_that_no_snapshot_has_is_not_identified(
         await cluster.identify(inode)
 
 
-async def test_an_unknown_release_is_left_open(sheep: Sheep) -> None:
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            writer.write(answer(await receive(reader), result=Result.VER_MISMATCH))
-
-    async with serve(handle) as port, connect("127.0.0.1", port, QUICK) as cluster:
-        assert cluster.internal_version is None
-        with pytest.raises(RequestFailed, match="protocol version mismatch"):
-            await cluster.read_object(1, memoryview(bytearray(512)))
-        assert await cluster.format_time() is None
-        assert (await cluster.call(node_list(80))).result is Result.VER_MISMATCH
+async def test_an_object_that_is_not_there_needs_no_removal(cluster: Cluster) -> None:
+    await cluster.remove_object(data_oid(5, 0))
 
 
-async def test_an_old_server_is_asked_in_version_1_for_good() -> None:
-    seen: list[RequestHeader] = []
-    async with (
-        Sheep(MemoryStore(), release=Release.V0_4, on_request=seen.append) as sheep,
-        connect(sheep.host, sheep.port, QUICK) as cluster,
-    ):
-        await cluster.create_vdi("disk", OBJECT)
-        await cluster.find_vdi("disk")
-
-    public = [header.proto_ver for header in seen if header.opcode < 0x80]
-    assert public[0] == 2
-    assert set(public[1:]) == {1}
-
-
-async def test_requests_under_way_together_all_fall_back() -> None:
-    async with (
-        Sheep(MemoryStore(), release=Release.V0_4) as sheep,
-        connect(sheep.host, sheep.port, QUICK) as cluster,
-    ):
-        answers = await asyncio.gather(*(cluster.call(vdi_info("disk")) for _ in range(2)))
-
-    assert [answer.result for answer in answers] == [Result.NO_VDI] * 2
-
-
-async def test_requests_and_repeats_are_counted() -> None:
-    faults = [Fault.parse("get_vdi_info@1:error=AGAIN"), Fault.parse("get_vdi_info@1:error=AGAIN")]
+async def test_an_object_that_cannot_be_removed_is_told() -> None:
+    faults = [Fault.parse("remove_obj@1:error=EIO")]
     async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
-        requests = cluster.requests
-
-        await cluster.call(vdi_info("disk"))
-
-        assert (cluster.requests - requests, cluster.retries) == (2, 1)
+        with pytest.raises(RequestFailed, match="removing object 0000000500000000 failed: I/O error"):
+            await cluster.remove_object(data_oid(5, 0))
 
 
-async def test_patience_with_a_cluster_ends() -> None:
-    options = replace(QUICK, attempts=3)
-    faults = [Fault.parse("read_obj@1+:error=NETWORK_ERROR")]
-    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, options) as cluster:
-        with pytest.raises(RequestFailed, match=r"network error between nodes \(result 0x86\)"):
-            await cluster.read_object(1, memoryview(bytearray(512)))
+async def test_the_same_cluster_is_reached_over_connections_of_their_own(sheep: Sheep, cluster: Cluster) -> None:
+    open_before = sheep.connections
 
-        assert cluster.retries == 2
-
-
-async def test_a_cluster_that_does_not_serve_is_an_error_of_its_own() -> None:
-    faults = [Fault.parse("get_vdi_info@1:error=HALT")]
-    async with Sheep(MemoryStore(), faults=faults) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
-        with pytest.raises(ClusterNotReady, match="halted, too few nodes") as caught:
-            await cluster.find_vdi("disk")
-
-        assert caught.value.result is Result.HALT
+    async with cluster.connected_anew() as other:
+        assert sheep.connections == open_before + cluster.router.options.connections
+        assert other.router.options == cluster.router.options
+        await cluster.router.close()
+        assert not await other.has_vdi("disk")
 
 
 async def test_reading_fills_the_buffer_from_the_offset(cluster: Cluster) -> None:
@@ -247,12 +206,12 @@ async def test_a_large_read_arrives_in_parts(cluster: Cluster) -> None:
     content = random.Random(1).randbytes(1 << 20)
     await cluster.create_object(data_oid(vdi_id, 0), content, copies=1)
     buffer = bytearray((1 << 20) - 512)
-    requests = cluster.requests
+    requests = cluster.counts.requests
 
     await cluster.read_object(data_oid(vdi_id, 0), memoryview(buffer), 512)
 
     assert buffer == content[512:]
-    assert cluster.requests - requests == -(-len(buffer) // READ_SIZE)
+    assert cluster.counts.requests - requests == -(-len(buffer) // READ_SIZE)
 
 
 async def test_only_the_parts_that_failed_are_read_again() -> None:
@@ -262,12 +221,12 @@ async def test_only_the_parts_that_failed_are_read_again() -> None:
         content = random.Random(2).randbytes(1 << 20)
         await cluster.create_object(data_oid(vdi_id, 0), content, copies=1)
         buffer = bytearray(len(content))
-        requests = cluster.requests
+        requests = cluster.counts.requests
 
         await cluster.read_object(data_oid(vdi_id, 0), memoryview(buffer))
 
     assert buffer == content
-    assert (cluster.requests - requests, cluster.retries) == (3 + 1 + 1, 2)
+    assert (cluster.counts.requests - requests, cluster.counts.retries) == (3 + 1 + 1, 2)
 
 
 async def test_a_read_of_several_objects_names_the_one_that_failed(cluster: Cluster) -> None:
@@ -280,11 +239,11 @@ async def test_a_read_of_several_objects_names_the_one_that_failed(cluster: Clus
 
 
 async def test_reading_nothing_asks_nothing(cluster: Cluster) -> None:
-    requests = cluster.requests
+    requests = cluster.counts.requests
 
     await cluster.read_objects([])
 
-    assert cluster.requests == requests
+    assert cluster.counts.requests == requests
 
 
 async def test_a_missing_object_is_told_with_its_id(cluster: Cluster) -> None:
@@ -676,12 +635,12 @@ async def test_an_attribute_that_goes_while_it_is_looked_up_is_none(monkeypatch:
         assert await cluster.read_attribute(Inode("disk", 1, OBJECT), "key") is None
 
 
-def answers(exchange: Exchange) -> Callable[[Request], Awaitable[Exchange]]:
-    """Answer every lookup as one that was answered before."""
+def answers(request: Request) -> Callable[[Message], Awaitable[Request]]:
+    """Answer every lookup as ``request`` was answered before."""
 
-    async def call(request: Request) -> Exchange:
-        assert request.opcode is Opcode.GET_VDI_ATTR
-        return exchange
+    async def call(message: Message) -> Request:
+        assert message.opcode is Opcode.GET_VDI_ATTR
+        return request
 
     return call
 

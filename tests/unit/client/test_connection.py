@@ -8,39 +8,43 @@ import socket
 import anyio
 import pytest
 
-from asyncbackup.client.connection import Connection, Exchange
-from asyncbackup.client.objects import PartRead
+from asyncbackup.client.connection import Attempt, Connection, Waiter
+from asyncbackup.client.request import Request
 from asyncbackup.errors import ConnectionLost, ProtocolViolation, RequestTimeout, Unreachable
 from asyncbackup.wire.constants import Flag, Opcode, Result
-from asyncbackup.wire.messages import Request, RequestHeader, read_object, write_object
+from asyncbackup.wire.messages import Message, read_object, write_object
 from tests.faults.proxy import Handler, answer, receive, serve
 from tests.waiting import until
 
 READ = read_object(7, 0, 4)
 
 
-async def opened(port: int, depth: int = 4) -> Connection:
-    return await Connection.open("127.0.0.1", port, 5, depth)
+def ignore() -> None:
+    pass
 
 
-async def exchange(connection: Connection, request: Request = READ, timeout_s: float = 5) -> Exchange:
-    exchanged = Exchange(request)
-    await connection.call([exchanged], 2, timeout_s)
-    return exchanged
+async def opened(port: int) -> Connection:
+    return await Connection.open("127.0.0.1", port, 5, ignore, ignore)
 
 
-async def call(connection: Connection, request: Request = READ, timeout_s: float = 5) -> bytes:
-    return bytes((await exchange(connection, request, timeout_s)).payload)
+async def carry_out(connection: Connection, message: Message = READ, timeout_s: float = 5) -> Request:
+    request = Request(message)
+    await connection.call(request, 2, timeout_s)
+    return request
+
+
+async def call(connection: Connection, message: Message = READ, timeout_s: float = 5) -> bytes:
+    return bytes((await carry_out(connection, message, timeout_s)).payload)
 
 
 async def read_into(buffer: bytearray, connection: Connection, timeout_s: float = 5) -> None:
-    await connection.call([PartRead(READ, 7, memoryview(buffer), trims=False)], 2, timeout_s)
+    await connection.call(Request(READ, memoryview(buffer)), 2, timeout_s)
 
 
 async def start(connection: Connection, count: int) -> list[asyncio.Task[bytes]]:
     """Send ``count`` requests; they are on their way when this returns."""
     tasks = [asyncio.create_task(call(connection)) for _ in range(count)]
-    await until(lambda: connection.in_flight == count)
+    await until(lambda: connection.unanswered == count)
     return tasks
 
 
@@ -58,6 +62,9 @@ def replying(*pieces: bytes) -> Handler:
     return handle
 
 
+answer_to_the_first = bytes([2, 2]) + bytes(6) + b"\1\0\0\0\4\0\0\0" + bytes(32) + b"data"
+
+
 async def answer_three_backwards(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     requests = [await receive(reader) for _ in range(3)]
     for request in reversed(requests):
@@ -71,7 +78,7 @@ async def test_answers_may_come_in_any_order() -> None:
         tasks = await start(connection, 3)
 
         assert [int.from_bytes(await task, "big") for task in tasks] == [1, 2, 3]
-        assert connection.in_flight == 0
+        assert connection.unanswered == 0
         await connection.close()
 
 
@@ -90,78 +97,33 @@ async def test_a_payload_lands_in_the_buffer_named_for_it() -> None:
         await connection.close()
 
 
-async def test_requests_sent_together_are_answered_together() -> None:
+async def test_attempts_of_one_waiter_are_answered_together() -> None:
     async with serve(answer_three_backwards) as port:
         connection = await opened(port)
-        exchanges = [Exchange(READ) for _ in range(3)]
+        requests = [Request(READ) for _ in range(3)]
+        waiter = Waiter(3)
+        for request in requests:
+            connection.send(Attempt(request, None, 2, waiter))
 
-        await connection.call(exchanges, 2, 5)
+        await waiter.wait("here", requests[0], 5)
 
-        assert [int.from_bytes(exchange.payload, "big") for exchange in exchanges] == [1, 2, 3]
+        assert [int.from_bytes(request.payload, "big") for request in requests] == [1, 2, 3]
         await connection.close()
 
 
-class RecordingTransport(asyncio.Transport):
-    """Takes whatever is written, and keeps the requests."""
+async def test_an_answer_makes_room_and_the_end_is_told() -> None:
+    told = []
+    async with serve(replying(answer_to_the_first)) as port:
+        connection = await Connection.open(
+            "127.0.0.1", port, 5, lambda: told.append("room"), lambda: told.append("end")
+        )
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.requests: list[RequestHeader] = []
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.requests.append(RequestHeader.unpack(data))
-
-
-async def test_the_server_never_has_more_requests_than_the_depth() -> None:
-    connection = Connection("fake", depth=2)
-    transport = RecordingTransport()
-    connection.connection_made(transport)
-    sent = []
-    async with asyncio.TaskGroup() as group:
-        group.create_task(connection.call([Exchange(READ) for _ in range(4)], 2, 5))
-        await until(lambda: connection.in_flight == 4)
-        for answered in range(4):
-            sent.append(len(transport.requests))
-            connection.get_buffer(48)[:] = answer(transport.requests[answered])
-            connection.buffer_updated(48)
-
-    assert sent == [2, 3, 4, 4]
-
-
-async def test_what_is_given_up_before_its_turn_is_never_sent() -> None:
-    asked: list[bytes] = []
-    given_up = asyncio.Event()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        first = await receive(reader)
-        await given_up.wait()
-        writer.write(answer(first, b"late"))
-        last = await receive(reader)
-        asked.append(last.body)
-        writer.write(answer(last, b"data"))
-        await reader.read()
-
-    async with serve(handle) as port:
-        connection = await opened(port, depth=1)
-        with pytest.raises(RequestTimeout):
-            await connection.call([Exchange(READ), Exchange(read_object(8, 0, 4))], 2, 0.01)
-        assert connection.in_flight == 1
-        given_up.set()
-
-        assert await call(connection, read_object(9, 0, 4)) == b"data"
-
+        await call(connection)
+        assert told[:1] == ["room"]
+        await until(lambda: not connection.is_open)
         await connection.close()
-    assert asked == [read_object(9, 0, 4).body]
 
-
-async def test_the_end_reaches_those_who_wait_for_their_turn() -> None:
-    async with serve(replying(b"")) as port:
-        connection = await opened(port, depth=1)
-        errors = await asyncio.gather(call(connection), call(connection), return_exceptions=True)
-
-        assert [type(error) for error in errors] == [ConnectionLost, ConnectionLost]
-        assert connection.in_flight == 0
-        await connection.close()
+    assert told == ["room", "end"]
 
 
 async def test_an_error_answer_has_no_payload_even_if_it_brings_one() -> None:
@@ -173,7 +135,7 @@ async def test_an_error_answer_has_no_payload_even_if_it_brings_one() -> None:
     async with serve(handle) as port:
         connection = await opened(port)
 
-        reply = await exchange(connection)
+        reply = await carry_out(connection)
 
         assert (reply.result, bytes(reply.payload)) == (Result.EIO, b"")
         assert await call(connection) == b"data"
@@ -190,9 +152,9 @@ async def test_a_payload_is_sent() -> None:
 
     async with serve(handle) as port:
         connection = await opened(port)
-        request = Request(Opcode.WRITE_OBJ, bytes(32), Flag.WRITE, b"bytes")
+        message = Message(Opcode.WRITE_OBJ, bytes(32), Flag.WRITE, b"bytes")
         with pytest.raises(ProtocolViolation, match="at most 0 bytes for WRITE_OBJ, got 5 bytes"):
-            await exchange(connection, request)
+            await carry_out(connection, message)
         await connection.close()
 
     assert received == [b"bytes"]
@@ -277,7 +239,7 @@ async def test_the_end_gives_each_waiter_an_exception_of_its_own_with_the_cause(
     [
         (b"", "closed by the server$"),
         (bytes(10), "closed by the server after 10 of 48 bytes of a header"),
-        (bytes([2, 2]) + bytes(6) + b"\1\0\0\0\4\0\0\0" + bytes(32) + b"da", "after 2 of 4 bytes of a payload"),
+        (answer_to_the_first[:-2], "after 2 of 4 bytes of a payload"),
     ],
 )
 async def test_a_connection_that_ends_says_how_far_it_had_come(sent: bytes, message: str) -> None:
@@ -331,13 +293,13 @@ async def test_a_late_answer_is_dropped_and_the_connection_goes_on() -> None:
         buffer = bytearray(4)
         with pytest.raises(RequestTimeout):
             await read_into(buffer, connection, timeout_s=0.01)
-        assert connection.in_flight == 1
+        assert connection.unanswered == 1
         timed_out.set()
 
         assert await call(connection) == b"data"
 
         assert buffer == bytes(4)
-        assert connection.in_flight == 0
+        assert connection.unanswered == 0
         await connection.close()
 
 
@@ -375,41 +337,29 @@ async def test_giving_up_a_partly_sent_request_ends_the_connection(size: int) ->
         connection = await opened(port)
 
         with pytest.raises(RequestTimeout):
-            await exchange(connection, write_object(7, 0, bytes(size), copies=1), 0.05)
+            await carry_out(connection, write_object(7, 0, bytes(size), copies=1), 0.05)
 
         assert connection.is_open is (size < 1 << 20)
         await connection.close()
 
 
-async def test_a_request_waits_while_the_socket_takes_nothing() -> None:
-    async with serve(hold) as port:
-        connection = await opened(port)
-        first = asyncio.create_task(exchange(connection, write_object(7, 0, bytes(8 << 20), copies=1)))
-        await until(lambda: connection.in_flight == 1)
+async def test_a_connection_is_not_ready_while_its_socket_takes_nothing() -> None:
+    may_read, told = asyncio.Event(), []
 
-        with pytest.raises(RequestTimeout):
-            await call(connection, timeout_s=0.01)
-
-        assert connection.in_flight == 1
-        await connection.close()
-        with pytest.raises(ConnectionLost, match="closed by us"):
-            await first
-
-
-async def test_a_request_is_sent_once_the_socket_takes_it() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await may_read.wait()
         writer.write(answer(await receive(reader)))
-        writer.write(answer(await receive(reader), b"data"))
         await reader.read()
 
     async with serve(handle) as port:
-        connection = await opened(port)
+        connection = await Connection.open("127.0.0.1", port, 5, lambda: told.append(connection.is_ready), ignore)
         async with anyio.create_task_group() as group:
-            group.start_soon(exchange, connection, write_object(7, 0, bytes(8 << 20), copies=1))
-            await until(lambda: connection.in_flight == 1)
+            group.start_soon(carry_out, connection, write_object(7, 0, bytes(8 << 20), copies=1))
+            await until(lambda: connection.unanswered == 1)
+            assert not connection.is_ready
+            may_read.set()
 
-            assert await call(connection) == b"data"
-
+        assert told == [True, True], "the socket takes more, and the answer came"
         await connection.close()
 
 
@@ -444,7 +394,7 @@ async def test_a_closed_connection_takes_no_request() -> None:
 
 
 async def test_a_connection_that_was_never_made_takes_no_request() -> None:
-    connection = Connection("nowhere:1", 1)
+    connection = Connection("nowhere:1", ignore, ignore)
     with pytest.raises(ConnectionLost, match="not open"):
         await call(connection)
 
@@ -464,7 +414,7 @@ async def test_a_refused_connection_is_told_with_its_address() -> None:
 
 async def test_a_name_that_is_no_host_is_told() -> None:
     with pytest.raises(Unreachable, match="cannot reach a sheep at no host:7000"):
-        await Connection.open("no host", 7000, 5, 1)
+        await Connection.open("no host", 7000, 5, ignore, ignore)
 
 
 async def test_connecting_has_a_deadline() -> None:
@@ -476,4 +426,4 @@ async def test_connecting_has_a_deadline() -> None:
             filler.connect_ex(listener.getsockname())
 
         with pytest.raises(Unreachable, match=r"no connection within 0\.05 s"):
-            await Connection.open("127.0.0.1", listener.getsockname()[1], 0.05, 1)
+            await Connection.open("127.0.0.1", listener.getsockname()[1], 0.05, ignore, ignore)

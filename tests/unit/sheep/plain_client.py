@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from asyncbackup.sheep import Sheep
 from asyncbackup.wire.constants import FIRST_INTERNAL_OPCODE, HEADER_SIZE, Flag
-from asyncbackup.wire.messages import Bytes, Request, RequestHeader, ResponseHeader
+from asyncbackup.wire.messages import Bytes, Message, RequestHeader, ResponseHeader
 
 Answer = tuple[ResponseHeader, bytes]
 
@@ -17,7 +17,7 @@ class Client:
         self.reader = reader
         self.writer = writer
 
-    def send(self, request: Request, request_id: int = 1, proto_ver: int | None = None) -> None:
+    def send(self, request: Message, request_id: int = 1, proto_ver: int | None = None) -> None:
         if proto_ver is None:
             proto_ver = 0x0A if request.opcode >= FIRST_INTERNAL_OPCODE else 2
         self.writer.write(request.header(request_id, proto_ver))
@@ -33,7 +33,7 @@ class Client:
             header = ResponseHeader.unpack(await self.reader.readexactly(HEADER_SIZE))
             return header, await self.reader.readexactly(header.data_length)
 
-    async def ask(self, request: Request, proto_ver: int | None = None) -> Answer:
+    async def ask(self, request: Message, proto_ver: int | None = None) -> Answer:
         self.send(request, proto_ver=proto_ver)
         return await self.receive()
 

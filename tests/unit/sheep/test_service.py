@@ -14,10 +14,10 @@ from asyncbackup.wire import btree
 from asyncbackup.wire.constants import EPOCH_LOG_SIZES, FIRST_INTERNAL_OPCODE, Flag, Opcode, Result
 from asyncbackup.wire.inode import INODE_SIZE, TABLE_OFFSET, Inode, entry_offset, unpack_owners
 from asyncbackup.wire.messages import (
+    Message,
     NodeReply,
     ObjectBody,
     ObjectReply,
-    Request,
     RequestHeader,
     VdiReply,
     create_object,
@@ -85,7 +85,7 @@ class Served:
         self.release = release
         self.service = Service(store, release=release, clock_ns=lambda: 1_700_000_000_123_456_789)
 
-    def ask(self, request: Request, proto_ver: int | None = None) -> Answer:
+    def ask(self, request: Message, proto_ver: int | None = None) -> Answer:
         if proto_ver is None:
             traits = self.release.value
             internal = request.opcode >= FIRST_INTERNAL_OPCODE
@@ -94,18 +94,18 @@ class Served:
         payload = memoryview(bytes(request.payload)) if self.service.wants(header) else memoryview(b"")
         return self.service.answer(header, payload)
 
-    def result(self, request: Request, proto_ver: int | None = None) -> Result:
+    def result(self, request: Message, proto_ver: int | None = None) -> Result:
         return self.ask(request, proto_ver).result
 
-    def ok(self, request: Request) -> Answer:
+    def ok(self, request: Message) -> Answer:
         answer = self.ask(request)
         assert answer.result is Result.SUCCESS
         return answer
 
-    def data(self, request: Request) -> bytes:
+    def data(self, request: Message) -> bytes:
         return bytes(self.ok(request).payload)
 
-    def vdi(self, request: Request) -> int:
+    def vdi(self, request: Message) -> int:
         return VdiReply.unpack(self.ok(request).body).vdi_id
 
 
@@ -287,7 +287,7 @@ def test_discarding_removes_object_and_entry(served: Served) -> None:
     volume = Volume(served)
     volume.write(2, 0, b"data")
 
-    served.ok(Request(Opcode.DISCARD_OBJ, ObjectBody(data_oid(volume.vdi_id, 2)).pack()))
+    served.ok(Message(Opcode.DISCARD_OBJ, ObjectBody(data_oid(volume.vdi_id, 2)).pack()))
 
     assert volume.owners()[2] == 0
     assert served.result(read_object(data_oid(volume.vdi_id, 2), 0, 512)) is Result.NO_OBJ
@@ -311,7 +311,7 @@ def test_beyond_the_end_of_an_object_there_are_zeros(served: Served) -> None:
 
 def test_a_missing_object_is_no_object(served: Served) -> None:
     oid = data_oid(1, 0)
-    remove = Request(Opcode.REMOVE_OBJ, ObjectBody(oid).pack())
+    remove = Message(Opcode.REMOVE_OBJ, ObjectBody(oid).pack())
 
     assert served.result(read_object(oid, 0, 512)) is Result.NO_OBJ
     assert served.result(write_object(oid, 0, b"x", copies=1)) is Result.NO_OBJ
@@ -330,7 +330,7 @@ def test_missing_oids_come_back(served: Served) -> None:
     volume = Volume(served)
     oids = [inode_oid(volume.vdi_id), 5, 6]
 
-    answer = served.ask(Request(Opcode.OIDS_EXIST, bytes(32), payload=struct.pack("<3Q", *oids), flags=Flag.WRITE))
+    answer = served.ask(Message(Opcode.OIDS_EXIST, bytes(32), payload=struct.pack("<3Q", *oids), flags=Flag.WRITE))
 
     assert answer.result is Result.NO_OBJ
     assert bytes(answer.payload) == struct.pack("<2Q", 5, 6)
@@ -356,7 +356,7 @@ def test_vdi_states_start_with_id_and_copies(release: Release, size: int) -> Non
     served = Served(MemoryStore(), release)
     volume = Volume(served)
 
-    states = served.data(Request(Opcode.GET_VDI_COPIES, bytes(32), capacity=4096))
+    states = served.data(Message(Opcode.GET_VDI_COPIES, bytes(32), capacity=4096))
 
     assert len(states) == size
     assert states[:5] == struct.pack("<IB", volume.vdi_id, 1)
@@ -367,7 +367,7 @@ def test_cluster_state_names_the_epochs_nodes() -> None:
     served.service.announce("127.0.0.1", 7000)
     asked_for_one = bytes(24) + struct.pack("<II", 1, 0)
 
-    state = served.data(Request(Opcode.STAT_CLUSTER, asked_for_one, capacity=48 + 80))
+    state = served.data(Message(Opcode.STAT_CLUSTER, asked_for_one, capacity=48 + 80))
 
     assert struct.unpack_from("<QQIIBB", state) == (1_700_000_000 << 32 | 123_456_789, 1_700_000_000, 1, 1, 0, 1)
     assert unpack_nodes(state[48:])[0].port == 7000
@@ -404,11 +404,11 @@ def test_an_answer_that_the_client_cannot_take_is_not_sent(served: Served) -> No
 
 
 def test_the_bitmap_is_sent_whole_or_not_at_all(served: Served) -> None:
-    assert served.result(Request(Opcode.READ_VDIS, bytes(32), capacity=100)) is Result.INVALID_PARMS
+    assert served.result(Message(Opcode.READ_VDIS, bytes(32), capacity=100)) is Result.INVALID_PARMS
 
 
 def test_flush_is_refused_as_obsolete(served: Served) -> None:
-    assert served.result(Request(Opcode.FLUSH_VDI, bytes(32))) is Result.INVALID_PARMS
+    assert served.result(Message(Opcode.FLUSH_VDI, bytes(32))) is Result.INVALID_PARMS
 
 
 @pytest.mark.parametrize(
@@ -429,14 +429,14 @@ def test_flush_is_refused_as_obsolete(served: Served) -> None:
     ],
 )
 def test_a_release_takes_its_own_versions(release: Release, opcode: Opcode, proto_ver: int, result: Result) -> None:
-    assert Served(MemoryStore(), release).result(Request(opcode, bytes(32)), proto_ver) is result
+    assert Served(MemoryStore(), release).result(Message(opcode, bytes(32)), proto_ver) is result
 
 
 @pytest.mark.parametrize("release", [Release.V0_6, Release.V0_4])
 def test_an_older_release_does_not_know_newer_requests(release: Release) -> None:
     served = Served(MemoryStore(), release)
 
-    assert served.result(Request(Opcode.GET_CLUSTER_DEFAULT, bytes(32))) is Result.INVALID_PARMS
+    assert served.result(Message(Opcode.GET_CLUSTER_DEFAULT, bytes(32))) is Result.INVALID_PARMS
     assert served.result(read_vdi_bitmap(deleted=True)) is Result.INVALID_PARMS
 
 
@@ -519,7 +519,7 @@ def test_a_formatted_store_keeps_its_copies(store: Store) -> None:
 
     again = Service(store, copies=1)
 
-    header = RequestHeader.unpack(Request(Opcode.GET_CLUSTER_DEFAULT, bytes(32)).header(1, 2))
+    header = RequestHeader.unpack(Message(Opcode.GET_CLUSTER_DEFAULT, bytes(32)).header(1, 2))
     assert again.answer(header, memoryview(b"")).body[0] == 3
 
 

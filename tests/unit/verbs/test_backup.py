@@ -142,6 +142,19 @@ async def test_the_summary_tells_what_was_done(cluster: Cluster) -> None:
     assert summary.elapsed_s > 0
 
 
+async def test_backups_at_the_same_time_each_report_their_own_requests(cluster: Cluster) -> None:
+    await make_disk(cluster)
+    alone = [await backup(cluster, "disk", NullTarget(), snapshot="b", base=base) for base in ("a", None)]
+
+    async with asyncio.TaskGroup() as group:
+        together = [
+            group.create_task(backup(cluster, "disk", NullTarget(), snapshot="b", base=base)) for base in ("a", None)
+        ]
+
+    assert [task.result().requests for task in together] == [summary.requests for summary in alone]
+    assert alone[0].requests != alone[1].requests
+
+
 async def test_a_file_is_replaced_only_where_that_is_said(cluster: Cluster, tmp_path: Path) -> None:
     await make_disk(cluster)
     (tmp_path / "file").write_bytes(b"old")

@@ -554,7 +554,7 @@ async def test_a_run_that_another_one_took_over_from_stops(pair: Pair, monkeypat
             line = replace(found, run="f" * 32).encode()
             await pair.replica.write_attribute("replica", applying_key(inode.vdi_id), line)
 
-    async with connect(pair.replica.host, pair.replica.port) as cluster:
+    async with pair.replica.connected_anew() as cluster:
         create_object = cluster.create_object
 
         async def create(*arguments: Any, **options: Any) -> None:

@@ -5,10 +5,10 @@ import pytest
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import HEADER_SIZE, NAME_SIZE, VDI_BITMAP_SIZE, Flag, Opcode, Result
 from asyncbackup.wire.messages import (
+    Message,
     NodeReply,
     ObjectBody,
     ObjectReply,
-    Request,
     RequestHeader,
     ResponseHeader,
     VdiBody,
@@ -114,7 +114,7 @@ def test_only_opcodes_from_0x80_on_are_internal() -> None:
 
 
 def test_a_request_is_told_by_its_name() -> None:
-    assert str(Request(Opcode.READ_VDIS, bytes(32))) == "READ_VDIS"
+    assert str(Message(Opcode.READ_VDIS, bytes(32))) == "READ_VDIS"
 
 
 @pytest.mark.parametrize("name", ["", "vm", "ü" * 127, "x" * 255])

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+import pytest
+
+from asyncbackup.client import ClientOptions
+from asyncbackup.client.request import Request
+from asyncbackup.client.router import Counts, Router
+from asyncbackup.errors import ClusterNotReady, ConnectionLost, RequestTimeout, Unreachable
+from asyncbackup.sheep import Fault, MemoryStore, Sheep
+from asyncbackup.sheep.release import Release
+from asyncbackup.wire.constants import Opcode, Result
+from asyncbackup.wire.messages import ObjectBody, RequestHeader, read_object, vdi_info, write_object
+from tests.faults.proxy import answer, proxy, receive, serve
+from tests.waiting import turn, until
+
+QUICK = ClientOptions(connections=1, request_timeout_s=10, retry_delay_s=0)
+LOOKUP = vdi_info("disk")
+
+
+@asynccontextmanager
+async def routed(port: int, options: ClientOptions = QUICK) -> AsyncIterator[Router]:
+    router = Router("127.0.0.1", port, options)
+    try:
+        await router.open()
+        yield router
+    finally:
+        await router.close()
+
+
+@asynccontextmanager
+async def served(*faults: str, options: ClientOptions = QUICK, **served_as: Any) -> AsyncIterator[Router]:
+    script = [Fault.parse(fault) for fault in faults]
+    async with Sheep(MemoryStore(), faults=script, **served_as) as sheep, routed(sheep.port, options) as router:
+        yield router
+
+
+async def look_up(router: Router, counts: Counts | None = None) -> Request:
+    request = Request(LOOKUP)
+    await router.call([request], counts or Counts())
+    return request
+
+
+def reads(*objects: int) -> list[Request]:
+    return [Request(read_object(oid, 0, 4)) for oid in objects]
+
+
+@dataclass
+class Holding:
+    """A server that keeps requests until a test has them answered, and knows which connection each came on."""
+
+    held: list[tuple[int, RequestHeader, asyncio.StreamWriter]] = field(default_factory=list)
+    came: list[tuple[int, int]] = field(default_factory=list)
+    """The connection, and the object, of each read, in the order in which they came."""
+    connections: int = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = self.connections
+        self.connections += 1
+        while True:
+            header = await receive(reader)
+            if header.opcode == Opcode.GET_NODE_LIST:
+                writer.write(answer(header, bytes(80)))
+            else:
+                self.held.append((number, header, writer))
+                self.came.append((number, ObjectBody.unpack(header.body).oid))
+
+    @property
+    def objects(self) -> list[int]:
+        return [oid for _, oid in self.came]
+
+    def answer(self, oid: int) -> None:
+        """Answer the read of object ``oid``."""
+        (found,) = [each for each in self.held if ObjectBody.unpack(each[1].body).oid == oid]
+        self.held.remove(found)
+        _, header, writer = found
+        writer.write(answer(header, oid.to_bytes(4, "big")))
+
+
+@asynccontextmanager
+async def held(options: ClientOptions) -> AsyncIterator[tuple[Holding, Router]]:
+    holding = Holding()
+    async with serve(holding.handle) as port, routed(port, options) as router:
+        yield holding, router
+
+
+async def test_the_server_has_no_more_requests_than_the_depth_and_the_first_come_goes_first() -> None:
+    async with held(replace(QUICK, depth=2)) as (server, router), asyncio.TaskGroup() as group:
+        group.create_task(router.call(reads(1, 2, 3), Counts()))
+        group.create_task(router.call(reads(4), Counts()))
+        await until(lambda: len(server.held) == 2)
+        await turn()
+        assert server.objects == [1, 2]
+        assert router.in_flight == 4
+
+        for done, came in [(2, [1, 2, 3]), (1, [1, 2, 3, 4]), (3, [1, 2, 3, 4]), (4, [1, 2, 3, 4])]:
+            server.answer(done)
+            await until(lambda came=came: server.objects == came)  # type: ignore[misc] # mypy infers no default
+
+    assert router.in_flight == 0
+
+
+async def test_a_request_goes_to_the_connection_with_the_fewest_under_way() -> None:
+    async with held(replace(QUICK, connections=3, depth=2)) as (server, router), asyncio.TaskGroup() as group:
+        group.create_task(router.call(reads(1, 2, 3, 4), Counts()))
+        await until(lambda: len(server.held) == 4)
+
+        of_object = {oid: number for number, oid in server.came}
+        assert len({of_object[1], of_object[2], of_object[3]}) == 3
+        assert of_object[4] == of_object[1], "among equals the first"
+        server.answer(2)
+        await until(lambda: router.in_flight == 3)
+        group.create_task(router.call(reads(5), Counts()))
+        await until(lambda: len(server.held) == 4)
+        assert server.came[-1] == (of_object[2], 5)
+        for oid in (1, 3, 4, 5):
+            server.answer(oid)
+
+
+async def test_what_is_given_up_before_its_turn_is_never_sent() -> None:
+    async with held(replace(QUICK, depth=1)) as (server, router):
+        router.options = replace(router.options, request_timeout_s=0.05)
+        with pytest.raises(RequestTimeout):
+            await router.call(reads(1, 2), Counts())
+        router.options = QUICK
+        assert router.in_flight == 1, "a tombstone takes its place until it is answered"
+        async with asyncio.TaskGroup() as group:
+            group.create_task(router.call(reads(3), Counts()))
+            await until(lambda: router.in_flight == 2)
+            server.answer(1)
+            await until(lambda: len(server.held) == 1)
+            server.answer(3)
+
+    assert server.objects == [1, 3]
+
+
+async def test_a_request_waits_while_the_socket_takes_nothing() -> None:
+    may_read = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(await receive(reader), bytes(80)))
+        await may_read.wait()
+        writer.write(answer(await receive(reader)))
+        writer.write(answer(await receive(reader), b"data"))
+        await reader.read()
+
+    async with serve(handle) as port, routed(port) as router, anyio.create_task_group() as group:
+        group.start_soon(router.call, [Request(write_object(7, 0, bytes(8 << 20), copies=1))], Counts())
+        (request,) = reads(7)
+        group.start_soon(router.call, [request], Counts())
+        await until(lambda: router.in_flight == 2)
+        await turn()
+        assert router.node.unanswered == 1
+        may_read.set()
+
+    assert bytes(request.payload) == b"data"
+
+
+async def test_old_servers_are_asked_in_version_1_for_good() -> None:
+    seen: list[RequestHeader] = []
+    async with served(release=Release.V0_4, on_request=seen.append) as router:
+        for _ in range(3):
+            assert (await look_up(router)).result is Result.NO_VDI
+
+    assert [header.proto_ver for header in seen if header.opcode < 0x80] == [2, 1, 1, 1]
+
+
+async def test_requests_under_way_together_all_fall_back() -> None:
+    async with served(release=Release.V0_4) as router:
+        requests = await asyncio.gather(*(look_up(router) for _ in range(2)))
+
+    assert [request.result for request in requests] == [Result.NO_VDI] * 2
+    assert [request.repeats for request in requests] == [0, 0], "the cluster did not do what it did not understand"
+
+
+async def test_a_release_that_takes_no_version_at_all_is_told() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(answer(await receive(reader), result=Result.VER_MISMATCH))
+
+    async with serve(handle) as port, routed(port) as router:
+        assert (await look_up(router)).result is Result.VER_MISMATCH
+
+
+async def test_requests_and_repeats_are_counted() -> None:
+    counts = Counts()
+    async with served("get_vdi_info@1:error=AGAIN", "get_vdi_info@1:error=AGAIN") as router:
+        request = await look_up(router, counts)
+
+    assert (counts.requests, counts.retries, request.repeats) == (2, 1, 1)
+
+
+async def test_only_what_failed_is_repeated() -> None:
+    counts = Counts()
+    async with served("read_obj@2:error=AGAIN") as router:
+        requests = reads(1, 2, 3)
+        await router.call(requests, counts)
+
+    assert [request.repeats for request in requests] == [0, 1, 0]
+    assert (counts.requests, counts.retries) == (4, 1)
+
+
+async def test_patience_with_a_cluster_ends() -> None:
+    counts = Counts()
+    async with served("get_vdi_info@1+:error=NETWORK_ERROR", options=replace(QUICK, attempts=3)) as router:
+        request = await look_up(router, counts)
+
+    assert request.result is Result.NETWORK_ERROR
+    assert (counts.requests, counts.retries) == (3, 2)
+
+
+async def test_a_cluster_that_does_not_serve_is_an_error_of_its_own() -> None:
+    async with served("get_vdi_info@1:error=HALT") as router:
+        with pytest.raises(ClusterNotReady, match="halted, too few nodes") as caught:
+            await look_up(router)
+
+    assert caught.value.result is Result.HALT
+
+
+async def test_a_lost_connection_is_opened_again_at_the_next_request() -> None:
+    async with served("get_vdi_info@2:reset") as router:
+        await look_up(router)
+        with pytest.raises(ConnectionLost):
+            await look_up(router)
+        (lost,) = router.node.connections
+        assert not lost.is_open, "nothing is opened before it is needed"
+
+        assert (await look_up(router)).result is Result.NO_VDI
+
+        assert router.node.connections != [lost]
+
+
+async def test_a_connection_that_the_server_closed_between_requests_is_not_noticed() -> None:
+    async with Sheep(MemoryStore()) as sheep, proxy(sheep.port) as between, routed(between.port) as router:
+        await look_up(router)
+        between.drop()
+        await until(lambda: router.node.is_short)
+
+        assert (await look_up(router)).result is Result.NO_VDI
+
+
+async def test_a_server_that_is_gone_is_unreachable_at_the_next_request() -> None:
+    async with Sheep(MemoryStore()) as sheep:
+        router = Router("127.0.0.1", sheep.port, QUICK)
+        await router.open()
+    await until(lambda: router.node.is_short)
+
+    with pytest.raises(Unreachable) as caught:
+        await look_up(router)
+
+    assert isinstance(caught.value.__cause__, OSError)
+    await router.close()
+
+
+async def test_the_end_of_the_last_connection_reaches_those_under_way_and_those_who_wait() -> None:
+    async with held(replace(QUICK, connections=2, depth=1)) as (server, router):
+        calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in range(1, 6)]
+        await until(lambda: len(server.held) == 2)
+        for connection in router.node.connections:
+            connection.abort()
+
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert [type(error) for error in errors] == [ConnectionLost] * 5
+        assert len({id(error) for error in errors}) == 5
+        assert all(isinstance(error, ConnectionLost) and error.__cause__ is not None for error in errors)
+        assert router.in_flight == 0
+
+
+async def test_those_who_wait_go_on_over_the_connections_that_are_left() -> None:
+    async with held(replace(QUICK, connections=2, depth=1)) as (server, router):
+        calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in (1, 2, 3)]
+        await until(lambda: len(server.held) == 2)
+        router.node.connections[0].abort()
+        server.answer(2)
+        await until(lambda: server.objects == [1, 2, 3])
+        server.answer(3)
+
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert [type(error) for error in errors] == [ConnectionLost, type(None), type(None)]
+
+
+@pytest.mark.parametrize("lose", [True, False], ids=["the connection is lost", "the server says so"])
+async def test_an_answer_after_the_end_of_its_batch_goes_nowhere(*, lose: bool) -> None:
+    async with held(replace(QUICK, connections=2, depth=1)) as (server, router):
+        buffer = bytearray(4)
+        batch = [*reads(1), Request(read_object(2, 0, 4), memoryview(buffer))]
+        call = asyncio.create_task(router.call(batch, Counts()))
+        await until(lambda: len(server.held) == 2)
+        if lose:
+            router.node.connections[0].abort()
+        else:
+            call.cancel()
+        await asyncio.wait([call])
+        buffer[:] = b"mine"
+        server.answer(2)
+        await until(lambda: router.in_flight == (0 if lose else 1))
+
+        assert buffer == b"mine"
+        assert batch[1].answer is None
