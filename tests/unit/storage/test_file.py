@@ -7,7 +7,7 @@ import resource
 import stat
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -699,3 +699,51 @@ async def test_nobody_else_reads_what_is_written_before_it_has_the_permissions_o
         pass
 
     assert made == [0o600]
+
+
+async def test_what_comes_before_a_write_runs_in_the_thread_that_writes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, threading.Thread]] = []
+    writev = os.writev
+
+    def noted(descriptor: int, buffers: Sequence[bytes]) -> int:
+        done.append(("write", threading.current_thread()))
+        return writev(descriptor, buffers)
+
+    monkeypatch.setattr(os, "writev", noted)
+    async with FileTarget(folder / "file") as target:
+        await target.append([b"data"], before=lambda: done.append(("before", threading.current_thread())))
+
+    assert [what for what, _ in done] == ["before", "write"]
+    assert done[0][1] is done[1][1] is not threading.main_thread()
+
+
+async def test_what_is_synced_is_on_disk_under_no_name_yet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+
+    async with FileTarget(folder / "file") as target:
+        await target.append([b"data"])
+        await target.sync()
+
+        assert synced == [4]
+        assert not (folder / "file").exists()
+
+
+async def test_what_is_abandoned_leaves_nothing_and_may_be_abandoned_again(folder: Path) -> None:
+    async with FileTarget(folder / "file") as target:
+        await target.append([b"data"])
+        await target.abandon()
+        await target.abandon()
+
+        assert left_in(folder) == []
+
+
+async def test_what_is_abandoned_does_not_appear_with_the_file_it_belongs_to(folder: Path) -> None:
+    async with FileTarget(folder / "file") as data, FileTarget.beside(data, ".proof") as proof:
+        await proof.append([b"half"])
+        await proof.abandon()
+        await publish(data)
+
+    assert left_in(folder) == ["file"]

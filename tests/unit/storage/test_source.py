@@ -10,6 +10,7 @@ import pytest
 
 from asyncbackup.errors import SourceMissing, SourceUnreadable
 from asyncbackup.storage.source import FileSource, PipeSource, open_path
+from asyncbackup.storage.target import BRIEF
 from tests.descriptors import open_descriptors
 from tests.waiting import turn
 
@@ -270,3 +271,40 @@ async def test_the_end_of_a_pipe_that_the_shell_made_is_read_by_its_name() -> No
     async with open_path(f"/dev/fd/{reader}") as source:
         assert await source.peek(10) == b"0123"
     os.close(reader)
+
+
+@pytest.mark.parametrize("size", [4, BRIEF + 1], ids=["brief", "long"])
+async def test_a_file_is_digested_in_the_thread_that_reads_it(tmp_path: Path, size: int) -> None:
+    (tmp_path / "large").write_bytes(b"new" * size)
+    view = memoryview(bytearray(b"old!" * size)[:size])
+    seen: list[bytes] = []
+    threads: list[bool] = []
+
+    def see() -> None:
+        seen.append(bytes(view[:3]))
+        threads.append(threading.current_thread() is threading.main_thread())
+
+    async with FileSource(tmp_path / "large") as source:
+        assert await source.read_into(0, view, before=see, after=see) == size
+
+    assert seen == [b"old", b"new"]
+    assert threads == 2 * [size <= BRIEF]
+
+
+async def test_what_is_done_before_and_after_a_pipe_is_read_sees_old_and_new() -> None:
+    reader = piped(b"new")
+    buffer = bytearray(b"old")
+    seen: list[bytes] = []
+    async with PipeSource(reader) as source:
+        await source.read_into(
+            0, memoryview(buffer), before=lambda: seen.append(bytes(buffer)), after=lambda: seen.append(bytes(buffer))
+        )
+    os.close(reader)
+
+    assert seen == [b"old", b"new"]
+
+
+async def test_a_pipe_cannot_be_read_in_a_thread(pipe: tuple[int, int]) -> None:
+    async with PipeSource(pipe[0]) as source:
+        with pytest.raises(SourceUnreadable, match="standard input: is a pipe, and this is read more than once"):
+            source.read_now(0, memoryview(bytearray(1)))

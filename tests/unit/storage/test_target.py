@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import errno
+import threading
 
 import pytest
 
 from asyncbackup.errors import TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
-from asyncbackup.storage import NullTarget
-from asyncbackup.storage.target import unwritten, wrap_os_errors
+from asyncbackup.storage import NullTarget, publish
+from asyncbackup.storage.target import BRIEF, unwritten, wrap_os_errors
+from tests.collecting import CollectingTarget
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,31 @@ async def test_the_null_target_counts_what_it_drops() -> None:
 
     assert target.can_patch
     assert target.bytes_written == 5
+
+
+async def test_what_comes_before_a_write_runs_in_a_worker_thread_only_where_it_is_long() -> None:
+    threads: list[threading.Thread] = []
+
+    async with NullTarget() as target:
+        await target.append([bytes(BRIEF)], before=lambda: threads.append(threading.current_thread()))
+        await target.append([bytes(BRIEF), b"1"], before=lambda: threads.append(threading.current_thread()))
+
+    assert threads[0] is threading.main_thread()
+    assert threads[1] is not threading.main_thread()
+
+
+async def test_a_manifest_that_stands_nowhere_near_is_completed_after_the_data() -> None:
+    order: list[str] = []
+
+    class Noted(CollectingTarget):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.noted = name
+
+        async def complete(self, beginning: bytes = b"") -> None:
+            order.append(self.noted)
+            await super().complete(beginning)
+
+    await publish(Noted("data"), Noted("manifest"))
+
+    assert order == ["data", "manifest"]
