@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -741,10 +742,24 @@ def test_a_live_backup_is_compared_with_the_working_vdi(command: Command, served
     assert b"disk (the working VDI): the same" in outcome.out
 
 
-def test_a_restored_vdi_is_compared_if_somebody_vouches_for_it(
+def test_a_restored_vdi_says_that_it_equals_what_was_backed_up(
     command: Command, served: Served, backed: list[Path]
 ) -> None:
     assert command("restore", *backed, "--to", "new", "-p", served.port).code == 0
+
+    outcome = command("verify", *backed, "--against", "new", "-p", served.port)
+
+    assert outcome.code == 0
+    assert b"assumed" not in outcome.out
+
+
+def test_a_vdi_that_does_not_say_what_it_equals_is_compared_if_somebody_vouches_for_it(
+    command: Command, served: Served, backed: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "bare").mkdir()
+    bare = [Path(shutil.copy(file, tmp_path / "bare")) for file in backed]
+    restore = ("restore", *bare, "--to", "new", *WITHOUT_MANIFEST, "--assume-base", "-p", served.port)
+    assert command(*restore).code == 0
     against = ("verify", *backed, "--against", "new", "-p", served.port)
 
     refused = command(*against)

@@ -484,7 +484,7 @@ async def test_a_server_that_claims_all_ids_is_asked_for_few() -> None:
     claims = Claims(ALL_IDS, lambda _: b"\xff" * 600)
     async with serve(claims) as port, connect("127.0.0.1", port, QUICK) as cluster:
         with pytest.raises(
-            VdiNotFound, match="no VDI named 'disk'; of those there are, a few were looked at, and none is"
+            VdiNotFound, match="no VDI named 'disk'; only a few were looked at, and all of those are damaged"
         ):
             await cluster.find_vdi("disk", "a")
         with pytest.raises(TooManyVdis, match="16777215 VDIs and snapshots"):
