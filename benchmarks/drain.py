@@ -15,7 +15,8 @@ from asyncbackup import ClientOptions, WindowOptions, connect
 from asyncbackup.cli.running import run_async
 from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.compare import COMPARED_SIZE
-from asyncbackup.verbs.backup import open_sides, plan_sides
+from asyncbackup.engine.source import open_snapshots
+from asyncbackup.verbs.backup import plan_sides
 from asyncbackup.wire.oid import data_oid
 from benchmarks.servers import BIND
 from benchmarks.workloads import NEW, OLD, VDI
@@ -25,7 +26,7 @@ async def drain(port: int, connections: int, in_flight: int) -> int:
     """Read both sides of each pair, ``in_flight`` pairs at a time; give the bytes."""
     async with connect(BIND, port, ClientOptions(connections=connections)) as cluster:
         new, old = await cluster.find_vdi(VDI, NEW), await cluster.find_vdi(VDI, OLD)
-        plan = plan_sides(*await open_sides(cluster, new, old))
+        plan = plan_sides(*await open_snapshots(cluster, [new, old], new.object_count))
         pairs = iter(plan)
         done = 0
 

@@ -11,7 +11,8 @@ import time
 import anyio
 
 from asyncbackup import Cluster, Volume, connect
-from asyncbackup.verbs.backup import open_sides, plan_sides
+from asyncbackup.engine.source import open_snapshots
+from asyncbackup.verbs.backup import plan_sides
 from benchmarks import table
 from benchmarks.servers import BIND
 from benchmarks.workloads import NEW, OBJECT_SIZE, OLD, SECTOR
@@ -31,7 +32,7 @@ async def measure_planning(port: int, vdi: str, size: int, changed: int) -> str:
         for _ in range(_ROUNDS):
             started = time.monotonic()
             to, base = await cluster.find_vdi(vdi, NEW), await cluster.find_vdi(vdi, OLD)
-            plan = plan_sides(*await open_sides(cluster, to, base))
+            plan = plan_sides(*await open_snapshots(cluster, [to, base], to.object_count))
             next(iter(plan))
             times_ms.append((time.monotonic() - started) * 1000)
             assert len(plan) == changed

@@ -12,7 +12,7 @@ from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base
 from asyncbackup.engine.chain import Chain
 from asyncbackup.engine.lineage import examine_vdi
-from asyncbackup.engine.source import ImageObjects, ObjectSource, SnapshotObjects
+from asyncbackup.engine.source import ImageObjects, ObjectSource, SnapshotObjects, open_snapshots
 from asyncbackup.errors import (
     BaseUnnamed,
     BaseUnwanted,
@@ -117,7 +117,7 @@ async def open_snapshot_base(
     inode = await name.cluster.find_vdi(vdi, name.snapshot)
     if inode.is_hyper:
         raise HyperVolume(f"VDI '{vdi}'", "has no snapshots that could be a base")
-    base = await SnapshotObjects.open(name.cluster, inode)
+    [base] = await open_snapshots(name.cluster, [inode])
     candidate = await examine_vdi(name.cluster, inode, chain.base)
     assumed = judge_base_of(chain, candidate, assume_base=assume_base)
     if inode.object_size != chain.object_size:

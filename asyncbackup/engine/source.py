@@ -6,10 +6,12 @@ They know nothing of backups. A chain of backups as an object source is in ``eng
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import permutations
 from typing import Final, Protocol
 
+import anyio
 import numpy as np
 from anyio import to_thread
 from numpy.typing import NDArray
@@ -131,6 +133,59 @@ class SnapshotObjects:
             return await self._cluster.find_vdi(self.inode.name, self.inode.snap_id)
         # By id: a snapshot that is taken of it meanwhile has its id, and harms nobody.
         return await self._cluster.read_inode(self.inode.vdi_id)
+
+    def refuse_emptied(self, newer: SnapshotObjects) -> None:
+        """Raise SnapshotChanged if it is a snapshot that gave up objects which ``newer`` inherited of it.
+
+        A deletion that was stopped leaves a snapshot under its name, with a part of its table for good: nothing changes
+        while it is read. A snapshot's table is never written to, but by who deletes it. So whatever has an object with
+        the snapshot's id has it of that table; and a VDI that was made of the snapshot took over the whole table.
+        """
+        if not self.inode.is_snapshot:
+            return
+        inherited = newer.owners == np.uint32(self.inode.vdi_id)
+        if newer.inode.parent_vdi_id == self.inode.vdi_id:
+            inherited = (newer.owners != 0) & (newer.owners != np.uint32(newer.inode.vdi_id))
+        count = min(len(newer.owners), len(self.owners))
+        gone = int(np.count_nonzero(inherited[:count] & (self.owners[:count] != newer.owners[:count])))
+        if gone:
+            raise SnapshotChanged(self.name, f"{gone} of its objects, which {newer.name} still has, were given up")
+
+
+async def open_snapshots(cluster: Cluster, inodes: Sequence[Inode], count: int | None = None) -> list[SnapshotObjects]:
+    """Read the owners of the first ``count`` objects of VDIs or snapshots, as ``SnapshotObjects.open`` does.
+
+    Raises SnapshotChanged if one of them was emptied, as another one or the working VDI of its name shows.
+    """
+    opened: dict[int, SnapshotObjects] = {}
+
+    async def open_one(inode: Inode) -> None:
+        if inode.vdi_id not in opened:
+            opened[inode.vdi_id] = await SnapshotObjects.open(cluster, inode, count)
+
+    async def open_working(name: str) -> None:
+        inode = await _find_witness(cluster, name)
+        if inode is not None:
+            await open_one(inode)
+
+    async with anyio.create_task_group() as group:
+        for inode in {inode.vdi_id: inode for inode in inodes}.values():
+            group.start_soon(open_one, inode)
+        for name in {inode.name for inode in inodes if inode.is_snapshot}:
+            group.start_soon(open_working, name)
+    for older, newer in permutations(opened.values(), 2):
+        older.refuse_emptied(newer)
+    return [opened[inode.vdi_id] for inode in inodes]
+
+
+async def _find_witness(cluster: Cluster, name: str) -> Inode | None:
+    """Find the working VDI ``name``, which shows what its snapshots had; None if it is of no use."""
+    # That it is damaged takes nothing from its snapshots.
+    with suppress(NotFound, InodeCorrupt, RequestFailed):
+        if await cluster.has_vdi(name):
+            inode = await cluster.find_vdi(name)
+            return None if inode.is_hyper else inode
+    return None
 
 
 def _told_apart_by(inode: Inode) -> tuple[str, int, int]:

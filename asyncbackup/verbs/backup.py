@@ -19,9 +19,9 @@ from asyncbackup.engine.fetch import Fetcher
 from asyncbackup.engine.plan import Pair, Plan, count_owned, plan_difference, plan_full
 from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
 from asyncbackup.engine.record_writer import Fragment, RecordWriter, refuse_unpatchable
-from asyncbackup.engine.source import SnapshotObjects, staying
+from asyncbackup.engine.source import SnapshotObjects, open_snapshots, staying
 from asyncbackup.engine.window import Window, WindowOptions
-from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, SnapshotChanged, single_error
+from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, single_error
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
 from asyncbackup.format.record import END_IDX
@@ -121,38 +121,10 @@ async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> 
         # The tree is gone through twice, to count and to read: that of a large volume does not fit into memory.
         count = await _count_owned(cluster, to_inode)
         return _Work(_owned(cluster, to_inode), count, sides=[SnapshotObjects(cluster, to_inode, _NO_OWNERS)])
-    sides = await open_sides(cluster, to_inode, base_inode)
-    if base_inode is not None:
-        refuse_emptied(*sides)
+    inodes = [to_inode] if base_inode is None else [to_inode, base_inode]
+    sides = await open_snapshots(cluster, inodes, to_inode.object_count)
     plan = plan_sides(*sides)
     return _Work(_each(plan), len(plan), count_owned(*(side.owners for side in sides)) - len(plan), sides)
-
-
-async def open_sides(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> list[SnapshotObjects]:
-    """Read the part of the owner tables that the size of ``to_inode`` spans."""
-    opened: dict[int, SnapshotObjects] = {}
-
-    async def open_side(inode: Inode) -> None:
-        opened[inode.vdi_id] = await SnapshotObjects.open(cluster, inode, to_inode.object_count)
-
-    inodes = [to_inode] if base_inode is None else [to_inode, base_inode]
-    async with anyio.create_task_group() as group:
-        for inode in {inode.vdi_id: inode for inode in inodes}.values():
-            group.start_soon(open_side, inode)
-    return [opened[inode.vdi_id] for inode in inodes]
-
-
-def refuse_emptied(one: SnapshotObjects, other: SnapshotObjects) -> None:
-    """Raise SnapshotChanged if one of two VDIs has given up objects that the other one inherited of it.
-
-    A deletion that was stopped leaves a snapshot under its name, with a part of its table for good: nothing changes
-    while it is read. Nobody but a VDI itself makes objects with its id, and a snapshot's table is never written to.
-    """
-    for older, newer in ((one, other), (other, one)):
-        own = np.uint32(older.inode.vdi_id)
-        gone = int(np.count_nonzero((newer.owners == own) & (older.owners != own)))
-        if older.inode.is_snapshot and gone:
-            raise SnapshotChanged(older.name, f"{gone} of its objects, which {newer.name} still has, were given up")
 
 
 def plan_sides(to: SnapshotObjects, base: SnapshotObjects | None = None) -> Plan:

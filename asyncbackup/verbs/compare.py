@@ -23,7 +23,15 @@ from asyncbackup.engine.index import ChainObjects, Index, read_index
 from asyncbackup.engine.lineage import examine_vdi
 from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, Progress
-from asyncbackup.engine.source import NO_INDICES, Indices, ObjectSource, SnapshotObjects, ZeroObjects, staying
+from asyncbackup.engine.source import (
+    NO_INDICES,
+    Indices,
+    ObjectSource,
+    SnapshotObjects,
+    ZeroObjects,
+    open_snapshots,
+    staying,
+)
 from asyncbackup.engine.window import Slot, Window, WindowOptions
 from asyncbackup.errors import (
     Fact,
@@ -133,7 +141,8 @@ async def _open_snapshot(cluster: Cluster, chain: Chain, inode: Inode) -> Snapsh
         raise HyperVolume(f"VDI '{inode.name}'", "cannot be compared")
     if inode.object_size != chain.object_size:
         raise ObjectSizesDiffer(chain.readers[-1].name, chain.object_size, str(inode), inode.object_size)
-    return await SnapshotObjects.open(cluster, inode)
+    [opened] = await open_snapshots(cluster, [inode])
+    return opened
 
 
 def _wanted(chain: Chain) -> Wanted:

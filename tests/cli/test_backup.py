@@ -88,7 +88,8 @@ def test_json_tells_what_was_done(command: Command, served: Served, tmp_path: Pa
         "records": 5,
         "bytes_written": (tmp_path / "file").stat().st_size,
         "objects_discarded": 0,
-        "requests": 2 * 6 + 1 + 10 * PARTS,  # the snapshots at the beginning and at the end, the cluster, the objects
+        # the snapshots at the beginning and at the end, the working VDI, the cluster, the objects
+        "requests": 2 * 6 + 4 + 1 + 10 * PARTS,
         "retries": 0,
     }
 

@@ -34,7 +34,7 @@ from asyncbackup.wire.messages import RequestHeader, VdiBody
 from asyncbackup.wire.oid import data_oid, inode_oid
 from tests.chains import make_snapshots
 from tests.collecting import CollectingTarget
-from tests.disks import OBJECT, OBJECTS, PARTS, make_disk, noise, rewrite_inode
+from tests.disks import OBJECT, OBJECTS, PARTS, delete_as_dog, make_disk, noise, rewrite_inode
 from tests.faults.deletion import ONE, Deletable, deletable
 from tests.property import reference
 
@@ -154,6 +154,11 @@ def give_all_up(server: Deletable, inode: Inode) -> None:
     server.empty(inode, OBJECTS)
 
 
+async def damage_working(cluster: Cluster, name: str) -> None:
+    inode = await cluster.find_vdi(name)
+    await cluster.write_object(inode_oid(inode.vdi_id), replace(inode, block_size_shift=99).pack(), copies=1)
+
+
 def delete(server: Deletable, inode: Inode) -> None:
     rewrite_inode(server.store, replace(inode, name=""))
 
@@ -190,15 +195,45 @@ async def test_nothing_is_made_of_a_snapshot_that_is_deleted_meanwhile(
         await scene.cluster.find_vdi("copy")
 
 
-@pytest.mark.parametrize(("read", "gone"), [(increment, "b"), (live, "b"), (backward, "b")])
-async def test_nothing_is_made_of_a_snapshot_whose_deletion_was_stopped(scene: Scene, read: Read, gone: str) -> None:
-    inode, before = await scene.snapshot(gone), scene.names()
+@READERS
+async def test_nothing_is_made_of_a_snapshot_whose_deletion_was_stopped(scene: Scene, read: Read, tag: str) -> None:
+    inode, before = await scene.snapshot(tag), scene.names()
     scene.server.empty(inode, OBJECTS // 2)
 
     with pytest.raises(SnapshotChanged, match=r"\d+ of its objects, which VDI 'disk'.* still has, were given up"):
         await read(scene)
 
     assert scene.names() == before
+    with pytest.raises(VdiNotFound):
+        await scene.cluster.find_vdi("copy")
+
+
+@pytest.mark.parametrize("base", [None, "b"], ids=["full", "increment"])
+async def test_a_snapshot_that_gave_up_what_it_had_of_an_older_one_is_found_out(scene: Scene, base: str | None) -> None:
+    """Object 0 is the oldest snapshot's, so that the working VDI has nothing there with the id of the emptied one."""
+    inode = await scene.snapshot("c")
+    scene.server.empty(inode, 1)
+
+    with pytest.raises(SnapshotChanged, match="1 of its objects, which VDI 'disk' still has, were given up"):
+        await backup(scene.cluster, "disk", NullTarget(), snapshot="c", base=base)
+
+
+async def test_what_the_guest_discarded_since_is_no_sign_of_a_deletion(scene: Scene) -> None:
+    working = await scene.cluster.find_vdi("disk")
+    table_of(scene.server, working)[:2] = 0
+
+    await backup(scene.cluster, "disk", NullTarget(), snapshot="c", base="b")
+
+
+@pytest.mark.parametrize("happens", [delete_as_dog, damage_working])
+async def test_a_snapshot_is_backed_up_where_no_working_vdi_can_tell_of_it(
+    scene: Scene, happens: Callable[[Cluster, str], Awaitable[None]]
+) -> None:
+    await happens(scene.cluster, "disk")
+
+    await full(scene)
+
+    assert (scene.folder / "new").read_bytes()
 
 
 async def test_what_goes_to_a_pipe_gets_no_end(scene: Scene) -> None:

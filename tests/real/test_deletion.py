@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 import anyio
+import anyio.lowlevel
 import numpy as np
 import pytest
 
@@ -117,6 +118,23 @@ async def test_a_deletion_that_began_before_the_backup_is_found_out(
         target = MeanwhileSink(meanwhile)
         with pytest.raises(SnapshotChanged, match=r"were given up|is not there any more"):
             await backup(client, name, target, snapshot="b", base="a")
+
+    assert not target.is_complete
+
+
+@pytest.mark.parametrize("base", [None, "a"], ids=["full", "increment"])
+async def test_a_deletion_that_was_killed_half_way_is_found_out(
+    real: RealCluster, client: Cluster, base: str | None
+) -> None:
+    name = await make_snapshots(client, "a", "b")
+    inode = await client.find_vdi(name, "b")
+    async with deleting(real, name, "b", interval_s=3):
+        left = await until_fewer(client, inode, OBJECTS)
+    assert await client.find_vdi(name, "b") == inode
+
+    target = MeanwhileSink(anyio.lowlevel.checkpoint)
+    with pytest.raises(SnapshotChanged, match=f"{OBJECTS - left} of its objects, which VDI '{name}' still has, were"):
+        await backup(client, name, target, snapshot="b", base=base)
 
     assert not target.is_complete
 
