@@ -102,11 +102,10 @@ def command(
     chain_options = ChainOptions(dialect, object_size, size, manifests)
 
     async def work(on_progress: OnProgress | None) -> tuple[ExportSummary, bool]:
+        is_piped = to_stdout or await is_fifo(image)
         opening: AbstractAsyncContextManager[str | PipeTarget] = nullcontext(image)
-        if to_stdout:
-            opening = PipeTarget(1)
-        elif await is_fifo(image):
-            opening = open_fifo(image)
+        if is_piped:
+            opening = PipeTarget(1) if to_stdout else open_fifo(image)
         async with (
             opening as target,
             named_base(base, base_vdi, base_image, connect(address, port, client_options)) as under,
@@ -116,13 +115,13 @@ def command(
                 target,
                 base=under,
                 assume_base=assume_base,
-                replace=force,
+                replace=force and not is_piped,
                 chain_options=chain_options,
                 options=options,
                 on_progress=on_progress,
                 on_leftover=warn,
             )
-            return summary, isinstance(target, PipeTarget)
+            return summary, is_piped
 
     with progress_bar(name_target(image), wanted=not quiet) as tell:
         try:

@@ -120,8 +120,7 @@ def command(
     You may also name the files that belong to FILEs, such as FILE.manifest. With --against, the content of FILEs is
     then compared with the cluster. FILE `-` is standard input.
     """
-    if vdi is None:
-        _refuse_options_of_comparison()
+    _refuse_options_without_effect(vdi, sample, seed)
     if vdi is not None and "-" in files:
         raise click.UsageError("--against reads each FILE twice, and standard input can be read only once")
     files = leave_out(files, quiet=quiet)
@@ -170,8 +169,12 @@ def command(
         raise click.exceptions.Exit(ExitCode.FAILURE)
 
 
-def _refuse_options_of_comparison() -> None:
-    """Raise UsageError for options that have no effect without a comparison."""
+def _refuse_options_without_effect(vdi: str | None, sample: float | None, seed: int | None) -> None:
+    """Raise UsageError for options of a comparison without one, and for a seed without a sample to choose."""
+    if vdi is not None:
+        if seed is not None and sample is None:
+            raise click.UsageError("--seed has no effect without --sample: give that as well")
+        return
     context = click.get_current_context()
     for option in context.command.params:
         given = option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
@@ -48,6 +48,8 @@ class Judged:
     assumed: str | None
     image: FileSource | None = None
     """The base, where it is an image."""
+    snapshot: SnapshotObjects | None = None
+    """The base, where it is in a cluster."""
 
 
 def wanted_base(chain: Chain) -> Wanted:
@@ -83,8 +85,9 @@ def require_base(chain: Chain, name: BaseName | Snapshot | None) -> None:
 async def open_base(chain: Chain, name: BaseName, *, assume_base: bool) -> AsyncIterator[Judged]:
     """Open the base of ``chain``. Raises HalfRolled, what judging it raises, and what reading it raises."""
     if isinstance(name, BaseSnapshot):
-        base, assumed = await open_snapshot_base(chain, name, assume_base=assume_base)
-        yield Judged(base.first(chain.spans()), assumed)
+        judged = await open_snapshot_base(chain, name, assume_base=assume_base)
+        assert judged.snapshot is not None
+        yield replace(judged, base=judged.snapshot.first(chain.spans()))
         return
     refuse_half_rolled(name)
     async with FileSource(name) as image:
@@ -105,10 +108,8 @@ def judge_size(chain: Chain, image: FileSource) -> None:
         raise ResizeUnproved(image.name, image.size, chain.size, "no manifest says that the VDI did")
 
 
-async def open_snapshot_base(
-    chain: Chain, name: BaseSnapshot, *, assume_base: bool
-) -> tuple[SnapshotObjects, str | None]:
-    """Find the base in a cluster; give what was assumed of it as well."""
+async def open_snapshot_base(chain: Chain, name: BaseSnapshot, *, assume_base: bool) -> Judged:
+    """Open the base in a cluster with all its objects."""
     vdi = name.vdi
     if vdi is None and chain.subject is not None:
         vdi = chain.subject.vdi
@@ -122,4 +123,4 @@ async def open_snapshot_base(
     assumed = judge_base_of(chain, candidate, assume_base=assume_base)
     if inode.object_size != chain.object_size:
         raise ObjectSizesDiffer(chain.readers[0].name, chain.object_size, base.name, inode.object_size)
-    return base, assumed
+    return Judged(base, assumed, snapshot=base)

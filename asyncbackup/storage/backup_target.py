@@ -42,8 +42,13 @@ async def open_target(
     there is replaced once the new one is complete, together with the manifest that it has.
 
     Raises what entering a FileTarget raises, OwnInput if one of ``inputs`` would be replaced, and ManifestUnplaced if
-    the manifest of a file is to go elsewhere.
+    the manifest of a file is to go elsewhere. Raises ValueError for ``replace`` where only entered targets are given,
+    and for a ``manifest`` where none is to be written.
     """
+    if manifest is not None and not with_manifest:
+        raise ValueError("expected either a manifest or with_manifest=False")
+    if replace and not any(isinstance(given, str | os.PathLike) for given in (target, manifest)):
+        raise ValueError("expected a path to replace, got a target that is open already")
     async with AsyncExitStack() as stack:
         if not isinstance(target, str | os.PathLike):
             yield BackupTarget(target, await _open_manifest(stack, manifest, replace=replace, on_leftover=on_leftover))

@@ -46,13 +46,13 @@ async def backup(
     """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not, or without a base all of it.
 
     ``target`` is the path of a file, which gets a manifest beside it, and must not exist unless ``replace`` is true; or
-    an entered target, whose manifest goes to the entered target ``manifest`` or nowhere. A snapshot is named by its id
-    (int) or tag (str). With ``live`` in place of a snapshot the working VDI is read, which is no point in time while
-    somebody writes.
+    an entered target, without ``replace``, whose manifest goes to the entered target ``manifest`` or nowhere. A
+    snapshot is named by its id (int) or tag (str). With ``live`` in place of a snapshot the working VDI is read, which
+    is no point in time while somebody writes.
 
     Raises the errors of ``asyncbackup.errors``, among them SnapshotChanged if a snapshot was being deleted meanwhile;
     there is then, and after a cancellation, no new file, and no request in flight. Raises ValueError unless exactly
-    one of ``snapshot`` and ``live`` is given.
+    one of ``snapshot`` and ``live`` is given, and for ``replace`` with an entered target.
     """
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")

@@ -111,8 +111,11 @@ async def compare(
     is not read. The base is looked for in the VDI that was backed up.
 
     Raises WrongSnapshot, SampleNeedsBase, another Incompatible, NotFound, and the errors of backups and cluster.
-    Differences are no errors. The digests of manifests are not compared: ``verify`` does that.
+    Differences are no errors. The digests of manifests are not compared: ``verify`` does that. Raises ValueError for a
+    ``seed`` without a ``sample``.
     """
+    if seed is not None and sample is None:
+        raise ValueError("expected a sample where there is a seed")
     with single_error():
         async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
             chain.require_files("to be compared")
@@ -122,12 +125,11 @@ async def compare(
             candidate = await examine_vdi(cluster, inode, wanted.identity)
             found.assumed = all_assumed(chain.assumed, judge_compared(wanted, candidate, assume_base=assume_base))
             here = await _open_snapshot(cluster, chain, inode)
-            base = None if sample is None else await _open_base(cluster, chain)
+            base, base_owners = (None, NO_INDICES) if sample is None else await _open_base(cluster, chain)
             index = await _read_index(chain)
             chosen = NO_INDICES
             if sample is not None:
                 found.seed = secrets.randbits(32) if seed is None else seed
-                base_owners = base.owners if isinstance(base, SnapshotObjects) else NO_INDICES
                 chosen = _choose(index, here.owners, base_owners, sample, found)
             found.objects_planned = len(index.indices) + found.unchanged_audited
             ours, options = ChainObjects(index, base), options or WindowOptions()
@@ -166,19 +168,20 @@ async def _find(cluster: Cluster, chain: Chain, vdi: str, snapshot: Snapshot | N
     return await cluster.find_vdi(vdi, snapshot)
 
 
-async def _open_base(cluster: Cluster, chain: Chain) -> SnapshotObjects | ZeroObjects:
-    """Find what the first file is the difference to. Raises SampleNeedsBase, FactMissing."""
+async def _open_base(cluster: Cluster, chain: Chain) -> tuple[ObjectSource, Owners]:
+    """Find what the first file is the difference to, and its owners. Raises SampleNeedsBase, FactMissing."""
     if chain.is_full is None:
         raise FactMissing(Fact.BASE)
     if chain.base is None:
-        return ZeroObjects()
+        return ZeroObjects(), NO_INDICES
     try:
         inode = await cluster.find_vdi(chain.base.vdi, chain.base.id)
     except NotFound as error:
         raise SampleNeedsBase(chain.readers[0].name, chain.base) from error
     if not (await cluster.identify(inode)).matches(chain.base):
         raise SampleNeedsBase(chain.readers[0].name, chain.base)
-    return (await _open_snapshot(cluster, chain, inode)).first(chain.spans())
+    base = (await _open_snapshot(cluster, chain, inode)).first(chain.spans())
+    return base, base.owners
 
 
 async def _read_index(chain: Chain) -> Index:

@@ -81,10 +81,10 @@ async def convert_to_rbd_diff(
 ) -> RbdDiffSummary:
     """Write ``backup`` as what ``rbd import-diff`` reads. What its last object has behind the VDI's end is left out.
 
-    ``target`` is the path of a file, which must not exist unless ``replace`` is true, or an entered target.
-    ``snapshot_name`` and ``base_name`` are what Ceph calls the snapshots. By default it calls them by their tags in the
-    manifest, or by their ids if they have none. Raises FactMissing if neither the manifest nor the caller says the
-    VDI's size, OutsideVdi for an object behind its end, and the errors of reading and writing.
+    ``target`` is the path of a file, which must not exist unless ``replace`` is true, or an entered target, without
+    ``replace``. ``snapshot_name`` and ``base_name`` are what Ceph calls the snapshots. By default it calls them by
+    their tags in the manifest, or by their ids if they have none. Raises FactMissing if neither the manifest nor the
+    caller says the VDI's size, OutsideVdi for an object behind its end, and the errors of reading and writing.
     """
     started = time.monotonic()
     async with open_target(target, replace=replace, with_manifest=False, inputs=[backup]) as (data, _):

@@ -68,7 +68,7 @@ async def export(
     """Make an image of the snapshot that the newest of ``backups`` is of. They come oldest first.
 
     ``target`` is the path of an image. It must not exist, or with ``replace`` it is replaced once the new one is
-    complete. Or it is an entered target, which gets all bytes in order.
+    complete. Or it is an entered target, without ``replace``, which gets all bytes in order.
 
     Increments need a ``base``: an image or a snapshot in a cluster, of what the first of them is the difference to. It
     is known by identity. The state beside an image says which snapshot it equals; each image made here has one.
@@ -81,7 +81,9 @@ async def export(
     AlreadyApplied, HalfRolled if an image was left in pieces, and the errors of reading and writing.
     """
     started = time.monotonic()
-    if isinstance(target, str | os.PathLike) and replace:
+    if replace:
+        if not isinstance(target, str | os.PathLike):
+            raise ValueError("expected a path to replace, got a target that is open already")
         images = [base] if isinstance(base, str | os.PathLike) and not _is_same(base, target) else []
         await refuse_own_inputs(target, [*backups, *images])
     with single_error():

@@ -61,9 +61,10 @@ async def merge(
     """Write one backup that does what ``backups`` do one after the other; oldest first.
 
     ``target`` is the path of a file, which gets a manifest beside it, and must not exist unless ``replace`` is true; or
-    an entered target, whose manifest goes to the entered target ``manifest`` or nowhere. There is one only if all
-    ``backups`` have one. What lies between two ranges of an object, and what no file has, comes from ``base``: an
-    image, or a snapshot in a cluster, of what the first of the backups is the difference to. A full backup needs none.
+    an entered target, without ``replace``, whose manifest goes to the entered target ``manifest`` or nowhere. There is
+    one only if all ``backups`` have one. What lies between two ranges of an object, and what no file has, comes from
+    ``base``: an image, or a snapshot in a cluster, of what the first of the backups is the difference to. A full backup
+    needs none.
     ``assume_base`` vouches for a base of which nothing says what it is: the summary tells, and so does the manifest of
     each record that has bytes of it.
 

@@ -123,8 +123,7 @@ async def restore(
             open_chain(backups, chain_options, assume_base=assume_base) as chain,
             _open_base(cluster, chain, base, assume_base=assume_base) as judged,
         ):
-            under = judged.base
-            clone_of = under if isinstance(under, SnapshotObjects) else None
+            under, clone_of = judged.base, judged.snapshot
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
             await _check_name_is_free(cluster, to)
             if snapshot is not None:
@@ -173,7 +172,7 @@ async def _open_base(
     elif isinstance(base, BaseSnapshot):
         if base.cluster is not cluster:
             raise ValueError("expected a base in the cluster that is restored to, got one in another")
-        yield Judged(*await open_snapshot_base(chain, base, assume_base=assume_base))
+        yield await open_snapshot_base(chain, base, assume_base=assume_base)
     else:
         async with open_base(chain, base, assume_base=assume_base) as judged:
             assert judged.image is not None

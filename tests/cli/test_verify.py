@@ -102,6 +102,13 @@ def test_verify_refuses_options_that_have_no_effect_without_a_vdi_to_compare_wit
     assert outcome.out == b""
 
 
+def test_verify_refuses_a_seed_without_a_sample(command: Command, backups: list[Path]) -> None:
+    outcome = command("verify", *backups, "--against", "disk", "--seed", "1")
+
+    assert outcome.code == 64
+    assert "--seed has no effect without --sample: give that as well" in outcome.err
+
+
 def test_verify_takes_the_address_of_the_environment_though_it_compares_nothing(
     command: Command, backups: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,28 @@ async def test_a_manifest_of_this_name_stays(tmp_path: Path) -> None:
     assert set(left_in(tmp_path)) == {"file.manifest"}
 
 
+async def test_targets_that_are_open_already_replace_nothing() -> None:
+    with pytest.raises(ValueError, match="expected a path to replace, got a target that is open already"):
+        async with open_target(CollectingTarget(), replace=True, manifest=CollectingTarget()):
+            pytest.fail("opened")
+
+
+async def test_a_manifest_at_a_path_is_replaced_though_the_data_goes_to_an_open_target(tmp_path: Path) -> None:
+    (tmp_path / "proof").write_bytes(b"old")
+
+    async with open_target(CollectingTarget(), replace=True, manifest=tmp_path / "proof") as (data, proof):
+        assert proof is not None
+        await publish(data, proof)
+
+    assert (tmp_path / "proof").read_bytes() == b""
+
+
+async def test_a_manifest_is_not_named_where_none_is_written() -> None:
+    with pytest.raises(ValueError, match="expected either a manifest or with_manifest=False"):
+        async with open_target(CollectingTarget(), manifest=CollectingTarget(), with_manifest=False):
+            pytest.fail("opened")
+
+
 async def test_the_manifest_of_a_file_that_is_replaced_goes_with_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
     manifest_path(tmp_path / "file").write_bytes(b"old proof")

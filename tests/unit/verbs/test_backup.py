@@ -166,6 +166,11 @@ async def test_a_file_is_replaced_only_where_that_is_said(cluster: Cluster, tmp_
     assert len(reference.parse((tmp_path / "file").read_bytes(), "collie", OBJECT)) == 7
 
 
+async def test_a_target_that_is_open_already_replaces_nothing(cluster: Cluster) -> None:
+    with pytest.raises(ValueError, match="expected a path to replace, got a target that is open already"):
+        await backup(cluster, "disk", NullTarget(), snapshot="b", replace=True)
+
+
 async def test_progress_only_grows_and_ends_complete(cluster: Cluster) -> None:
     await make_disk(cluster)
     seen: list[Progress] = []

@@ -148,3 +148,8 @@ async def test_progress_comes_to_what_was_planned(cluster: Cluster, full: Path) 
     assert seen[-1] == (7, 7, found.bytes_compared)
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert found.differing_idx == [1, 2, 3, 5, 6]
+
+
+async def test_a_seed_without_a_sample_to_choose_is_refused(cluster: Cluster, full: Path) -> None:
+    with pytest.raises(ValueError, match="expected a sample where there is a seed"):
+        await compare(cluster, [full], "disk", "a", seed=1)

@@ -134,6 +134,11 @@ async def test_replace_puts_the_new_image_in_its_place(files: Files, tmp_path: P
     assert (tmp_path / "image").read_bytes() == files.images["c"]
 
 
+async def test_a_target_that_is_open_already_replaces_nothing(files: Files) -> None:
+    with pytest.raises(ValueError, match="expected a path to replace, got a target that is open already"):
+        await export(files.all, CollectingTarget(), replace=True)
+
+
 async def test_progress_goes_from_nothing_to_all(files: Files, tmp_path: Path) -> None:
     seen: list[Progress] = []
 
