@@ -45,13 +45,19 @@ async def examine_vdi(cluster: Cluster, inode: Inode, wanted: Identity | None) -
 
 
 async def find_lineage(cluster: Cluster, inode: Inode) -> Lineage | None:
-    """Say which snapshot a VDI or snapshot was restored as; None where nothing says it. Raises HalfApplied."""
+    """Say which snapshot a VDI or snapshot was restored as; None where nothing says it, or it was half written.
+
+    Raises HalfApplied where a working VDI is half written.
+    """
+    applying = await read_applying(cluster, inode)
     if not inode.is_snapshot:
-        if await read_applying(cluster, inode) is not None:
+        if applying is not None:
             raise HalfApplied(inode.name)
         below = await find_equal_snapshot(cluster, inode)
         if below is not None and (lineage := await find_lineage(cluster, below)):
             return lineage
+    elif applying is not None and not applying.is_complete:
+        return None
     origin = await read_origin(cluster, inode)
     return None if origin is None else Lineage(origin.identity, _doubt(origin, inode), assumed=origin.assumed)
 
@@ -105,6 +111,12 @@ def origin_of(chain: Chain, inode: Inode, *, assumed: bool) -> Origin | None:
 async def write_origin(cluster: Cluster, inode: Inode, origin: Origin) -> None:
     """Have a VDI, or a snapshot beside its working VDI, say which snapshot it equals. Raises RequestFailed."""
     await cluster.write_attribute(inode.name, origin_key(inode.vdi_id), origin.encode())
+
+
+async def forget_origin(cluster: Cluster, inode: Inode) -> None:
+    """Have a VDI say no more what it equalled before."""
+    if await read_origin(cluster, inode) is not None:
+        await cluster.write_attribute(inode.name, origin_key(inode.vdi_id), b"")
 
 
 async def check_tag_is_free(cluster: Cluster, vdi: str, tag: str) -> None:

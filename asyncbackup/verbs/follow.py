@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.construction import Construction, Shape, is_unfinished
@@ -24,6 +25,7 @@ from asyncbackup.engine.lineage import (
     count_written,
     find_lineage,
     find_snapshot_below,
+    forget_origin,
     origin_of,
     read_applying,
     read_origin,
@@ -136,8 +138,7 @@ class _Following:
             raise HyperVolume(f"VDI '{vdi}'", "cannot be restored to")
         if is_unfinished(inode):
             raise UnfinishedExists(vdi)
-        if await self.cluster.is_locked(inode.vdi_id):
-            raise VdiInUse(vdi, "a guest has locked it")
+        await self._check_use()
         found = await read_applying(self.cluster, inode)
         if found is not None and found.backups != self.backups:
             raise HalfApplied(vdi)
@@ -225,30 +226,57 @@ class _Following:
         created = time_text(self.inode.create_time)
         if created is None:
             raise NoReplica(self.inode.name, "it does not say when it was created")
-        is_complete = found is not None and found.is_complete
-        entry = Applying(self.backups, created, self.assumed, self.snapshot, is_complete, secrets.token_hex(16))
-        vdi, source = await self._open(index, found)
-        journal = await Journal.begin(self.cluster, self.inode, entry, found)
+        entry = Applying(
+            self.backups, created, self.assumed, self.snapshot, is_complete=False, run=secrets.token_hex(16)
+        )
         try:
-            with single_error():
-                async with journal.kept():
-                    if not is_complete:
-                        await self._write(vdi, index, source)
-                        await journal.complete()
-                    self.origin = await read_origin(self.cluster, self.inode)
-                    if self.snapshot is not None:
-                        await take_snapshot(self.cluster, self.inode, self.snapshot, self.origin)
-                await journal.end()
+            await self._apply_alone(index, entry, found)
         except asyncio.CancelledError as cancelled:
             cancelled.add_note(f"VDI '{self.inode.name}' is half written: apply the same backups to finish")
             raise
-        except VdiInUse:
-            raise
+
+    async def _apply_alone(self, index: Index, entry: Applying, found: Applying | None) -> None:
+        """Write, and keep others off meanwhile.
+
+        What an interrupted run wrote is written again, even if that was all: somebody may have written over it since.
+        """
+        journal = await Journal.begin(self.cluster, self.inode, entry, found)
+        is_begun = found is not None
+        try:
+            with single_error():
+                async with journal.kept():
+                    vdi, source = await self._open(index, found)
+                    is_begun = True
+                    await self._write(vdi, index, source)
+                    await journal.complete()
+                    if self.snapshot is not None:
+                        await self._check_use()
+                        await take_snapshot(self.cluster, self.inode, self.snapshot, self.origin)
+                await journal.end()
         except AsyncBackupError as cause:
-            raise HalfApplied(self.inode.name, cause) from cause
+            if not is_begun:
+                await journal.end()
+            elif not isinstance(cause, VdiInUse | ReplicaWritten):
+                raise HalfApplied(self.inode.name, cause) from cause
+            raise
+
+    async def _check_use(self) -> Inode:
+        """Give the inode of the VDI as it is now. Raises VdiInUse, ChangedMeanwhile if it is another VDI."""
+        vdi = self.inode.name
+        if await self.cluster.is_locked(self.inode.vdi_id):
+            raise VdiInUse(vdi, "a guest has locked it")
+        now = await self.cluster.find_vdi(vdi)
+        if now.vdi_id != self.inode.vdi_id:
+            raise ChangedMeanwhile(f"VDI '{vdi}'", "a snapshot was taken of it, or it was deleted")
+        return now
 
     async def _open(self, index: Index, found: Applying | None) -> tuple[Construction, SnapshotObjects]:
-        """Read the tables of both. Raises ReplicaWritten if somebody else wrote to the VDI since ``found``."""
+        """Read the tables of both, and judge the VDI again: it may have changed until other runs were kept off.
+
+        Raises VdiInUse, ChangedMeanwhile, and ReplicaWritten if somebody wrote to the VDI, other than ``found`` says.
+        """
+        if (await self._check_use()).vdi_size != self.inode.vdi_size:
+            raise ChangedMeanwhile(f"VDI '{self.inode.name}'", "it was resized")
         chain, below, inode = self.chain, self.below, self.inode
         objects = -(-chain.size // chain.object_size)
         count = max(objects, below.object_count, inode.object_count)
@@ -256,30 +284,31 @@ class _Following:
         owners = await self.cluster.read_owners(inode.vdi_id, count)
         spans = chain.spans()
         kept = min(objects, below.object_count, objects if spans is None else spans)
-        foreign = self._count_foreign(owners, beneath, index, kept)
-        if foreign and found is not None:
-            raise ReplicaWritten(inode.name, str(below), foreign)
+        is_foreign = owners != beneath
+        if found is not None:
+            is_foreign &= ~self._is_applied(owners, index, kept)
+        if is_foreign.any():
+            raise ReplicaWritten(inode.name, str(below), int(np.count_nonzero(is_foreign)))
         source = SnapshotObjects(self.cluster, below, beneath[: below.object_count].copy()).first(spans)
         beneath[kept:] = 0
         vdi = Construction.onto(self.cluster, inode, owners, beneath=beneath, expected=index.indices)
         return vdi, source
 
-    def _count_foreign(self, owners: Owners, beneath: Owners, index: Index, kept: int) -> int:
-        """Count the entries of the table that are neither the snapshot's nor what was applied until now."""
-        is_ours = owners == self.inode.vdi_id
-        applied = np.zeros(len(owners), bool)
-        applied[index.indices] = True
-        is_cut = owners == 0
-        is_cut[:kept] = False
-        return int(np.count_nonzero((owners != beneath) & ~(is_ours & applied) & ~is_cut))
+    def _is_applied(self, owners: Owners, index: Index, kept: int) -> NDArray[np.bool_]:
+        """Tell of each entry of the VDI's table whether it may be what was applied until now."""
+        found = np.zeros(len(owners), np.bool_)
+        found[index.indices] = owners[index.indices] == self.inode.vdi_id
+        found[kept:] |= owners[kept:] == 0
+        return found
 
     async def _write(self, vdi: Construction, index: Index, source: SnapshotObjects) -> None:
         if self.inode.vdi_size != self.chain.size:
             await vdi.resize(self.chain.size)
         await fill(vdi, self.chain, index, Composer(source), self.options, meter=self.meter, whole=NO_INDICES)
         await vdi.settle()
-        if (await self.cluster.find_vdi(self.inode.name)).vdi_id != self.inode.vdi_id:
-            raise ChangedMeanwhile(f"VDI '{self.inode.name}'", "a snapshot was taken of it, or it was deleted")
-        origin = origin_of(self.chain, self.inode, assumed=self.assumed is not None)
-        if origin is not None:
-            await write_origin(self.cluster, self.inode, origin)
+        await self._check_use()
+        self.origin = origin_of(self.chain, self.inode, assumed=self.assumed is not None)
+        if self.origin is not None:
+            await write_origin(self.cluster, self.inode, self.origin)
+        else:
+            await forget_origin(self.cluster, self.inode)

@@ -23,12 +23,14 @@ from asyncbackup import (
     merge,
     restore,
 )
+from asyncbackup.engine.journal import Journal
 from asyncbackup.engine.lineage import read_applying, read_origin, write_origin
 from asyncbackup.errors import (
     AsyncBackupError,
     BackupsMissing,
     BaseUnproved,
     BaseUnwanted,
+    ChangedMeanwhile,
     DigestMismatch,
     FileNeeded,
     HalfApplied,
@@ -45,6 +47,7 @@ from asyncbackup.errors import (
     VdiInUse,
     VdiNotFound,
     VdiUnmakeable,
+    WrongSnapshot,
 )
 from asyncbackup.format.identity import time_text
 from asyncbackup.format.replica import Applying, applying_key
@@ -54,8 +57,8 @@ from asyncbackup.wire import messages
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.inode import SIZE_OFFSET, TABLE_OFFSET, TAG_OFFSET
 from asyncbackup.wire.messages import RequestHeader
-from asyncbackup.wire.oid import inode_oid
-from tests.disks import OBJECT, OBJECTS, content_of, make_disk, noise
+from asyncbackup.wire.oid import INODE_BIT, inode_oid, is_data
+from tests.disks import OBJECT, OBJECTS, content_of, delete_as_dog, make_disk, noise
 from tests.property.test_restore import working_image
 from tests.streams import standard_input
 
@@ -602,3 +605,157 @@ async def test_a_backup_without_a_manifest_needs_somebody_who_vouches_for_it(pai
     with pytest.raises(AsyncBackupError):
         await follow(pair.replica, [pair.ab], "replica", snapshot="b")
     assert not pair.written()
+
+
+# What happens between judging and writing
+
+
+async def apply_the_same(pair: Pair) -> None:
+    await follow(pair.replica, [pair.ab], "replica", snapshot="b")
+
+
+async def apply_it_without_a_snapshot(pair: Pair) -> None:
+    await follow(pair.replica, [pair.ab], "replica")
+
+
+async def apply_others(pair: Pair) -> None:
+    await follow(pair.replica, [pair.ab, pair.bc], "replica", snapshot="c")
+
+
+async def snapshot_by_hand(pair: Pair) -> None:
+    await pair.replica.create_snapshot("replica", "x")
+
+
+async def delete(pair: Pair) -> None:
+    await delete_as_dog(pair.replica, "replica")
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [apply_the_same, apply_it_without_a_snapshot, apply_others, snapshot_by_hand, delete, write, grow],
+    ids=lambda value: value.__name__,
+)
+async def test_what_happens_to_the_vdi_after_it_was_judged_is_noticed_before_a_byte_is_written(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, meanwhile: Spoil
+) -> None:
+    begin = Journal.begin
+
+    async def late(*arguments: Any) -> Journal:
+        monkeypatch.setattr(Journal, "begin", begin)
+        await meanwhile(pair)
+        before.update(snapshot_of(pair.store))
+        return await begin(*arguments)
+
+    before: dict[int, bytes] = {}
+    monkeypatch.setattr(Journal, "begin", late)
+    with pytest.raises((ChangedMeanwhile, ReplicaWritten, VdiNotFound, RequestFailed)):
+        await follow(pair.replica, [pair.ab], "replica", snapshot="other")
+
+    assert snapshot_of(pair.store) == before
+    for inode in (await pair.replica.list_vdis()).sound:
+        assert await read_applying(pair.replica, inode) is None
+
+
+def snapshot_of(store: MemoryStore) -> dict[int, bytes]:
+    """Give all inodes and data objects."""
+    found = {oid: store.get(oid) for oid in store.oids() if is_data(oid) or oid & INODE_BIT}
+    return {oid: bytes(view) for oid, view in found.items() if view is not None}
+
+
+async def test_a_guest_that_locks_the_vdi_after_it_was_judged_is_noticed_before_a_byte_is_written(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([False, True])
+
+    async def locked(_vdi_id: int) -> bool:
+        return next(answers)
+
+    monkeypatch.setattr(pair.replica, "is_locked", locked)
+    with pytest.raises(VdiInUse, match="a guest has locked it"):
+        await follow(pair.replica, [pair.ab], "replica", snapshot="b")
+    assert not pair.written()
+
+    monkeypatch.undo()
+    monkeypatch.setattr("asyncbackup.engine.journal._WATCH_S", 60)
+    await follow(pair.replica, [pair.ab], "replica", snapshot="b")
+    assert await pair.holds("b")
+
+
+async def test_of_a_vdi_that_a_guest_locked_while_it_was_written_no_snapshot_is_taken(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def locked(_vdi_id: int) -> bool:
+        return Opcode.CREATE_AND_WRITE_OBJ in pair.written()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pair.replica, "is_locked", locked)
+        with pytest.raises(VdiInUse, match="a guest has locked it"):
+            await follow(pair.replica, [pair.ab], "replica", snapshot="b")
+    assert Opcode.NEW_VDI not in pair.written()
+
+    await follow(pair.replica, [pair.ab], "replica", snapshot="b")
+    assert await pair.holds("b")
+
+
+async def test_what_a_guest_wrote_before_the_snapshot_was_taken_is_written_over(pair: Pair) -> None:
+    await interrupted(pair, "new_vdi@1:error=EIO")
+
+    async with Sheep(pair.store) as sheep, connect(sheep.host, sheep.port) as cluster:
+        found = await read_applying(cluster, await cluster.find_vdi("replica"))
+        assert found is not None
+        assert found.is_complete
+        await (await Volume.open(cluster, "replica")).write(3 * OBJECT, noise(1, 512))
+    await finish(pair)
+
+
+@pytest.fixture
+async def unchanged(pair: Pair) -> Path:
+    """A night in which nothing changed, applied without a snapshot: the VDI equals both, and owns nothing."""
+    await follow(pair.replica, [pair.ab, pair.bc], "replica", snapshot="c")
+    await pair.origin.create_snapshot("disk", "d")
+    night = await pair.night("c", "d")
+    await follow(pair.replica, [night], "replica")
+    return night
+
+
+async def test_a_night_in_which_nothing_changed_can_be_applied_again_with_a_snapshot(
+    pair: Pair, unchanged: Path
+) -> None:
+    await follow(pair.replica, [unchanged], "replica", snapshot="d")
+
+    assert await pair.holds("d")
+
+
+async def test_a_snapshot_of_a_half_written_vdi_equals_not_what_the_vdi_did_before(pair: Pair, unchanged: Path) -> None:
+    await pair.replica.create_snapshot("replica", "d")
+    await begin_another(pair)
+    await pair.replica.create_snapshot("replica", "half")
+    half = await pair.replica.find_vdi("replica", "half")
+    d = await read_origin(pair.replica, await pair.replica.find_vdi("replica", "d"))
+    assert d is not None
+    await write_origin(pair.replica, half, replace(d, created=str(time_text(half.create_time))))
+    await resize(pair.origin, "disk", OBJECT)
+    await pair.origin.create_snapshot("disk", "e")
+
+    with pytest.raises(NoReplica, match="backups were being applied to it when the snapshot was taken"):
+        await follow(pair.replica, [await pair.night("d", "e")], "replica", assume_base=True)
+    with pytest.raises(WrongSnapshot):
+        await compare(pair.replica, [unchanged], "replica", "half")
+
+
+async def test_a_backup_without_a_manifest_leaves_no_hint_of_what_the_vdi_equalled_before(
+    pair: Pair, unchanged: Path
+) -> None:
+    await (await Volume.open(pair.origin, "disk")).write(0, noise(41, 512))
+    await pair.origin.create_snapshot("disk", "e")
+    night = await pair.night("c", "e")
+    manifest_path(night).unlink()
+    chain_options = ChainOptions(Dialect.COLLIE, OBJECT, OBJECTS * OBJECT)
+
+    summary = await follow(
+        pair.replica, [night], "replica", snapshot="e", assume_base=True, chain_options=chain_options
+    )
+
+    assert await pair.holds("e")
+    assert summary.origin is None
+    assert await read_origin(pair.replica, await pair.replica.find_vdi("replica", "e")) is None
