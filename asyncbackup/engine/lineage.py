@@ -38,6 +38,7 @@ async def examine_vdi(cluster: Cluster, inode: Inode, wanted: Identity | None) -
 
     Raises HalfApplied where backups were being applied to a working VDI, InodeCorrupt, RequestFailed, ClusterError.
     """
+    await refuse_half_applied(cluster, inode)
     candidate = Candidate(str(inode), inode.vdi_size, await cluster.identify(inode))
     if wanted is None or candidate.identity is None or candidate.identity.matches(wanted):
         return candidate
@@ -45,21 +46,24 @@ async def examine_vdi(cluster: Cluster, inode: Inode, wanted: Identity | None) -
 
 
 async def find_lineage(cluster: Cluster, inode: Inode) -> Lineage | None:
-    """Say which snapshot a VDI or snapshot was restored as; None where nothing says it, or it was half written.
+    """Say which snapshot a VDI or snapshot was restored as; None where nothing says it.
 
-    Raises HalfApplied where a working VDI is half written.
+    A snapshot that was half written when it was taken was restored as nothing. A working VDI must not be half written.
     """
-    applying = await read_applying(cluster, inode)
     if not inode.is_snapshot:
-        if applying is not None:
-            raise HalfApplied(inode.name)
         below = await find_equal_snapshot(cluster, inode)
         if below is not None and (lineage := await find_lineage(cluster, below)):
             return lineage
-    elif applying is not None and not applying.is_complete:
+    elif (applying := await read_applying(cluster, inode)) and not applying.is_complete:
         return None
     origin = await read_origin(cluster, inode)
     return None if origin is None else Lineage(origin.identity, _doubt(origin, inode), assumed=origin.assumed)
+
+
+async def refuse_half_applied(cluster: Cluster, inode: Inode) -> None:
+    """Raise HalfApplied for a working VDI to which backups are being applied."""
+    if not inode.is_snapshot and await read_applying(cluster, inode) is not None:
+        raise HalfApplied(inode.name)
 
 
 def _doubt(origin: Origin, inode: Inode) -> str:

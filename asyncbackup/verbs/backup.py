@@ -16,6 +16,7 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.compact import Extent
 from asyncbackup.engine.fetch import Fetcher
+from asyncbackup.engine.lineage import refuse_half_applied
 from asyncbackup.engine.plan import Pair, Plan, count_owned, plan_difference, plan_full
 from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
 from asyncbackup.engine.record_writer import Fragment, RecordWriter, refuse_unpatchable
@@ -50,9 +51,10 @@ async def backup(
     snapshot is named by its id (int) or tag (str). With ``live`` in place of a snapshot the working VDI is read, which
     is no point in time while somebody writes.
 
-    Raises the errors of ``asyncbackup.errors``, among them SnapshotChanged if a snapshot was being deleted meanwhile;
-    there is then, and after a cancellation, no new file, and no request in flight. Raises ValueError unless exactly
-    one of ``snapshot`` and ``live`` is given, and for ``replace`` with an entered target.
+    Raises the errors of ``asyncbackup.errors``, among them SnapshotChanged if a snapshot was being deleted meanwhile,
+    and HalfApplied for a working VDI to which backups are being applied. There is then, and after a cancellation, no
+    new file, and no request in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given, and
+    for ``replace`` with an entered target.
     """
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")
@@ -86,6 +88,7 @@ async def _find(
     cluster: Cluster, vdi: str, snapshot: Snapshot | None, base: Snapshot | None
 ) -> tuple[Inode, Inode | None]:
     to_inode = await cluster.find_vdi(vdi, snapshot)
+    await refuse_half_applied(cluster, to_inode)
     if base is None:
         return to_inode, None
     base_inode = await cluster.find_vdi(vdi, base)

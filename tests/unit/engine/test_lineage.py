@@ -120,7 +120,7 @@ async def test_an_origin_that_is_damaged_is_told(replica: Replica) -> None:
         await find_lineage(replica.cluster, b)
 
 
-async def test_a_working_vdi_to_which_backups_are_being_applied_equals_nothing(replica: Replica) -> None:
+async def test_a_working_vdi_to_which_backups_are_being_applied_is_refused_whatever_is_wanted(replica: Replica) -> None:
     inode = await replica.inode()
     created = time_text(inode.create_time)
     assert created is not None
@@ -128,7 +128,7 @@ async def test_a_working_vdi_to_which_backups_are_being_applied_equals_nothing(r
     await replica.cluster.write_attribute("disk", applying_key(inode.vdi_id), applying.encode())
 
     with pytest.raises(HalfApplied, match="VDI 'disk' is half written"):
-        await find_lineage(replica.cluster, inode)
+        await examine_vdi(replica.cluster, inode, None)
     assert await find_lineage(replica.cluster, await replica.inode("b")) == Lineage(IDENTITY)
 
 

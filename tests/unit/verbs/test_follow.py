@@ -493,8 +493,20 @@ async def test_nothing_else_touches_a_vdi_that_is_half_written(pair: Pair) -> No
             await follow(cluster, [pair.ab, pair.bc], "replica", snapshot="c")
         with pytest.raises(HalfApplied):
             await compare(cluster, [pair.ab], "replica")
+        with pytest.raises(HalfApplied):
+            await backup(cluster, "replica", pair.file("live"), live=True)
+        await backup(cluster, "replica", pair.file("below"), snapshot="a")
         assert (await compare(cluster, [pair.file("a")], "replica", "a")).is_good
     await finish(pair)
+
+
+async def test_what_is_half_written_is_not_compared_with_backups_that_say_nothing_either(pair: Pair) -> None:
+    await interrupted(pair, "create_and_write_obj@2:error=EIO")
+    manifest_path(pair.ab).unlink()
+    chain_options = ChainOptions(Dialect.COLLIE, OBJECT, OBJECTS * OBJECT)
+
+    with pytest.raises(HalfApplied):
+        await compare(pair.replica, [pair.ab], "replica", assume_base=True, chain_options=chain_options)
 
 
 async def test_a_vdi_that_was_written_to_while_it_was_half_written_is_refused(pair: Pair) -> None:
