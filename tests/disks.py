@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import lru_cache
+from typing import Final
 
 from asyncbackup import Cluster, Volume
 from asyncbackup.client.objects import READ_SIZE
@@ -11,13 +12,17 @@ from asyncbackup.sheep import Store
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import SECTOR_SIZE
 from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, Inode
-from asyncbackup.wire.oid import inode_oid
+from asyncbackup.wire.oid import data_oid, inode_oid
+from asyncbackup.wire.vdi_ids import first_id
 
 SHIFT = 20
 OBJECT = 1 << SHIFT
 OBJECTS = 8
 PARTS = -(-OBJECT // READ_SIZE)
 """Requests it takes to read an object."""
+
+CHANGED: Final = f"{data_oid(first_id('disk') + 1, 1):016x}"
+"""The object that snapshot b of the disk has at index 1, where a has another: its oid, as faults take it."""
 
 
 @lru_cache(maxsize=64)

@@ -96,6 +96,7 @@ def file(command: Command, served: Served, tmp_path: Path) -> Path:
     return made
 
 
+@pytest.mark.slow
 def test_what_a_manifest_lacks_can_be_typed(command: Command, file: Path, tmp_path: Path) -> None:
     assert command("export", file, "--to", tmp_path / "proved").code == 0
     manifest_path(file).unlink()

@@ -54,6 +54,7 @@ def test_standard_output_gets_dog_and_nothing_else(command: Command, served: Ser
     assert outcome.err.startswith("disk b against a: 5 objects in ")
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_the_same_as_a_file(served: Served, tmp_path: Path) -> None:
     arguments = ("-s", "b", "-p", served.port, "-q")
     process = start("backup", "disk", "-", *arguments, stdout=subprocess.PIPE)

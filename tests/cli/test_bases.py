@@ -68,6 +68,7 @@ either_way = pytest.mark.parametrize("vouched", [[], ["--assume-base"]], ids=[""
 # What we make says what it is
 
 
+@pytest.mark.slow
 def test_an_image_can_be_rolled_night_after_night(command: Command, files: Files) -> None:
     standby = files.folder / "standby"
     assert command("export", files.a, "--to", standby).code == 0
@@ -159,6 +160,7 @@ def other_vdi(files: Files, size: int) -> Path:
     return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "size"),
     [
@@ -497,6 +499,7 @@ def older_copy(half: Path) -> None:
     os.utime(half, ns=(0, state.modified_ns - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [other_file, other_size, other_state, no_state, older_copy], ids=lambda it: it.__name__
 )
@@ -644,6 +647,7 @@ def test_an_image_of_another_snapshot_or_that_nothing_proves_is_refused_by_resto
     assert "although it has no state beside it" in told["assumed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snapshot", ["a", "1"])
 def test_a_snapshot_in_the_cluster_is_a_base_of_an_image(
     command: Command, served: Served, backed: list[Path], files: Files, snapshot: str
@@ -667,6 +671,7 @@ def test_a_snapshot_in_the_cluster_is_a_base_of_a_pipe(
     assert outcome.out == files.images["b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["export", "merge"])
 @either_way
 def test_another_snapshot_in_the_cluster_is_refused(

@@ -32,6 +32,7 @@ def test_convert_for_ceph(command: Command, files: Files, tmp_path: Path) -> Non
     assert diff.apply(files.images["a"]) == files.images["b"]
 
 
+@pytest.mark.slow
 def test_convert_for_ceph_into_a_pipe(files: Files) -> None:
     ran = piped("convert", files.a, "--to", "-", "--format", "rbd-diff", "--snapshot-name", "first")
 

@@ -157,6 +157,7 @@ def test_an_image_goes_into_a_pipe(files: Files) -> None:
     assert b"standard output: 8.0 MiB from 3 backups" in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_backup_comes_from_a_pipe(files: Files, tmp_path: Path) -> None:
     manifests = [manifest_path(files.a).rename(tmp_path / "elsewhere"), manifest_path(files.ab)]
 

@@ -18,7 +18,7 @@ from asyncbackup import ClientOptions, connect
 from asyncbackup.client.objects import READ_SIZE
 from asyncbackup.sheep import MemoryStore
 from tests.cli.command import Command, Outcome, disk_store, playing, serving, start
-from tests.disks import rewrite_inode
+from tests.disks import CHANGED, rewrite_inode
 from tests.faults.proxy import Handler
 from tests.folders import left_in
 from tests.privileges import unprivileged
@@ -141,7 +141,7 @@ def test_a_file_that_was_to_be_replaced(command: Command, store: MemoryStore, tm
     (tmp_path / "file").write_bytes(b"old")
     (tmp_path / "file.manifest").write_bytes(b"old manifest")
 
-    with serving(store, "read_obj@9:error=EIO") as served:
+    with serving(store, f"read_obj/{CHANGED}@1:error=EIO") as served:
         outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "--force", "-p", served.port)
 
     assert_one_message(outcome, 1)
@@ -226,7 +226,7 @@ def test_a_reader_that_goes_away(store: MemoryStore) -> None:
 
 
 def test_an_object_that_cannot_be_read(command: Command, store: MemoryStore, tmp_path: Path) -> None:
-    with serving(store, "read_obj@5:error=EIO") as served:
+    with serving(store, f"read_obj/{CHANGED}@1:error=EIO") as served:
         outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-F", "a", "-p", served.port)
 
     assert_one_message(outcome, 1, "reading object ", " (oid 00", "failed: I/O error (result 0x03)")
@@ -246,7 +246,7 @@ def test_an_object_that_cannot_be_read(command: Command, store: MemoryStore, tmp
     ],
 )
 def test_a_broken_answer(command: Command, store: MemoryStore, tmp_path: Path, fault: str, message: str) -> None:
-    with serving(store, f"read_obj@3:{fault}") as served:
+    with serving(store, f"read_obj/{CHANGED}@1:{fault}") as served:
         outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, "--timeout", "1")
 
     assert_one_message(outcome, 2, message)

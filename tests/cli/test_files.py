@@ -16,6 +16,7 @@ from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.publication import Place, manifest_path
 from tests.chains import Files
 from tests.cli.command import PROGRAM, Command, Served, serving, start
+from tests.disks import CHANGED
 from tests.folders import left_in
 
 
@@ -66,11 +67,12 @@ def test_a_file_that_is_being_written_is_left_to_who_writes_it(
     assert "made" not in left_in(files.folder)
 
 
+@pytest.mark.slow
 def test_the_second_of_two_backups_into_one_file_is_refused(
     command: Command, served: Served, store: MemoryStore, tmp_path: Path
 ) -> None:
     arguments = ("backup", "disk", tmp_path / "file", "-s", "b", "--force", "-p")
-    with serving(store, "read_obj@3:stall") as stalled, start(*arguments, stalled.port) as first:
+    with serving(store, f"read_obj/{CHANGED}@1:stall") as stalled, start(*arguments, stalled.port) as first:
         assert stalled.is_reading.wait(60)
 
         second = command(*arguments, served.port)
@@ -85,11 +87,12 @@ def test_the_second_of_two_backups_into_one_file_is_refused(
 # What was interrupted
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_is_found_by_the_next_which_says_so(
     command: Command, served: Served, store: MemoryStore, tmp_path: Path
 ) -> None:
     arguments = ("backup", "disk", tmp_path / "file", "-s", "b", "-p")
-    with serving(store, "read_obj@3:stall") as stalled, start(*arguments, stalled.port) as first:
+    with serving(store, f"read_obj/{CHANGED}@1:stall") as stalled, start(*arguments, stalled.port) as first:
         assert stalled.is_reading.wait(60)
         first.kill()
     assert left_in(tmp_path) == [".file.lock", ".file.manifest.lock", ".file.manifest.partial", ".file.partial"]
@@ -250,6 +253,7 @@ def test_several_backups_are_read_from_pipes(files: Files) -> None:
     assert outcome.stdout.decode().count(": structure only, ") == 3
 
 
+@pytest.mark.slow
 def test_a_merge_reads_pipes_side_by_side(files: Files) -> None:
     outcome = shell(
         "asyncbackup merge <(cat a) <(cat ab) --to made --manifest a.manifest --manifest ab.manifest"
@@ -286,6 +290,7 @@ def test_waiting_for_a_pipe_ends_with_ctrl_c(files: Files) -> None:
         assert process.wait(60) == 130
 
 
+@pytest.mark.slow
 def test_a_backup_into_a_pipe_is_of_dog_and_has_no_manifest(served: Served, tmp_path: Path) -> None:
     line = f"asyncbackup backup disk >(cat > made) -s a -p {served.port}"
     piped = shell(f"{line}; wait $!", tmp_path)
@@ -298,6 +303,7 @@ def test_a_backup_into_a_pipe_is_of_dog_and_has_no_manifest(served: Served, tmp_
     assert piped.stderr.startswith(b"disk a: ")
 
 
+@pytest.mark.slow
 def test_a_backup_into_standard_output_by_its_name_has_nothing_else_in_it(served: Served, tmp_path: Path) -> None:
     piped = shell(f"asyncbackup backup disk /dev/stdout -s a -p {served.port} | cat > made", tmp_path)
     shell(f"asyncbackup backup disk - -s a -p {served.port} > expected", tmp_path)
@@ -306,6 +312,7 @@ def test_a_backup_into_standard_output_by_its_name_has_nothing_else_in_it(served
     assert (tmp_path / "made").read_bytes() == (tmp_path / "expected").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_manifest_of_what_went_into_a_pipe_goes_where_it_is_told(served: Served, tmp_path: Path) -> None:
     outcome = shell(f"asyncbackup backup disk >(cat > made) -s a --manifest proof -p {served.port}; wait $!", tmp_path)
 
@@ -322,6 +329,7 @@ def test_a_collie_backup_does_not_go_into_a_pipe(served: Served, tmp_path: Path)
     assert b"use --format dog" in outcome.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [">(cat > made)", "/dev/stdout | cat > made"])
 def test_an_image_goes_into_a_pipe(files: Files, target: str) -> None:
     outcome = shell(f"asyncbackup export a ab --to {target}; wait", files.folder)

@@ -54,6 +54,7 @@ def test_merge_replaces_a_file_and_its_manifest_by_force(command: Command, files
     assert (files.folder / "image").read_bytes() == files.images["b"]
 
 
+@pytest.mark.slow
 def test_merge_into_a_pipe(files: Files, tmp_path: Path) -> None:
     ran = piped("merge", *files.all, "--to", "-")
     (tmp_path / "merged").write_bytes(ran.stdout)

@@ -84,6 +84,7 @@ def test_restore_without_a_manifest_takes_sizes(command: Command, served: Served
     assert command("verify", backups[0], *comparing).code == 0
 
 
+@pytest.mark.slow
 def test_restore_reads_from_a_pipe(command: Command, served: Served, backups: list[Path]) -> None:
     process = start("restore", "-", "--to", "new", *OPTIONS, "-p", served.port, "-q", stdin=subprocess.PIPE)
     process.communicate(backups[0].read_bytes(), timeout=30)

@@ -195,6 +195,7 @@ async def test_nothing_is_made_of_a_snapshot_that_is_deleted_meanwhile(
         await scene.cluster.find_vdi("copy")
 
 
+@pytest.mark.slow
 @READERS
 async def test_nothing_is_made_of_a_snapshot_whose_deletion_was_stopped(scene: Scene, read: Read, tag: str) -> None:
     inode, before = await scene.snapshot(tag), scene.names()

@@ -287,6 +287,7 @@ def test_a_killed_process_leaves_no_file_of_that_name(files: Files, target: Path
     assert not [name for name in left_in(target.parent) if name.startswith(".")]
 
 
+@pytest.mark.slow
 @COMMANDS
 def test_an_interrupted_process_leaves_nothing(files: Files, target: Path, verb: str, call: str) -> None:
     held = Held(call, 3, verb, *files.all, "--to", target)

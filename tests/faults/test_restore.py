@@ -84,6 +84,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 async def test_a_failed_restore_is_removed(backed: Backed, restore_new: Restore, fault: Fault) -> None:
     before = backed.data_objects()

@@ -45,6 +45,7 @@ POWERS = st.sampled_from([4, 8, 32])
 OWNERS = st.sampled_from([(5, 6), (5, 0), (0, 6)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("portion_sectors", [1, 2, 4])
 @given(contents(POWERS), OWNERS)
 async def test_an_extent_found_in_portions_is_the_one_of_the_whole(
@@ -60,6 +61,7 @@ async def test_an_extent_found_in_portions_is_the_one_of_the_whole(
     assert extent == reference.trim(to, base)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compared_sectors", [1, 3, 4])
 @given(pair=contents(st.sampled_from([1, 4, 8])), owners=OWNERS)
 async def test_a_record_fetched_in_portions_is_the_one_of_the_whole(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,6 +113,7 @@ def compose(base: dict[int, bytes], found: Sequence[Night]) -> dict[int, bytes]:
     return content
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(CONTENTS, CHAINS, st.lists(st.tuples(st.integers(0, OBJECTS - 1), RANGES), min_size=1, max_size=9))
 async def test_any_range_of_any_object_of_a_chain_is_what_the_reference_has(

@@ -84,6 +84,7 @@ def flat(made: Sequence[Sequence[Fragment]]) -> list[Fragment]:
     return [fragment for fragments in made for fragment in fragments]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", list(Dialect), ids=lambda dialect: dialect.value)
 @settings(max_examples=40)
 @given(made=records(), cut=st.integers(0, 30), batch=st.integers(1, 4), is_range=st.booleans())
@@ -123,6 +124,7 @@ async def test_a_backup_that_is_gone_on_with_is_that_of_one_run(
     assert data.is_complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "base", "to"), scenarios.pairs())
 @settings(max_examples=4)
 @given(data=st.data(), dialect=st.sampled_from(Dialect))

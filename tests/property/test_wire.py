@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,6 +78,7 @@ def test_inodes_survive_packing(inode: Inode) -> None:
     assert Inode.unpack(inode.pack()) == inode
 
 
+@pytest.mark.slow
 @given(st.lists(st.builds(Node, HOSTS, U16, U32, U16, U64), max_size=5))
 def test_node_lists_survive_packing(nodes: list[Node]) -> None:
     assert unpack_nodes(b"".join(map(pack_node, nodes))) == nodes
@@ -143,6 +145,7 @@ PAYLOADS = st.lists(st.tuples(st.binary(max_size=100), st.booleans()), max_size=
 PIECES = st.lists(st.integers(1, 120), min_size=1, max_size=10)
 
 
+@pytest.mark.slow
 @given(PAYLOADS, PIECES)
 def test_any_split_of_the_stream_gives_the_same_messages(payloads: list[tuple[bytes, bool]], pieces: list[int]) -> None:
     stream = Stream(payloads)
@@ -152,6 +155,7 @@ def test_any_split_of_the_stream_gives_the_same_messages(payloads: list[tuple[by
     assert stream.calls == stream.expected
 
 
+@pytest.mark.slow
 @given(PAYLOADS, PIECES, st.integers(0, 1000))
 def test_dropping_a_payload_anywhere_leaves_all_others_whole(
     payloads: list[tuple[bytes, bool]], pieces: list[int], drop_at: int

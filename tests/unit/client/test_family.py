@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from asyncbackup.client.family import descend
 from asyncbackup.wire.inode import Inode
 
@@ -49,6 +51,7 @@ def test_a_vdi_that_is_its_own_parent_is_cut() -> None:
     assert places(family((5, 5))) == [(5, 0, True, True)]
 
 
+@pytest.mark.slow
 def test_a_line_of_100000_is_followed() -> None:
     line = family(*((vdi_id, vdi_id - 1) for vdi_id in range(1, 100_001)))
 

@@ -160,6 +160,7 @@ def test_each_object_is_judged_for_itself() -> None:
 # What it costs
 
 
+@pytest.mark.slow
 def test_an_index_takes_at_most_32_bytes_a_record() -> None:
     count, records = 1_000_000, Records()
     found = [Record(RecordHeader(idx, 0, 512), idx, None) for idx in range(count // 4)]

@@ -126,6 +126,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(start: Start, connec
     assert 0 < previous < 2 * MAX_QUEUED_ANSWERS
 
 
+@pytest.mark.slow
 async def test_a_client_that_reads_late_gets_everything(start: Start) -> None:
     _, client = await start(stored())
     count = MAX_QUEUED_ANSWERS * 2

@@ -282,6 +282,7 @@ async def test_a_crash_while_the_next_run_puts_things_right_is_put_right_by_the_
             assert contents(folder) in (case.before, case.after), (left, twice)
 
 
+@pytest.mark.slow
 async def test_a_crash_right_after_the_next_run_put_things_right_brings_nothing_back(
     folder: Path, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +341,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], number: int
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EIO])
 async def test_a_failing_change_of_names_leaves_old_with_old_or_new_with_new(
     folder: Path, case: Case, monkeypatch: pytest.MonkeyPatch, code: int

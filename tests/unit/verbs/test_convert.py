@@ -43,6 +43,7 @@ async def test_a_converted_backup_is_what_backing_up_in_that_dialect_gives(
         assert manifest_path(made).read_bytes() == manifest_path(expected).read_bytes()
 
 
+@pytest.mark.slow
 async def test_without_a_manifest_there_is_none(files: Files, tmp_path: Path) -> None:
     files.without_manifests()
 

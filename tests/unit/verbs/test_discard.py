@@ -91,6 +91,7 @@ async def test_an_unfinished_clone_is_removed_and_its_base_stays(cluster: Cluste
     assert not await cluster.has_vdi("new")
 
 
+@pytest.mark.slow
 async def test_many_objects_are_removed(cluster: Cluster, store: MemoryStore) -> None:
     count = 1500
     new = await NewVdi.create(cluster, "new", Shape(count * OBJECT, OBJECT), expected=np.arange(count, dtype=np.uint32))

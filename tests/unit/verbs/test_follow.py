@@ -157,6 +157,7 @@ async def test_a_restore_takes_a_snapshot_that_says_what_it_equals(pair: Pair) -
     assert await pair.holds("a")
 
 
+@pytest.mark.slow
 async def test_a_replica_follows_night_by_night(pair: Pair) -> None:
     first = await follow(pair.replica, [pair.ab], "replica", snapshot="b")
     assert await pair.holds("b")
@@ -290,6 +291,7 @@ async def take_tag(pair: Pair) -> None:
     await write_origin(pair.replica, inode, replace(a, created=str(created), snapshot=taken))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "error", "message"),
     [
@@ -368,6 +370,7 @@ async def test_a_pipe_is_refused(pair: Pair) -> None:
         await follow(pair.replica, ["-"], "replica", chain_options=ChainOptions(Dialect.COLLIE, OBJECT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", ["", "x" * 256, "unfinished restore"])
 async def test_a_tag_that_no_snapshot_can_have_is_refused(pair: Pair, tag: str) -> None:
     with pytest.raises(VdiUnmakeable):
@@ -393,6 +396,7 @@ async def test_objects_of_another_size_are_refused(pair: Pair) -> None:
         await follow(pair.replica, [pair.file("large")], "replica")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objects", [OBJECTS + 3, OBJECTS - 2])
 async def test_a_vdi_that_became_larger_or_smaller_is_followed(pair: Pair, objects: int) -> None:
     await follow(pair.replica, [pair.ab, pair.bc], "replica", snapshot="c")
@@ -448,6 +452,7 @@ async def finish(pair: Pair) -> RestoreSummary:
     return summary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -485,6 +490,7 @@ async def test_a_snapshot_that_was_taken_and_does_not_say_what_it_equals_is_fini
     assert (await finish(pair)).already_applied
 
 
+@pytest.mark.slow
 async def test_nothing_else_touches_a_vdi_that_is_half_written(pair: Pair) -> None:
     await interrupted(pair, "create_and_write_obj@2:error=EIO")
 

@@ -108,6 +108,7 @@ async def test_a_snapshot_in_the_cluster_fills_the_gap(cluster: Cluster, tmp_pat
     assert manifest_path(tmp_path / "merged").read_bytes() == manifest_path(tmp_path / "ac").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [1 << 20, 128 << 20], ids=["pieces", "objects"])
 @pytest.mark.parametrize("base", ["image", "snapshot"])
 async def test_what_is_merged_in_pieces_is_proven_as_if_it_had_been_backed_up(

@@ -339,6 +339,7 @@ async def test_a_record_larger_than_a_batch_is_proven(large: Path) -> None:
     assert not report.problems.count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("position", "idx"),
     [(32, 0), (32 + (16 << 20) - 1, 0), (32 + (16 << 20), 0), (32 + (17 << 20) - 1, 0), (48 + (17 << 20), 1)],
