@@ -41,6 +41,7 @@
     │   ├── FactMissing              something that neither a manifest nor the caller says
     │   ├── BaseUnnamed              increments, and no base was named
     │   ├── BaseUnwanted             a full backup, and a base was named
+    │   ├── IncrementNeeded          a full backup where something is to be applied to a VDI
     │   ├── BaseUnproved             a base that nothing proves to be the one that is needed
     │   ├── WrongSnapshot            a base, or what is compared, that is not what the backup says
     │   ├── ObjectSizesDiffer        two things whose objects differ in size
@@ -426,6 +427,15 @@ class BaseUnwanted(Incompatible):
     def __init__(self, source: str) -> None:
         super().__init__(f"{source} is a full backup, which stands on no base")
         self.source = source
+
+
+class IncrementNeeded(Incompatible):
+    """``source`` is a full backup, and was to be applied to VDI ``vdi``."""
+
+    def __init__(self, source: str, vdi: str) -> None:
+        super().__init__(f"{source} is a full backup, and only increments can be applied to VDI '{vdi}'")
+        self.source = source
+        self.vdi = vdi
 
 
 class BaseUnproved(Incompatible):

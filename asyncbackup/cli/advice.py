@@ -27,6 +27,7 @@ from asyncbackup.errors import (
     HalfApplied,
     HalfReplaced,
     HalfRolled,
+    IncrementNeeded,
     LeftUnfinished,
     ManifestMissing,
     NoReplica,
@@ -179,6 +180,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
         "with --base-image"
     ),
     BaseUnwanted: "leave --base and --base-image out",
+    IncrementNeeded: "name the increments after it, or restore it to a new VDI, without --onto",
     BaseUnproved: "if you know that it is, say so with --assume-base",
     BaseMismatch: "check whether that is the right base",
     BaseNeeded: "name that base with --base, or an image of it with --base-image",

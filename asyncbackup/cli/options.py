@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
 from functools import wraps
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -292,6 +292,15 @@ def base_options(function: _Function) -> _Function:
         "--assume-base", is_flag=True, help="Use the base even if nothing proves that it is the right one."
     )
     return snapshot(vdi(assume(image(function))))
+
+
+def find_given(names: Collection[str]) -> str | None:
+    """Find the first of some parameters of the command that was typed, and give the option that it is; None: none."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            return max(option.opts, key=len)
+    return None
 
 
 def check_base(base: int | str | None, base_vdi: str | None, base_image: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Final
 
@@ -21,6 +20,7 @@ from asyncbackup.cli.options import (
     cluster_options,
     connection_options,
     file_options,
+    find_given,
     json_option,
     new_tag,
     new_vdi_name,
@@ -41,6 +41,15 @@ from asyncbackup.verbs.follow import follow
 from asyncbackup.verbs.restore import RestoreSummary, restore
 from asyncbackup.wire.constants import MAX_COPIES
 
+_OF_NEW_VDI: Final = frozenset({"base", "base_vdi", "base_image", "copies"})
+"""Parameters that say of a VDI what one that exists says itself."""
+
+_OF_RESTORE: Final = _OF_NEW_VDI | {
+    *("to", "is_onto", "snapshot", "size", "assume_base"),
+    *("manifests", "dialect", "object_size", "in_flight", "memory"),
+}
+"""Parameters of what writes a VDI."""
+
 _COMPLETE: Final = "the VDI itself is complete"
 _DISCARDED: Final = "the VDI itself is removed"
 
@@ -55,7 +64,12 @@ _DISCARDED: Final = "the VDI itself is removed"
     ],
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1)
-@click.option("--to", metavar="VDI", callback=new_vdi_name, help="Make a VDI of this name. No VDI may have it yet.")
+@click.option(
+    "--to",
+    metavar="VDI",
+    callback=new_vdi_name,
+    help="Make a VDI of this name. No VDI may have it yet, unless --onto is given.",
+)
 @click.option(
     "--onto",
     "is_onto",
@@ -132,15 +146,15 @@ def command(
     sure that none is running.
     """
     if left is not None:
-        if files or to is not None or is_onto or snapshot is not None:
-            raise click.UsageError("--discard VDI goes without FILEs and without --to, --onto and --take-snapshot")
+        if given := "FILEs" if files else find_given(_OF_RESTORE):
+            raise click.UsageError(f"--discard only removes a VDI: leave {given} out")
         _discard(left, address, port, client_options, quiet=quiet, as_json=as_json)
         return
     if not files or to is None:
         raise click.UsageError("Missing argument 'FILE...'." if not files else "Missing option '--to'.")
+    if is_onto and (given := find_given(_OF_NEW_VDI)):
+        raise click.UsageError(f"--onto takes the VDI as it is: leave {given} out")
     check_base(base, base_vdi, base_image)
-    if is_onto:
-        _check_onto({"--base": base, "--base-image": base_image, "--size": size, "--copies": copies})
     files = leave_out(files, quiet=quiet)
     files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
     chain_options = ChainOptions(dialect, object_size, size, manifests)
@@ -176,14 +190,7 @@ def command(
 
     with progress_bar(to, wanted=not quiet) as tell:
         summary = run_async(lambda: work(tell))
-    say_report(summary.as_dict(), _report(summary), as_json=as_json, quiet=quiet, done=_COMPLETE)
-
-
-def _check_onto(others: Mapping[str, object]) -> None:
-    """Raise UsageError for options that say of a VDI what one that exists says itself."""
-    for name, value in others.items():
-        if value is not None:
-            raise click.UsageError(f"--onto takes the VDI as it is: leave {name} out")
+    say_report(summary.as_dict(), _report(summary, is_onto=is_onto), as_json=as_json, quiet=quiet, done=_COMPLETE)
 
 
 def _discard(vdi: str, address: str, port: int, options: ClientOptions, *, quiet: bool, as_json: bool) -> None:
@@ -196,10 +203,12 @@ def _discard(vdi: str, address: str, port: int, options: ClientOptions, *, quiet
     say_report(discarded.as_dict(), [told], as_json=as_json, quiet=quiet, done=_DISCARDED)
 
 
-def _report(summary: RestoreSummary) -> list[str]:
+def _report(summary: RestoreSummary, *, is_onto: bool) -> list[str]:
     if summary.already_applied:
         return [f"{summary.vdi}: holds {summary.origin} already; nothing was written"]
-    on = f", a clone of {summary.base}" if summary.base else ""
+    on = ""
+    if summary.base:
+        on = f", what was applied to {summary.base}" if is_onto else f", a clone of {summary.base}"
     if summary.base_image:
         on = f", made on {summary.base_image}"
     checked = "" if summary.checked else "; not every file has a manifest, so not all data could be checked"

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import click
-from click.core import ParameterSource
 
 from asyncbackup.cli import text
 from asyncbackup.cli.advice import with_advice
@@ -21,6 +20,7 @@ from asyncbackup.cli.options import (
     cluster_options,
     connection_options,
     file_options,
+    find_given,
     json_option,
     quiet_option,
     snapshot_name,
@@ -175,11 +175,8 @@ def _refuse_options_without_effect(vdi: str | None, sample: float | None, seed: 
         if seed is not None and sample is None:
             raise click.UsageError("--seed has no effect without --sample: give that as well")
         return
-    context = click.get_current_context()
-    for option in context.command.params:
-        given = option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
-        if given and option.name in _OF_COMPARISON:
-            raise click.UsageError(f"{max(option.opts, key=len)} has no effect without --against: give that as well")
+    if given := find_given(_OF_COMPARISON):
+        raise click.UsageError(f"{given} has no effect without --against: give that as well")
 
 
 async def _refuse_pipes(files: Sequence[str]) -> None:

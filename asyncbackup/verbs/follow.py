@@ -40,11 +40,11 @@ from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import (
     AsyncBackupError,
     BackupsMissing,
-    BaseUnwanted,
     ChangedMeanwhile,
     HalfApplied,
     HeldAlready,
     HyperVolume,
+    IncrementNeeded,
     NoReplica,
     ObjectSizesDiffer,
     PartlyApplied,
@@ -202,7 +202,7 @@ class _Following:
                 if reader.subject is not None and candidate.equals(reader.subject.identity):
                     applied = [reader.name for reader in self.chain.readers[:place]]
                     raise PartlyApplied(candidate.name, reader.subject.identity, applied)
-            raise BaseUnwanted(first.name)
+            raise IncrementNeeded(first.name, self.inode.name)
         try:
             assumed = judge_base_of(self.chain, candidate, assume_base=assume_base)
         except WrongSnapshot as error:

@@ -62,12 +62,13 @@ class RestoreSummary:
 
     vdi: str
     vdi_id: str
+    """The id that the VDI was written with: if a snapshot was taken of it, that has the id now."""
     size: int
     object_size: int
     copies: int
     copy_policy: int
     base: str | None
-    """The snapshot that the new VDI is a clone of; None if it is none."""
+    """The snapshot that the new VDI is a clone of, or that an existing VDI stood on; None: there is none."""
     base_image: str | None
     """The image that the backups were put on; None: none."""
     assumed: str | None
@@ -203,9 +204,12 @@ async def _check_name_is_free(cluster: Cluster, name: str) -> None:
 
 
 async def _take_snapshot(cluster: Cluster, new: NewVdi, tag: str, origin: Origin | None) -> None:
-    """Take the snapshot of a VDI that is complete. Raises SnapshotNotTaken."""
+    """Take the snapshot of a VDI that is complete. Raises SnapshotNotTaken. Cancelled: it may be taken or not."""
     try:
         await take_snapshot(cluster, new.inode, tag, origin)
+    except asyncio.CancelledError as cancelled:
+        cancelled.add_note(f"VDI '{new.name}' is complete, but its snapshot '{tag}' may be missing")
+        raise
     except AsyncBackupError as error:
         raise SnapshotNotTaken(new.name, tag, error) from error
 

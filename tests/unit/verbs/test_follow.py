@@ -29,13 +29,13 @@ from asyncbackup.errors import (
     AsyncBackupError,
     BackupsMissing,
     BaseUnproved,
-    BaseUnwanted,
     ChangedMeanwhile,
     DigestMismatch,
     FileNeeded,
     HalfApplied,
     HeldAlready,
     HyperVolume,
+    IncrementNeeded,
     NoReplica,
     ObjectSizesDiffer,
     PartlyApplied,
@@ -352,7 +352,7 @@ async def test_a_hyper_volume_is_refused(pair: Pair) -> None:
 async def test_a_full_backup_is_not_applied(pair: Pair) -> None:
     await backup(pair.origin, "disk", pair.file("full"), snapshot="b")
 
-    with pytest.raises(BaseUnwanted):
+    with pytest.raises(IncrementNeeded):
         await follow(pair.replica, [pair.file("full")], "replica")
     with pytest.raises(PartlyApplied, match="leads"):
         await follow(pair.replica, [pair.file("a"), pair.ab], "replica")
