@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -367,6 +368,13 @@ async def take_snapshot(cluster: Cluster, tag: str) -> None:
     await cluster.create_snapshot("rep", tag)
 
 
+def wait_for_objects(served: Served, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Return when ``process`` has sent the object with this number."""
+    while served.sheep.requests[Opcode.CREATE_AND_WRITE_OBJ] < count:
+        assert process.poll() is None
+        time.sleep(0.002)  # The server is in another thread, and has no other way to say it.
+
+
 class TestStopped:
     """A run that waits for ever for the second object that it writes, until a signal comes."""
 
@@ -378,11 +386,33 @@ class TestStopped:
     def test_ctrl_c_says_that_it_is_half_written(self, follow: Follow, served: Served, backups: list[Path]) -> None:
         arguments = ("restore", backups[1], "--to", "rep", "--onto", "--take-snapshot", "b", "-p", served.port, "-q")
         process = start(*arguments, stderr=subprocess.PIPE)
-        while served.sheep.requests[Opcode.CREATE_AND_WRITE_OBJ] < OBJECTS_OF_A + 2:
-            assert process.poll() is None
+        wait_for_objects(served, OBJECTS_OF_A + 2, process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
 
         assert process.returncode == 130
         assert b"VDI 'rep' is half written: apply the same backups to finish" in errors
         assert follow("--take-snapshot", "b").code == 0
+
+
+class TestAtOnce:
+    """Two runs at a time, of which the first one needs some seconds."""
+
+    @pytest.fixture
+    def faults(self) -> list[str]:
+        return [f"create_and_write_obj@{OBJECTS_OF_A + 1}+:delay=1"]
+
+    @pytest.mark.slow
+    def test_the_second_is_refused_and_the_first_comes_to_its_end(
+        self, command: Command, served: Served, backups: list[Path]
+    ) -> None:
+        arguments = ("restore", backups[1], "--to", "rep", "--onto", "--take-snapshot", "b", "-p", served.port)
+        first = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        wait_for_objects(served, OBJECTS_OF_A + 1, first)
+        second = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        _, errors = second.communicate(timeout=30)
+        first.communicate(timeout=30)
+
+        assert (first.returncode, second.returncode) == (0, 3)
+        assert b"backups are being applied to it at this moment; wait until that is done" in errors
+        assert command("verify", *backups, "--against", "rep", "-p", served.port).code == 0

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import pytest
 
 from asyncbackup import ClientOptions, Cluster, Volume, backup, compare, connect, follow, restore
 from asyncbackup.engine.lineage import read_applying, read_origin
-from asyncbackup.errors import AsyncBackupError, HalfApplied
+from asyncbackup.errors import AsyncBackupError, BackupsMissing, ChangedMeanwhile, HalfApplied, PartlyApplied, VdiInUse
 from asyncbackup.format.identity import time_text
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.faults import Action, Error, Reset
@@ -22,7 +23,7 @@ from asyncbackup.wire.oid import inode_oid, is_data, vdi_of
 from tests.disks import OBJECT, SHIFT, noise
 from tests.faults.steps import WAYS, Cancel, run_cancelled
 from tests.property.test_restore import working_image
-from tests.waiting import until
+from tests.waiting import turn, until
 
 OPTIONS = ClientOptions(connections=2, request_timeout_s=10)
 RELEVANT = TABLE_OFFSET + 4096
@@ -194,3 +195,35 @@ async def test_what_failed_at_any_request_is_finished_by_the_same_command(
             await served.check_whole()
             assert served.frozen() == frozen, nth
     assert nth > 30, "there were requests to fail"
+
+
+@pytest.mark.parametrize("turns", range(0, 160, 32))
+async def test_of_two_that_apply_different_backups_at_a_time_one_is_refused(nights: Nights, turns: int) -> None:
+    ends: dict[str, AsyncBackupError | None] = {}
+
+    async def apply(cluster: Cluster, tag: str, files: list[Path]) -> None:
+        try:
+            await follow(cluster, files, "replica", snapshot=tag)
+        except AsyncBackupError as error:
+            ends[tag] = error
+        else:
+            ends[tag] = None
+
+    async with nights.served() as served, served.cluster.connected_anew() as other:
+        frozen = served.frozen()
+        async with anyio.create_task_group() as group:
+            group.start_soon(apply, served.cluster, "c", [nights.ab, nights.bc])
+            await turn(turns)
+            group.start_soon(apply, other, "b", [nights.ab])
+
+        (winner,) = [tag for tag, error in ends.items() if error is None]
+        (refusal,) = [error for error in ends.values() if error is not None]
+        assert isinstance(refusal, HalfApplied | VdiInUse | ChangedMeanwhile | BackupsMissing | PartlyApplied)
+        assert not isinstance(refusal, HalfApplied) or refusal.cause is None
+        assert await working_image(served.cluster, "replica") == nights.images[winner]
+        snapshot = await served.cluster.find_vdi("replica", winner)
+        working = await served.cluster.find_vdi("replica")
+        assert (working.parent_vdi_id, snapshot.parent_vdi_id) == (snapshot.vdi_id, nights.replica_id)
+        assert served.frozen() == frozen
+        for inode in (snapshot, working):
+            assert await read_applying(served.cluster, inode) is None

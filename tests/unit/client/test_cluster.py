@@ -32,7 +32,7 @@ from asyncbackup.sheep.release import Release
 from asyncbackup.sheep.store import ClusterConfig
 from asyncbackup.wire import btree
 from asyncbackup.wire.attributes import ATTRIBUTE_SIZE, Attribute, find_attribute
-from asyncbackup.wire.constants import Opcode, Result
+from asyncbackup.wire.constants import VDI_STATE_SIZE, Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
 from asyncbackup.wire.messages import Message, ObjectBody, VdiReply
 from asyncbackup.wire.oid import ATTR_BIT, btree_oid, data_oid, index_of, inode_oid
@@ -782,3 +782,69 @@ async def test_a_tree_that_names_a_missing_node_cannot_be_read(cluster: Cluster)
 
     with pytest.raises(RequestFailed, match="reading object 1000000100000000 failed: no such object"):
         await read_tree(cluster, vdi_id)
+
+
+# Locks
+
+
+def state_of(vdi_id: int, lock: int) -> bytes:
+    return struct.pack("<I12xI", vdi_id, lock).ljust(VDI_STATE_SIZE, b"\0")
+
+
+@asynccontextmanager
+async def knows_states(states: bytes, *, result: Result = Result.SUCCESS) -> AsyncIterator[tuple[Cluster, list[int]]]:
+    """Connect to a server that tells the states of its VDIs to who has room for them; give what was offered."""
+    rooms: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            header = await receive(reader)
+            if header.opcode != Opcode.GET_VDI_COPIES:
+                writer.write(answer(header))
+                continue
+            rooms.append(header.data_length)
+            if header.data_length < len(states):
+                writer.write(answer(header, result=Result.BUFFER_SMALL))
+            else:
+                writer.write(answer(header, states, result=result))
+
+    async with serve(handle) as port, connect("127.0.0.1", port, QUICK) as cluster:
+        yield cluster, rooms
+
+
+@pytest.mark.parametrize(("lock", "is_locked"), [(1, False), (2, True), (3, True)])
+async def test_a_cluster_says_whether_a_vdi_is_locked(lock: int, *, is_locked: bool) -> None:
+    async with knows_states(state_of(4, 2) + state_of(5, lock)) as (cluster, _):
+        assert await cluster.is_locked(5) is is_locked
+        assert await cluster.is_locked(6) is None
+
+
+async def test_where_there_are_many_vdis_more_room_is_offered_for_their_states() -> None:
+    states = b"".join(state_of(number, 1) for number in range(1, 3000)) + state_of(3000, 2)
+
+    async with knows_states(states) as (cluster, rooms):
+        assert await cluster.is_locked(3000)
+    assert [room // VDI_STATE_SIZE for room in rooms] == [512, 2048, 8192]
+
+
+async def test_where_there_are_too_many_vdis_no_lock_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncbackup.client.cluster._MAX_STATES", 2048 * VDI_STATE_SIZE)
+
+    async with knows_states(state_of(5, 2) * 2049) as (cluster, rooms):
+        assert await cluster.is_locked(5) is None
+    assert len(rooms) == 2
+
+
+async def test_a_cluster_that_refuses_to_tell_states_knows_no_lock() -> None:
+    async with knows_states(b"", result=Result.INVALID_PARMS) as (cluster, rooms):
+        assert await cluster.is_locked(5) is None
+    assert len(rooms) == 1
+
+
+@pytest.mark.parametrize("release", list(Release))
+async def test_only_the_latest_release_is_asked_for_locks(release: Release) -> None:
+    async with Sheep(MemoryStore(), release=release) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        vdi_id = await cluster.create_vdi("disk", OBJECT * 4)
+
+        assert await cluster.is_locked(vdi_id) is (False if release is Release.V1_0 else None)
+        assert sheep.requests[Opcode.GET_VDI_COPIES] == (release is Release.V1_0)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from asyncbackup.wire import messages
-from asyncbackup.wire.constants import HEADER_SIZE, NAME_SIZE, VDI_BITMAP_SIZE, Flag, Opcode, Result
+from asyncbackup.wire.constants import HEADER_SIZE, NAME_SIZE, VDI_BITMAP_SIZE, VDI_STATE_SIZE, Flag, Opcode, Result
 from asyncbackup.wire.messages import (
     Message,
     NodeReply,
@@ -145,3 +147,20 @@ def test_a_name_ends_at_its_first_zero() -> None:
 def test_a_snapshot_id_that_does_not_fit_is_refused(snapid: int) -> None:
     with pytest.raises(ValueError, match=f"expected a snapshot id of 32 bits, got {snapid}"):
         messages.vdi_info("vm", snapid=snapid)
+
+
+def states(*locks: tuple[int, int]) -> bytes:
+    """Build entries of a GET_VDI_COPIES answer of 1.0: vdi ids and locks."""
+    return b"".join(struct.pack("<I12xI", *lock).ljust(VDI_STATE_SIZE, b"\xff") for lock in locks)
+
+
+@pytest.mark.parametrize(("lock", "is_locked"), [(1, False), (2, True), (3, True)])
+def test_a_lock_is_found_by_the_vdi_id(lock: int, *, is_locked: bool) -> None:
+    others = [(4, 3 - lock % 2), (6, 3 - lock % 2)]
+
+    assert messages.find_lock(states(others[0], (5, lock), others[1]), 5) is is_locked
+
+
+@pytest.mark.parametrize("answer", [b"", states((4, 2)), states((5, 2))[:-1], states((4, 2), (5, 2))[:-1]])
+def test_an_answer_that_does_not_speak_of_a_vdi_tells_no_lock(answer: bytes) -> None:
+    assert messages.find_lock(answer, 5) is None
