@@ -29,6 +29,11 @@ def target(file: str) -> str:
     return "standard output" if file == "-" else file
 
 
+def source(file: str) -> str:
+    """Write what something is read from: a file, or ``-`` as people know it."""
+    return "standard input" if file == "-" else file
+
+
 def objects(count: int) -> str:
     """Write a number of objects."""
     return f"{count:,} object{'' if count == 1 else 's'}"
