@@ -138,8 +138,9 @@ class SnapshotObjects:
         """Raise SnapshotChanged if it is a snapshot that gave up objects which ``newer`` inherited of it.
 
         A deletion that was stopped leaves a snapshot under its name, with a part of its table for good: nothing changes
-        while it is read. A snapshot's table is never written to, but by who deletes it. So whatever has an object with
-        the snapshot's id has it of that table; and a VDI that was made of the snapshot took over the whole table.
+        while it is read. Whatever has an object with the snapshot's id has it of that table; and a VDI that was made of
+        the snapshot took over the whole table. Entries get lost only where a snapshot is deleted. That another entry
+        appears is no sign: a guest that did not notice the snapshot enters what it was just about to write.
         """
         if not self.inode.is_snapshot:
             return
@@ -147,7 +148,7 @@ class SnapshotObjects:
         if newer.inode.parent_vdi_id == self.inode.vdi_id:
             inherited = (newer.owners != 0) & (newer.owners != np.uint32(newer.inode.vdi_id))
         count = min(len(newer.owners), len(self.owners))
-        gone = int(np.count_nonzero(inherited[:count] & (self.owners[:count] != newer.owners[:count])))
+        gone = int(np.count_nonzero(inherited[:count] & (self.owners[:count] == 0)))
         if gone:
             raise SnapshotChanged(self.name, f"{gone} of its objects, which {newer.name} still has, were given up")
 
@@ -164,9 +165,12 @@ async def open_snapshots(cluster: Cluster, inodes: Sequence[Inode], count: int |
             opened[inode.vdi_id] = await SnapshotObjects.open(cluster, inode, count)
 
     async def open_working(name: str) -> None:
-        inode = await _find_witness(cluster, name)
-        if inode is not None:
-            await open_one(inode)
+        # That it is damaged takes nothing from its snapshots.
+        with suppress(NotFound, InodeCorrupt, RequestFailed):
+            if await cluster.has_vdi(name):
+                inode = await cluster.find_vdi(name)
+                if not inode.is_hyper:
+                    await open_one(inode)
 
     async with anyio.create_task_group() as group:
         for inode in {inode.vdi_id: inode for inode in inodes}.values():
@@ -176,16 +180,6 @@ async def open_snapshots(cluster: Cluster, inodes: Sequence[Inode], count: int |
     for older, newer in permutations(opened.values(), 2):
         older.refuse_emptied(newer)
     return [opened[inode.vdi_id] for inode in inodes]
-
-
-async def _find_witness(cluster: Cluster, name: str) -> Inode | None:
-    """Find the working VDI ``name``, which shows what its snapshots had; None if it is of no use."""
-    # That it is damaged takes nothing from its snapshots.
-    with suppress(NotFound, InodeCorrupt, RequestFailed):
-        if await cluster.has_vdi(name):
-            inode = await cluster.find_vdi(name)
-            return None if inode.is_hyper else inode
-    return None
 
 
 def _told_apart_by(inode: Inode) -> tuple[str, int, int]:

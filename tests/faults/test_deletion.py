@@ -226,6 +226,30 @@ async def test_what_the_guest_discarded_since_is_no_sign_of_a_deletion(scene: Sc
     await backup(scene.cluster, "disk", NullTarget(), snapshot="c", base="b")
 
 
+async def test_what_a_guest_entered_late_in_a_snapshot_is_no_sign_of_a_deletion(scene: Scene) -> None:
+    """It made the object before the snapshot was taken, and says so in the table, which it takes for its own, after."""
+    inode = await scene.snapshot("c")
+    owners = table_of(scene.server, inode)
+    assert owners[0] not in (0, inode.vdi_id)
+    scene.server.store.put(data_oid(inode.vdi_id, 0), OBJECT, [(0, noise(41, OBJECT))])
+    owners[0] = inode.vdi_id
+
+    await backup(scene.cluster, "disk", NullTarget(), snapshot="c")
+    await backup(scene.cluster, "disk", NullTarget(), snapshot="c", base="b")
+
+
+async def test_a_snapshot_is_backed_up_where_the_table_of_the_working_vdi_cannot_be_read() -> None:
+    store = MemoryStore()
+    async with Sheep(store) as sheep, connect(sheep.host, sheep.port, ONE) as cluster:
+        await make_disk(cluster)
+        working = inode_oid((await cluster.find_vdi("disk")).vdi_id)
+    faults = [Fault.parse(f"read_obj/{working:016x}@2+:error=EIO")]
+    async with Sheep(store, faults=faults) as sheep, connect(sheep.host, sheep.port, ONE) as cluster:
+        summary = await backup(cluster, "disk", NullTarget(), snapshot="b")
+
+    assert summary.records == 7
+
+
 @pytest.mark.parametrize("happens", [delete_as_dog, damage_working])
 async def test_a_snapshot_is_backed_up_where_no_working_vdi_can_tell_of_it(
     scene: Scene, happens: Callable[[Cluster, str], Awaitable[None]]
