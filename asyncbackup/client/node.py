@@ -42,6 +42,8 @@ class Node:
         self._on_change = on_change
         self._public_version = PUBLIC_VERSIONS[0]
         self._opening = anyio.Lock()
+        self._failure: AsyncBackupError | None = None
+        """What the last opening that failed raised."""
         self._is_closed = False
 
     @property
@@ -62,14 +64,20 @@ class Node:
     async def open(self) -> None:
         """Open the connections that are lacking: all of them the first time, later those that were lost.
 
-        Raises Unreachable, ConnectionLost, ProtocolViolation or RequestTimeout if no connection is open afterwards.
-        Cancelled: the next call goes on.
+        Raises Unreachable, ConnectionLost, ProtocolViolation or RequestTimeout if no connection is open afterwards: to
+        all who waited for it at that time. Cancelled: the next call goes on.
         """
+        known = self._failure
         async with self._opening:
             if self._is_closed:
                 raise self.lost()
             if not self.is_short:
                 return
+            failure = self._failure
+            if failure is not None and failure is not known:
+                # To try it once more would cost each of those who wait a time-out of its own.
+                reason = failure.reason if isinstance(failure, Unreachable) else None
+                raise (self.lost() if reason is None else Unreachable(self.address, reason)) from failure
             for lost in [connection for connection in self.connections if not connection.is_open]:
                 await lost.close()
                 self.connections.remove(lost)
@@ -78,7 +86,11 @@ class Node:
                 with suppress(Unreachable):
                     await self._open_more()
             else:
-                await self._open_all()
+                try:
+                    await self._open_all()
+                except AsyncBackupError as error:
+                    self._failure = error
+                    raise
             self.is_short = not all(connection.is_open for connection in self.connections)
 
     async def _open_all(self) -> None:

@@ -196,3 +196,40 @@ async def test_those_who_want_it_opened_at_the_same_time_open_it_once(sheep: She
 
         assert len(node.connections) == 3
         await until(lambda: sheep.connections == 3)
+
+
+async def test_those_who_wait_for_an_opening_that_fails_fail_with_it() -> None:
+    """Each of them would wait for a server that does not answer, one after the other."""
+    connections = 0
+
+    async def handle(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.read()
+
+    async with serve(handle) as port:
+        node = Node("127.0.0.1", port, replace(OPTIONS, connections=1, connect_timeout_s=0.05), ignore)
+
+        errors = await asyncio.gather(*(node.open() for _ in range(4)), return_exceptions=True)
+
+        assert connections == 1
+        assert [type(error) for error in errors] == [Unreachable] * 4
+        assert len({id(error) for error in errors}) == 4
+        assert len({str(error) for error in errors}) == 1
+        with pytest.raises(Unreachable):
+            await node.open()
+        assert connections == 2, "who comes later tries again"
+        await node.close()
+
+
+async def test_an_opening_that_is_cancelled_fails_nobody_else(sheep: Sheep) -> None:
+    node = Node("127.0.0.1", sheep.port, OPTIONS, ignore)
+    first, second = asyncio.create_task(node.open()), asyncio.create_task(node.open())
+    await asyncio.sleep(0)
+    first.cancel()
+
+    await second
+
+    assert first.cancelled()
+    assert not node.is_short
+    await node.close()
