@@ -77,6 +77,15 @@ def test_the_first_gap_between_parts_is_found(ranges: list[tuple[int, int]], exp
     assert group(*ranges).first_gap(1024, 4096) == expected
 
 
+def test_of_an_object_that_is_whole_all_is_wanted_and_of_another_what_records_cover() -> None:
+    partly = group((1024, 2048), (3072, 9216))
+
+    assert partly.wanted(1536, 4096) == [(1536, 2048), (3072, 4096)]
+    assert partly._replace(whole=16384).wanted(1536, 4096) == [(1536, 4096)]
+    assert (partly.start, partly.end) == (1024, 9216)
+    assert (partly._replace(whole=16384).start, partly._replace(whole=16384).end) == (0, 16384)
+
+
 async def test_objects_come_in_order_with_what_each_file_has_of_them(files: Files) -> None:
     async with open_chain(files.all) as chain:
         found = {group.idx: [Path(each.reader.name).name for each in group.records] async for group in chain.groups()}

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from asyncbackup import Dialect
+from asyncbackup import ChainOptions, Dialect
 from asyncbackup.engine.chain import open_chain
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.source import ZeroObjects
-from asyncbackup.errors import BaseMismatch
+from asyncbackup.errors import BackupDamaged, BaseMismatch, DigestMismatch
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
 from asyncbackup.storage.publication import manifest_path
+from tests.damage import flip
 from tests.disks import noise
 
 LENGTH = (4 << 20) + 512
@@ -55,3 +56,30 @@ async def test_a_long_record_goes_on_zeros_of_its_length(tmp_path: Path) -> None
 async def test_a_long_record_goes_on_nothing_but_zeros(tmp_path: Path) -> None:
     with pytest.raises(BaseMismatch):
         await compose(write(tmp_path, bytes(LENGTH - 1) + b"x"))
+
+
+async def test_an_object_without_digests_is_not_read_to_be_checked(tmp_path: Path) -> None:
+    file = write(tmp_path, bytes(LENGTH))
+    manifest_path(file).unlink()
+
+    async with open_chain([file], ChainOptions(object_size=8 << 20)) as chain:
+        async for group in chain.groups():
+            # The file is shorter than its header says by now: reading it would fail.
+            file.write_bytes(file.read_bytes()[: 4 << 20])
+            await Composer(ZeroObjects()).check(group, memoryview(bytearray(1 << 20)))
+            with pytest.raises(BackupDamaged):
+                await Composer(ZeroObjects()).compose(group, 0, memoryview(bytearray(LENGTH)))
+
+
+async def test_an_object_larger_than_the_buffer_is_checked_piece_by_piece(tmp_path: Path) -> None:
+    file, piece = write(tmp_path, bytes(LENGTH)), memoryview(bytearray(1 << 20))
+
+    async def check() -> None:
+        async with open_chain([file]) as chain:
+            async for group in chain.groups():
+                await Composer(ZeroObjects()).check(group, piece)
+
+    await check()
+    flip(file, 32 + LENGTH - 1)
+    with pytest.raises(DigestMismatch):
+        await check()
