@@ -1,1 +1,1 @@
-"""The command line: a module a verb; the only room that prints, and where errors become exit codes."""
+"""The command line: a module a verb; the only package that prints, and where errors become exit codes."""
