@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -150,6 +151,39 @@ async def test_the_series_restores_and_exports_what_was_backed_up(tmp_path: Path
         tuesday = await image_of(cluster, "vm", tmp_path, snapshot="tuesday")
         assert await image_of(cluster, "vm-tuesday", tmp_path, live=True) == tuesday
         assert (shell.folder / "vm.midweek.rbd").read_bytes().startswith(b"rbd diff v1\n")
+
+
+@pytest.mark.slow
+@one_loop
+@everywhere
+async def test_a_second_cluster_follows_and_catches_up(tmp_path: Path, serve: Serve) -> None:
+    heading = "## Keep a second cluster one night behind"
+    async with (
+        serve(tmp_path / "first") as port,
+        serve(tmp_path / "second") as standby,
+        connect("127.0.0.1", port) as cluster,
+        connect("127.0.0.1", standby) as replica,
+    ):
+        await guest.live(cluster, guest.DAYS, say=lambda _: None)
+        await (await Volume.open(cluster, "vm")).write(8 << 20, b"thursday".ljust(1 << 20))
+        await cluster.create_snapshot("vm", "thursday")
+        shell = Shell(tmp_path / "user", port)
+        tags = ["monday", "tuesday", "wednesday", "thursday"]
+        for base, tag in pairwise([None, *tags]):
+            await backup(cluster, "vm", shell.folder / f"vm.{tag}", snapshot=tag, base=base)
+        begin, follow, catch_up = commands(heading).replace("-a standby", f"-a 127.0.0.1:{standby}").splitlines()
+
+        for command in (begin, follow):
+            assert (await shell.run(command))[0] == 0
+        code, said = await shell.run(catch_up.replace("vm.wednesday ", ""))
+        assert (code, "a backup between the two was not applied" in said) == (1, True)
+        assert (await shell.run(catch_up))[0] == 0
+        code, said = await shell.run(catch_up)
+        assert (code, "nothing was written" in said) == (0, True)
+
+        for tag in ("monday", "tuesday", "thursday"):
+            wanted = await image_of(cluster, "vm", tmp_path, snapshot=tag)
+            assert await image_of(replica, "vm", tmp_path, snapshot=tag) == wanted
 
 
 @pytest.mark.slow
