@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.construction import Construction, Shape, is_unfinished
@@ -57,7 +56,7 @@ from asyncbackup.errors import (
 from asyncbackup.format.identity import Identity, time_text
 from asyncbackup.format.replica import Applying, Origin
 from asyncbackup.verbs.restore import RestoreSummary
-from asyncbackup.wire.inode import Inode, Owners
+from asyncbackup.wire.inode import Inode
 
 
 async def follow(
@@ -286,20 +285,15 @@ class _Following:
         kept = min(objects, below.object_count, objects if spans is None else spans)
         is_foreign = owners != beneath
         if found is not None:
-            is_foreign &= ~self._is_applied(owners, index, kept)
+            # These are written again, and those behind them were taken out, or will be.
+            is_foreign[index.indices] = False
+            is_foreign[kept:] &= owners[kept:] != 0
         if is_foreign.any():
             raise ReplicaWritten(inode.name, str(below), int(np.count_nonzero(is_foreign)))
         source = SnapshotObjects(self.cluster, below, beneath[: below.object_count].copy()).first(spans)
         beneath[kept:] = 0
         vdi = Construction.onto(self.cluster, inode, owners, beneath=beneath, expected=index.indices)
         return vdi, source
-
-    def _is_applied(self, owners: Owners, index: Index, kept: int) -> NDArray[np.bool_]:
-        """Tell of each entry of the VDI's table whether it may be what was applied until now."""
-        found = np.zeros(len(owners), np.bool_)
-        found[index.indices] = owners[index.indices] == self.inode.vdi_id
-        found[kept:] |= owners[kept:] == 0
-        return found
 
     async def _write(self, vdi: Construction, index: Index, source: SnapshotObjects) -> None:
         if self.inode.vdi_size != self.chain.size:

@@ -522,6 +522,7 @@ async def test_a_vdi_that_was_written_to_while_it_was_half_written_is_refused(pa
         await (await Volume.open(cluster, "replica")).write(4 * OBJECT, noise(1, 512))
         with pytest.raises(ReplicaWritten):
             await follow(cluster, [pair.ab], "replica", snapshot="b")
+        assert await read_applying(cluster, await cluster.find_vdi("replica")) is not None
 
 
 async def test_a_snapshot_of_a_half_written_vdi_equals_nothing(pair: Pair) -> None:
@@ -713,6 +714,21 @@ async def test_of_a_vdi_that_a_guest_locked_while_it_was_written_no_snapshot_is_
 
     await follow(pair.replica, [pair.ab], "replica", snapshot="b")
     assert await pair.holds("b")
+
+
+async def test_of_a_vdi_that_a_guest_locked_when_it_was_complete_no_snapshot_is_taken(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inode = await pair.replica.find_vdi("replica")
+
+    async def locked(_vdi_id: int) -> bool:
+        found = await read_applying(pair.replica, inode)
+        return found is not None and found.is_complete
+
+    monkeypatch.setattr(pair.replica, "is_locked", locked)
+    with pytest.raises(VdiInUse, match="a guest has locked it"):
+        await follow(pair.replica, [pair.ab], "replica", snapshot="b")
+    assert Opcode.NEW_VDI not in pair.written()
 
 
 async def test_what_a_guest_wrote_before_the_snapshot_was_taken_is_written_over(pair: Pair) -> None:
