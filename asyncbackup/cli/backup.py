@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.files import open_output
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -25,7 +26,6 @@ from asyncbackup.engine.progress import OnProgress, Summary
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced
 from asyncbackup.format import Dialect
-from asyncbackup.storage import open_standard_output, open_target
 from asyncbackup.verbs.backup import backup
 
 
@@ -102,12 +102,10 @@ def command(
         raise click.UsageError("give either -s or --live, not both")
     if snapshot is None and not live:
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
+    if manifest is not None and no_manifest:
+        raise click.UsageError("give either --manifest or --no-manifest, not both")
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
-    opening = (
-        open_standard_output(manifest, replace=force, on_leftover=warn)
-        if to_stdout
-        else open_target(file, replace=force, manifest=manifest, with_manifest=not no_manifest, on_leftover=warn)
-    )
+    opening = open_output(file, replace=force, manifest=manifest, with_manifest=not no_manifest)
     if live and not quiet:
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
 
@@ -139,10 +137,12 @@ def command(
 def _report(summary: Summary, file: str) -> list[str]:
     what = f"{summary.vdi} {summary.snapshot or '(live)'}"
     against = f" against {summary.base}" if summary.base is not None else ""
-    target = "standard output" if file == "-" else file
     rate = text.rate(summary.bytes_read, summary.elapsed_s)
     lines = [
-        f"{what}{against}: {text.objects(summary.records)} in {text.size(summary.bytes_written)} to {target}",
+        (
+            f"{what}{against}: {text.objects(summary.records)} in {text.size(summary.bytes_written)} "
+            f"to {text.target(file)}"
+        ),
         (
             f"compared {text.objects(summary.objects_planned)}, skipped {summary.objects_shared:,} shared; "
             f"read {text.size(summary.bytes_read)} in {summary.elapsed_s:.1f} s ({rate})"

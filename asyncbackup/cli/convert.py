@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from asyncbackup.cli import text
-from asyncbackup.cli.files import leave_out
+from asyncbackup.cli.files import leave_out, open_output
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.merge import report
 from asyncbackup.cli.options import (
@@ -21,14 +21,13 @@ from asyncbackup.cli.options import (
     vdi_size,
     window_options,
 )
-from asyncbackup.cli.output import COMPLETE, say_report, warn
+from asyncbackup.cli.output import COMPLETE, say_report
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
-from asyncbackup.storage import open_standard_output, open_target
 from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
 from asyncbackup.verbs.merge import MergeSummary
 
@@ -110,12 +109,7 @@ def command(
     check_output(to_stdout=to_stdout, seeks=not to_rbd and Dialect(to_format).needs_patch)
     chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]))
 
-    with_manifest = not (no_manifest or to_rbd)
-    opening = (
-        open_standard_output(None)
-        if to_stdout
-        else open_target(target, replace=force, with_manifest=with_manifest, inputs=[file], on_leftover=warn)
-    )
+    opening = open_output(target, replace=force, with_manifest=not (no_manifest or to_rbd), inputs=[file])
 
     async def work(on_progress: OnProgress | None) -> tuple[MergeSummary | RbdDiffSummary, bool]:
         async with opening as opened:
@@ -148,7 +142,7 @@ def command(
 def _report(summary: RbdDiffSummary, target: str) -> list[str]:
     return [
         (
-            f"{'standard output' if target == '-' else target}: {summary.snapshot or 'no snapshot'} "
+            f"{text.target(target)}: {summary.snapshot or 'no snapshot'} "
             f"{f'against {summary.base}' if summary.base else 'in full'}, of an image of {text.size(summary.size)}"
         ),
         text.wrote(summary.bytes_written, summary.elapsed_s),

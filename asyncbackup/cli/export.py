@@ -10,13 +10,12 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.base import named_base
-from asyncbackup.cli.files import arrange, leave_out
+from asyncbackup.cli.files import find_chain
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     base_options,
     check_base,
-    check_manifests,
     cluster_options,
     connection_options,
     file_options,
@@ -93,8 +92,7 @@ def command(
     --base-image is IMAGE itself, the increments are applied to it in place. All of them are checked before the first
     byte is written. If that is interrupted later, IMAGE.rolling stays, and the same command finishes the work.
     """
-    files = leave_out(files, quiet=quiet)
-    files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
+    files, manifests = find_chain(files, manifests, quiet=quiet)
     to_stdout = image == "-"
     if to_stdout and is_terminal():
         raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
@@ -139,10 +137,9 @@ def _interrupted(error: Interrupted, image: str) -> Interrupted:
 
 
 def _report(summary: ExportSummary, image: str) -> list[str]:
-    target = "standard output" if image == "-" else image
     return [
         (
-            f"{target}: {text.size(summary.size)} from {text.backups(summary.files)}"
+            f"{text.target(image)}: {text.size(summary.size)} from {text.backups(summary.files)}"
             f"{', in place' if summary.in_place else ''}{'' if summary.checked else ', not checked: no manifest'}"
         ),
         text.wrote(summary.bytes_written, summary.elapsed_s),

@@ -1,17 +1,32 @@
-"""Decides which of the named FILEs are backups, and in which order they are used."""
+"""Decides which of the named FILEs are backups, and in which order they are used; opens the FILE that is written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import click
 
-from asyncbackup.cli.output import say
+from asyncbackup.cli.options import check_manifests
+from asyncbackup.cli.output import say, warn
 from asyncbackup.engine.arrange import find_backups, find_order
+from asyncbackup.storage import open_standard_output, open_target
+from asyncbackup.storage.backup_target import BackupTarget
 
 _LISTED: Final = 3
 """How many of the files that are left out to name."""
+
+
+def find_chain(
+    files: Sequence[str], manifests: Sequence[str], *, quiet: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Give the backups among ``files`` in the order of their chain, and their ``manifests``, if they were named.
+
+    Raises UsageError, BackupMissing, and ChainBroken if there is no order.
+    """
+    backups = leave_out(files, quiet=quiet)
+    return arrange(backups, check_manifests(manifests, backups), quiet=quiet)
 
 
 def leave_out(files: Sequence[str], *, quiet: bool) -> tuple[str, ...]:
@@ -43,3 +58,14 @@ def arrange(
     if order != sorted(order) and not quiet:
         say(f"used in the order that their manifests say: {', '.join(arranged)}", err=True)
     return arranged, tuple(manifests[place] for place in order) if manifests else ()
+
+
+def open_output(
+    file: str, *, replace: bool, manifest: str | None = None, with_manifest: bool = True, inputs: Sequence[str] = ()
+) -> AbstractAsyncContextManager[BackupTarget]:
+    """Open what a backup goes to, ``-`` for standard output, as ``open_target`` does. Leftovers are warned of."""
+    if file == "-":
+        return open_standard_output(manifest, replace=replace, on_leftover=warn)
+    return open_target(
+        file, replace=replace, manifest=manifest, with_manifest=with_manifest, inputs=inputs, on_leftover=warn
+    )

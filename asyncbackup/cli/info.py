@@ -91,7 +91,7 @@ class _JsonListing:
 
 def _report(found: Info) -> list[str]:
     lines = [
-        f"file      {found.file}",
+        f"file      {text.source(found.file)}",
         f"format    {found.dialect.value}",
         f"records   {found.records:,}",
         f"data      {text.size(found.data_bytes)} ({found.data_bytes} bytes)",

@@ -8,13 +8,12 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.base import named_base
-from asyncbackup.cli.files import arrange, leave_out
+from asyncbackup.cli.files import find_chain, open_output
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     base_options,
     check_base,
-    check_manifests,
     check_output,
     cluster_options,
     connection_options,
@@ -25,7 +24,7 @@ from asyncbackup.cli.options import (
     quiet_option,
     window_options,
 )
-from asyncbackup.cli.output import COMPLETE, say_report, warn
+from asyncbackup.cli.output import COMPLETE, say_report
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
@@ -33,7 +32,6 @@ from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
-from asyncbackup.storage import open_standard_output, open_target
 from asyncbackup.verbs.merge import MergeSummary, merge
 
 
@@ -79,17 +77,12 @@ def command(
     A base is needed only if two increments changed separate places of one object. A backup has only one range for each
     object, so the bytes between the two places must come from the base.
     """
-    files = leave_out(files, quiet=quiet)
-    files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
+    files, manifests = find_chain(files, manifests, quiet=quiet)
     to_stdout = target == "-"
     check_base(base, base_vdi, base_image)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
     inputs = [*files, *([base_image] if base_image else [])]
-    opening = (
-        open_standard_output(None)
-        if to_stdout
-        else open_target(target, replace=force, with_manifest=not no_manifest, inputs=inputs, on_leftover=warn)
-    )
+    opening = open_output(target, replace=force, with_manifest=not no_manifest, inputs=inputs)
     chain_options = ChainOptions(dialect, object_size, manifests=manifests)
 
     async def work(on_progress: OnProgress | None) -> tuple[MergeSummary, bool]:
@@ -119,7 +112,7 @@ def report(summary: MergeSummary, target: str) -> list[str]:
     """Tell people what was written, in lines."""
     return [
         (
-            f"{'standard output' if target == '-' else target}: {text.objects(summary.records)} "
+            f"{text.target(target)}: {text.objects(summary.records)} "
             f"from {text.backups(summary.files)}{'' if summary.has_manifest else ', without a manifest'}"
         ),
         text.wrote(summary.bytes_written, summary.elapsed_s),

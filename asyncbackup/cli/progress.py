@@ -77,7 +77,7 @@ def name_files(files: tuple[str, ...]) -> str:
 
 def name_target(file: str) -> str:
     """Name a target by the last part of its path."""
-    return "standard output" if file == "-" else Path(file).name or file
+    return text.target(file) if file == "-" else Path(file).name or file
 
 
 def shorten(name: str) -> str:

@@ -9,14 +9,13 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.base import named_base
-from asyncbackup.cli.files import arrange, leave_out
+from asyncbackup.cli.files import find_chain
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     WholeNumber,
     base_options,
     check_base,
-    check_manifests,
     cluster_options,
     connection_options,
     file_options,
@@ -155,8 +154,7 @@ def command(
     if is_onto and (given := find_given(_OF_NEW_VDI)):
         raise click.UsageError(f"--onto takes the VDI as it is: leave {given} out")
     check_base(base, base_vdi, base_image)
-    files = leave_out(files, quiet=quiet)
-    files, manifests = arrange(files, check_manifests(manifests, files), quiet=quiet)
+    files, manifests = find_chain(files, manifests, quiet=quiet)
     chain_options = ChainOptions(dialect, object_size, size, manifests)
 
     async def work(on_progress: OnProgress | None) -> RestoreSummary:

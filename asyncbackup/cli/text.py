@@ -24,6 +24,16 @@ def wrote(count: int, elapsed_s: float) -> str:
     return f"wrote {size(count)} in {elapsed_s:.1f} s ({rate(count, elapsed_s)})"
 
 
+def target(file: str) -> str:
+    """Write what something is written to: a file, or ``-`` as people know it."""
+    return "standard output" if file == "-" else file
+
+
+def source(file: str) -> str:
+    """Write what something is read from: a file, or ``-`` as people know it."""
+    return "standard input" if file == "-" else file
+
+
 def objects(count: int) -> str:
     """Write a number of objects."""
     return f"{count:,} object{'' if count == 1 else 's'}"

@@ -210,17 +210,18 @@ def _print_problems(problems: Problems) -> None:
 
 
 def _verdict(file: FileReport) -> str:
+    name = text.source(file.file)
     trailing = f"; {file.trailing_bytes:,} bytes that are no part of it follow" if file.trailing_bytes else ""
     if file.problems.count:
         problems = f"{file.problems.count:,} problem{'' if file.problems.count == 1 else 's'}"
-        return f"{file.file}: BAD, {problems}{trailing}"
+        return f"{name}: BAD, {problems}{trailing}"
     found = f"{text.records(file.records)}, {text.size(file.data_bytes)}"
     if file.assumed:
         of_base = f"{text.records(file.assumed)} with bytes of a base that nobody proved"
-        return f"{file.file}: all data is as its manifest says, but it has {of_base}: {found}{trailing}"
+        return f"{name}: all data is as its manifest says, but it has {of_base}: {found}{trailing}"
     if file.has_manifest:
-        return f"{file.file}: good, all data is as its manifest says: {found}{trailing}"
-    return f"{file.file}: structure only, without a manifest nothing proves its data: {found}{trailing}"
+        return f"{name}: good, all data is as its manifest says: {found}{trailing}"
+    return f"{name}: structure only, without a manifest nothing proves its data: {found}{trailing}"
 
 
 def _links(report: VerifyReport) -> str:

@@ -40,7 +40,9 @@ class Wanted(NamedTuple):
 
 @dataclass(slots=True)
 class Fetcher:
-    """Reads from ``cluster``, and counts what it read in ``counts``; sizes in bytes. Each pair has one base.
+    """Reads from ``cluster``, and counts what it read in ``counts``; sizes in bytes.
+
+    It takes pairs that have one base, and raises ValueError for others.
 
     It compares ``compared_size`` at a time, and reads what a large record holds in portions of ``portion_size``. All
     reads raise ObjectReadFailed, and the cluster's errors. After a cancellation nothing more is received into the slot.
@@ -98,6 +100,8 @@ class Fetcher:
         return Fragment(header, [data], is_last=portion.is_last)
 
     def _count(self, pair: Pair) -> None:
+        if len(pair.base_owners) != 1:
+            raise ValueError(f"expected a pair with one base, got one with {len(pair.base_owners)}")
         self.counts.objects_read += sum(owner != 0 for owner in (pair.to_owner, *pair.base_owners))
 
     async def _unless_discarded(self, pair: Pair, read: Callable[[Pair], Awaitable[_Read]]) -> _Read:

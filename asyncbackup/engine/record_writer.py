@@ -8,8 +8,10 @@ there.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+from anyio import to_thread
 
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.errors import PatchNeeded
@@ -21,6 +23,9 @@ from asyncbackup.storage import Target, publish
 
 _GATHERED_SIZE: Final = 64 << 10
 """Bytes of short records, and of lines, to gather before they are appended: a hop to a thread costs more."""
+
+_REPEATED: Final = 4096
+"""Lines to make again in one hop to a thread: some 40 ms, for which a cancellation waits."""
 
 
 class Fragment(NamedTuple):
@@ -51,6 +56,43 @@ class Checkpoint:
     """Index of the last record; -1 if there is none."""
     manifest_length: int
     """Bytes of the manifest; 0 without one."""
+
+
+@dataclass(slots=True)
+class _Repetition:
+    """Makes lines of a manifest again, so that ``encoder`` knows them, and follows where they lead."""
+
+    subject: Subject
+    dialect: Dialect
+    encoder: ManifestEncoder
+    awaits_opening: bool
+    decoder: ManifestDecoder = field(default_factory=ManifestDecoder)
+    position: int = 0
+    records: int = 0
+    last_idx: int = -1
+    length: int = 0
+    """Bytes of the lines."""
+
+    def __post_init__(self) -> None:
+        self.decoder.feed(self.subject.encode())
+
+    def repeat(self, lines: list[bytes]) -> None:
+        """Make the next lines again. Raises Damage if they are others. Blocks."""
+        for line in lines:
+            if self.awaits_opening:
+                self.awaits_opening = False
+                again = self.encoder.opening(self.subject)
+                self.position = len(self.dialect.opening)
+            else:
+                record = self.decoder.feed(line)
+                if not isinstance(record, RecordDigests):
+                    raise Damage(self.length, "expected a record, got the last line of a manifest")
+                again = self.encoder.record(record)
+                self.records, self.last_idx = self.records + 1, record.header.idx
+                self.position += RECORD_HEADER_SIZE + record.header.length
+            if line != again:
+                raise Damage(self.length, "expected the line that stood here at the checkpoint, got another one")
+            self.length += len(line)
 
 
 class RecordWriter:
@@ -134,26 +176,15 @@ class RecordWriter:
 
     async def _repeat(self, subject: Subject, lines: AsyncIterable[bytes]) -> Checkpoint:
         """Make ``lines`` again, so that the encoder knows them; tell where they lead."""
-        decoder, opening = ManifestDecoder(), subject.encode()
-        decoder.feed(opening)
-        position, records, last_idx, length = 0, 0, -1, 0
-        awaits_opening = not self._is_range
+        repetition = _Repetition(subject, self._dialect, self._encoder, awaits_opening=not self._is_range)
+        batch: list[bytes] = []
         async for line in lines:
-            if awaits_opening:
-                awaits_opening = False
-                again = self._encoder.opening(subject)
-                position = len(self._dialect.opening)
-            else:
-                record = decoder.feed(line)
-                if not isinstance(record, RecordDigests):
-                    raise Damage(length, "expected a record, got the last line of a manifest")
-                again = self._encoder.record(record)
-                records, last_idx = records + 1, record.header.idx
-                position += RECORD_HEADER_SIZE + record.header.length
-            if line != again:
-                raise Damage(length, "expected the line that stood here at the checkpoint, got another one")
-            length += len(line)
-        return Checkpoint(position, records, last_idx, length)
+            batch.append(line)
+            if len(batch) == _REPEATED:
+                await to_thread.run_sync(repetition.repeat, batch)
+                batch = []
+        await to_thread.run_sync(repetition.repeat, batch)
+        return Checkpoint(repetition.position, repetition.records, repetition.last_idx, repetition.length)
 
     async def append(self, fragments: Sequence[Fragment]) -> None:
         """Write ``fragments``, in order. Their digests are taken in the same hop to the thread of the file.

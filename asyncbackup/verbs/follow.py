@@ -191,8 +191,14 @@ class _Following:
             half = "backups were being applied to it when the snapshot was taken that it stands on"
             raise NoReplica(vdi, "nothing says what it was restored as" if applying is None else half)
         if not is_whole:
-            raise ReplicaWritten(vdi, str(self.below), written)
+            await self._refuse_written(written)
         return False
+
+    async def _refuse_written(self, written: int) -> None:
+        """Raise ReplicaWritten for so many objects, or SnapshotChanged if it is the snapshot below that was emptied."""
+        below, vdi = [await SnapshotObjects.open(self.cluster, each) for each in (self.below, self.inode)]
+        below.refuse_emptied(vdi)
+        raise ReplicaWritten(self.inode.name, str(self.below), written)
 
     def _judge_base(self, candidate: Candidate, *, assume_base: bool) -> None:
         first = self.chain.readers[0]
@@ -289,7 +295,7 @@ class _Following:
             is_foreign[index.indices] = False
             is_foreign[kept:] &= owners[kept:] != 0
         if is_foreign.any():
-            raise ReplicaWritten(inode.name, str(below), int(np.count_nonzero(is_foreign)))
+            await self._refuse_written(int(np.count_nonzero(is_foreign)))
         source = SnapshotObjects(self.cluster, below, beneath[: below.object_count].copy()).first(spans)
         beneath[kept:] = 0
         vdi = Construction.onto(self.cluster, inode, owners, beneath=beneath, expected=index.indices)

@@ -143,6 +143,10 @@ def test_little_memory_is_enough(command: Command, served: Served, tmp_path: Pat
         (["backup", "disk"], "Missing argument 'FILE'"),
         (["backup", "disk", "file"], "name the snapshot to back up with -s, or use --live"),
         (["backup", "disk", "file", "-s", "a", "--live"], "give either -s or --live, not both"),
+        (
+            ["backup", "disk", "-", "-s", "a", "--manifest", "proof", "--no-manifest"],
+            "give either --manifest or --no-manifest, not both",
+        ),
         (["backup", "disk", "file", "-s", "0"], "snapshot ids start at 1"),
         (["backup", "disk", "file", "-s", "a", "--memory", "1K"], "expected at least 1.0 MiB"),
         (["backup", "disk", "file", "-s", "a", "--memory", "lots"], "expected a size such as 64M or 1.5G, got 'lots'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -270,6 +271,28 @@ def test_a_named_pipe_is_read_like_a_dash(command: Command, files: Files) -> Non
         outcome = command("info", files.folder / "fifo")
 
     assert outcome.code == 0
+
+
+@pytest.mark.parametrize("cut", [50, -50], ids=["first line", "later line"])
+def test_a_named_pipe_with_a_damaged_manifest_is_read_on_without_it(command: Command, files: Files, cut: int) -> None:
+    os.mkfifo(files.folder / "fifo")
+    manifest_path(files.folder / "fifo").write_bytes(manifest_path(files.a).read_bytes()[:cut])
+
+    with subprocess.Popen(f"cat {files.a} > {files.folder / 'fifo'}", shell=True):
+        outcome = command("verify", files.folder / "fifo", "--json")
+
+    assert outcome.code == 1
+    (report,) = json.loads(outcome.out)["files"]
+    assert report["problems"]["count"] == 1
+    assert report["problems"]["messages"][0].startswith(f"{files.folder / 'fifo.manifest'}: at offset ")
+    assert report["records"] == 5
+
+
+def test_standard_input_is_called_that(command: Command, files: Files) -> None:
+    for verb, line in (("verify", "standard input: structure only"), ("info", "file      standard input")):
+        outcome = shell(f"asyncbackup {verb} - < a", files.folder)
+
+        assert outcome.stdout.decode().startswith(line)
 
 
 def test_a_pipe_is_not_compared_with_a_cluster(command: Command, served: Served, files: Files) -> None:

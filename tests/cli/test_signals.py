@@ -64,7 +64,7 @@ def test_a_signal_does_not_wait_for_the_server(
 
 
 def test_what_went_into_a_pipe_is_said_to_be_incomplete(store: MemoryStore, tmp_path: Path) -> None:
-    with serving(store, "read_obj@9+:stall") as served:
+    with serving(store, "read_obj@11+:stall") as served:
         process = begin("-", served.port, "--manifest", str(tmp_path / "manifest"), "--in-flight", "1")
         assert process.stdout is not None
         assert os.read(process.stdout.fileno(), 1)
@@ -76,7 +76,7 @@ def test_what_went_into_a_pipe_is_said_to_be_incomplete(store: MemoryStore, tmp_
 
 
 def test_a_failure_says_that_what_went_into_a_pipe_is_incomplete(store: MemoryStore, tmp_path: Path) -> None:
-    with serving(store, "read_obj@9+:error=EIO") as served:
+    with serving(store, "read_obj@11+:error=EIO") as served:
         process = begin("-", served.port, "--manifest", str(tmp_path / "manifest"), "--in-flight", "1")
         code, err = end(process)
 
@@ -128,7 +128,7 @@ def test_a_signal_while_connecting(tmp_path: Path) -> None:
 def test_a_signal_that_was_ignored_from_the_start_is_still_ignored(
     store: MemoryStore, tmp_path: Path, ignored: signal.Signals
 ) -> None:
-    with serving(store, "read_obj@9+:stall") as served:
+    with serving(store, "read_obj@11+:stall") as served:
         arguments = ["backup", "disk", str(tmp_path / "file"), "-s", "b", "-p", served.port, "--timeout", "3600"]
         ignoring = ["bash", "-c", f'trap "" {ignored.name}; exec "$@"', "bash", *PROGRAM, *arguments]
         process = subprocess.Popen(ignoring, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -255,7 +255,7 @@ __main__.main()
 def test_a_second_signal_does_not_stop_what_takes_things_back(
     store: MemoryStore, tmp_path: Path, second: signal.Signals
 ) -> None:
-    with serving(store, "read_obj@9+:stall") as served:
+    with serving(store, "read_obj@11+:stall") as served:
         arguments = ["backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, "--timeout", "3600"]
         command = [sys.executable, "-c", TAKING_BACK, *map(str, arguments)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

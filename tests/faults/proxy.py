@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from asyncbackup.wire.constants import HEADER_SIZE, Result
 from asyncbackup.wire.messages import RequestHeader, ResponseHeader
+from tests.waiting import turn
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """Plays the server's part of one connection; when it returns, the connection is closed."""
@@ -37,6 +38,8 @@ async def serve(handler: Handler) -> AsyncIterator[int]:
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        # What is being accepted becomes a task that has begun: one that has not closes nothing when it is cancelled.
+        await turn()
         server.close()
         pending = tuple(tasks)
         for task in pending:

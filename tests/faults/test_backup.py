@@ -396,7 +396,7 @@ async def test_each_waiter_gets_an_exception_of_its_own(store: MemoryStore) -> N
 
 
 async def test_a_lost_connection_leaves_the_others_to_later_backups(store: MemoryStore, tmp_path: Path) -> None:
-    async with served(store, "read_obj@5:reset", options=replace(ONE, connections=3)) as cluster:
+    async with served(store, "read_obj@7:reset", options=replace(ONE, connections=3)) as cluster:
         with pytest.raises(ConnectionLost):
             await difference(cluster, tmp_path)
 

@@ -171,6 +171,18 @@ async def test_an_object_of_a_working_vdi_that_cannot_be_read_is_not_taken_for_d
         await fetching.fetch_record(Pair(3, inode.vdi_id, (0,)), Slot([OBJECT] * 2))
 
 
+@pytest.mark.parametrize("bases", [(), (BASE, BASE + 1)])
+async def test_a_pair_that_has_not_one_base_is_refused_before_it_is_read(bases: tuple[int, ...]) -> None:
+    cluster = Objects({data_oid(TO, 3): OLD})
+    fetching = fetcher(cluster)
+
+    for fetch_pair in (fetching.fetch_record, fetching.find_extent):
+        with pytest.raises(ValueError, match=f"expected a pair with one base, got one with {len(bases)}"):
+            await fetch_pair(Pair(3, TO, bases), Slot([OBJECT] * 2))
+
+    assert not cluster.reads
+
+
 async def test_a_missing_object_of_a_snapshot_is_lost() -> None:
     with pytest.raises(ObjectReadFailed):
         await fetcher(Objects({})).fetch_record(Pair(3, TO, (0,)), Slot([OBJECT] * 2))

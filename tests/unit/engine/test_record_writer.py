@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import xxhash
 
 from asyncbackup import Dialect, FileTarget
+from asyncbackup.engine import record_writer
 from asyncbackup.engine.record_writer import Checkpoint, Fragment, RecordWriter, refuse_unpatchable
 from asyncbackup.errors import PatchNeeded, TargetFull
 from asyncbackup.format import RecordHeader
@@ -341,6 +343,31 @@ async def test_lines_that_changed_since_the_checkpoint_are_damage() -> None:
         with pytest.raises(Damage):
             await Scene().writer.resume(checkpoint, each(changed))
     await Scene().writer.resume(checkpoint, each(lines))
+
+
+async def test_lines_are_made_again_in_a_thread_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_writer, "_REPEATED", 2)
+    seen: list[tuple[int, int]] = []
+    given = 0
+
+    def feed(decoder: ManifestDecoder, line: bytes) -> object:
+        seen.append((threading.get_ident(), given))
+        return decode(decoder, line)
+
+    async def lines_of(lines: list[bytes]) -> AsyncIterator[bytes]:
+        nonlocal given
+        for line in lines:
+            given += 1
+            yield line
+
+    checkpoint, lines = await stopped()
+    decode = ManifestDecoder.feed
+    monkeypatch.setattr(ManifestDecoder, "feed", feed)
+    await Scene().writer.resume(checkpoint, lines_of(lines))
+
+    (_, *records) = seen  # The subject comes first, and on the loop: it is one line.
+    assert [before for _, before in records] == [2, 3]
+    assert threading.get_ident() not in {thread for thread, _ in records}
 
 
 async def test_a_whole_manifest_is_no_prefix_of_one() -> None:

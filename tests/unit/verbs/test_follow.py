@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from asyncbackup import (
@@ -41,6 +43,7 @@ from asyncbackup.errors import (
     PartlyApplied,
     ReplicaWritten,
     RequestFailed,
+    SnapshotChanged,
     SnapshotExists,
     SnapshotNotTaken,
     UnfinishedExists,
@@ -265,6 +268,11 @@ async def delete_snapshot(pair: Pair) -> None:
     await pair.replica.expect_success(messages.delete_vdi("replica", tag="a"), "deleting it")
 
 
+async def begin_deleting_snapshot(pair: Pair) -> None:
+    a = await pair.replica.find_vdi("replica", "a")
+    await pair.replica.write_object(inode_oid(a.vdi_id), bytes(8), TABLE_OFFSET, copies=1)
+
+
 async def forget_origin(pair: Pair) -> None:
     a = await pair.replica.find_vdi("replica", "a")
     await pair.replica.delete_attribute("replica", f"asyncbackup.origin.{a.vdi_id:x}")
@@ -298,6 +306,7 @@ async def take_tag(pair: Pair) -> None:
         (write, ReplicaWritten, r"was written to \(1 objects differ\) since VDI 'replica' snapshot 1"),
         (grow, ReplicaWritten, "was resized since VDI 'replica' snapshot 1"),
         (delete_snapshot, NoReplica, "the snapshot that it stands on was deleted"),
+        (begin_deleting_snapshot, SnapshotChanged, "2 of its objects, which VDI 'replica' still has, were given up"),
         (forget_origin, NoReplica, "nothing says what it was restored as"),
         (begin_another, HalfApplied, "VDI 'replica' is half written: applying backups to it was interrupted"),
         (mark_unfinished, UnfinishedExists, "unfinished restore"),
@@ -523,6 +532,15 @@ async def test_a_vdi_that_was_written_to_while_it_was_half_written_is_refused(pa
         with pytest.raises(ReplicaWritten):
             await follow(cluster, [pair.ab], "replica", snapshot="b")
         assert await read_applying(cluster, await cluster.find_vdi("replica")) is not None
+
+
+async def test_a_snapshot_that_is_being_deleted_below_a_half_written_vdi_is_told(pair: Pair) -> None:
+    await interrupted(pair, "create_and_write_obj@2:error=EIO")
+    await begin_deleting_snapshot(pair)
+
+    async with Sheep(pair.store) as sheep, connect(sheep.host, sheep.port) as cluster:
+        with pytest.raises((SnapshotChanged, HalfApplied), match="of its objects, which VDI 'replica' still has"):
+            await follow(cluster, [pair.ab], "replica", snapshot="b")
 
 
 async def test_a_snapshot_of_a_half_written_vdi_equals_nothing(pair: Pair) -> None:
@@ -793,3 +811,23 @@ async def test_a_backup_without_a_manifest_leaves_no_hint_of_what_the_vdi_equall
     assert await pair.holds("e")
     assert summary.origin is None
     assert await read_origin(pair.replica, await pair.replica.find_vdi("replica", "e")) is None
+
+
+async def test_a_restore_that_is_cancelled_before_its_snapshot_says_so(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = anyio.Event()
+
+    async def wait(_name: str, _tag: str) -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(pair.replica, "create_snapshot", wait)
+    task = asyncio.create_task(restore(pair.replica, [pair.file("a")], "other", snapshot="a"))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as cancelled:
+        await task
+
+    assert cancelled.value.__notes__ == ["VDI 'other' is complete, but its snapshot 'a' may be missing"]
+    assert await image_of(pair.replica, "other", None) == await image_of(pair.origin, "disk", "a")
