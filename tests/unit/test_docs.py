@@ -9,7 +9,11 @@ from typing import Final
 
 import pytest
 
+import asyncbackup
+
 ROOT: Final = Path(__file__).parents[2]
+PACKAGE: Final = Path(asyncbackup.__file__).parent
+"""Not always in ROOT: the tests also run on a package that was installed."""
 DOCUMENTS: Final = ("docs/architecture.md", "CONTRIBUTING.md")
 
 _PLACE: Final = re.compile(r"[a-z][\w.-]*(?:/[\w.-]+)+/?")
@@ -33,8 +37,8 @@ def names_in(tree: ast.AST) -> set[str]:
 NAMES: Final = set().union(
     *(
         names_in(ast.parse(path.read_text()))
-        for folder in ("asyncbackup", "tests", "benchmarks")
-        for path in (ROOT / folder).rglob("*.py")
+        for folder in (PACKAGE, ROOT / "tests", ROOT / "benchmarks")
+        for path in folder.rglob("*.py")
     )
 )
 
@@ -47,7 +51,8 @@ def words(document: str) -> list[str]:
 
 def is_there(place: str) -> bool:
     """Tell whether there is such a file or folder: of the project, or as a module of the package."""
-    return any((ROOT / path).exists() for path in (place, f"asyncbackup/{place}.py", f"asyncbackup/{place}"))
+    paths = (ROOT / place, PACKAGE.parent / place, PACKAGE / place, PACKAGE / f"{place}.py")
+    return any(path.exists() for path in paths)
 
 
 def missing(document: str) -> list[str]:
