@@ -22,8 +22,10 @@ UNBOUNDED: Final = 1 << 30
 class Limit(Protocol):
     """What bounds the bytes in flight: a Pace, or what is compared with one."""
 
-    limit: int
-    in_flight: int
+    @property
+    def limit(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
 
     def has_room(self, size: int) -> bool: ...
     def note_waiting(self) -> None: ...
@@ -190,3 +192,74 @@ class Simulation:
             self._run.limits.append((answered_s, self.limits[0].limit))
 
         self._at(now_s + server.round_trip_s / 2, arrive)
+
+
+GB: Final = 1e9
+MS: Final = 1e-3
+GIGABIT: Final = 125e6
+"""Bytes a second that a link of 1 Gbit/s passes on."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way to a node, which can be made again and again."""
+
+    make: Callable[[], Server]
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that it delivers at most, in usual requests."""
+        server = self.make()
+        worked_s = server.service_s * (1 - server.cached)
+        return min(server.link.rate, server.width * READ / worked_s if worked_s else math.inf)
+
+    @property
+    def latency_s(self) -> float:
+        """Latency of a usual request without load, as mean."""
+        server = self.make()
+        return server.round_trip_s + server.service_s * (1 - server.cached) + READ / server.link.rate
+
+    @property
+    def held(self) -> float:
+        """Bytes that it holds without a queue."""
+        return self.rate * self.latency_s
+
+
+PATHS: Final = {
+    "loopback, 1.5 GB/s": Path(lambda: Server(Link(1.5 * GB), 0.2 * MS)),
+    "a server of two cores": Path(lambda: Server(Link(5 * GB), 0.1 * MS, 2, 0.6 * MS)),
+    "2 ms": Path(lambda: Server(Link(1.5 * GB), 2 * MS)),
+    "20 ms, 0.7 GB/s": Path(lambda: Server(Link(0.7 * GB), 20 * MS)),
+    "100 ms, 0.7 GB/s": Path(lambda: Server(Link(0.7 * GB), 100 * MS)),
+    "four disks, 8 ms each": Path(lambda: Server(Link(1.5 * GB), 0.2 * MS, 4, 8 * MS)),
+    "four disks, half of it cached": Path(lambda: Server(Link(1.5 * GB), 0.2 * MS, 4, 8 * MS, cached=0.5)),
+    "1 Gbit/s": Path(lambda: Server(Link(GIGABIT), 0.2 * MS)),
+    "1 Gbit/s, 20 ms": Path(lambda: Server(Link(GIGABIT), 20 * MS)),
+}
+
+
+def set_rate(rate: float) -> Callable[[Simulation], None]:
+    """Make what gives the link of the first node another rate."""
+
+    def change(simulation: Simulation) -> None:
+        simulation.servers[0].link.rate = rate
+
+    return change
+
+
+def set_round_trip(round_trip_s: float) -> Callable[[Simulation], None]:
+    """Make what gives the first node another round trip."""
+
+    def change(simulation: Simulation) -> None:
+        simulation.servers[0].round_trip_s = round_trip_s
+
+    return change
+
+
+def set_demand(demand: int) -> Callable[[Simulation], None]:
+    """Make what lets the application ask for more, or less."""
+
+    def change(simulation: Simulation) -> None:
+        simulation.demand = demand
+
+    return change

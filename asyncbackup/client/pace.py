@@ -5,7 +5,7 @@ does not make it faster, it only waits somewhere; less leaves the path idle now 
 at once: the rate shows when the path is full, the latency when it isn't. So a Pace goes through three phases:
 
 - Start-up: the limit doubles in each round, until the rate no longer grows by a quarter.
-- Drain: the limit is halved while that makes latency fall. What latency is left is that of the path without load.
+- Drain: the limit is halved while latency falls and the rate doesn't. Then latency is that of the path without load.
 - Cruise: the limit is twice the product, and two requests. So it doubles in a round if the path got faster. It drains
   again from time to time, and at once if the rate falls by half, since then what was learnt no longer holds.
 
@@ -22,10 +22,11 @@ Netflix/concurrency-limits for means of latency. docs/performance.md compares th
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
+
+from asyncbackup.client.path_model import PathModel
 
 _REQUEST: Final = 456 << 10
 """Bytes of a usual request, as ``client/objects`` cuts reads. All below is learnt; this only says where to begin."""
@@ -61,9 +62,10 @@ class PaceOptions:
     fallen_rounds: int = 3
     """Rounds with half the rate after which all is measured again. Servers halt for the time of one or two."""
     fall: float = 0.8
-    """How many times as high latency may be at most after the limit was halved, for it to count as fallen.
+    """How many times as high latency or rate must be at most after the limit was halved, to count as fallen.
 
-    A queue makes it 0.5 to 0.7; noise stays above.
+    While there is a queue, latency is 0.5 to 0.7 times what it was, and the rate the same; without, it is the other way
+    round. Noise stays above.
     """
     rate_window_s: float = 0.5
     """Seconds for which the best rate counts, or ten rounds if they last longer. Servers halt now and then."""
@@ -116,47 +118,6 @@ _TOLD_FACTOR: Final = 1.5
 """How much the limit must have changed to be told while the phase stays the same. It sways a little all the time."""
 
 
-@dataclass(slots=True, eq=False)
-class _Model:
-    """What was learnt of a path."""
-
-    request: int = 0
-    """Bytes of a request, as mean of a round: in that with the largest."""
-    latency_s: float | None = None
-    """The least mean latency of a round."""
-    latency_at_s: float = 0.0
-    """When it was seen last."""
-    latency_load: float = 0.0
-    """Bytes that were in flight then."""
-    _rates: deque[tuple[float, float]] = field(default_factory=deque)
-    """Times and rates of rounds: the best one, and each that is the best of those after it."""
-
-    @property
-    def rate(self) -> float:
-        """The best rate, or 0."""
-        return self._rates[0][1] if self._rates else 0.0
-
-    def product(self, gain: float) -> int:
-        """Give ``gain`` times the bytes that the path holds without a queue."""
-        return int(gain * self.rate * (self.latency_s or 0.0))
-
-    def note_rate(self, now_s: float, rate: float, window_s: float, *, is_full: bool) -> None:
-        """Take the rate of a round. One that is full makes those older than ``window_s`` forgotten."""
-        rates = self._rates
-        if not is_full and rate < self.rate:
-            return
-        while rates and rates[-1][1] <= rate:
-            rates.pop()
-        rates.append((now_s, rate))
-        while rates[0][0] < now_s - window_s:
-            rates.popleft()
-
-    def note_latency(self, now_s: float, latency_s: float, load: float) -> None:
-        """Take the mean latency of a round, if it is the least."""
-        if self.latency_s is None or latency_s <= self.latency_s:
-            self.latency_s, self.latency_at_s, self.latency_load = latency_s, now_s, load
-
-
 class Pace:
     """How many bytes may be in flight on one path: to a node, or to all of them.
 
@@ -174,7 +135,7 @@ class Pace:
         self._last_answer_s = 0.0
         self._round = 0
         self._begin_round(0.0)
-        self._model = _Model()
+        self._model = PathModel()
         self._phase = _Phase.START_UP
         self._stalled = 0
         self._start_rate = 0.0
@@ -274,7 +235,7 @@ class Pace:
         self._stalled = self._stalled + 1 if 2 * rate < best else 0
         if self._stalled < self.options.fallen_rounds:
             return self._cruise_on(now_s)
-        self._model = _Model(model.request)
+        self._model = PathModel(model.request)
         self._model.note_rate(now_s, rate, window_s, is_full=True)
         self._model.note_latency(now_s, latency_s, self.limit)
         self._drain()
@@ -282,7 +243,7 @@ class Pace:
 
     def _start_up(self) -> None:
         """Begin to learn. The limit stays, unless it is too low to begin with."""
-        self._model, self._phase = _Model(), _Phase.START_UP
+        self._model, self._phase = PathModel(), _Phase.START_UP
         self._stalled, self._start_rate = 0, 0.0
         self._set_limit(max(self.limit, self.options.start_bytes))
         self._ceiling = min(max(self.limit, 2 * self.options.start_bytes), self.options.most_bytes)
@@ -310,7 +271,9 @@ class Pace:
         model, limit = self._model, self.limit
         before_s = self._drained_s or model.latency_s or latency_s
         self._drained_s = min(latency_s, self._drained_s or latency_s)
-        if latency_s <= self.options.fall * before_s:
+        # By Little's law the limit makes this rate. Where it is below the best, nothing waits any more.
+        is_full = limit / latency_s >= self.options.fall * model.rate
+        if is_full and latency_s <= self.options.fall * before_s:
             self._set_limit(limit // 2)
             if self.limit < limit:
                 return None

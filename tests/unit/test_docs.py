@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 import asyncbackup
+from benchmarks.pace import draw, rows
 
 ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = Path(asyncbackup.__file__).parent
@@ -87,3 +88,8 @@ def test_the_picture_names_modules_that_are_there(name: str) -> None:
 )
 def test_what_is_not_there_is_found(word: str) -> None:
     assert missing(f"See `{word}`, and `Cluster.counted` in `client/cluster`.") == [word]
+
+
+@pytest.mark.slow
+def test_the_table_of_paces_is_what_the_benchmark_prints() -> None:
+    assert draw(rows()) in (ROOT / "docs/performance.md").read_text()

@@ -1,85 +1,57 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import pytest
 
 from asyncbackup.client.pace import LEAST_CHARGE, Change, Pace, PaceOptions
-from tests.simulated import KIB, MIB, READ, Link, Run, Server, Simulation
-
-GB = 1e9
-MS = 1e-3
-GIGABIT = 125e6
-
-PATHS: dict[str, tuple[float, Callable[[], Server]]] = {
-    "loopback": (1.5 * GB, lambda: Server(Link(1.5 * GB), 0.2 * MS)),
-    "a server of two cores": (2 * READ / 0.6e-3, lambda: Server(Link(5 * GB), 0.1 * MS, 2, 0.6 * MS)),
-    "2 ms": (1.5 * GB, lambda: Server(Link(1.5 * GB), 2 * MS)),
-    "20 ms": (0.7 * GB, lambda: Server(Link(0.7 * GB), 20 * MS)),
-    "100 ms": (0.7 * GB, lambda: Server(Link(0.7 * GB), 100 * MS)),
-    "four disks": (4 * READ / 8e-3, lambda: Server(Link(1.5 * GB), 0.2 * MS, 4, 8 * MS)),
-    "1 Gbit/s": (GIGABIT, lambda: Server(Link(GIGABIT), 0.2 * MS)),
-    "1 Gbit/s, 20 ms": (GIGABIT, lambda: Server(Link(GIGABIT), 20 * MS)),
-}
-"""What a path delivers at most, and a maker of it."""
-
-
-def held_by(server: Server, rate: float) -> float:
-    """Give the bytes that a path holds without a queue."""
-    return rate * (server.round_trip_s + server.service_s + READ / server.link.rate)
+from tests.simulated import (
+    GB,
+    GIGABIT,
+    KIB,
+    MIB,
+    MS,
+    PATHS,
+    READ,
+    UNBOUNDED,
+    Link,
+    Path,
+    Run,
+    Server,
+    Simulation,
+    set_demand,
+    set_rate,
+    set_round_trip,
+)
 
 
 def changes(run: Run, start_s: float = 0.0) -> list[Change]:
     return [change for at_s, change in run.told if change is not None and at_s >= start_s]
 
 
-def set_rate(rate: float) -> Callable[[Simulation], None]:
-    def change(simulation: Simulation) -> None:
-        simulation.servers[0].link.rate = rate
-
-    return change
-
-
-def set_round_trip(round_trip_s: float) -> Callable[[Simulation], None]:
-    def change(simulation: Simulation) -> None:
-        simulation.servers[0].round_trip_s = round_trip_s
-
-    return change
-
-
-def set_demand(demand: int) -> Callable[[Simulation], None]:
-    def change(simulation: Simulation) -> None:
-        simulation.demand = demand
-
-    return change
-
-
 @pytest.fixture(params=PATHS, scope="module")
-def settled(request: pytest.FixtureRequest) -> tuple[float, float, Run]:
-    """The most that a path delivers, what it holds without a queue, and three seconds on it."""
-    rate, make = PATHS[request.param]
-    server = make()
-    return rate, held_by(server, rate), Simulation([server], [Pace()]).run(3)
+def settled(request: pytest.FixtureRequest) -> tuple[Path, Run]:
+    """A path, and three seconds on it."""
+    path = PATHS[request.param]
+    return path, Simulation([path.make()], [Pace()]).run(3)
 
 
-def test_a_path_is_used_completely(settled: tuple[float, float, Run]) -> None:
-    most, _, run = settled
+def test_a_path_is_used_completely(settled: tuple[Path, Run]) -> None:
+    path, run = settled
 
-    assert run.rate(1.5, 3) > 0.97 * most
-
-
-def test_the_queue_is_bounded(settled: tuple[float, float, Run]) -> None:
-    _, held, run = settled
-
-    assert run.limit(1.5, 3) < max(2.5 * held + 2.5 * READ, 6.5 * READ)
+    assert run.rate(1.5, 3) > 0.95 * path.rate
 
 
-def test_start_up_is_done_in_a_few_round_trips(settled: tuple[float, float, Run]) -> None:
-    most, held, run = settled
-    round_trip_s = held / most
+def test_the_queue_is_bounded(settled: tuple[Path, Run]) -> None:
+    path, run = settled
 
-    assert run.time_to(0.9 * most, span_s=max(0.03, 2 * round_trip_s)) < 0.05 + 5 * round_trip_s
+    assert run.limit(1.5, 3) < 3 * (path.held + READ)
+
+
+def test_start_up_is_done_in_a_few_round_trips(settled: tuple[Path, Run]) -> None:
+    path, run = settled
+
+    assert run.time_to(0.9 * path.rate, span_s=max(0.03, 2 * path.latency_s)) < 0.05 + 5 * path.latency_s
 
 
 def test_a_run_of_a_second_is_fast_on_a_long_path() -> None:
@@ -119,7 +91,7 @@ def test_a_path_that_gets_faster_is_used_at_once() -> None:
     run = Simulation([Server(Link(1.5 * GB), 2 * MS)], [Pace()], later=later).run(3)
 
     assert run.time_to(0.9 * 1.5 * GB, after_s=2, span_s=0.05) < 0.1
-    assert run.limit(2.5, 3) < 3 * held_by(Server(Link(1.5 * GB), 2 * MS), 1.5 * GB)
+    assert run.limit(2.5, 3) < 3 * PATHS["2 ms"].held
 
 
 def test_a_path_that_gets_longer_is_filled_again() -> None:
@@ -143,7 +115,7 @@ def test_looking_for_the_latency_without_load_costs_little() -> None:
 
 
 def test_an_application_that_asks_for_little_does_not_lower_the_limit() -> None:
-    later = {1.0: set_demand(2), 3.0: set_demand(1 << 30)}
+    later = {1.0: set_demand(2), 3.0: set_demand(UNBOUNDED)}
     run = Simulation([Server(Link(0.7 * GB), 20 * MS)], [Pace()], later=later).run(4)
 
     assert run.limit(2, 3) == pytest.approx(run.limit(0.9, 1), rel=0.1)
@@ -151,7 +123,7 @@ def test_an_application_that_asks_for_little_does_not_lower_the_limit() -> None:
 
 
 def test_an_application_that_asks_for_little_at_first_starts_up_later() -> None:
-    run = Simulation([Server(Link(0.7 * GB), 20 * MS)], [Pace()], demand=4, later={1: set_demand(1 << 30)}).run(2)
+    run = Simulation([Server(Link(0.7 * GB), 20 * MS)], [Pace()], demand=4, later={1: set_demand(UNBOUNDED)}).run(2)
 
     assert run.limit(0.5, 1) == PaceOptions().start_bytes
     assert run.time_to(0.9 * 0.7 * GB, after_s=1, span_s=0.05) < 0.15
