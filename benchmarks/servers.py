@@ -9,13 +9,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.clusters import RealCluster, free_ports
 
 BIND = "127.0.0.1"
+_FAR = "127.0.0.2"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Server:
     port: int
     folder: Path
     is_real: bool
+    host: str = BIND
 
     @property
     def has_dog(self) -> bool:
@@ -41,26 +43,50 @@ def describe() -> str:
 
 
 @contextmanager
-def serve(folder: Path | None) -> Iterator[Server]:
-    """Start a cluster with its store in a new folder inside ``folder``, which goes when the context ends."""
-    with tempfile.TemporaryDirectory(prefix="asyncbackup-bench-", dir=folder) as made:
+def serve(folder: Path | None, round_trip_ms: float = 0) -> Iterator[Server]:
+    """Start a cluster with its store in a new folder inside ``folder``, which goes when the context ends.
+
+    With a round trip, ``host`` leads to it over a way that takes so long. A real sheep names that in lists of nodes.
+    """
+    with tempfile.TemporaryDirectory(prefix="asyncbackup-bench-", dir=folder) as made, ExitStack() as stack:
         home = Path(made)
-        if shutil.which("sheep") and shutil.which("dog"):
-            with RealCluster(home) as real:
-                yield Server(real.port, home, is_real=True)
+        host = _FAR if round_trip_ms else BIND
+        is_real = bool(shutil.which("sheep") and shutil.which("dog"))
+        cluster: AbstractContextManager[object]
+        if is_real:
+            cluster = real = RealCluster(home, options=("-n", "-y", host))
+            port = real.port
         else:
-            with _embedded(home) as port:
-                yield Server(port, home, is_real=False)
+            (port,) = free_ports(1)
+            cluster = _embedded(home, port)
+        if round_trip_ms:
+            # dog reaches a real one over it as well, where it formats it.
+            stack.enter_context(_delayed(host, port, round_trip_ms))
+        stack.enter_context(cluster)
+        yield Server(port, home, is_real, host)
 
 
 @contextmanager
-def _embedded(home: Path) -> Iterator[int]:
-    (port,) = free_ports(1)
+def _delayed(host: str, port: int, round_trip_ms: float) -> Iterator[None]:
+    """Lead ``host`` to BIND over a way that takes so long, at the same port."""
+    command = [sys.executable, "-m", "benchmarks.delay", host, BIND, str(port), str(round_trip_ms)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise RuntimeError(f"nothing listens at {host}:{port}")
+            yield
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _embedded(home: Path, port: int) -> Iterator[None]:
     command = [sys.executable, "-m", "asyncbackup", "sheep", "--store", str(home / "store"), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         _wait_for(port, process)
-        yield port
+        yield
     finally:
         process.terminate()
         process.wait()
