@@ -59,6 +59,7 @@
     │   ├── ReplicaWritten           a VDI that somebody wrote to since it was restored
     │   ├── PartlyApplied            a base that has some of it
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
+    │   ├── BegunOtherwise            an unfinished backup that is of something else
     │   ├── PatchNeeded               a format that cannot be written to a pipe
     │   └── RedundancyUnkeepable     copies or erasure coding that the cluster cannot keep
     ├── ChangedMeanwhile             somebody else changed what was in use
@@ -68,6 +69,9 @@
     └── TargetError                  where the bytes should go
         ├── TargetExists
         ├── TargetBusy               somebody else is writing it
+        ├── TargetUnfinished         an interrupted run left it, to be gone on with
+        ├── NotResumable             a target of which nothing is ever kept
+        ├── PartialDamaged           an unfinished backup that does not say what it is of
         ├── OwnInput                 it is also an input
         ├── ManifestUnplaced         a manifest that does not go beside its file
         ├── TargetUnusable
@@ -637,6 +641,20 @@ class OutsideVdi(Incompatible):
         self.size = size
 
 
+class BegunOtherwise(Incompatible):
+    """The unfinished backup ``target`` was begun with another ``field`` than is asked for now.
+
+    ``begun`` and ``asked`` are the values, as a manifest has them.
+    """
+
+    def __init__(self, target: str, field: str, begun: object, asked: object) -> None:
+        super().__init__(f"{target}: what is unfinished was begun with another {field}: expected {asked}, got {begun}")
+        self.target = target
+        self.field = field
+        self.begun = begun
+        self.asked = asked
+
+
 class PatchNeeded(Incompatible):
     """A backup of format ``dialect`` cannot be written to a pipe."""
 
@@ -717,11 +735,41 @@ class TargetExists(TargetError):
 
 
 class TargetBusy(TargetError):
-    """``owner``, such as ``process 4711``, is writing this file or a file that belongs to it."""
+    """``owner``, such as ``process 4711 on vm1``, is writing this file or a file that belongs to it.
 
-    def __init__(self, target: str, owner: str) -> None:
-        super().__init__(target, f"{owner} is writing it")
+    ``since``: the time in UTC at which it began, if it says it.
+    """
+
+    def __init__(self, target: str, owner: str, since: str | None = None) -> None:
+        super().__init__(target, f"{owner} is writing it" + (f" since {since}" if since else ""))
         self.owner = owner
+        self.since = since
+
+
+class TargetUnfinished(TargetError):
+    """An interrupted run left an unfinished backup of ``size`` bytes in ``partial``, which can be gone on with."""
+
+    def __init__(self, target: str, partial: str, size: int) -> None:
+        super().__init__(target, f"an interrupted run left {size} bytes of it, unfinished, in {partial}")
+        self.partial = partial
+        self.size = size
+
+
+class NotResumable(TargetError):
+    """An unfinished backup should be gone on with, and nothing of this target is ever kept; ``reason`` says why."""
+
+    def __init__(self, target: str, reason: str) -> None:
+        super().__init__(target, f"cannot be resumed: {reason}")
+        self.reason = reason
+
+
+class PartialDamaged(TargetError):
+    """What an interrupted run left in ``partial`` does not say what it is of; ``damage`` says what is wrong."""
+
+    def __init__(self, target: str, partial: str, damage: str) -> None:
+        super().__init__(target, f"what an interrupted run left of it cannot be gone on with: {partial}: {damage}")
+        self.partial = partial
+        self.damage = damage
 
 
 class OwnInput(TargetError):
@@ -744,7 +792,13 @@ class TargetUnusable(TargetError):
 
 
 class TargetFull(TargetError):
-    """The target's file system, quota or size limit is exhausted."""
+    """The target's file system, quota or size limit is exhausted.
+
+    ``needed``: bytes that are missing at least; ``enough``: that are so many that no more are needed. Both where known.
+    """
+
+    needed: int | None = None
+    enough: int | None = None
 
 
 class TargetWriteFailed(TargetError):

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any, Final
 
+from asyncbackup.cli import text
 from asyncbackup.errors import (
     AsyncBackupError,
     BackupCompressed,
@@ -16,6 +17,7 @@ from asyncbackup.errors import (
     BaseUnnamed,
     BaseUnproved,
     BaseUnwanted,
+    BegunOtherwise,
     ChainBroken,
     ChangedMeanwhile,
     ClusterNotReady,
@@ -36,6 +38,7 @@ from asyncbackup.errors import (
     OtherImage,
     OutsideVdi,
     OwnInput,
+    PartialDamaged,
     PartlyApplied,
     PatchNeeded,
     PerhapsCreated,
@@ -51,6 +54,8 @@ from asyncbackup.errors import (
     StateDamaged,
     TargetBusy,
     TargetExists,
+    TargetFull,
+    TargetUnfinished,
     TooManyVdis,
     UnfinishedExists,
     Unreachable,
@@ -157,7 +162,14 @@ def _take_by_hand(error: SnapshotNotTaken) -> str:
     return f"`{take}` takes it, and nothing will prove what it holds; or delete the VDI and restore it again"
 
 
-_Advice = str | Callable[[Any], str]
+def _make_room(error: TargetFull) -> str | None:
+    if error.needed is None:
+        return None
+    enough = "" if error.enough is None else f", and {text.size(error.enough)} are always enough"
+    return f"make room for at least {text.size(error.needed)} more{enough}"
+
+
+_Advice = str | Callable[[Any], str | None]
 
 _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     Unreachable: _reach,
@@ -196,6 +208,10 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     ChangedMeanwhile: "try again",
     SnapshotChanged: "use a snapshot that nobody deletes",
     TargetExists: "use another name, or --force to replace it",
+    TargetFull: _make_room,
+    TargetUnfinished: "`backup --resume` goes on with that, and --force begins anew",
+    BegunOtherwise: "to go on, name what it was begun with; to begin anew, use --force without --resume",
+    PartialDamaged: "to begin anew, use --force without --resume",
     TargetBusy: "wait until that is done, or use another name",
     OwnInput: "use another name",
     HalfReplaced: _finish_replacing,

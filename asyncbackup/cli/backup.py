@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import click
 
 from asyncbackup.cli import text
@@ -12,9 +16,11 @@ from asyncbackup.cli.options import (
     check_output,
     cluster_options,
     connection_options,
+    find_given,
     format_option,
     json_option,
     quiet_option,
+    resume_options,
     snapshot_name,
     window_options,
 )
@@ -24,14 +30,23 @@ from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.progress import OnProgress, Summary
 from asyncbackup.engine.window import WindowOptions
-from asyncbackup.errors import ManifestUnplaced
+from asyncbackup.errors import ManifestUnplaced, NotResumable
 from asyncbackup.format import Dialect
+from asyncbackup.storage import Partial
 from asyncbackup.verbs.backup import backup
+
+
+class _Backup(Verb):
+    """Remembers what was typed, so that the command can be told that goes on."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        context.obj = tuple(arguments)
+        return super().parse_args(context, arguments)
 
 
 @click.command(
     "backup",
-    cls=Verb,
+    cls=_Backup,
     context_settings=CONTEXT,
     examples=[
         "asyncbackup backup -s monday vm1 /backup/vm1.monday",
@@ -72,6 +87,7 @@ from asyncbackup.verbs.backup import backup
 )
 @click.option("--no-manifest", is_flag=True, help="Do not write FILE.manifest, which can prove the backup later.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists, when the new backup is complete.")
+@resume_options
 @quiet_option
 @json_option
 def command(
@@ -89,6 +105,8 @@ def command(
     manifest: str | None,
     no_manifest: bool,
     force: bool,
+    resume: bool,
+    checkpoint_bytes: int,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -96,6 +114,9 @@ def command(
 
     FILE appears under its name only when it is complete and on disk. FILE.manifest appears beside it: it says what was
     backed up, and it can prove the backup later. FILE `-` is standard output. A FIFO is written like standard output.
+
+    If the run is interrupted after the first checkpoint, what it wrote stays, and the same command with --resume goes
+    on with it.
     """
     to_stdout = file == "-"
     if live and snapshot is not None:
@@ -104,14 +125,20 @@ def command(
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
     if manifest is not None and no_manifest:
         raise click.UsageError("give either --manifest or --no-manifest, not both")
+    _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
-    opening = open_output(file, replace=force, manifest=manifest, with_manifest=not no_manifest)
+    opening = open_output(file, replace=force, resume=resume, manifest=manifest, with_manifest=not no_manifest)
+    arguments = click.get_current_context().obj
     if live and not quiet:
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
 
     async def work(on_progress: OnProgress | None) -> tuple[Summary, bool]:
         # The target comes first, so that an error of it is told before anything is read.
-        async with opening as target, connect(address, port, client_options) as cluster:
+        async with (
+            opening as target,
+            _telling_how_to_go_on(target.partial, arguments),
+            connect(address, port, client_options) as cluster,
+        ):
             summary = await backup(
                 cluster,
                 vdi,
@@ -119,7 +146,9 @@ def command(
                 snapshot=snapshot,
                 base=base,
                 live=live,
+                checkpoint_bytes=checkpoint_bytes,
                 manifest=target.manifest,
+                partial=target.partial,
                 dialect=to_dialect or Dialect.usual(can_patch=target.data.can_patch),
                 options=options,
                 on_progress=on_progress,
@@ -131,7 +160,37 @@ def command(
             summary, is_piped = run_async(lambda: work(tell))
         except ManifestUnplaced as error:
             raise click.UsageError("--manifest is only for `-` and FIFOs: that of a file stands beside it") from error
+        except NotResumable as error:
+            raise click.UsageError(f"--resume needs a file: {error}") from error
     say_report(summary.as_dict(), _report(summary, file), as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
+
+
+def _check_resume(*, resume: bool, to_stdout: bool, live: bool, no_manifest: bool) -> None:
+    """Raise UsageError if nothing can be kept of what is to be written."""
+    option = "--resume" if resume else find_given({"checkpoint_bytes"})
+    if option is None:
+        return
+    if to_stdout:
+        raise click.UsageError(f"{option} needs a file: what went to `-` cannot be gone on with")
+    if live:
+        raise click.UsageError(f"{option} needs a snapshot: a working VDI changes, so that two runs do not go together")
+    if no_manifest:
+        raise click.UsageError(f"{option} needs the manifest: it proves what was written")
+
+
+@asynccontextmanager
+async def _telling_how_to_go_on(partial: Partial | None, arguments: tuple[str, ...]) -> AsyncIterator[None]:
+    """Add to what ends the block early which command goes on with what stays."""
+    try:
+        yield
+    except BaseException as error:
+        # Where an error comes before this run wrote anything, another command is needed as likely as not.
+        if partial is not None and partial.is_kept and (partial.was_written or not isinstance(error, Exception)):
+            command = ["asyncbackup", "backup", *arguments]
+            if "--resume" not in arguments:
+                command.insert(2, "--resume")
+            error.add_note(f"what was written stays: `{shlex.join(command)}` goes on with it")
+        raise
 
 
 def _report(summary: Summary, file: str) -> list[str]:
@@ -148,6 +207,8 @@ def _report(summary: Summary, file: str) -> list[str]:
             f"read {text.size(summary.bytes_read)} in {summary.elapsed_s:.1f} s ({rate})"
         ),
     ]
+    if summary.bytes_resumed:
+        lines.append(f"went on behind {text.size(summary.bytes_resumed)} that an interrupted run had written")
     if summary.objects_discarded:
         lines.append(f"{text.objects(summary.objects_discarded)} discarded by the guest meanwhile: zeros in the backup")
     return lines

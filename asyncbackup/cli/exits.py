@@ -15,6 +15,7 @@ from asyncbackup.errors import (
     ManifestUnplaced,
     NotFound,
     OwnInput,
+    PartialDamaged,
     SnapshotExists,
     SnapshotNotTaken,
     SourceUnreadable,
@@ -22,6 +23,7 @@ from asyncbackup.errors import (
     TargetError,
     TargetExists,
     TargetFull,
+    TargetUnfinished,
     VdiExists,
     VdiInUse,
 )
@@ -43,6 +45,8 @@ class ExitCode(IntEnum):
 _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
     (TargetExists, ExitCode.EXISTS),
     (TargetBusy, ExitCode.EXISTS),
+    (TargetUnfinished, ExitCode.EXISTS),
+    (PartialDamaged, ExitCode.FAILURE),
     (ManifestUnplaced, ExitCode.USAGE),
     (OwnInput, ExitCode.FAILURE),
     (VdiExists, ExitCode.EXISTS),

@@ -61,11 +61,23 @@ def arrange(
 
 
 def open_output(
-    file: str, *, replace: bool, manifest: str | None = None, with_manifest: bool = True, inputs: Sequence[str] = ()
+    file: str,
+    *,
+    replace: bool,
+    resume: bool = False,
+    manifest: str | None = None,
+    with_manifest: bool = True,
+    inputs: Sequence[str] = (),
 ) -> AbstractAsyncContextManager[BackupTarget]:
     """Open what a backup goes to, ``-`` for standard output, as ``open_target`` does. Leftovers are warned of."""
     if file == "-":
         return open_standard_output(manifest, replace=replace, on_leftover=warn)
     return open_target(
-        file, replace=replace, manifest=manifest, with_manifest=with_manifest, inputs=inputs, on_leftover=warn
+        file,
+        replace=replace,
+        resume=resume,
+        manifest=manifest,
+        with_manifest=with_manifest,
+        inputs=inputs,
+        on_leftover=warn,
     )

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from asyncbackup.cli import text
 from asyncbackup.cli.output import is_terminal
 from asyncbackup.client import ClientOptions
+from asyncbackup.engine.keeping import CHECKPOINT_BYTES
 from asyncbackup.engine.window import MIN_MEMORY, WindowOptions
 from asyncbackup.format import Dialect
 from asyncbackup.storage.opening import fault_of_name
@@ -34,6 +35,9 @@ _MAX_CONNECTIONS: Final = 256
 _MAX_IN_FLIGHT: Final = 65536
 _MAX_MEMORY: Final = 1 << 44
 """Bytes. No machine has more, so a larger one is a typing error."""
+_MIN_CHECKPOINT: Final = 1 << 20
+"""Bytes. With fewer the disk would do little else than flush."""
+_MAX_CHECKPOINT: Final = 1 << 50
 _MAX_TIMEOUT_S: Final = 366 * 24 * 3600
 _SHOWN: Final = 60
 """Characters of a value to show in a message."""
@@ -345,6 +349,27 @@ def _memory(ctx: click.Context, param: click.Parameter, value: str) -> int:
     if memory > _MAX_MEMORY:
         raise click.BadParameter(f"expected at most {text.size(_MAX_MEMORY)}")
     return memory
+
+
+def resume_options(function: _Function) -> _Function:
+    """Add --resume and --checkpoint. ``function`` gets the latter as ``checkpoint_bytes``."""
+    add_resume = click.option(
+        "--resume", is_flag=True, help="Go on with what an interrupted run left of FILE. If there is nothing, begin."
+    )
+    add_checkpoint = click.option(
+        "--checkpoint",
+        "checkpoint_bytes",
+        metavar="SIZE",
+        callback=_checkpoint,
+        default=f"{CHECKPOINT_BYTES >> 30}G",
+        show_default=True,
+        help="Whenever this much more is written, make it safe, so that --resume can go on from there.",
+    )
+    return add_resume(add_checkpoint(function))
+
+
+def _checkpoint(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    return _bounded_size(byte_count(ctx, param, value), _MIN_CHECKPOINT, _MAX_CHECKPOINT)
 
 
 def file_options(function: _Function) -> _Function:

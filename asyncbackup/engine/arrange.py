@@ -19,7 +19,7 @@ from asyncbackup.storage.publication import MANIFEST
 _SUFFIXES: Final = (MANIFEST, STATE, MARKER)
 """What is added to the name of a backup or an image for what belongs to it."""
 
-_PARTIAL: Final = (".partial", ".new", ".old", ".lock")
+_PARTIAL: Final = (".partial", f".partial{MANIFEST}", ".new", ".old", ".lock")
 """How hidden files end that stand for one in the making."""
 
 _BEGINNINGS: Final = (b'{"manifest":', b'{"state":', b'{"rolling":')

@@ -47,11 +47,16 @@ class ManifestReader:
 
     def _lines(self) -> Iterator[Subject | RecordDigests | Trailer]:
         decoder = ManifestDecoder()
-        lines = io.BufferedReader(_Bytes(self.source), _BUFFER_SIZE)
+        lines = open_lines(self.source)
         with located(self.source.name):
             while line := lines.readline(MAX_LINE):
                 yield decoder.feed(line)
             decoder.finish()
+
+
+def open_lines(source: Source) -> io.BufferedReader:
+    """Give what reads the lines of ``source``, from its beginning on. It blocks."""
+    return io.BufferedReader(_Bytes(source), _BUFFER_SIZE)
 
 
 class _Bytes(io.RawIOBase):

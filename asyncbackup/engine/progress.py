@@ -81,6 +81,9 @@ class Summary:
     bytes_read: int
     records: int
     bytes_written: int
+    """Of the file, with those that an interrupted run had written."""
+    bytes_resumed: int
+    """What an interrupted run had written of it, and this one went on with."""
     objects_discarded: int
     """Objects of a working VDI that its guest discarded while it was read: they are zeros in the backup."""
     elapsed_s: float

@@ -132,7 +132,10 @@ class RecordWriter:
         self._records = 0
         self._last_idx = -1
         self._waiting = bytearray()
+        self._made: list[bytes] = []
+        """Lines of records that perhaps were not appended yet."""
         self._lines: list[bytes] = []
+        """Lines of what was appended."""
         self._lines_size = 0
         self._manifest_length = 0
 
@@ -215,6 +218,16 @@ class RecordWriter:
             await self._manifest.sync()
         return Checkpoint(self._whole_position, self._records, self._last_idx, self._manifest_length)
 
+    async def settle(self) -> None:
+        """Make durable what was appended, and the lines that speak of it, after an error or a cancellation as well.
+
+        A record, or a line, that was interrupted is then the last one.
+        """
+        await self._data.sync()
+        if self._manifest is not None:
+            await self._append_lines(self._manifest)
+            await self._manifest.sync()
+
     async def finish(self) -> None:
         """Write what ends the file, and publish data and manifest together."""
         assert self._header is None, "the last record is complete"
@@ -227,6 +240,7 @@ class RecordWriter:
         if self._manifest is not None:
             if not self._is_range:
                 self._keep(self._encoder.ending(self._position))
+            self._pass_lines()
             await self._append_lines(self._manifest)
         await publish(self._data, self._manifest, beginning)
 
@@ -268,9 +282,14 @@ class RecordWriter:
                 self._keep(self._encoder.record(record._replace(base=None) if self._subject.is_full else record))
 
     def _keep(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._lines_size += len(line)
+        self._made.append(line)
         self._manifest_length += len(line)
+
+    def _pass_lines(self) -> None:
+        """Take note that all is appended that lines were made of."""
+        made, self._made = self._made, []
+        self._lines += made
+        self._lines_size += sum(map(len, made))
 
     async def _gather(self, buffers: Iterable[bytes | memoryview]) -> None:
         for buffer in buffers:
@@ -286,6 +305,7 @@ class RecordWriter:
         filled = [buffer for buffer in (waiting, *buffers) if buffer]
         if filled:
             await self._data.append(filled, before=before)
+        self._pass_lines()
         if self._manifest is not None and self._lines_size >= _GATHERED_SIZE:
             await self._append_lines(self._manifest)
 

@@ -5,6 +5,7 @@ from asyncbackup.storage.backup_target import BackupTarget, open_standard_output
 from asyncbackup.storage.file import FileTarget
 from asyncbackup.storage.image import NewImage, StandingImage
 from asyncbackup.storage.null import NullTarget
+from asyncbackup.storage.partial import Partial
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
 from asyncbackup.storage.source import FileSource, PipeSource, Source
 from asyncbackup.storage.target import Target, publish
@@ -16,6 +17,7 @@ __all__ = [
     "FileTarget",
     "NewImage",
     "NullTarget",
+    "Partial",
     "PipeSource",
     "PipeTarget",
     "Source",

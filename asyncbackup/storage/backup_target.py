@@ -8,10 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from asyncbackup.errors import ManifestUnplaced, OwnInput
+from asyncbackup.errors import ManifestUnplaced, NotResumable, OwnInput
 from asyncbackup.storage.file import FileTarget, OnLeftover
 from asyncbackup.storage.image import state_path
 from asyncbackup.storage.opening import fault_of_name, open_in_thread
+from asyncbackup.storage.partial import Partial
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
 from asyncbackup.storage.publication import MANIFEST, Place, manifest_path
 from asyncbackup.storage.target import Target
@@ -23,6 +24,8 @@ class BackupTarget(NamedTuple):
     data: Target
     manifest: Target | None
     """None: no manifest is written."""
+    partial: Partial | None = None
+    """What can stay of both for another run; None: nothing can, as of pipes and of what has no manifest."""
 
 
 @asynccontextmanager
@@ -30,6 +33,7 @@ async def open_target(
     target: str | os.PathLike[str] | Target,
     *,
     replace: bool = False,
+    resume: bool = False,
     manifest: str | os.PathLike[str] | Target | None = None,
     with_manifest: bool = True,
     inputs: Sequence[str | os.PathLike[str]] = (),
@@ -39,21 +43,29 @@ async def open_target(
 
     The manifest of a file stands beside it, unless ``with_manifest`` is false. The manifest of a FIFO or an entered
     target goes to ``manifest``, a path or another entered target, or nowhere. If ``replace`` is true, a file that is
-    there is replaced once the new one is complete, together with the manifest that it has.
+    there is replaced once the new one is complete, together with the manifest that it has. If ``resume`` is true, what
+    an interrupted run left of the file is opened, if there is such; otherwise it is removed if ``replace`` is true.
 
-    Raises what entering a FileTarget raises, OwnInput if one of ``inputs`` would be replaced, and ManifestUnplaced if
-    the manifest of a file is to go elsewhere. Raises ValueError for ``replace`` where only entered targets are given,
-    and for a ``manifest`` where none is to be written.
+    Raises what entering a FileTarget raises, OwnInput if one of ``inputs`` would be replaced, ManifestUnplaced if the
+    manifest of a file is to go elsewhere, and NotResumable if nothing is kept of what should be resumed. Raises
+    ValueError for ``replace`` or ``resume`` where only entered targets are given, and for a ``manifest`` where none is
+    to be written.
     """
     if manifest is not None and not with_manifest:
         raise ValueError("expected either a manifest or with_manifest=False")
     if replace and not any(isinstance(given, str | os.PathLike) for given in (target, manifest)):
         raise ValueError("expected a path to replace, got a target that is open already")
+    if resume and not isinstance(target, str | os.PathLike):
+        raise ValueError("expected a path to resume, got a target that is open already")
     async with AsyncExitStack() as stack:
         if not isinstance(target, str | os.PathLike):
             yield BackupTarget(target, await _open_manifest(stack, manifest, replace=replace, on_leftover=on_leftover))
             return
         goes_to_fifo = await is_fifo(target)
+        if resume and goes_to_fifo:
+            raise NotResumable(str(target), "it is a pipe, which keeps nothing")
+        if resume and not with_manifest:
+            raise NotResumable(str(target), "without a manifest nothing proves what was written of it")
         if replace or goes_to_fifo:
             await refuse_own_inputs(target, inputs)
         if goes_to_fifo:
@@ -63,10 +75,10 @@ async def open_target(
         if manifest is not None:
             raise ManifestUnplaced(str(target))
         data = await stack.enter_async_context(
-            FileTarget(target, replace=replace, attached=[MANIFEST], on_leftover=on_leftover)
+            FileTarget(target, replace=replace, resume=resume, attached=[MANIFEST], on_leftover=on_leftover)
         )
         beside = await stack.enter_async_context(FileTarget.beside(data, MANIFEST)) if with_manifest else None
-        yield BackupTarget(data, beside)
+        yield BackupTarget(data, beside, None if beside is None else Partial(data, beside))
 
 
 @asynccontextmanager

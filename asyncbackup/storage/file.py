@@ -20,7 +20,7 @@ from typing import Final, ParamSpec, Self, TypeVar
 import aiofiles.os
 import anyio
 
-from asyncbackup.errors import HalfReplaced, TargetExists, TargetUnusable
+from asyncbackup.errors import HalfReplaced, TargetExists, TargetUnfinished, TargetUnusable
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.opening import fault_of_target, open_in_thread
 from asyncbackup.storage.publication import Place, Publication, exists
@@ -94,6 +94,16 @@ class SerialFile(ABC):
         """Cut off the end, or add a hole there. Raises TargetFull if the file system has no files so large."""
         await self._in_thread(self._resize, size)
 
+    async def go_back(self, size: int) -> None:
+        """Cut off, durably, what stands behind the first ``size`` bytes, and append there from now on."""
+        await self._in_thread(self._go_back, size)
+
+    def _go_back(self, size: int) -> None:
+        self._resize(size)
+        with wrap_os_errors(str(self.path)):
+            os.lseek(self._descriptor, size, os.SEEK_SET)
+            os.fsync(self._descriptor)
+
     def _resize(self, size: int) -> None:
         with wrap_os_errors(str(self.path)):
             os.ftruncate(self._descriptor, size)
@@ -126,6 +136,9 @@ class FileTarget(SerialFile):
     The new file gets the owner and permissions of the file that it replaces. ``attached`` has the suffixes of files
     that belong to this one: they are refused, or replaced, like the file itself. Entering finishes or removes what an
     interrupted run left of the same file, and tells ``on_leftover``.
+
+    What was told to stay (``keep``) can be gone on with. If there is such, entering raises TargetUnfinished; with
+    ``resume`` it opens that, so that ``is_begun``; otherwise with ``replace`` it removes that.
     """
 
     can_patch = True
@@ -135,12 +148,18 @@ class FileTarget(SerialFile):
         path: str | os.PathLike[str],
         *,
         replace: bool = False,
+        resume: bool = False,
         attached: Sequence[str] = (),
         on_leftover: OnLeftover | None = None,
     ) -> None:
         super().__init__(path)
         self._given_name = os.fspath(path)
         self.replaces = replace
+        self._resumes = resume
+        self.is_begun = False
+        """Whether an earlier run wrote some of it, which was opened."""
+        self.is_kept = False
+        """Whether what was written stays if it is not completed, so that another run can go on with it."""
         self._suffixes = tuple(attached)
         self._on_leftover = on_leftover
         self._leftover: str | None = None
@@ -186,13 +205,43 @@ class FileTarget(SerialFile):
             if leftovers:
                 self._recover(publication, leftovers)
             # Again: only with the lock held can no other run make one.
+            if publication.is_unfinished():
+                self._judge_unfinished(publication)
             self._judge_existing()
+            self._open_written()
+
+    def _judge_unfinished(self, publication: Publication) -> None:
+        """Go on with what an earlier run left, or remove it, or raise TargetUnfinished."""
+        partial = self.place.partial
+        if self._resumes:
+            self.is_begun = self.is_kept = True
+        elif self.replaces:
+            publication.discard()
+            self._leftover = f"{self.path}: this is begun anew; the unfinished one in {partial.name} is removed"
+        else:
+            raise TargetUnfinished(str(self.path), str(partial), partial.lstat().st_size)
+
+    def _open_written(self) -> None:
+        if self.is_begun:
+            self._descriptor = os.open(self.written, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise TargetUnusable(str(self.written), "is no regular file: remove it")
+        else:
             # Who could not read the old file must not read the new one either.
             mode = 0o666 if self._replaced is None else 0o600
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._descriptor = os.open(self.place.partial, flags, mode)
-            if self._replaced is not None:
-                _take_over(self._descriptor, self._replaced)
+            self._descriptor = os.open(self.written, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        if self._replaced is not None:
+            _take_over(self._descriptor, self._replaced)
+
+    @property
+    def written(self) -> Path:
+        """What is being written."""
+        return self.place.kept if self.is_kept else self.place.partial
+
+    @property
+    def written_size(self) -> int:
+        """Bytes of that, until it is completed or abandoned."""
+        return os.fstat(self._descriptor).st_size if self.is_open else 0
 
     def _recover(self, publication: Publication, leftovers: list[Path]) -> None:
         due = publication.find_due()
@@ -204,17 +253,17 @@ class FileTarget(SerialFile):
             raise HalfReplaced(str(self.path), str(due.source), str(due.target)) from error
         if due is not None:
             self._leftover = f"{self.path}: a run was interrupted while it replaced this; {due.target} was put right"
-        else:
-            names = ", ".join(path.name for path in leftovers)
+        elif gone := [path.name for path in leftovers if not exists(path)]:
+            names = ", ".join(gone)
             self._leftover = f"{self.path}: a run was interrupted before; what it left is removed: {names}"
 
     def _clean_up(self) -> None:
         was_open = self._descriptor >= 0
         super()._clean_up()
-        if was_open and not self._is_half:
+        if was_open and not self._is_half and not self.is_kept:
             # If it cannot be removed any more, the next run finds it.
             with suppress(OSError):
-                self.place.partial.unlink()
+                self.written.unlink()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -260,8 +309,11 @@ class FileTarget(SerialFile):
         nothing, it gets the owner and permissions of the file that ``main`` replaces.
         """
         assert main._attached is None
-        target = FileTarget(main.place.beside(suffix).final, replace=main.replaces)
+        place = main.place.beside(suffix)
+        target = FileTarget(place.final, replace=main.replaces)
+        target.place = place
         target._follows_links = False
+        target.is_begun = target.is_kept = main.is_begun
         target._replaced = main._replaced
         main._attached = target
         return target
@@ -281,6 +333,31 @@ class FileTarget(SerialFile):
     async def sync(self) -> None:
         await self._in_thread(self._flush)
 
+    async def keep(self) -> None:
+        """Let what was written, here and beside it, stay if it is not completed; all of it was flushed.
+
+        Cancelled: it stays, or goes, as a whole. Raises TargetWriteFailed.
+        """
+        if not self.is_kept:
+            await _finished(self._thread.submit(self._keep))
+
+    async def drop(self) -> None:
+        """Remove what was written, here and beside it, and let nothing of it stay. Raises TargetWriteFailed."""
+        if self.is_kept:
+            await _finished(self._thread.submit(self._drop))
+
+    def _drop(self) -> None:
+        with wrap_os_errors(str(self.path)):
+            Publication(self.place).discard()
+        self.is_kept = False
+
+    def _keep(self) -> None:
+        attached = self._attached
+        assert attached is not None
+        with wrap_os_errors(str(self.path)):
+            Publication(self.place, (attached.place,)).keep(attached.place)
+        self.is_kept = attached.is_kept = True
+
     async def complete(self, beginning: bytes = b"") -> None:
         if not self._is_published:
             await _finished(self._thread.submit(self._complete, beginning))
@@ -298,15 +375,17 @@ class FileTarget(SerialFile):
         try:
             with wrap_os_errors(str(self.path)):
                 Publication(self.place, tuple(places)).publish(
-                    attached.place if attached else None, replace=self.replaces
+                    attached.place if attached else None,
+                    replace=self.replaces,
+                    is_kept=attached is not None and attached.is_kept,
                 )
         except HalfReplaced:
             # The next run knows by what is left what to do.
             self._is_half = True
             raise
-        self._is_published = True
+        self._is_published, self.is_kept = True, False
         if attached is not None:
-            attached._is_published = True  # noqa: SLF001 - of the same class
+            attached._is_published, attached.is_kept = True, False  # noqa: SLF001 - of the same class
 
     def _flush(self, beginning: bytes = b"") -> None:
         with wrap_os_errors(str(self.path)):

@@ -10,6 +10,7 @@ import fcntl
 import os
 import stat
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,9 @@ from asyncbackup.errors import TargetBusy, TargetUnusable
 
 _OWNER_SIZE: Final = 512
 """Bytes of what a lock file says of its holder, at most."""
+
+_SINCE: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""How the time is written at which the lock was taken."""
 
 
 class NameLock:
@@ -46,7 +50,7 @@ class NameLock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise TargetBusy(self._target, _read_owner(descriptor)) from error
+            raise TargetBusy(self._target, *_read_owner(descriptor)) from error
         # Who held the lock may have removed its file before we locked it: then others lock another one.
         try:
             if not os.path.samestat(status, self._path.lstat()):
@@ -56,7 +60,7 @@ class NameLock:
         # Who holds it is said where there is room to say it; on a full disk, what follows tells of that.
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()} {os.uname().nodename}\n".encode())
+            os.write(descriptor, f"{os.getpid()} {os.uname().nodename} {datetime.now(UTC):{_SINCE}}\n".encode())
         return True
 
     def release(self) -> None:
@@ -84,9 +88,9 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _read_owner(descriptor: int) -> str:
-    """Name the holder of a lock: by its process id, and its machine if that is another one."""
-    pid, _, machine = os.pread(descriptor, _OWNER_SIZE, 0).decode(errors="replace").strip().partition(" ")
-    if not pid.isdecimal():
-        return "another process"
-    return f"process {pid}" if machine == os.uname().nodename else f"process {pid} on {machine}"
+def _read_owner(descriptor: int) -> tuple[str, str | None]:
+    """Name the holder of a lock, by its process id and its machine, and since when it holds it, as far as it says."""
+    pid, machine, since, *_ = [*os.pread(descriptor, _OWNER_SIZE, 0).decode(errors="replace").split(), "", "", ""]
+    if not pid.isascii() or not pid.isdecimal():
+        return "another process", None
+    return f"process {pid} on {machine or 'some machine'}", since or None

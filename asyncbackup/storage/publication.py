@@ -3,6 +3,8 @@
 No file system renames two files at once, so the names between say how far it came. Beside FILE stand, hidden:
 
 - ``.FILE.partial`` and ``.FILE.manifest.partial``: what is being written;
+- ``.FILE.partial.manifest`` in place of the latter: what is being written, and can be gone on with by another run. This
+  one name says it, so that one rename does. Whoever removes the two begins with it;
 - ``.FILE.manifest.new``: a manifest that is complete, as is the data;
 - ``.FILE.manifest.old``: the manifest that was there. It moves out of the way before the data is replaced, so that no
   manifest ever stands beside data that it is not of.
@@ -18,7 +20,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -40,6 +42,8 @@ class Place:
     """Where a file goes, and the names that stand for it on the way there."""
 
     final: Path
+    suffix: str = field(default="", compare=False)
+    """The end of the file's name, if it belongs to the file that is named like it without that."""
 
     @property
     def lock(self) -> Path:
@@ -50,6 +54,12 @@ class Place:
     def partial(self) -> Path:
         """What is being written."""
         return self._hidden(".partial")
+
+    @property
+    def kept(self) -> Path:
+        """What is being written and belongs to another file, once another run can go on with both."""
+        owner = self.final.name.removesuffix(self.suffix)
+        return self._hidden(".partial" + self.suffix, owner)
 
     @property
     def new(self) -> Path:
@@ -63,11 +73,11 @@ class Place:
 
     def beside(self, suffix: str) -> Place:
         """Give the place of what belongs to this file."""
-        return Place(self.final.parent / (self.final.name + suffix))
+        return Place(self.final.parent / (self.final.name + suffix), suffix)
 
-    def _hidden(self, ending: str) -> Path:
-        """Derive a name from the file's own, with a digest of it in place of what does not fit."""
-        name = os.fsencode(self.final.name)
+    def _hidden(self, ending: str, of: str | None = None) -> Path:
+        """Derive a name from the file's own, or that of another, with a digest of it in place of what does not fit."""
+        name = os.fsencode(self.final.name if of is None else of)
         whole = b"." + name + os.fsencode(ending)
         if len(whole) <= NAME_MAX:
             return self.final.parent / os.fsdecode(whole)
@@ -105,15 +115,37 @@ class Publication:
                 return Rename(place.old, place.final)
         return None
 
+    @property
+    def _kept(self) -> Path:
+        """What says that another run can go on with the data."""
+        return self.main.beside(MANIFEST).kept
+
     def find_leftovers(self) -> list[Path]:
         """Find what stands under the names between."""
         between = [path for place in self.attached for path in (place.partial, place.new, place.old)]
-        return [path for path in (*between, self.main.partial) if exists(path)]
+        return [path for path in (*between, self._kept, self.main.partial) if exists(path)]
+
+    def is_unfinished(self) -> bool:
+        """Tell whether there is something that another run can go on with."""
+        return exists(self._kept) and not self._has_name()
+
+    def keep(self, written: Place) -> None:
+        """Let another run go on with the data and ``written``, one of the attached; both are on disk."""
+        self._flush()
+        written.partial.replace(written.kept)
+        self._flush()
+
+    def discard(self) -> None:
+        """Remove what another run could have gone on with."""
+        _remove(self._kept)
+        self._flush()
+        _remove(self.main.partial)
 
     def recover(self, *, has_name: bool | None = None) -> None:
         """Bring back one of the two states, old with old or new with new, and remove what is left over.
 
-        ``has_name``: whether the data that was written has its name, where that is known.
+        What another run can go on with stays. ``has_name``: whether the data that was written has its name, where that
+        is known.
         """
         self._flush()
         if has_name is None:
@@ -125,22 +157,28 @@ class Publication:
                     waiting.replace(place.final)
         for place in self.attached:
             _remove(place.partial, place.new, place.old)
-        # The data goes last: without it what is left of a manifest would look as if it were due.
-        self._flush()
-        _remove(self.main.partial)
+        if has_name or not exists(self._kept):
+            _remove(self._kept)
+            # The data goes last: without it what is left of a manifest would look as if it were due.
+            self._flush()
+            _remove(self.main.partial)
 
-    def publish(self, written: Place | None, *, replace: bool) -> None:
+    def publish(self, written: Place | None, *, replace: bool, is_kept: bool = False) -> None:
         """Give the data its name, and ``written``, which is one of the attached. The other attached files are removed.
 
-        What was written is on disk under the partial names. Raises TargetExists and OSError with everything as it was,
-        and HalfReplaced if that could not be brought back.
+        What was written is on disk under the partial names, or under those of what ``is_kept``. Raises TargetExists and
+        OSError with everything as it was, and HalfReplaced if that could not be brought back.
         """
         replaced = [place for place in self.attached if replace and exists(place.final)]
         has_name = False
         try:
             if written is not None or replaced:
                 self._flush()
-                if written is not None:
+                if written is not None and is_kept:
+                    # Where links are, it keeps the other name as well, so that a crash here loses nothing.
+                    _remove(written.new)
+                    _give_name(written.kept, written.new, replace=False)
+                elif written is not None:
                     written.partial.replace(written.new)
                 for place in replaced:
                     place.final.replace(place.old)
@@ -151,18 +189,20 @@ class Publication:
             if written is not None:
                 _give_name(written.new, written.final, replace=replace)
                 self._flush()
-                _remove(written.new)
+                _remove(written.new, written.kept)
             for place in replaced:
                 _remove(place.old)
         except BaseException as error:
-            self._undo(error, has_name=has_name, replace=replace)
+            self._undo(error, written if is_kept else None, has_name=has_name, replace=replace)
             raise
 
-    def _undo(self, error: BaseException, *, has_name: bool, replace: bool) -> None:
+    def _undo(self, error: BaseException, kept: Place | None, *, has_name: bool, replace: bool) -> None:
         try:
             if has_name and not replace:
                 self._take_back()
                 has_name = False
+            if kept is not None and not has_name and not exists(kept.kept) and exists(kept.new):
+                kept.new.replace(kept.kept)
             self.recover(has_name=has_name)
         except OSError:
             if (due := self.find_due()) is not None:

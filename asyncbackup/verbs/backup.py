@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
+from dataclasses import replace as with_fields
 from typing import Final
 
 import anyio
@@ -16,17 +17,19 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.compact import Extent
 from asyncbackup.engine.fetch import Fetcher
+from asyncbackup.engine.keeping import CHECKPOINT_BYTES, Keeping
 from asyncbackup.engine.lineage import refuse_half_applied
 from asyncbackup.engine.plan import Pair, Plan, count_owned, plan_difference, plan_full
 from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
 from asyncbackup.engine.record_writer import Fragment, RecordWriter, refuse_unpatchable
+from asyncbackup.engine.resumption import Resumption
 from asyncbackup.engine.source import SnapshotObjects, open_snapshots, staying
 from asyncbackup.engine.window import Window, WindowOptions
-from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, single_error
+from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, SnapshotChanged, TargetFull, single_error
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
-from asyncbackup.format.record import END_IDX
-from asyncbackup.storage import Target, open_target
+from asyncbackup.format.record import END_IDX, RECORD_HEADER_SIZE
+from asyncbackup.storage import Partial, Target, open_target
 from asyncbackup.wire.inode import Inode
 
 
@@ -39,7 +42,10 @@ async def backup(
     base: Snapshot | None = None,
     live: bool = False,
     replace: bool = False,
+    resume: bool = False,
+    checkpoint_bytes: int = CHECKPOINT_BYTES,
     manifest: Target | None = None,
+    partial: Partial | None = None,
     dialect: Dialect = Dialect.COLLIE,
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
@@ -47,29 +53,42 @@ async def backup(
     """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not, or without a base all of it.
 
     ``target`` is the path of a file, which gets a manifest beside it, and must not exist unless ``replace`` is true; or
-    an entered target, without ``replace``, whose manifest goes to the entered target ``manifest`` or nowhere. A
-    snapshot is named by its id (int) or tag (str). With ``live`` in place of a snapshot the working VDI is read, which
-    is no point in time while somebody writes.
+    an entered target, without ``replace``, whose manifest goes to the entered target ``manifest`` or nowhere, and of
+    which ``partial`` can be kept. A snapshot is named by its id (int) or tag (str). With ``live`` in place of a
+    snapshot the working VDI is read, which is no point in time while somebody writes.
+
+    Once ``checkpoint_bytes`` of a file were written, and then again and again, what is there is made durable, and stays
+    whatever happens. With ``resume`` this goes on with what a run for the same snapshots left, if there is such: the
+    result is the same, byte for byte, where the options are.
 
     Raises the errors of ``asyncbackup.errors``, among them SnapshotChanged if a snapshot was being deleted meanwhile,
     and HalfApplied for a working VDI to which backups are being applied. There is then, and after a cancellation, no
-    new file, and no request in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given, and
-    for ``replace`` with an entered target.
+    new file, and no request in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given, for
+    ``replace`` or ``resume`` with an entered target, and for ``resume`` with ``live``: what a guest writes to does not
+    go with what was read before.
     """
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")
+    if resume and live:
+        raise ValueError("expected a snapshot to resume")
     options = options or WindowOptions()
     started = time.monotonic()
     cluster = cluster.counted()
-    async with open_target(target, replace=replace, manifest=manifest) as opened:
+    async with open_target(target, replace=replace, resume=resume, manifest=manifest) as opened:
         refuse_unpatchable(opened.data, dialect)
         with single_error():
             to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
             work = await _plan(cluster, to_inode, base_inode)
-            counts = BackupCounts(work.planned, work.shared)
             subject = None if opened.manifest is None else await _subject(cluster, to_inode, base_inode, dialect)
             writer = RecordWriter(opened.data, dialect, manifest=opened.manifest, subject=subject)
-            await _Pipeline(cluster, work, to_inode, options, writer, counts, on_progress).run()
+            keeping = Keeping(writer, None if live else partial or opened.partial, checkpoint_bytes)
+            found = await keeping.find(subject, on_progress)
+            if found is not None:
+                work = await _cut(work, found)
+            counts = BackupCounts(work.planned, work.shared)
+            await keeping.start(found, dialect.opening)
+            async with keeping.leaving():
+                await _Pipeline(cluster, work, to_inode, options, writer, keeping, counts, on_progress).run()
     return Summary(
         vdi=vdi,
         snapshot=None if snapshot is None else str(snapshot),
@@ -78,6 +97,7 @@ async def backup(
         **asdict(counts),
         records=writer.records,
         bytes_written=writer.position,
+        bytes_resumed=0 if found is None else found.checkpoint.position,
         elapsed_s=time.monotonic() - started,
         requests=cluster.counts.requests,
         retries=cluster.counts.retries,
@@ -99,6 +119,9 @@ async def _find(
     return to_inode, base_inode
 
 
+_LINE_SIZE: Final = 256
+"""Bytes of a line of a manifest, and of what ends a backup, at most."""
+
 _NO_OWNERS: Final = np.zeros(0, np.uint32)
 
 
@@ -113,6 +136,8 @@ class _Work:
     """Objects that both sides own together, so that they are equal unread."""
     sides: Sequence[SnapshotObjects] = ()
     """The snapshots that are compared."""
+    plan: Plan | None = None
+    """The same as the pairs; None for a hyper volume, whose plan does not fit into memory."""
 
 
 async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> _Work:
@@ -127,7 +152,27 @@ async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> 
     inodes = [to_inode] if base_inode is None else [to_inode, base_inode]
     sides = await open_snapshots(cluster, inodes, to_inode.object_count)
     plan = plan_sides(*sides)
-    return _Work(_each(plan), len(plan), count_owned(*(side.owners for side in sides)) - len(plan), sides)
+    return _Work(_each(plan), len(plan), count_owned(*(side.owners for side in sides)) - len(plan), sides, plan)
+
+
+async def _cut(work: _Work, found: Resumption) -> _Work:
+    """Leave out the pairs that an interrupted run went through. Raises SnapshotChanged."""
+    last_idx = found.checkpoint.last_idx
+    if work.plan is None:
+        return with_fields(work, pairs=_behind(work.pairs, last_idx), planned=work.planned - found.checkpoint.records)
+    await work.pairs.aclose()
+    gone = len(found.indices) - int(np.count_nonzero(np.isin(np.array(found.indices, np.uint32), work.plan.idx)))
+    if gone:
+        raise SnapshotChanged(work.sides[0].name, f"{gone} of its objects, which were backed up before, are gone")
+    plan = work.plan[int(np.searchsorted(work.plan.idx, last_idx, side="right")) :]
+    return with_fields(work, pairs=_each(plan), planned=len(plan), plan=plan)
+
+
+async def _behind(pairs: AsyncGenerator[Pair, None], last_idx: int) -> AsyncGenerator[Pair, None]:
+    async with aclosing(pairs):
+        async for pair in pairs:
+            if pair.idx > last_idx:
+                yield pair
 
 
 def plan_sides(to: SnapshotObjects, base: SnapshotObjects | None = None) -> Plan:
@@ -156,12 +201,20 @@ class _Pipeline:
     to: Inode
     options: WindowOptions
     writer: RecordWriter
+    keeping: Keeping
     counts: BackupCounts
     on_progress: OnProgress | None
 
     async def run(self) -> None:
-        """Write the whole backup, and publish it."""
-        await self.writer.start()
+        """Write what there is to compare, and publish the whole backup."""
+        try:
+            with single_error():
+                await self._run()
+        except TargetFull as full:
+            self._say_needed(full)
+            raise
+
+    async def _run(self) -> None:
         self._tell()
         # What makes a backup complete, in a pipe its end marker, comes only when it is known to be that.
         async with staying(*self.work.sides), aclosing(self.work.pairs):
@@ -206,6 +259,16 @@ class _Pipeline:
         await self.writer.append([fragment for fragment in fetched if fragment is not None])
         self.counts.objects_done += sum(fragment is None or fragment.is_last for fragment in fetched)
         self._tell()
+        await self.keeping.advance()
+
+    def _say_needed(self, full: TargetFull) -> None:
+        """Say how much room is missing: at least for what was read already, at most for all objects in full."""
+        if self.keeping.partial is None:
+            return
+        full.needed = max(1, self.writer.position - self.keeping.partial.size)
+        if self.work.plan is not None:
+            remaining = self.counts.objects_planned - self.counts.objects_done
+            full.enough = full.needed + remaining * (RECORD_HEADER_SIZE + self.to.object_size + _LINE_SIZE) + _LINE_SIZE
 
     def _tell(self) -> None:
         if self.on_progress is not None:

@@ -88,6 +88,7 @@ def test_json_tells_what_was_done(command: Command, served: Served, tmp_path: Pa
         "bytes_read": 10 * OBJECT,
         "records": 5,
         "bytes_written": (tmp_path / "file").stat().st_size,
+        "bytes_resumed": 0,
         "objects_discarded": 0,
         # the snapshots at the beginning and at the end, the working VDI, the cluster, the objects
         "requests": 2 * 6 + 4 + 1 + 10 * PARTS,

@@ -64,7 +64,7 @@ def test_a_file_that_is_being_written_is_left_to_who_writes_it(
 
     lock.release()
     assert outcome.code == 3
-    assert f"made: process {os.getpid()} is writing it" in outcome.err
+    assert f"made: process {os.getpid()} on {os.uname().nodename} is writing it since " in outcome.err
     assert "made" not in left_in(files.folder)
 
 
@@ -81,7 +81,7 @@ def test_the_second_of_two_backups_into_one_file_is_refused(
         first.send_signal(signal.SIGTERM)
         assert first.wait(60) == 143
     assert second.code == 3
-    assert f"file: process {first.pid} is writing it" in second.err
+    assert f"file: process {first.pid} on {os.uname().nodename} is writing it since " in second.err
     assert left_in(tmp_path) == []
 
 

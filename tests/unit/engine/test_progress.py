@@ -4,7 +4,7 @@ from asyncbackup import Dialect, Summary
 
 
 def test_a_summary_is_plain_values_for_json() -> None:
-    summary = Summary("vm", "b", None, Dialect.DOG, 1, 2, 3, 4, 5, 6, 7, 10, 0.5, 8, 9)
+    summary = Summary("vm", "b", None, Dialect.DOG, 1, 2, 3, 4, 5, 6, 7, 11, 10, 0.5, 8, 9)
 
     assert summary.as_dict() == {
         "vdi": "vm",
@@ -18,6 +18,7 @@ def test_a_summary_is_plain_values_for_json() -> None:
         "bytes_read": 5,
         "records": 6,
         "bytes_written": 7,
+        "bytes_resumed": 11,
         "objects_discarded": 10,
         "elapsed_s": 0.5,
         "requests": 8,

@@ -13,7 +13,7 @@ from tests.streams import standard_output
 
 
 async def test_a_file_and_its_manifest_are_opened_beside_one_another(tmp_path: Path) -> None:
-    async with open_target(tmp_path / "file") as (data, proof):
+    async with open_target(tmp_path / "file") as (data, proof, _):
         assert proof is not None
         await data.append([b"data"])
         await proof.append([b"proof"])
@@ -42,7 +42,7 @@ async def test_targets_that_are_open_already_replace_nothing() -> None:
 async def test_a_manifest_at_a_path_is_replaced_though_the_data_goes_to_an_open_target(tmp_path: Path) -> None:
     (tmp_path / "proof").write_bytes(b"old")
 
-    async with open_target(CollectingTarget(), replace=True, manifest=tmp_path / "proof") as (data, proof):
+    async with open_target(CollectingTarget(), replace=True, manifest=tmp_path / "proof") as (data, proof, _):
         assert proof is not None
         await publish(data, proof)
 
@@ -59,7 +59,7 @@ async def test_the_manifest_of_a_file_that_is_replaced_goes_with_it(tmp_path: Pa
     (tmp_path / "file").write_bytes(b"old")
     manifest_path(tmp_path / "file").write_bytes(b"old proof")
 
-    async with open_target(tmp_path / "file", replace=True, with_manifest=False) as (data, proof):
+    async with open_target(tmp_path / "file", replace=True, with_manifest=False) as (data, proof, _):
         assert proof is None
         await data.append([b"new"])
         await data.complete()
@@ -70,7 +70,7 @@ async def test_the_manifest_of_a_file_that_is_replaced_goes_with_it(tmp_path: Pa
 
 async def test_what_goes_to_standard_output_has_its_manifest_where_it_is_told(tmp_path: Path) -> None:
     with standard_output(tmp_path / "out"):
-        async with open_standard_output(tmp_path / "proof") as (data, proof):
+        async with open_standard_output(tmp_path / "proof") as (data, proof, _):
             assert proof is not None
             await data.append([b"data"])
             await proof.append([b"proof"])
@@ -92,7 +92,7 @@ async def test_a_manifest_of_standard_output_replaces_none_unless_told(tmp_path:
 
 async def test_what_goes_to_standard_output_needs_no_manifest(tmp_path: Path) -> None:
     with standard_output(tmp_path / "out"):
-        async with open_standard_output(None) as (data, proof):
+        async with open_standard_output(None) as (data, proof, _):
             assert proof is None
             await data.append([b"data"])
             await data.complete()
@@ -105,7 +105,7 @@ async def test_an_entered_target_is_passed_on_with_its_manifest() -> None:
     data, manifest = CollectingTarget(), CollectingTarget()
 
     async with open_target(data, manifest=manifest) as opened:
-        assert opened == (data, manifest)
+        assert opened == (data, manifest, None)
 
     assert not data.is_complete
 
@@ -114,7 +114,7 @@ async def test_an_entered_target_has_its_manifest_in_the_file_that_is_named(tmp_
     async with open_target(data := CollectingTarget(), manifest=tmp_path / "proof") as opened:
         assert opened.manifest is not None
         await opened.manifest.append([b"proof"])
-        await publish(*opened)
+        await publish(opened.data, opened.manifest)
 
     assert data.is_complete
     assert (tmp_path / "proof").read_bytes() == b"proof"
@@ -129,7 +129,7 @@ async def test_the_manifest_of_a_file_goes_nowhere_else(tmp_path: Path) -> None:
 
 
 async def test_a_manifest_that_is_abandoned_does_not_appear_with_its_file(tmp_path: Path) -> None:
-    async with open_target(tmp_path / "file") as (data, manifest):
+    async with open_target(tmp_path / "file") as (data, manifest, _):
         assert manifest is not None
         await manifest.append([b"half of a proof"])
         await manifest.abandon()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,10 @@ def test_the_second_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None
     first, second = (NameLock(tmp_path / "lock", "file") for _ in range(2))
     first.acquire()
 
-    with pytest.raises(TargetBusy, match=f"^file: process {os.getpid()} is writing it"):
+    with pytest.raises(
+        TargetBusy,
+        match=f"^file: process {os.getpid()} on {os.uname().nodename} is writing it since 20..-..-..T..:..:..Z$",
+    ):
         second.acquire()
     first.release()
     second.acquire()
@@ -38,14 +42,20 @@ def test_the_second_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("owner", "told"),
-    [(b"", "another process"), (b"12 far.away\n", "process 12 on far.away"), (b"\xff odd", "another process")],
+    [
+        (b"", "another process is writing it"),
+        (b"12 far.away\n", "process 12 on far.away is writing it"),
+        (b"12 far.away 2026-11-28T03:00:00Z\n", "process 12 on far.away is writing it since 2026-11-28T03:00:00Z"),
+        (b"12", "process 12 on some machine is writing it"),
+        (b"\xff odd", "another process is writing it"),
+    ],
 )
 def test_an_owner_is_named_as_far_as_it_is_known(tmp_path: Path, owner: bytes, told: str) -> None:
     first = NameLock(tmp_path / "lock", "file")
     first.acquire()
     (tmp_path / "lock").write_bytes(owner)
 
-    with pytest.raises(TargetBusy, match=f"file: {told} is writing it"):
+    with pytest.raises(TargetBusy, match=f"file: {told}$"):
         NameLock(tmp_path / "lock", "file").acquire()
 
     first.release()
@@ -57,7 +67,9 @@ def test_a_lock_file_that_nobody_holds_keeps_nobody_out(tmp_path: Path) -> None:
 
     lock.acquire()
 
-    assert (tmp_path / "lock").read_text() == f"{os.getpid()} {os.uname().nodename}\n"
+    pid, machine, since = (tmp_path / "lock").read_text().split()
+    assert (pid, machine) == (str(os.getpid()), os.uname().nodename)
+    assert abs(datetime.fromisoformat(since) - datetime.now(UTC)) < timedelta(minutes=1)
     lock.release()
 
 
@@ -155,7 +167,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(TargetBusy, match=f"process {process.pid} is writing it"):
+        with pytest.raises(TargetBusy, match=f"process {process.pid} on .* is writing it"):
             NameLock(path, "file").acquire()
         process.kill()
         process.wait()

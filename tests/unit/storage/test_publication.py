@@ -47,7 +47,7 @@ def fill(folder: Path, files: dict[str, str]) -> None:
 
 
 async def write(folder: Path, *, replace: bool, manifest: bool = True, name: str = "file") -> None:
-    async with open_target(folder / name, replace=replace, with_manifest=manifest) as (data, proof):
+    async with open_target(folder / name, replace=replace, with_manifest=manifest) as (data, proof, _):
         await data.append([b"___ data"])
         if proof is not None:
             await proof.append([b"new proof"])
@@ -421,7 +421,7 @@ async def test_a_folder_that_becomes_read_only_keeps_old_with_old(
 ) -> None:
     fill(folder, OLD)
 
-    async with open_target(folder / "file", replace=True) as (data, proof):
+    async with open_target(folder / "file", replace=True) as (data, proof, _):
         with monkeypatch.context() as patched:
             for name in ("replace", "link", "unlink"):
                 patched.setattr(os, name, failing(errno.EROFS))

@@ -1,0 +1,85 @@
+"""Keeps a backup in the making so that another run can go on with it, and goes on with what is there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+
+from asyncbackup.engine.manifest import located
+from asyncbackup.engine.progress import OnProgress
+from asyncbackup.engine.record_writer import RecordWriter
+from asyncbackup.engine.resumption import Resumption, find_resumption, read_lines
+from asyncbackup.errors import ChangedMeanwhile, TargetError, single_error
+from asyncbackup.format.manifest import Subject
+from asyncbackup.storage.partial import Partial
+
+CHECKPOINT_BYTES: Final = 1 << 30
+"""Bytes between two checkpoints: seconds of work on a usual network. Each costs a flush of what is not on disk yet."""
+
+_LEAVING_S: Final = 10.0
+"""Seconds that the way out waits for the disk: what is not on it then is perhaps written again."""
+
+
+@dataclass(slots=True)
+class Keeping:
+    """Starts ``writer``, and takes a checkpoint of it whenever ``interval`` bytes more were written.
+
+    With the first one ``partial`` is kept. Without ``partial`` nothing is.
+    """
+
+    writer: RecordWriter
+    partial: Partial | None
+    interval: int
+    _last: int = field(default=0, init=False)
+
+    async def find(self, subject: Subject | None, on_progress: OnProgress | None) -> Resumption | None:
+        """Find out from where to go on; None: there is nothing. Raises what ``find_resumption`` raises."""
+        if self.partial is None or not self.partial.is_begun:
+            return None
+        assert subject is not None, "what is kept has a manifest"
+        async with self.partial.read() as (data, manifest):
+            assert manifest is not None
+            return await find_resumption(self.partial.target, data, manifest, subject, on_progress)
+
+    async def start(self, found: Resumption | None, beginning: bytes) -> None:
+        """Begin, or go on from what was found. Cancelled: another run can find the same."""
+        if found is None or self.partial is None:
+            await self.writer.start()
+            return
+        checkpoint = found.checkpoint
+        await self.partial.go_back(beginning, checkpoint.position, checkpoint.manifest_length)
+        async with self.partial.read() as (_, manifest):
+            assert manifest is not None
+            with located(manifest.name):
+                await self.writer.resume(checkpoint, read_lines(manifest))
+        self._last = checkpoint.position
+
+    async def advance(self) -> None:
+        """Take a checkpoint if one is due. Raises TargetFull, TargetWriteFailed."""
+        if self.partial is not None and self.writer.position - self._last >= self.interval:
+            await self.writer.checkpoint()
+            await self.partial.keep()
+            self._last = self.writer.position
+
+    @asynccontextmanager
+    async def leaving(self) -> AsyncIterator[None]:
+        """Make what is kept durable when the block fails, or is cancelled.
+
+        Where somebody changed what was read, nothing is kept: what was read before need not go with the rest.
+        """
+        try:
+            with single_error():
+                yield
+        except BaseException as error:
+            if self.partial is not None and self.partial.is_kept:
+                # What cannot be saved any more is written again.
+                with anyio.move_on_after(_LEAVING_S, shield=True), suppress(TargetError):
+                    if isinstance(error, ChangedMeanwhile):
+                        await self.partial.drop()
+                    else:
+                        await self.writer.settle()
+            raise

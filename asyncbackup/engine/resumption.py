@@ -1,0 +1,163 @@
+"""Finds out from where an unfinished backup can be gone on with.
+
+Nothing is believed of what an interrupted run left: after a power failure lines of the manifest can be on disk, and not
+the data that they speak of. So each record that the manifest names is read and digested, in order. The way ends behind
+the last one whose data is what its line says; what follows is written again.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import AsyncGenerator, Iterator
+from functools import partial
+from itertools import islice
+from typing import Final, NamedTuple
+
+import xxhash
+from anyio import to_thread
+
+from asyncbackup.engine.manifest import open_lines
+from asyncbackup.engine.progress import OnProgress, Progress
+from asyncbackup.engine.record_writer import Checkpoint
+from asyncbackup.errors import BegunOtherwise, PartialDamaged
+from asyncbackup.format.decoder import Damage
+from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject
+from asyncbackup.format.record import RECORD_HEADER_SIZE
+from asyncbackup.storage import Source
+
+_STEP_SIZE: Final = 64 << 20
+"""Bytes to digest in one hop to a thread: a cancellation waits for them."""
+
+_STEP_LINES: Final = 4096
+"""Lines to read in one hop: some 40 ms."""
+
+_BUFFER_SIZE: Final = 1 << 20
+
+
+class Resumption(NamedTuple):
+    """From where an unfinished backup can be gone on with."""
+
+    checkpoint: Checkpoint
+    indices: array[int]
+    """The idx of each record up to there."""
+    cut: int
+    """Bytes of data behind it, which were not complete, or not what the manifest says."""
+
+
+async def find_resumption(
+    target: str, data: Source, manifest: Source, subject: Subject, on_progress: OnProgress | None = None
+) -> Resumption:
+    """Read what is there of an unfinished backup of ``subject``; ``target`` is what messages call it.
+
+    Raises BegunOtherwise if it is one of something else, PartialDamaged if it does not say what it is of, and
+    SourceUnreadable.
+    """
+    walk = _Walk(data, manifest, subject)
+    await to_thread.run_sync(walk.begin, target)
+    while await to_thread.run_sync(walk.go_on):
+        if on_progress is not None:
+            on_progress(Progress(walk.records, None, walk.position, data.size, is_checking=True))
+    found = Checkpoint(walk.position, walk.records, walk.indices[-1] if walk.indices else -1, walk.length)
+    return Resumption(found, walk.indices, max(0, (data.size or 0) - walk.position))
+
+
+async def read_lines(manifest: Source) -> AsyncGenerator[bytes, None]:
+    """Read the lines of a manifest, each with its end, some at a time."""
+    lines = iter(partial(open_lines(manifest).readline, MAX_LINE), b"")
+    while block := await to_thread.run_sync(_take, lines):
+        for line in block:
+            yield line
+
+
+def _take(lines: Iterator[bytes]) -> list[bytes]:
+    return list(islice(lines, _STEP_LINES))
+
+
+class _Walk:
+    """A way through data and manifest, as far as they go together. Blocks, so it is for threads."""
+
+    def __init__(self, data: Source, manifest: Source, subject: Subject) -> None:
+        self._data = data
+        self._name = manifest.name
+        self._subject = subject
+        self._lines = open_lines(manifest)
+        self._decoder = ManifestDecoder()
+        self._through = memoryview(bytearray(_BUFFER_SIZE))
+        self.indices: array[int] = array("I")
+        self.position = len(subject.dialect.opening)
+        self.length = 0
+        """Bytes of the lines so far."""
+
+    @property
+    def records(self) -> int:
+        return len(self.indices)
+
+    def begin(self, target: str) -> None:
+        """Judge the first line, which says what was begun."""
+        line = self._lines.readline(MAX_LINE)
+        try:
+            begun = self._decoder.feed(line)
+        except Damage as damage:
+            raise PartialDamaged(target, self._name, str(damage)) from damage
+        assert isinstance(begun, Subject), "the first line is nothing else"
+        refuse_other(target, begun, self._subject)
+        if line != self._subject.encode():
+            raise PartialDamaged(target, self._name, "its first line is not written as it is written now")
+        self.length = len(line)
+
+    def go_on(self) -> bool:
+        """Go on by some records, and tell whether there may be more."""
+        end = self.position + _STEP_SIZE
+        for _ in range(_STEP_LINES):
+            line = self._lines.readline(MAX_LINE)
+            try:
+                record = self._decoder.feed(line)
+            except Damage:
+                return False
+            # A last line is there if the run was interrupted while it gave both files their names.
+            if not isinstance(record, RecordDigests) or record.encode() != line or not self._is_good(record):
+                return False
+            self.indices.append(record.header.idx)
+            self.position += RECORD_HEADER_SIZE + record.header.length
+            self.length += len(line)
+            if self.position >= end:
+                break
+        return True
+
+    def _is_good(self, record: RecordDigests) -> bool:
+        """Tell whether the data holds the record where it should stand."""
+        start = self.position + RECORD_HEADER_SIZE
+        header = self._through[:RECORD_HEADER_SIZE]
+        if self._data.read_now(self.position, header) < len(header) or header != record.header.encode():
+            return False
+        digest, end = xxhash.xxh3_128(), start + record.header.length
+        for offset in range(start, end, len(self._through)):
+            view = self._through[: end - offset]
+            if self._data.read_now(offset, view) < len(view):
+                return False
+            digest.update(view)
+        return digest.hexdigest() == record.data
+
+
+def refuse_other(target: str, begun: Subject, asked: Subject) -> None:
+    """Raise BegunOtherwise unless both are the same: it names the field that tells most."""
+    for field, one, other in zip(_FIELDS, _values(begun), _values(asked), strict=True):
+        if one != other:
+            raise BegunOtherwise(target, field, one, other)
+
+
+_FIELDS: Final = ("VDI", "cluster", "snapshot", "base", "format", "size", "base size", "object size", "redundancy")
+
+
+def _values(subject: Subject) -> tuple[object, ...]:
+    return (
+        f"'{subject.vdi}'",
+        "one that does not say it" if subject.cluster is None else f"the one formatted {subject.cluster}",
+        str(subject.identity),
+        "nothing" if subject.base_identity is None else str(subject.base_identity),
+        subject.dialect.value,
+        subject.size,
+        subject.base_size,
+        subject.object_size,
+        (subject.copies, subject.copy_policy),
+    )

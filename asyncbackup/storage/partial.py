@@ -1,0 +1,74 @@
+"""A backup in the making of which what is written can stay, so that another run goes on with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from asyncbackup.storage.backup_source import BackupSource
+from asyncbackup.storage.file import FileTarget
+from asyncbackup.storage.source import FileSource
+
+
+class Partial:
+    """What is written of ``data`` and of ``manifest``, which stands beside it; both were entered.
+
+    It is ``kept`` from the first ``keep`` on, whatever ends the run, until it is completed, or dropped.
+    """
+
+    def __init__(self, data: FileTarget, manifest: FileTarget) -> None:
+        self._data = data
+        self._manifest = manifest
+        self.was_written = False
+        """Whether this run has begun to write something that stays."""
+
+    @property
+    def target(self) -> str:
+        """What messages call the backup."""
+        return self._data.name
+
+    @property
+    def path(self) -> Path:
+        """Where the data stands."""
+        return self._data.written
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether an earlier run wrote some of it."""
+        return self._data.is_begun
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether another run can go on with it."""
+        return self._data.is_kept
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[BackupSource]:
+        """Open what is there for reading. Raises SourceMissing, SourceUnreadable."""
+        async with FileSource(self._data.written) as data, FileSource(self._manifest.written) as manifest:
+            yield BackupSource(data, manifest)
+
+    async def go_back(self, beginning: bytes, data_size: int, manifest_size: int) -> None:
+        """Keep, durably, only the first bytes of both, and append behind them. The data begins with ``beginning``.
+
+        Raises TargetFull, TargetWriteFailed.
+        """
+        self.was_written = True
+        await self._manifest.go_back(manifest_size)
+        await self._data.write_at(0, beginning)
+        await self._data.go_back(data_size)
+
+    async def keep(self) -> None:
+        """Let what was written stay, all of which was flushed. Raises TargetWriteFailed."""
+        await self._data.keep()
+        self.was_written = True
+
+    @property
+    def size(self) -> int:
+        """Bytes of data that are there."""
+        return self._data.written_size
+
+    async def drop(self) -> None:
+        """Remove what was written: nobody must go on with it. Nothing can be completed after that."""
+        await self._data.drop()
