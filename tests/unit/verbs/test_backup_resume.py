@@ -221,7 +221,7 @@ async def test_another_snapshot_of_the_same_name_is_not_gone_on_with(run: Run) -
     await run.cluster.create_snapshot("disk", "b")
 
     with pytest.raises(
-        BegunOtherwise, match="begun with another snapshot: expected snapshot 3 'b' .*, got snapshot 2 'b'"
+        BegunOtherwise, match=r"begun with another snapshot: expected snapshot 3 'b' .*, got snapshot 2 'b'"
     ):
         await run(resume=True)
 
