@@ -162,7 +162,7 @@ def test_a_full_disk_says_how_much_is_missing_and_what_goes_on(
     )
 
     assert process.returncode == 4
-    assert "make room for at least 64 B more, and 4.0 MiB are always enough; what was written stays" in process.stderr
+    assert "make room for at least 64 B more, and 5.0 MiB are always enough; what was written stays" in process.stderr
     assert "`asyncbackup backup --resume disk " in process.stderr
     assert left_in(tmp_path) == KEPT
     assert command(*arguments, "--resume").code == 0
