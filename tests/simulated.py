@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
@@ -121,7 +121,7 @@ class Simulation:
     demand: int = UNBOUNDED
     """Requests that the application has at a time."""
     sizes: Callable[[random.Random], int] = lambda _: READ
-    later: dict[float, Callable[[Simulation], None]] = field(default_factory=dict)
+    later: Mapping[float, Callable[[Simulation], None]] = field(default_factory=dict)
     """What happens at a time, in seconds."""
 
     def __post_init__(self) -> None:

@@ -12,8 +12,10 @@ at once: the rate shows when the path is full, the latency when it isn't. So a P
 A *round* is the time in which some requests that are sent in it are answered too, so that they show what the limit of
 the round does. Its rate and its mean latency are what the model learns from. The mean stands where BBR has the least:
 answers from a cache come in no time, and one of them would make a disk look idle at one request.
-A round is *full* if requests waited for room in it. Another one shows what the application asks for, not what the path
-can do: its rate may raise the estimate, never lower it.
+A round is *full* if requests waited for room in it, or if it had half of what the limit allows in flight. Another one
+shows what the application asks for, not what the path can do: its rate may raise the estimate, never lower it. Half is
+enough, because the limit is twice what the path holds, and because an application may follow the limit: it asks for no
+more, and spends a part of its time on what it got.
 
 Sources: Cardwell, Cheng, Gunn, Yeganeh, Jacobson, "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016,
 and net/ipv4/tcp_bbr.c of Linux, for the product, the gains, start-up, and rounds that are not full; Gradient2Limit of
@@ -122,7 +124,8 @@ class Pace:
     """How many bytes may be in flight on one path: to a node, or to all of them.
 
     Each ``note_sent`` is followed by one ``note_answered`` or one ``note_given_up`` for what it gave. Times are seconds
-    of one clock that never goes back. Sizes are bytes of payload: what a read asks for, what a write sends.
+    of one clock that never goes back. It should tell microseconds, as ``time.monotonic`` does; uvloop's own tells
+    milliseconds. Sizes are bytes of payload: what a read asks for, what a write sends.
     """
 
     def __init__(self, options: PaceOptions | None = None) -> None:
@@ -180,7 +183,7 @@ class Pace:
     def note_answered(self, now_s: float, sent: Sent) -> Change | None:
         """Take note of an answer. Gives what it changes, if people may want to know."""
         at_s, charge, round_ = sent
-        if self._is_waiting or self.in_flight + charge > self.limit:
+        if self._is_waiting or 2 * self.in_flight >= self.limit:
             self._full += 1
             if self._phase is _Phase.START_UP and self.limit < self._ceiling:
                 self.limit = min(self.limit + charge, self._ceiling)
@@ -272,7 +275,7 @@ class Pace:
         before_s = self._drained_s or model.latency_s or latency_s
         self._drained_s = min(latency_s, self._drained_s or latency_s)
         # By Little's law the limit makes this rate. Where it is below the best, nothing waits any more.
-        is_full = limit / latency_s >= self.options.fall * model.rate
+        is_full = limit >= self.options.fall * model.rate * latency_s
         if is_full and latency_s <= self.options.fall * before_s:
             self._set_limit(limit // 2)
             if self.limit < limit:

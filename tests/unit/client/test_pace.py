@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from asyncbackup.client.pace import LEAST_CHARGE, Change, Pace, PaceOptions
+from asyncbackup.client.pace import LEAST_CHARGE, Change, Pace, PaceOptions, Sent
 from tests.simulated import (
     GB,
     GIGABIT,
@@ -241,6 +241,26 @@ def test_a_pause_is_not_taken_for_slowness() -> None:
         pace.note_answered(step + 1.0 * MS, pace.note_sent(step, READ))
 
     assert pace.rate == pytest.approx(READ / MS, rel=0.01)
+
+
+def test_an_application_that_follows_the_limit_from_below_starts_up_too() -> None:
+    def follow(simulation: Simulation) -> None:
+        simulation.demand = simulation.limits[0].limit * 2 // (3 * READ)
+
+    later = {step * 5 * MS: follow for step in range(200)}
+    run = Simulation([Server(Link(0.7 * GB), 20 * MS)], [Pace()], later=later).run(1)
+
+    assert run.rate(0.5, 1) > 0.9 * 0.7 * GB
+
+
+def test_answers_in_no_time_by_a_coarse_clock_are_no_problem() -> None:
+    pace = Pace()
+    for step in range(1000):
+        while pace.has_room(READ):
+            pace.note_sent(step // 100 * MS, READ)
+        pace.note_answered(step // 100 * MS, Sent(step // 100 * MS, READ, pace._round))
+
+    assert pace.limit >= 2 * READ
 
 
 def test_a_pinned_limit_stays() -> None:
