@@ -262,7 +262,7 @@ class Pace:
             self._ceiling = min(max(self._ceiling, self._aim(options.start_gain)), options.most_bytes)
             return None
         # Where the least latency was seen with little in flight, it is that without load.
-        return self._cruise() if model.latency_load <= self._aim(0.5) else self._drain()
+        return self._cruise() if model.latency_load <= model.product(0.5) else self._drain()
 
     def _drain(self) -> str:
         self._phase, self._drained_s = _Phase.DRAIN, None
