@@ -1,8 +1,8 @@
 """Records what a run asks the kernel for in one folder, and makes the folders that a crash may leave of it.
 
 As sqlite's crash tests do it: what was written is kept in a list, and whatever was not flushed may be lost. Data that
-was not flushed is torn. Of the changes of names since the folder was flushed any may have been lost, whatever order
-they were made in: that is more than most file systems do.
+was not flushed is torn, or in detail: any part of it is there, in any order. Of the changes of names since the folder
+was flushed any may have been lost, whatever order they were made in: that is more than most file systems do.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ class Call(NamedTuple):
     name: str = ""
     other: str = ""
     content: bytes = b""
+    """What was written, or what is flushed."""
+    offset: int = 0
+    """Where it was written; or where a file was cut off, or made longer, if ``resizes``."""
+    resizes: bool = False
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.kind, self.name, self.other)))
@@ -46,11 +50,11 @@ class Recorder:
         """Give the calls in words; several writes after one another are one."""
         return [text for text, _ in itertools.groupby(map(str, self.calls))]
 
-    def _keep(self, kind: str, *paths: Any, content: bytes = b"") -> None:
+    def _keep(self, kind: str, *paths: Any, **more: Any) -> None:
         here = [Path(path) for path in paths]
         if all(path.parent == self._folder and path.suffix != ".lock" for path in here):
             name, *other = [path.name for path in here]
-            self.calls.append(Call(kind, name, "".join(other), content))
+            self.calls.append(Call(kind, name, "".join(other), **more))
 
     def _open(self, call: Callable[..., int]) -> Callable[..., int]:
         def opening(path: Any, flags: int, *rest: Any, **named: Any) -> int:
@@ -62,25 +66,45 @@ class Recorder:
 
         return opening
 
-    def _on_file(self, kind: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def change(descriptor: int, *rest: Any) -> Any:
-            result = call(descriptor, *rest)
-            link = Path(f"/proc/self/fd/{descriptor}")
-            if link.readlink() == self._folder:
-                self.calls.append(Call(f"{kind} folder"))
+    def _write(self, call: Callable[..., int]) -> Callable[..., int]:
+        def write(descriptor: int, buffers: Any) -> int:
+            given = b"".join(buffers) if isinstance(buffers, list) else bytes(buffers)
+            written = call(descriptor, buffers)
+            path = _path(descriptor)
+            if path.parent == self._folder:
+                offset = os.lseek(descriptor, 0, os.SEEK_CUR) - written
+                self._keep("write", path, content=given[:written], offset=offset)
+            return written
+
+        return write
+
+    _writev = _write
+
+    def _pwrite(self, call: Callable[..., int]) -> Callable[..., int]:
+        def write(descriptor: int, data: Any, offset: int) -> int:
+            written = call(descriptor, data, offset)
+            self._keep("write", _path(descriptor), content=bytes(data)[:written], offset=offset)
+            return written
+
+        return write
+
+    def _ftruncate(self, call: Callable[..., None]) -> Callable[..., None]:
+        def resize(descriptor: int, size: int) -> None:
+            call(descriptor, size)
+            self._keep("write", _path(descriptor), offset=size, resizes=True)
+
+        return resize
+
+    def _fsync(self, call: Callable[..., None]) -> Callable[..., None]:
+        def flush(descriptor: int) -> None:
+            call(descriptor)
+            path = _path(descriptor)
+            if path == self._folder:
+                self.calls.append(Call("flush folder"))
             else:
-                self._keep(kind, link.readlink(), content=link.read_bytes() if kind == "flush" else b"")
-            return result
+                self._keep("flush", path, content=Path(f"/proc/self/fd/{descriptor}").read_bytes())
 
-        return change
-
-    def _write(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        return self._on_file("write", call)
-
-    _writev = _pwrite = _ftruncate = _write
-
-    def _fsync(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        return self._on_file("flush", call)
+        return flush
 
     def _on_names(self, kind: str, call: Callable[..., None]) -> Callable[..., None]:
         def change(*paths: Any, **named: Any) -> None:
@@ -97,6 +121,10 @@ class Recorder:
 
     def _unlink(self, call: Callable[..., None]) -> Callable[..., None]:
         return self._on_names("unlink", call)
+
+
+def _path(descriptor: int) -> Path:
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
 
 
 class Left(NamedTuple):
@@ -194,4 +222,86 @@ def crashes(before: Left, calls: list[Call]) -> set[Left]:
     for call in calls:
         disk.follow(call)
         found.update(disk.outcomes())
+    return found
+
+
+@dataclass
+class _Unflushed:
+    """What a file holds for certain, and what was written to it since it was flushed."""
+
+    flushed: bytes
+    writes: list[Call] = field(default_factory=list)
+
+    def outcomes(self) -> list[bytes]:
+        """Give what it may hold: none of it and all of it come first."""
+        whole = self._hold(self.writes)
+        found = [self.flushed, whole]
+        for at, write in enumerate(self.writes):
+            before, behind = self.writes[:at], self.writes[at + 1 :]
+            size = len(write.content)
+            torn = [write._replace(content=write.content[:part]) for part in (size // 2, size - 1)]
+            zeros = write._replace(content=write.content[: size // 2] + bytes(size - size // 2))
+            found += map(self._hold, (before, [*before, *behind], [*before, zeros, *behind]))
+            found += [self._hold([*before, part]) for part in torn]
+        return list(dict.fromkeys(found))
+
+    def _hold(self, writes: list[Call]) -> bytes:
+        content = bytearray(self.flushed)
+        for write in writes:
+            end = write.offset + len(write.content)
+            content += bytes(max(0, end - len(content)))
+            if write.resizes:
+                del content[write.offset :]
+            else:
+                content[write.offset : end] = write.content
+        return bytes(content)
+
+
+class _DetailedDisk:
+    """A disk on which of each file any part may be that was written, in any order, since it was flushed.
+
+    Of two files that were both not flushed one is as old, or as new, as it can be.
+    """
+
+    def __init__(self, before: Left) -> None:
+        self._names = _Disk(dict(before.names), dict(before.names), dict(before.contents))
+        self._files = {file: _Unflushed(content) for file, content in before.contents}
+
+    def follow(self, call: Call) -> None:
+        if call.kind == "create":
+            self._files[len(self._files)] = _Unflushed(b"")
+        if call.kind == "write":
+            self._files[self._names.names[call.name]].writes.append(call)
+        if call.kind == "flush":
+            self._files[self._names.names[call.name]] = _Unflushed(call.content)
+        self._names.follow(call)
+
+    def flushed(self, name: str) -> bytes | None:
+        """Give what a file surely holds; None: perhaps there is no such name."""
+        file = self._names.durable_names.get(name)
+        return None if file is None else self._files[file].flushed
+
+    def outcomes(self) -> Iterator[Left]:
+        held = {file: unflushed.outcomes() for file, unflushed in self._files.items()}
+        for names, _ in self._names.outcomes():
+            files = sorted({file for _, file in names})
+            for one in files:
+                for extreme in (0, -1):
+                    others = {file: held[file][:2][extreme] for file in files}
+                    for content in held[one]:
+                        yield Left(names, tuple(sorted((others | {one: content}).items())))
+            if not files:
+                yield Left(names, ())
+
+
+def detailed_crashes(before: Left, calls: list[Call], sure: str) -> dict[Left, bytes]:
+    """Give all that a crash at any time of ``calls`` may leave, in detail; and what file ``sure`` then surely holds."""
+    disk = _DetailedDisk(before)
+    found: dict[Left, bytes] = {}
+    for call in (None, *calls):
+        if call is not None:
+            disk.follow(call)
+        held = disk.flushed(sure) or b""
+        for left in disk.outcomes():
+            found[left] = max(found.get(left, b""), held, key=len)
     return found

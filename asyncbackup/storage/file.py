@@ -226,6 +226,7 @@ class FileTarget(SerialFile):
             self._descriptor = os.open(self.written, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                 raise TargetUnusable(str(self.written), "is no regular file: remove it")
+            os.lseek(self._descriptor, 0, os.SEEK_END)
         else:
             # Who could not read the old file must not read the new one either.
             mode = 0o666 if self._replaced is None else 0o600

@@ -34,6 +34,9 @@ MANIFEST: Final = ".manifest"
 NAME_MAX: Final = 255
 """Bytes of a file's name, on all the usual file systems."""
 
+_COPY_SIZE: Final = 1 << 20
+"""Bytes to copy at a time."""
+
 _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -175,9 +178,9 @@ class Publication:
             if written is not None or replaced:
                 self._flush()
                 if written is not None and is_kept:
-                    # Where links are, it keeps the other name as well, so that a crash here loses nothing.
+                    # It keeps the other name as well, so that a crash here loses nothing.
                     _remove(written.new)
-                    _give_name(written.kept, written.new, replace=False)
+                    _double(written.kept, written.new)
                 elif written is not None:
                     written.partial.replace(written.new)
                 for place in replaced:
@@ -193,16 +196,14 @@ class Publication:
             for place in replaced:
                 _remove(place.old)
         except BaseException as error:
-            self._undo(error, written if is_kept else None, has_name=has_name, replace=replace)
+            self._undo(error, has_name=has_name, replace=replace)
             raise
 
-    def _undo(self, error: BaseException, kept: Place | None, *, has_name: bool, replace: bool) -> None:
+    def _undo(self, error: BaseException, *, has_name: bool, replace: bool) -> None:
         try:
             if has_name and not replace:
                 self._take_back()
                 has_name = False
-            if kept is not None and not has_name and not exists(kept.kept) and exists(kept.new):
-                kept.new.replace(kept.kept)
             self.recover(has_name=has_name)
         except OSError:
             if (due := self.find_due()) is not None:
@@ -229,6 +230,31 @@ class Publication:
     def _flush(self) -> None:
         for folder in {place.final.parent for place in (self.main, *self.attached)}:
             flush_folder(folder)
+
+
+def _double(source: Path, double: Path) -> None:
+    """Let a file have a second name; where there are no hard links, make a durable copy of it."""
+    try:
+        os.link(source, double)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+    else:
+        return
+    with source.open("rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        descriptor = os.open(double, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            while piece := file.read(_COPY_SIZE):
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+            with suppress(OSError):
+                os.fchown(descriptor, status.st_uid, status.st_gid)
+            os.fchmod(descriptor, status.st_mode & 0o777)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _give_name(source: Path, final: Path, *, replace: bool) -> None:

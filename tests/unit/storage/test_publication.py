@@ -100,6 +100,45 @@ async def test_the_order_in_which_a_backup_is_replaced(folder: Path, monkeypatch
     assert contents(folder) == NEW
 
 
+async def test_the_order_in_which_what_can_be_gone_on_with_appears(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(monkeypatch, folder)
+
+    async with open_target(folder / "file") as (data, proof, partial):
+        assert proof is not None
+        assert partial is not None
+        for target in (data, proof):
+            await target.append([b"begun"])
+            await target.sync()
+        await partial.keep()
+        await publish(data, proof)
+
+    assert recorder.texts() == [
+        "create .file.partial",
+        "create .file.manifest.partial",
+        "write .file.partial",
+        "flush .file.partial",
+        "write .file.manifest.partial",
+        "flush .file.manifest.partial",
+        "flush folder",
+        "rename .file.manifest.partial .file.partial.manifest",
+        "flush folder",
+        "flush .file.partial",
+        "flush .file.partial.manifest",
+        "flush folder",
+        "link .file.partial.manifest .file.manifest.new",
+        "flush folder",
+        "link .file.partial file",
+        "flush folder",
+        "link .file.manifest.new file.manifest",
+        "flush folder",
+        "unlink .file.manifest.new",
+        "unlink .file.partial.manifest",
+        "unlink .file.partial",
+    ]
+
+
 async def test_the_order_in_which_a_backup_is_replaced_without_a_manifest(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
