@@ -4,7 +4,7 @@ The model is that of BBR. What a path holds without a queue is its rate times it
 does not make it faster, it only waits somewhere; less leaves the path idle now and then. Both factors can't be seen
 at once: the rate shows when the path is full, the latency when it isn't. So a Pace goes through three phases:
 
-- Start-up: the limit doubles in each round, until the rate no longer grows by a quarter.
+- Start-up: the limit doubles in each round, until the rate no longer grows by a quarter, or requests wait for long.
 - Drain: the limit is halved while latency falls and the rate doesn't. Then latency is that of the path without load.
 - Cruise: the limit is twice the product, and two requests. So it doubles in a round if the path got faster. It drains
   again from time to time, and at once if the rate falls by half, since then what was learnt no longer holds.
@@ -24,6 +24,7 @@ Netflix/concurrency-limits for means of latency. docs/performance.md compares th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
@@ -142,6 +143,8 @@ class Pace:
         self._phase = _Phase.START_UP
         self._stalled = 0
         self._start_rate = 0.0
+        self._quickest_s = math.inf
+        """The latency of the answer that took the least time since start-up began."""
         self._ceiling = 0
         self._drained_s: float | None = None
         self._start_up()
@@ -192,8 +195,10 @@ class Pace:
         self._bytes += charge
         self._answers += 1
         if round_ == self._round:
+            latency_s = now_s - at_s
             self._own += 1
-            self._latencies_s += now_s - at_s
+            self._latencies_s += latency_s
+            self._quickest_s = min(self._quickest_s, latency_s)
         if self._own < self.options.round_answers or now_s - self._round_at_s < self.options.round_s:
             return None
         reason = self._end_round(now_s)
@@ -234,7 +239,7 @@ class Pace:
         if not is_full:
             return None
         if self._phase is _Phase.START_UP:
-            return self._start_on(rate)
+            return self._start_on(rate, latency_s)
         self._stalled = self._stalled + 1 if 2 * rate < best else 0
         if self._stalled < self.options.fallen_rounds:
             return self._cruise_on(now_s)
@@ -247,18 +252,21 @@ class Pace:
     def _start_up(self) -> None:
         """Begin to learn. The limit stays, unless it is too low to begin with."""
         self._model, self._phase = PathModel(), _Phase.START_UP
-        self._stalled, self._start_rate = 0, 0.0
+        self._stalled, self._start_rate, self._quickest_s = 0, 0.0, math.inf
         self._set_limit(max(self.limit, self.options.start_bytes))
         self._ceiling = min(max(self.limit, 2 * self.options.start_bytes), self.options.most_bytes)
 
-    def _start_on(self, rate: float) -> str | None:
+    def _start_on(self, rate: float, latency_s: float) -> str | None:
         """Let the limit grow, as answers come, to a multiple of what the path seems to hold; or end start-up."""
         options, model = self.options, self._model
         if rate >= options.growth * self._start_rate:
             self._start_rate, self._stalled = rate, 0
         else:
             self._stalled += 1
-        if self._stalled < options.start_stalls:
+        # Where requests wait as long as the quickest took, twice as many are in flight as the path holds. HyStart of
+        # TCP CUBIC ends by that as well. It may be wrong, because of a cache: then the limit doubles while cruising.
+        has_queue = latency_s > 2 * self._quickest_s
+        if self._stalled < options.start_stalls and not has_queue:
             self._ceiling = min(max(self._ceiling, self._aim(options.start_gain)), options.most_bytes)
             return None
         # Where the least latency was seen with little in flight, it is that without load.
@@ -274,8 +282,8 @@ class Pace:
         model, limit = self._model, self.limit
         before_s = self._drained_s or model.latency_s or latency_s
         self._drained_s = min(latency_s, self._drained_s or latency_s)
-        # By Little's law the limit makes this rate. Where it is below the best, nothing waits any more.
-        is_full = limit >= self.options.fall * model.rate * latency_s
+        # By Little's law the limit makes this rate. Where it is below the usual one, nothing waits any more.
+        is_full = limit >= self.options.fall * model.usual_rate * latency_s
         if is_full and latency_s <= self.options.fall * before_s:
             self._set_limit(limit // 2)
             if self.limit < limit:

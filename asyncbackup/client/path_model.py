@@ -12,6 +12,8 @@ class PathModel:
 
     request: int = 0
     """Bytes of a request, as mean of a round: in that with the largest."""
+    usual_rate: float = 0.0
+    """A sliding mean over some eight rounds that were full. The best rate is above it, if only by chance."""
     latency_s: float | None = None
     """The least mean latency of a round."""
     latency_at_s: float = 0.0
@@ -35,6 +37,8 @@ class PathModel:
         rates = self._rates
         if not is_full and rate < self.rate:
             return
+        if is_full:
+            self.usual_rate += (rate - self.usual_rate) / (8 if self.usual_rate else 1)
         while rates and rates[-1][1] <= rate:
             rates.pop()
         rates.append((now_s, rate))

@@ -53,3 +53,11 @@ def test_a_path_holds_rate_times_latency() -> None:
     model.note_latency(0, 0.5, 1)
 
     assert model.product(2) == 100
+
+
+def test_the_usual_rate_follows_rounds_that_are_full() -> None:
+    model = model_with((0, 8), (0.1, 16))
+
+    model.note_rate(0.2, 100, 1.0, is_full=False)
+
+    assert model.usual_rate == 9
