@@ -17,6 +17,7 @@ from asyncbackup import ClientOptions, Cluster, Dialect, FileTarget, PipeTarget,
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.disks import OBJECT, SHIFT, noise
 from tests.faults.steps import WAYS, Cancel, run_cancelled
+from tests.folders import left_in
 from tests.waiting import until
 
 OPTIONS = ClientOptions(connections=2, request_timeout_s=10)
@@ -90,6 +91,44 @@ async def test_a_backup_cancelled_at_any_step_leaves_nothing(
         await work()
 
     assert take_files(tmp_path) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [WindowOptions(workers=1), SMALL_MEMORY], ids=["objects", "pieces"])
+@pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
+async def test_a_backup_with_checkpoints_cancelled_at_any_step_can_be_resumed(
+    store: MemoryStore, tmp_path: Path, cancel: Cancel, options: WindowOptions
+) -> None:
+    async with Sheep(store) as sheep, connect(sheep.host, sheep.port, OPTIONS) as cluster:
+
+        async def work() -> None:
+            await backup(
+                cluster, "disk", tmp_path / "file", snapshot="b", options=options, checkpoint_bytes=1, resume=True
+            )
+
+        await work()
+        expected = take_files(tmp_path)
+        stayed = 0
+        for at in itertools.count():
+            was_cut = await run_cancelled(cancel, work, at)
+
+            await until(lambda: cluster.router.in_flight == 0)
+            names = set(left_in(tmp_path))
+            assert names in (set(), {".file.partial", ".file.partial.manifest"}, set(expected)), at
+            if names == set(expected):
+                assert take_files(tmp_path) == expected
+                if not was_cut:
+                    break
+                continue
+            if names:
+                # Half of the time that which goes on is cancelled as well.
+                stayed += 1
+                if at % 2:
+                    await run_cancelled(cancel, work, at // 2)
+            if "file" not in left_in(tmp_path):
+                await work()
+            assert take_files(tmp_path) == expected, at
+        assert stayed > 10
 
 
 @pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])

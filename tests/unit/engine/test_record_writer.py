@@ -479,6 +479,49 @@ async def test_what_breaks_off_anywhere_is_not_published(failure: BaseException)
     assert manifest.is_complete
 
 
+class Stops(CollectingTarget):
+    """Takes what it is given, the whole of it or nothing, and then fails."""
+
+    def __init__(self, *, takes: bool) -> None:
+        super().__init__()
+        self.takes = takes
+        self.is_armed = False
+        self.syncs = 0
+
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
+        if self.takes or not self.is_armed:
+            await super().append(buffers, before=before)
+        elif before is not None:
+            before()
+        if self.is_armed:
+            raise asyncio.CancelledError
+
+    async def sync(self) -> None:
+        self.syncs += 1
+
+
+@pytest.mark.parametrize("takes", [False, True])
+@pytest.mark.parametrize("length", [SECTOR, LONG])
+async def test_after_a_cancellation_the_manifest_speaks_of_nothing_that_is_not_there(
+    length: int, *, takes: bool
+) -> None:
+    data, manifest = Stops(takes=takes), CollectingTarget()
+    writer = RecordWriter(data, Dialect.DOG, manifest=manifest, subject=SUBJECT)
+    await writer.start()
+    await writer.append([record(1, LONG)])
+    data.is_armed = True
+    with pytest.raises(asyncio.CancelledError):
+        await writer.append([record(2, length), record(3, LONG)])
+    assert not manifest.data, "few lines wait for more"
+
+    await writer.settle()
+
+    lines = bytes(manifest.data).splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith(b'{"idx":1,')
+    assert data.syncs == 1
+
+
 async def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_descriptor: int, _buffers: Sequence[Bytes]) -> int:
         raise OSError(28, "No space left on device")
