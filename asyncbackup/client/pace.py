@@ -261,7 +261,8 @@ class Pace:
         options, model = self.options, self._model
         if rate >= options.growth * self._start_rate:
             self._start_rate, self._stalled = rate, 0
-        else:
+        elif latency_s > options.growth * (model.latency_s or 0.0):
+            # Without a queue it is the application that stalls: its workers are not as many yet as the limit allows.
             self._stalled += 1
         # Where requests wait as long as the quickest took, twice as many are in flight as the path holds. HyStart of
         # TCP CUBIC ends by that as well. It may be wrong, because of a cache: then the limit doubles while cruising.
