@@ -209,7 +209,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     SnapshotChanged: "use a snapshot that nobody deletes",
     TargetExists: "use another name, or --force to replace it",
     TargetFull: _make_room,
-    TargetUnfinished: "`backup --resume` goes on with that, and --force begins anew",
+    TargetUnfinished: "the same command with --resume goes on with that, and with --force it begins anew",
     BegunOtherwise: "to go on, name what it was begun with; to begin anew, use --force without --resume",
     PartialDamaged: "to begin anew, use --force without --resume",
     TargetBusy: "wait until that is done, or use another name",

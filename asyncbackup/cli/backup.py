@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.files import open_output
-from asyncbackup.cli.main import CONTEXT, Verb
+from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
     PATH,
     check_output,
@@ -26,27 +22,19 @@ from asyncbackup.cli.options import (
 )
 from asyncbackup.cli.output import COMPLETE, say_report, warn
 from asyncbackup.cli.progress import progress_bar
+from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.progress import OnProgress, Summary
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced, NotResumable
 from asyncbackup.format import Dialect
-from asyncbackup.storage import Partial
 from asyncbackup.verbs.backup import backup
-
-
-class _Backup(Verb):
-    """Remembers what was typed, so that the command can be told that goes on."""
-
-    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        context.obj = tuple(arguments)
-        return super().parse_args(context, arguments)
 
 
 @click.command(
     "backup",
-    cls=_Backup,
+    cls=ResumableVerb,
     context_settings=CONTEXT,
     examples=[
         "asyncbackup backup -s monday vm1 /backup/vm1.monday",
@@ -128,7 +116,7 @@ def command(
     _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
     opening = open_output(file, replace=force, resume=resume, manifest=manifest, with_manifest=not no_manifest)
-    arguments = click.get_current_context().obj
+    again = command_that_resumes()
     if live and not quiet:
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
 
@@ -136,7 +124,7 @@ def command(
         # The target comes first, so that an error of it is told before anything is read.
         async with (
             opening as target,
-            _telling_how_to_go_on(target.partial, arguments),
+            telling_how_to_go_on(lambda: target.partial is not None and target.partial.is_kept, again),
             connect(address, port, client_options) as cluster,
         ):
             summary = await backup(
@@ -176,21 +164,6 @@ def _check_resume(*, resume: bool, to_stdout: bool, live: bool, no_manifest: boo
         raise click.UsageError(f"{option} needs a snapshot: a working VDI changes, so that two runs do not go together")
     if no_manifest:
         raise click.UsageError(f"{option} needs the manifest: it proves what was written")
-
-
-@asynccontextmanager
-async def _telling_how_to_go_on(partial: Partial | None, arguments: tuple[str, ...]) -> AsyncIterator[None]:
-    """Add to what ends the block early which command goes on with what stays."""
-    try:
-        yield
-    except BaseException as error:
-        # Where an error comes before this run wrote anything, another command is needed as likely as not.
-        if partial is not None and partial.is_kept and (partial.was_written or not isinstance(error, Exception)):
-            command = ["asyncbackup", "backup", *arguments]
-            if "--resume" not in arguments:
-                command.insert(2, "--resume")
-            error.add_note(f"what was written stays: `{shlex.join(command)}` goes on with it")
-        raise
 
 
 def _report(summary: Summary, file: str) -> list[str]:

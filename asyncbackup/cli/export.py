@@ -11,7 +11,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.base import named_base
 from asyncbackup.cli.files import find_chain
-from asyncbackup.cli.main import CONTEXT, Verb
+from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
     PATH,
     base_options,
@@ -21,19 +21,22 @@ from asyncbackup.cli.options import (
     file_options,
     json_option,
     quiet_option,
+    resume_options,
     vdi_size,
     window_options,
 )
 from asyncbackup.cli.output import is_terminal, say_report, warn
 from asyncbackup.cli.progress import name_target, progress_bar
+from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
+from asyncbackup.errors import NotResumable
 from asyncbackup.format import Dialect
 from asyncbackup.storage import PipeTarget, is_fifo, open_fifo
-from asyncbackup.storage.image import marker_path
+from asyncbackup.storage.image import is_unfinished, marker_path
 from asyncbackup.verbs.export import ExportSummary, export
 
 _COMPLETE: Final = "the image itself is complete"
@@ -41,7 +44,7 @@ _COMPLETE: Final = "the image itself is complete"
 
 @click.command(
     "export",
-    cls=Verb,
+    cls=ResumableVerb,
     context_settings=CONTEXT,
     examples=["asyncbackup export /backup/vm1.monday /backup/vm1.tuesday --to vm1.img"],
 )
@@ -58,6 +61,7 @@ _COMPLETE: Final = "the image itself is complete"
     callback=vdi_size,
     help="Make the image this large, such as 10G.  [default: what the manifest says]",
 )
+@resume_options
 @file_options
 @connection_options
 @window_options
@@ -74,6 +78,8 @@ def command(
     address: str,
     port: int,
     force: bool,
+    resume: bool,
+    checkpoint_bytes: int,
     manifests: tuple[str, ...],
     size: int | None,
     object_size: int | None,
@@ -91,6 +97,9 @@ def command(
     Increments alone need their base: a snapshot in the cluster (--base) or an image of it (--base-image). If
     --base-image is IMAGE itself, the increments are applied to it in place. All of them are checked before the first
     byte is written. If that is interrupted later, IMAGE.rolling stays, and the same command finishes the work.
+
+    If making a new IMAGE is interrupted after the first checkpoint, what was written stays, and the same command with
+    --resume goes on with it.
     """
     files, manifests = find_chain(files, manifests, quiet=quiet)
     to_stdout = image == "-"
@@ -98,14 +107,18 @@ def command(
         raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
     check_base(base, base_vdi, base_image)
     chain_options = ChainOptions(dialect, object_size, size, manifests)
+    again = command_that_resumes()
 
     async def work(on_progress: OnProgress | None) -> tuple[ExportSummary, bool]:
         is_piped = to_stdout or await is_fifo(image)
+        if is_piped and resume:
+            raise click.UsageError("--resume needs a file: what went into a pipe cannot be gone on with")
         opening: AbstractAsyncContextManager[str | PipeTarget] = nullcontext(image)
         if is_piped:
             opening = PipeTarget(1) if to_stdout else open_fifo(image)
         async with (
             opening as target,
+            telling_how_to_go_on(lambda: not is_piped and is_unfinished(image), again),
             named_base(base, base_vdi, base_image, connect(address, port, client_options)) as under,
         ):
             summary = await export(
@@ -114,6 +127,8 @@ def command(
                 base=under,
                 assume_base=assume_base,
                 replace=force and not is_piped,
+                resume=resume,
+                checkpoint_bytes=checkpoint_bytes,
                 chain_options=chain_options,
                 options=options,
                 on_progress=on_progress,
@@ -126,6 +141,8 @@ def command(
             summary, is_piped = run_async(lambda: work(tell))
         except Interrupted as error:
             raise _interrupted(error, image) from error
+        except NotResumable as error:
+            raise click.UsageError(f"--resume is not for this: {error}") from error
     say_report(summary.as_dict(), _report(summary, image), as_json=as_json, quiet=quiet, err=is_piped, done=_COMPLETE)
 
 
@@ -143,5 +160,10 @@ def _report(summary: ExportSummary, image: str) -> list[str]:
             f"{', in place' if summary.in_place else ''}{'' if summary.checked else ', not checked: no manifest'}"
         ),
         text.wrote(summary.bytes_written, summary.elapsed_s),
+        *(
+            [f"went on behind {text.objects(summary.objects_resumed)} of an interrupted run"]
+            if summary.objects_resumed
+            else []
+        ),
         *text.assumed(summary.assumed),
     ]

@@ -20,7 +20,7 @@ from asyncbackup.storage.partial import Partial
 CHECKPOINT_BYTES: Final = 1 << 30
 """Bytes between two checkpoints: seconds of work on a usual network. Each costs a flush of what is not on disk yet."""
 
-_LEAVING_S: Final = 10.0
+LEAVING_S: Final = 10.0
 """Seconds that the way out waits for the disk: what is not on it then is perhaps written again."""
 
 
@@ -77,7 +77,7 @@ class Keeping:
         except BaseException as error:
             if self.partial is not None and self.partial.is_kept:
                 # What cannot be saved any more is written again.
-                with anyio.move_on_after(_LEAVING_S, shield=True), suppress(TargetError):
+                with anyio.move_on_after(LEAVING_S, shield=True), suppress(TargetError):
                     if isinstance(error, ChangedMeanwhile):
                         await self.partial.drop()
                     else:

@@ -94,6 +94,8 @@ class Replay:
     deliver: Callable[[list[Content]], Awaitable[None]]
     whole: Indices = field(default_factory=lambda: NO_INDICES)
     """Objects that are given as a whole, also where the chain has no record of them."""
+    behind: int = -1
+    """Index of the last object that is left out, as all before it are."""
 
     async def run(self) -> None:
         """Do it all. At the end it checks that the base is unchanged, and raises what that check raises."""
@@ -107,6 +109,8 @@ class Replay:
     async def _items(self, size: int) -> AsyncGenerator[_Item, None]:
         async with aclosing(self.chain.groups(self.whole)) as groups:
             async for group in groups:
+                if group.idx <= self.behind:
+                    continue
                 opened = anyio.Event()
                 is_streamed = any(each.reader.size is None for each in group.records)
                 turn = _Turn(group.start, self.composer.digests(group)) if is_streamed else None

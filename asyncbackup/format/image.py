@@ -111,6 +111,35 @@ class Marker:
 
 
 @dataclass(frozen=True, slots=True)
+class Exporting:
+    """How far an image is that is being made: a line of its journal.
+
+    ``backups`` are the xxh3_128 of their manifests, oldest first, which say all that the image depends on. It will have
+    ``size`` bytes. All objects up to the one of index ``done`` are on disk.
+    """
+
+    backups: tuple[str, ...]
+    size: int
+    done: int
+
+    def encode(self) -> bytes:
+        return seal({"exporting": 1} | asdict(self))
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """Read all that stands in a line. Raises ValueError if it is none."""
+        return unseal(line, "exporting", 1, cls._from_fields)
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any]) -> Self:
+        return cls(
+            tuple(read_digest(digest) for digest in fields["backups"]),
+            read_number(fields["size"]),
+            read_number(fields["done"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class OldMarker:
     """A marker of version 1, which says nothing of the image. Nobody writes these any more."""
 

@@ -23,7 +23,7 @@ import anyio
 from asyncbackup.errors import HalfReplaced, TargetExists, TargetUnfinished, TargetUnusable
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.opening import fault_of_target, open_in_thread
-from asyncbackup.storage.publication import Place, Publication, exists
+from asyncbackup.storage.publication import JOURNAL, MANIFEST, Place, Publication, exists
 from asyncbackup.storage.target import IOV_MAX, Bytes, Step, unwritten, wrap_os_errors
 
 _FLUSH_SIZE: Final = 64 << 20
@@ -143,6 +143,9 @@ class FileTarget(SerialFile):
 
     can_patch = True
 
+    keeper_suffix = MANIFEST
+    """Of what stands beside it, and says whether another run can go on with it."""
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -171,6 +174,8 @@ class FileTarget(SerialFile):
         self._is_half = False
         self._is_published = False
         self._attached: FileTarget | None = None
+        self._keeper: FileTarget | None = None
+        """What was made of the ``keeper_suffix``."""
 
     @property
     def name(self) -> str:
@@ -213,7 +218,7 @@ class FileTarget(SerialFile):
     def _judge_unfinished(self, publication: Publication) -> None:
         """Go on with what an earlier run left, or remove it, or raise TargetUnfinished."""
         partial = self.place.partial
-        if self._resumes:
+        if self._resumes and publication.is_unfinished(self.keeper_suffix):
             self.is_begun = self.is_kept = True
         elif self.replaces:
             publication.discard()
@@ -307,16 +312,19 @@ class FileTarget(SerialFile):
         """Make the target of what belongs to ``main``, which was entered.
 
         Unless it is abandoned, it becomes visible together with ``main``, when that is completed. If it replaces
-        nothing, it gets the owner and permissions of the file that ``main`` replaces.
+        nothing, it gets the owner and permissions of the file that ``main`` replaces. A journal becomes visible never.
         """
-        assert main._attached is None
         place = main.place.beside(suffix)
         target = FileTarget(place.final, replace=main.replaces)
         target.place = place
         target._follows_links = False
-        target.is_begun = target.is_kept = main.is_begun
+        target.is_begun = target.is_kept = main.is_begun and suffix == main.keeper_suffix
         target._replaced = main._replaced
-        main._attached = target
+        if suffix == main.keeper_suffix:
+            main._keeper = target
+        if suffix != JOURNAL:
+            assert main._attached is None
+            main._attached = target
         return target
 
     async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
@@ -353,11 +361,11 @@ class FileTarget(SerialFile):
         self.is_kept = False
 
     def _keep(self) -> None:
-        attached = self._attached
-        assert attached is not None
+        keeper = self._keeper
+        assert keeper is not None
         with wrap_os_errors(str(self.path)):
-            Publication(self.place, (attached.place,)).keep(attached.place)
-        self.is_kept = attached.is_kept = True
+            Publication(self.place).keep(keeper.place)
+        self.is_kept = keeper.is_kept = True
 
     async def complete(self, beginning: bytes = b"") -> None:
         if not self._is_published:
@@ -385,8 +393,11 @@ class FileTarget(SerialFile):
             self._is_half = True
             raise
         self._is_published, self.is_kept = True, False
+        for other in (self._attached, self._keeper):
+            if other is not None:
+                other.is_kept = False
         if attached is not None:
-            attached._is_published, attached.is_kept = True, False  # noqa: SLF001 - of the same class
+            attached._is_published = True  # noqa: SLF001 - of the same class
 
     def _flush(self, beginning: bytes = b"") -> None:
         with wrap_os_errors(str(self.path)):

@@ -16,7 +16,8 @@ import fcntl
 import os
 import stat
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,16 @@ from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import MAX_MARKER, MAX_STATE, ImageState, Marker, OldMarker, decode_marker
 from asyncbackup.storage.file import FileTarget, OnLeftover, SerialFile
 from asyncbackup.storage.lock import NameLock
-from asyncbackup.storage.publication import MANIFEST, NAME_MAX, Place, Publication, exists, flush_folder
+from asyncbackup.storage.partial import Partial
+from asyncbackup.storage.publication import (
+    JOURNAL,
+    MANIFEST,
+    NAME_MAX,
+    Place,
+    Publication,
+    exists,
+    flush_folder,
+)
 from asyncbackup.storage.source import FileSource
 from asyncbackup.storage.target import wrap_os_errors
 
@@ -48,13 +58,28 @@ _NO_COPY_RANGE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errn
 class NewImage(FileTarget):
     """An image that appears under its name only complete, with its state; what is not written is a hole.
 
-    With ``replace`` the state and the marker of what was there go with it, and the manifest if it was a backup.
+    With ``replace`` the state and the marker of what was there go with it, and the manifest if it was a backup. With
+    ``resume`` it goes on with what was kept of one.
     """
 
+    keeper_suffix = JOURNAL
+
     def __init__(
-        self, path: str | os.PathLike[str], *, replace: bool = False, on_leftover: OnLeftover | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        replace: bool = False,
+        resume: bool = False,
+        on_leftover: OnLeftover | None = None,
     ) -> None:
-        super().__init__(path, replace=replace, attached=[MANIFEST, STATE, MARKER], on_leftover=on_leftover)
+        attached = [MANIFEST, STATE, MARKER]
+        super().__init__(path, replace=replace, resume=resume, attached=attached, on_leftover=on_leftover)
+
+    @asynccontextmanager
+    async def open_journal(self) -> AsyncIterator[tuple[FileTarget, Partial]]:
+        """Open what says how far the image is, and give what can be kept of both."""
+        async with FileTarget.beside(self, JOURNAL) as journal:
+            yield journal, Partial(self, journal)
 
     def _judge_existing(self) -> None:
         if len(os.fsencode(self.place.beside(MARKER).final.name)) > NAME_MAX:
@@ -198,6 +223,11 @@ def state_path(image: str | os.PathLike[str]) -> Path:
 
 def _place(image: str | os.PathLike[str]) -> Place:
     return Place(Path(os.path.realpath(image)))
+
+
+def is_unfinished(image: str | os.PathLike[str]) -> bool:
+    """Tell whether an interrupted run left an image of that name that can be gone on with. Raises OSError."""
+    return Publication(_place(image)).is_unfinished(JOURNAL)
 
 
 def refuse_half_rolled(image: str | os.PathLike[str]) -> None:

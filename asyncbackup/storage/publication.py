@@ -4,7 +4,8 @@ No file system renames two files at once, so the names between say how far it ca
 
 - ``.FILE.partial`` and ``.FILE.manifest.partial``: what is being written;
 - ``.FILE.partial.manifest`` in place of the latter: what is being written, and can be gone on with by another run. This
-  one name says it, so that one rename does. Whoever removes the two begins with it;
+  one name says it, so that one rename does. Whoever removes the two begins with it. An image has
+  ``.FILE.journal.partial`` and ``.FILE.partial.journal``, which goes when the image gets its name;
 - ``.FILE.manifest.new``: a manifest that is complete, as is the data;
 - ``.FILE.manifest.old``: the manifest that was there. It moves out of the way before the data is replaced, so that no
   manifest ever stands beside data that it is not of.
@@ -30,6 +31,9 @@ from asyncbackup.errors import HalfReplaced, TargetExists
 
 MANIFEST: Final = ".manifest"
 """What is added to the name of a backup for that of its manifest."""
+
+JOURNAL: Final = ".journal"
+"""What an image has in place of that while it is being written: what says how far it is."""
 
 NAME_MAX: Final = 255
 """Bytes of a file's name, on all the usual file systems."""
@@ -119,18 +123,20 @@ class Publication:
         return None
 
     @property
-    def _kept(self) -> Path:
-        """What says that another run can go on with the data."""
-        return self.main.beside(MANIFEST).kept
+    def _kept(self) -> list[Path]:
+        """What says, if it is there, that another run can go on with the data."""
+        return [self.main.beside(suffix).kept for suffix in (MANIFEST, JOURNAL)]
 
     def find_leftovers(self) -> list[Path]:
         """Find what stands under the names between."""
         between = [path for place in self.attached for path in (place.partial, place.new, place.old)]
-        return [path for path in (*between, self._kept, self.main.partial) if exists(path)]
+        between += [self.main.beside(JOURNAL).partial, *self._kept, self.main.partial]
+        return [path for path in between if exists(path)]
 
-    def is_unfinished(self) -> bool:
-        """Tell whether there is something that another run can go on with."""
-        return exists(self._kept) and not self._has_name()
+    def is_unfinished(self, suffix: str | None = None) -> bool:
+        """Tell whether there is something that another run can go on with, by what belongs to it of that ``suffix``."""
+        kept = self._kept if suffix is None else [self.main.beside(suffix).kept]
+        return any(map(exists, kept)) and not self._has_name()
 
     def keep(self, written: Place) -> None:
         """Let another run go on with the data and ``written``, one of the attached; both are on disk."""
@@ -140,7 +146,7 @@ class Publication:
 
     def discard(self) -> None:
         """Remove what another run could have gone on with."""
-        _remove(self._kept)
+        _remove(*self._kept)
         self._flush()
         _remove(self.main.partial)
 
@@ -160,8 +166,9 @@ class Publication:
                     waiting.replace(place.final)
         for place in self.attached:
             _remove(place.partial, place.new, place.old)
-        if has_name or not exists(self._kept):
-            _remove(self._kept)
+        _remove(self.main.beside(JOURNAL).partial)
+        if has_name or not any(map(exists, self._kept)):
+            _remove(*self._kept)
             # The data goes last: without it what is left of a manifest would look as if it were due.
             self._flush()
             _remove(self.main.partial)
@@ -192,7 +199,8 @@ class Publication:
             if written is not None:
                 _give_name(written.new, written.final, replace=replace)
                 self._flush()
-                _remove(written.new, written.kept)
+                _remove(written.new)
+            _remove(*self._kept)
             for place in replaced:
                 _remove(place.old)
         except BaseException as error:

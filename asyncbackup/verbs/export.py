@@ -14,15 +14,18 @@ from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import MAX_LENGTH, ZEROS
 from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.image_keeping import ImageKeeping
 from asyncbackup.engine.index import Index, read_index
+from asyncbackup.engine.keeping import CHECKPOINT_BYTES
 from asyncbackup.engine.opening import BaseName, Judged, judge_size, open_base, require_base
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
 from asyncbackup.engine.roll import roll, write_wanted
 from asyncbackup.engine.source import NO_INDICES, Indices, ObjectSource, ZeroObjects
 from asyncbackup.engine.window import WindowOptions
-from asyncbackup.errors import single_error
+from asyncbackup.errors import NotResumable, single_error
 from asyncbackup.format.identity import Identity
+from asyncbackup.format.image import Exporting
 from asyncbackup.storage import NewImage, Target
 from asyncbackup.storage.backup_target import refuse_own_inputs
 from asyncbackup.storage.file import OnLeftover
@@ -45,6 +48,8 @@ class ExportSummary:
     """What was assumed because the caller vouched for it. None: all was proved."""
     objects_done: int
     """Objects that the backups have something of."""
+    objects_resumed: int
+    """Objects that an interrupted run had written, and this one did not write again."""
     bytes_written: int
     elapsed_s: float
 
@@ -60,6 +65,8 @@ async def export(
     base: BaseName | None = None,
     assume_base: bool = False,
     replace: bool = False,
+    resume: bool = False,
+    checkpoint_bytes: int = CHECKPOINT_BYTES,
     chain_options: ChainOptions | None = None,
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
@@ -77,6 +84,10 @@ async def export(
     If the base is the image ``target`` itself, that image is rolled forward in place. All is judged and checked before
     the image is changed. An interruption after that leaves the image marked, and the same call finishes it.
 
+    Once ``checkpoint_bytes`` of a new image were written, and then again and again, what is there is made durable, and
+    stays whatever happens, if manifests prove all that it is made of. With ``resume`` this goes on with what a run with
+    the same backups left, if there is such.
+
     Raises WrongSnapshot, BaseUnproved, BaseMismatch and Incompatible if backups, base and target do not go together,
     AlreadyApplied, HalfRolled if an image was left in pieces, and the errors of reading and writing.
     """
@@ -90,8 +101,10 @@ async def export(
         async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
             counts = ReplayCounts()
             meter = Meter(counts, on_progress)
-            job = _ImageExport(chain, base, options or WindowOptions(), meter, assume_base, on_leftover)
-            in_place = await job.run(target, replace=replace)
+            job = _ImageExport(
+                chain, base, options or WindowOptions(), meter, assume_base, checkpoint_bytes, on_leftover
+            )
+            in_place = await job.run(target, replace=replace, resume=resume)
             return ExportSummary(
                 files=len(backups),
                 size=chain.size,
@@ -99,6 +112,7 @@ async def export(
                 checked=all(reader.subject is not None for reader in chain.readers),
                 assumed=job.assumed,
                 objects_done=job.objects,
+                objects_resumed=job.resumed,
                 bytes_written=counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
             )
@@ -113,15 +127,20 @@ class _ImageExport:
     options: WindowOptions
     meter: Meter
     assume_base: bool
+    checkpoint_bytes: int
     on_leftover: OnLeftover | None
     assumed: str | None = None
     objects: int = 0
     """Objects that the backups have something of."""
+    resumed: int = 0
+    """Objects that an interrupted run had written."""
 
-    async def run(self, target: str | os.PathLike[str] | Target, *, replace: bool) -> bool:
+    async def run(self, target: str | os.PathLike[str] | Target, *, replace: bool, resume: bool) -> bool:
         """Do it all. Tells whether it was done in place."""
         require_base(self.chain, self.base)
         if not isinstance(target, str | os.PathLike):
+            if resume:
+                raise ValueError("expected a path to resume, got a target that is open already")
             await self._to_stream(target)
         elif isinstance(self.base, str | os.PathLike) and _is_same(self.base, target):
             self.chain.require_files("to be applied to an image")
@@ -129,7 +148,7 @@ class _ImageExport:
             self.assumed = await roll(index, target, self.options, self.meter, assume_base=self.assume_base)
             return True
         else:
-            await self._to_image(target, replace=replace)
+            await self._to_image(target, replace=replace, resume=resume)
         return False
 
     async def _read_index(self) -> Index:
@@ -154,27 +173,57 @@ class _ImageExport:
             self.assumed = all_assumed(self.chain.assumed, judged.assumed)
             yield judged
 
-    async def _to_image(self, path: str | os.PathLike[str], *, replace: bool) -> None:
+    async def _to_image(self, path: str | os.PathLike[str], *, replace: bool, resume: bool) -> None:
         """Make a new image, with holes where nothing was ever written."""
-        size, object_size, spans = self.chain.size, self.chain.object_size, self.chain.spans()
         async with (
-            NewImage(path, replace=replace, on_leftover=self.on_leftover) as image,
+            NewImage(path, replace=replace, resume=resume, on_leftover=self.on_leftover) as image,
             self._open_base() as judged,
         ):
-            index = await self._read_index_of_files()
-            if judged.image is not None:
-                await image.copy_from(judged.image)
-                await image.resize(judged.image.size if spans is None else min(judged.image.size, spans * object_size))
-            await image.resize(size)
+            is_proved = self.assumed is None and all(reader.subject for reader in self.chain.readers)
+            if self.chain.is_piped or not is_proved:
+                # Nothing proves that what another run reads is what this one reads.
+                if resume:
+                    raise NotResumable(image.name, "manifests do not prove all that it is made of, or not twice")
+                await self._fill(image, judged, None)
+                return
+            async with image.open_journal() as (journal, partial):
+                backups = tuple([await reader.identify() for reader in self.chain.readers])
+                entry = Exporting(backups, self.chain.size, 0)
+                keeping = ImageKeeping(image, journal, partial, entry, self.checkpoint_bytes)
+                async with keeping.leaving():
+                    await self._fill(image, judged, keeping)
 
-            async def write(content: Content) -> None:
-                written = await write_wanted(image, content, self.chain)
-                self.meter.counts.bytes_written += written
+    async def _fill(self, image: NewImage, judged: Judged, keeping: ImageKeeping | None) -> None:
+        index = await self._read_index_of_files()
+        behind = -1 if keeping is None else await keeping.find()
+        if behind < 0:
+            await self._prepare(image, judged)
 
-            whole = NO_INDICES if judged.image is not None else await self._find_whole(index, judged.base)
-            composer = Composer(judged.base)
-            await Replay(index or self.chain, composer, self.options, write, self._count, whole).run()
-            await image.finish(self._identity(), assumed=self.assumed is not None)
+        async def write(content: Content) -> None:
+            written = await write_wanted(image, content, self.chain)
+            self.meter.counts.bytes_written += written
+
+        async def count(contents: list[Content]) -> None:
+            await self._count(contents)
+            done = [content.group.idx for content in contents if content.portion.is_last]
+            if keeping is not None and done:
+                await keeping.advance(done[-1], self.meter.counts.bytes_written)
+
+        whole = NO_INDICES if judged.image is not None else await self._find_whole(index, judged.base)
+        if index is not None and behind >= 0:
+            self.resumed = int((index.with_whole(whole) <= behind).sum())
+            self.meter.counts.objects_planned = len(index.with_whole(whole)) - self.resumed
+        composer = Composer(judged.base)
+        await Replay(index or self.chain, composer, self.options, write, count, whole, behind).run()
+        await image.finish(self._identity(), assumed=self.assumed is not None)
+
+    async def _prepare(self, image: NewImage, judged: Judged) -> None:
+        """Take over what the base has, and make the image as long as it will be."""
+        object_size, spans = self.chain.object_size, self.chain.spans()
+        if judged.image is not None:
+            await image.copy_from(judged.image)
+            await image.resize(judged.image.size if spans is None else min(judged.image.size, spans * object_size))
+        await image.resize(self.chain.size)
 
     async def _find_whole(self, index: Index | None, base: ObjectSource) -> Indices:
         """Find the objects of the base that are in the image, and plan to write them."""

@@ -85,7 +85,7 @@ def test_what_is_unfinished_is_an_error_that_names_both_ways_out(
     assert outcome.code == 3
     assert outcome.err == (
         f"asyncbackup: {tmp_path / 'file'}: an interrupted run left {size} bytes of it, unfinished, in "
-        f"{tmp_path / KEPT[0]}; `backup --resume` goes on with that, and --force begins anew\n"
+        f"{tmp_path / KEPT[0]}; the same command with --resume goes on with that, and with --force it begins anew\n"
     )
     assert command("backup", "--force", *options(served.port, tmp_path)).code == 0
     assert left_in(tmp_path) == ["file", "file.manifest"]
@@ -116,6 +116,29 @@ def test_what_was_begun_otherwise_is_told_with_what_to_do(
         "; to go on, name what it was begun with; to begin anew, use --force without --resume\n"
     )
     assert left_in(tmp_path) == KEPT
+
+
+def test_an_export_goes_on_as_well(store: MemoryStore, command: Command, served: Served, tmp_path: Path) -> None:
+    increment, folder = tmp_path / "increment", tmp_path / "folder"
+    folder.mkdir()
+    line = ["export", str(increment), "--base", "a", "--checkpoint", "1M", "--in-flight", "1"]
+    assert command("backup", "disk", increment, "-s", "b", "-F", "a", "-p", served.port).code == 0
+    assert command(*line, "--to", tmp_path / "whole", "-p", served.port).code == 0
+    with serving(store, "read_obj@20+:stall") as stalled:
+        process = start(*line, "--to", folder / "image", "-p", stalled.port, stderr=subprocess.PIPE)
+        until_true((folder / ".image.partial.journal").exists, process)
+        code, err = end(process, signal.SIGINT)
+
+    assert code == 130
+    assert f"what was written stays: `asyncbackup export --resume {shlex.join(line[1:])} --to " in err
+    assert left_in(folder) == [".image.partial", ".image.partial.journal"]
+
+    outcome = command(*line, "--to", folder / "image", "-p", served.port, "--resume")
+
+    assert outcome.code == 0
+    assert b"went on behind " in outcome.out
+    assert (folder / "image").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert left_in(folder) == ["image", "image.state"]
 
 
 @pytest.mark.parametrize(
