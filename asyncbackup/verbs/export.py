@@ -175,6 +175,8 @@ class _ImageExport:
 
     async def _to_image(self, path: str | os.PathLike[str], *, replace: bool, resume: bool) -> None:
         """Make a new image, with holes where nothing was ever written."""
+        # What nobody says is told before anything is made.
+        size, object_size = self.chain.size, self.chain.object_size
         async with (
             NewImage(path, replace=replace, resume=resume, on_leftover=self.on_leftover) as image,
             self._open_base() as judged,
@@ -184,20 +186,20 @@ class _ImageExport:
                 # Nothing proves that what another run reads is what this one reads.
                 if resume:
                     raise NotResumable(image.name, "manifests do not prove all that it is made of, or not twice")
-                await self._fill(image, judged, None)
+                await self._fill(image, judged, None, object_size)
                 return
             async with image.open_journal() as (journal, partial):
                 backups = tuple([await reader.identify() for reader in self.chain.readers])
-                entry = Exporting(backups, self.chain.size, 0)
+                entry = Exporting(backups, size, 0)
                 keeping = ImageKeeping(image, journal, partial, entry, self.checkpoint_bytes)
                 async with keeping.leaving():
-                    await self._fill(image, judged, keeping)
+                    await self._fill(image, judged, keeping, object_size)
 
-    async def _fill(self, image: NewImage, judged: Judged, keeping: ImageKeeping | None) -> None:
+    async def _fill(self, image: NewImage, judged: Judged, keeping: ImageKeeping | None, object_size: int) -> None:
         index = await self._read_index_of_files()
         behind = -1 if keeping is None else await keeping.find()
         if behind < 0:
-            await self._prepare(image, judged)
+            await self._prepare(image, judged, object_size)
 
         async def write(content: Content) -> None:
             written = await write_wanted(image, content, self.chain)
@@ -217,9 +219,9 @@ class _ImageExport:
         await Replay(index or self.chain, composer, self.options, write, count, whole, behind).run()
         await image.finish(self._identity(), assumed=self.assumed is not None)
 
-    async def _prepare(self, image: NewImage, judged: Judged) -> None:
+    async def _prepare(self, image: NewImage, judged: Judged, object_size: int) -> None:
         """Take over what the base has, and make the image as long as it will be."""
-        object_size, spans = self.chain.object_size, self.chain.spans()
+        spans = self.chain.spans()
         if judged.image is not None:
             await image.copy_from(judged.image)
             await image.resize(judged.image.size if spans is None else min(judged.image.size, spans * object_size))
