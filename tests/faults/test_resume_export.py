@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from asyncbackup import ExportSummary, Progress, WindowOptions, export
+from asyncbackup import ChainOptions, ExportSummary, Progress, WindowOptions, export
 from asyncbackup.errors import BegunOtherwise, NotResumable, PartialDamaged, TargetUnfinished
 from asyncbackup.storage.image import read_state
 from asyncbackup.storage.publication import manifest_path
-from tests.chains import Files, copy_files
-from tests.disks import OBJECTS
+from tests.chains import SIZE, Files, copy_files
+from tests.disks import OBJECT, OBJECTS
 from tests.folders import left_in
 
 ONE = WindowOptions(workers=1)
@@ -151,4 +151,4 @@ async def test_what_nothing_proves_is_not_resumed(run: Run) -> None:
     manifest_path(run.files.a).unlink()
 
     with pytest.raises(NotResumable):
-        await run(backups=[run.files.a], chain_options=None, assume_base=True, resume=True)
+        await run(backups=[run.files.a], chain_options=ChainOptions(size=SIZE, object_size=OBJECT), resume=True)
