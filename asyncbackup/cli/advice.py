@@ -115,6 +115,10 @@ def _finish_replacing(error: HalfReplaced) -> str:
     return f"{shlex.join(['mv', '--', error.source, error.place])} finishes it, as does the next run that writes it"
 
 
+def _resume_or_discard(error: UnfinishedExists) -> str:
+    return f"the interrupted command with --resume goes on with it, if it kept a journal; {_discard(error)}"
+
+
 def _discard(error: LeftUnfinished | UnfinishedExists) -> str:
     return f"`{shlex.join(['asyncbackup', 'restore', '--discard', error.vdi])}` removes it"
 
@@ -179,7 +183,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     PerhapsCreated: _delete,
     TooManyVdis: "name a VDI exactly: it is found without a list",
     VdiExists: "restore under another name, or delete that VDI first",
-    UnfinishedExists: _discard,
+    UnfinishedExists: _resume_or_discard,
     BackupCompressed: _decompress,
     FormatUnclear: "say which with --input-format",
     StateDamaged: "if you know what the image is, remove that file, not the image, and say so with --assume-base",

@@ -10,7 +10,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.base import named_base
 from asyncbackup.cli.files import find_chain
-from asyncbackup.cli.main import CONTEXT, Verb
+from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
     PATH,
     WholeNumber,
@@ -24,23 +24,26 @@ from asyncbackup.cli.options import (
     new_tag,
     new_vdi_name,
     quiet_option,
+    resume_options,
     vdi_size,
     window_options,
 )
 from asyncbackup.cli.output import say_report
 from asyncbackup.cli.progress import progress_bar
+from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import ClientOptions, connect
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
+from asyncbackup.errors import NotResumable
 from asyncbackup.format import Dialect
 from asyncbackup.verbs.discard import Discarded, discard
 from asyncbackup.verbs.follow import follow
 from asyncbackup.verbs.restore import RestoreSummary, restore
 from asyncbackup.wire.constants import MAX_COPIES
 
-_OF_NEW_VDI: Final = frozenset({"base", "base_vdi", "base_image", "copies"})
+_OF_NEW_VDI: Final = frozenset({"base", "base_vdi", "base_image", "copies", "resume", "checkpoint_bytes", "journal"})
 """Parameters that say of a VDI what one that exists says itself."""
 
 _OF_RESTORE: Final = _OF_NEW_VDI | {
@@ -55,7 +58,7 @@ _DISCARDED: Final = "the VDI itself is removed"
 
 @click.command(
     "restore",
-    cls=Verb,
+    cls=ResumableVerb,
     context_settings=CONTEXT,
     examples=[
         "asyncbackup restore /backup/vm1.monday /backup/vm1.tuesday --to vm1-restored",
@@ -98,6 +101,12 @@ _DISCARDED: Final = "the VDI itself is removed"
     type=WholeNumber(1, MAX_COPIES),
     help="Tell the cluster to keep this many copies of each object.  [default: what the manifest says]",
 )
+@resume_options
+@click.option(
+    "--journal",
+    type=PATH,
+    help="Say in this file how far the VDI is, for --resume.  [default: a hidden file beside the first FILE]",
+)
 @cluster_options
 @file_options
 @connection_options
@@ -117,6 +126,9 @@ def command(
     assume_base: bool,
     size: int | None,
     copies: int | None,
+    resume: bool,
+    checkpoint_bytes: int,
+    journal: str | None,
     manifests: tuple[str, ...],
     address: str,
     port: int,
@@ -133,7 +145,8 @@ def command(
     (--base-image): then everything in it that is not zeros is written as well.
 
     Without --onto, no existing VDI or snapshot is changed. The new VDI has the tag `unfinished restore` until it is
-    complete. FILE `-` is standard input.
+    complete. FILE `-` is standard input. If the restore is interrupted after the first checkpoint, the VDI stays as it
+    is, and the same command with --resume goes on with it.
 
     With --onto, FILEs are increments, and they are applied to the VDI that --to names. So a replica follows its origin.
     The VDI must have been restored with --take-snapshot, and nobody may have written to it since its last snapshot. The
@@ -157,8 +170,11 @@ def command(
     files, manifests = find_chain(files, manifests, quiet=quiet)
     chain_options = ChainOptions(dialect, object_size, size, manifests)
 
+    again, kept = command_that_resumes(), list[bool]()
+
     async def work(on_progress: OnProgress | None) -> RestoreSummary:
         async with (
+            telling_how_to_go_on(lambda: bool(kept), again),
             connect(address, port, client_options) as cluster,
             named_base(base, base_vdi, base_image, nullcontext(cluster)) as under,
         ):
@@ -181,13 +197,20 @@ def command(
                 copies=copies,
                 snapshot=snapshot,
                 assume_base=assume_base,
+                resume=resume,
+                checkpoint_bytes=checkpoint_bytes,
+                journal=journal,
+                on_kept=lambda: kept.append(True),
                 chain_options=chain_options,
                 options=options,
                 on_progress=on_progress,
             )
 
     with progress_bar(to, wanted=not quiet) as tell:
-        summary = run_async(lambda: work(tell))
+        try:
+            summary = run_async(lambda: work(tell))
+        except NotResumable as error:
+            raise click.UsageError(f"--resume is not for this: {error}") from error
     say_report(summary.as_dict(), _report(summary, is_onto=is_onto), as_json=as_json, quiet=quiet, done=_COMPLETE)
 
 
@@ -216,6 +239,11 @@ def _report(summary: RestoreSummary, *, is_onto: bool) -> list[str]:
         (
             f"wrote {text.objects(summary.objects_done)}, {text.size(summary.bytes_written)}, "
             f"in {summary.elapsed_s:.1f} s ({rate}){checked}"
+        ),
+        *(
+            [f"went on behind {text.objects(summary.objects_resumed)} of an interrupted run"]
+            if summary.objects_resumed
+            else []
         ),
         *([] if summary.snapshot is None else [f"took snapshot {summary.snapshot}"]),
         *text.assumed(summary.assumed),

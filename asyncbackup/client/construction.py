@@ -296,6 +296,21 @@ class NewVdi(Construction):
         raise failed
 
     @classmethod
+    async def adopt(
+        cls, cluster: Cluster, inode: Inode, shape: Shape, parent: Parent | None, *, expected: Owners, done: int
+    ) -> NewVdi:
+        """Take what another run left unfinished, to go on with it: all its objects up to index ``done`` are there.
+
+        Others that are there were perhaps not written to their end. They are created again.
+        """
+        found = cls(cluster, inode.name, inode.vdi_id, shape, parent=parent, expected=expected)
+        found._inode, found.is_marked = inode, True
+        found._owners = (await cluster.read_owners(inode.vdi_id, len(found._owners))).copy()
+        found._created = found._owners == inode.vdi_id
+        found._created[done + 1 :] = False
+        return found
+
+    @classmethod
     def of(cls, cluster: Cluster, inode: Inode) -> NewVdi:
         """Take what another process left unfinished, to ``remove`` it."""
         left = cls(cluster, inode.name, inode.vdi_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -29,10 +29,13 @@ async def fill(
     *,
     meter: Meter,
     whole: Indices,
+    behind: int = -1,
+    on_done: Callable[[int], Awaitable[None]] | None = None,
 ) -> None:
     """Write all that ``chain`` has, and the objects ``whole``, into ``vdi``, each checked before it is written.
 
-    ``index`` is that of ``chain``; None where it has a pipe.
+    ``index`` is that of ``chain``; None where it has a pipe. Objects up to the one of index ``behind`` are left out.
+    ``on_done`` is called with the index of an object when that, and all before it, are written.
 
     Raises DigestMismatch, BaseMismatch, OutsideVdi, and the errors of backups and cluster. Cancelled or failed, writes
     under way are waited for, but only a little.
@@ -50,8 +53,11 @@ async def fill(
     async def count(contents: list[Content]) -> None:
         meter.counts.bytes_written += sum(len(content.data) for content in contents)
         await meter.count(contents)
+        done = [content.group.idx for content in contents if content.portion.is_last]
+        if on_done is not None and done:
+            await on_done(done[-1])
 
-    await Replay(chain if index is None else index, composer, options, write, count, whole).run()
+    await Replay(chain if index is None else index, composer, options, write, count, whole, behind).run()
 
 
 @asynccontextmanager

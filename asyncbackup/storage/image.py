@@ -226,8 +226,11 @@ def _place(image: str | os.PathLike[str]) -> Place:
 
 
 def is_unfinished(image: str | os.PathLike[str]) -> bool:
-    """Tell whether an interrupted run left an image of that name that can be gone on with. Raises OSError."""
-    return Publication(_place(image)).is_unfinished(JOURNAL)
+    """Tell whether an interrupted run left an image of that name that can be gone on with, as far as we may look."""
+    try:
+        return Publication(_place(image)).is_unfinished(JOURNAL)
+    except OSError:
+        return False
 
 
 def refuse_half_rolled(image: str | os.PathLike[str]) -> None:

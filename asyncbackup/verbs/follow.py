@@ -106,6 +106,7 @@ async def follow(
                 origin_missing=None if job.origin else "no manifest says which snapshot it is",
                 snapshot=snapshot,
                 already_applied=job.is_applied,
+                objects_resumed=0,
                 objects_done=meter.counts.objects_done,
                 bytes_written=meter.counts.bytes_written,
                 elapsed_s=time.monotonic() - started,

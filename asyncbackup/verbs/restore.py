@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compose import Composer
 from asyncbackup.engine.filling import fill
 from asyncbackup.engine.index import Index, read_index
+from asyncbackup.engine.keeping import CHECKPOINT_BYTES
 from asyncbackup.engine.lineage import check_tag_is_free, origin_of, take_snapshot, write_origin
 from asyncbackup.engine.opening import (
     BaseName,
@@ -34,15 +35,20 @@ from asyncbackup.engine.opening import (
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Meter
 from asyncbackup.engine.source import Indices, ObjectSource, SnapshotObjects, ZeroObjects
+from asyncbackup.engine.vdi_keeping import VdiKeeping
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import (
     AsyncBackupError,
+    ChangedMeanwhile,
     LeftUnfinished,
+    NotResumable,
     ObjectSizesDiffer,
     PerhapsCreated,
     RedundancyUnkeepable,
     RequestFailed,
     SnapshotNotTaken,
+    TargetBusy,
+    TargetUnusable,
     UnfinishedExists,
     VdiExists,
     VdiUnmakeable,
@@ -50,7 +56,12 @@ from asyncbackup.errors import (
     single_error,
 )
 from asyncbackup.format.replica import Origin
+from asyncbackup.format.restoring import Restoring
+from asyncbackup.storage.journal import JournalFile, journal_beside
 from asyncbackup.wire.inode import Inode, Owners
+
+_LEAVING_S: Final = 10.0
+"""Seconds that the way out waits for the journal."""
 
 _REMOVAL_S: Final = 60.0
 """Seconds for taking back what a failed restore wrote, after which it is left: it delays a Ctrl-C."""
@@ -85,6 +96,8 @@ class RestoreSummary:
     already_applied: bool
     """Whether a VDI to which backups were to be applied had them all, so that nothing was done."""
     objects_done: int
+    objects_resumed: int
+    """Objects that an interrupted run had written, and this one did not write again."""
     bytes_written: int
     elapsed_s: float
 
@@ -102,6 +115,10 @@ async def restore(
     copies: int | None = None,
     snapshot: str | None = None,
     assume_base: bool = False,
+    resume: bool = False,
+    checkpoint_bytes: int = CHECKPOINT_BYTES,
+    journal: str | os.PathLike[str] | None = None,
+    on_kept: Callable[[], object] | None = None,
     chain_options: ChainOptions | None = None,
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
@@ -115,18 +132,35 @@ async def restore(
     Size, object size and redundancy are those of the manifest; ``chain_options`` and ``copies`` go before it. No other
     VDI is changed. All headers are judged before anything is written, unless they come from a pipe.
 
-    Raises VdiExists, and the other errors of ``asyncbackup.errors``. After an error or a cancellation the new VDI is
-    gone, or LeftUnfinished says why it is not.
+    Once ``checkpoint_bytes`` were written, and then again and again, a ``journal`` says how far the VDI is. It stands
+    beside the first of the backups, where that is possible, unless it is named. From then on an interruption leaves
+    the VDI, tagged as unfinished, and calls ``on_kept``. With ``resume`` this goes on with what a restore of the same
+    backups left, if there is such. Nothing is kept where manifests do not prove all.
+
+    Raises VdiExists, and the other errors of ``asyncbackup.errors``. After an error or a cancellation before that the
+    new VDI is gone, or LeftUnfinished says why it is not.
     """
     started = time.monotonic()
     with single_error():
         async with (
             open_chain(backups, chain_options, assume_base=assume_base) as chain,
             _open_base(cluster, chain, base, assume_base=assume_base) as judged,
+            AsyncExitStack() as stack,
         ):
             under, clone_of = judged.base, judged.snapshot
             shape = _shape(chain, clone_of.inode if clone_of else None, copies)
-            await _check_name_is_free(cluster, to)
+            assumed = all_assumed(chain.assumed, judged.assumed)
+            entry = None if assumed is not None else await _entry(chain, to, shape, clone_of)
+            if resume and entry is None:
+                raise NotResumable(f"VDI '{to}'", "manifests do not prove all that it is made of, or not twice")
+            keeping = None
+            if entry is not None:
+                file = JournalFile(journal or journal_beside(backups[0], to))
+                is_needed = resume or journal is not None
+                keeping = await _open_keeping(file, stack, entry, checkpoint_bytes, is_needed=is_needed)
+            left = await keeping.find(cluster) if resume and keeping is not None else None
+            if left is None:
+                await _check_name_is_free(cluster, to)
             if snapshot is not None:
                 await check_tag_is_free(cluster, to, snapshot)
             await _check_copies(cluster, shape)
@@ -135,9 +169,12 @@ async def restore(
             expected = None if index is None else index.with_whole(whole)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
             options = options or WindowOptions()
-            assumed = all_assumed(chain.assumed, judged.assumed)
-            job = _Job(cluster, chain, index, under, clone_of, shape, whole, expected, options, meter, assumed)
-            new = await job.run(to)
+            job = _Job(cluster, chain, index, under, clone_of, shape, whole, expected, options, meter, assumed, keeping)
+            try:
+                new = await job.run(to, left)
+            finally:
+                if keeping is not None and keeping.is_kept and on_kept is not None:
+                    on_kept()
             if snapshot is not None:
                 await _take_snapshot(cluster, new, snapshot, job.origin)
             return RestoreSummary(
@@ -157,6 +194,7 @@ async def restore(
                 snapshot=snapshot,
                 already_applied=False,
                 objects_done=meter.counts.objects_done,
+                objects_resumed=job.resumed,
                 bytes_written=meter.counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
             )
@@ -179,6 +217,28 @@ async def _open_base(
             assert judged.image is not None
             judge_size(chain, judged.image)
             yield judged
+
+
+async def _open_keeping(
+    journal: JournalFile, stack: AsyncExitStack, entry: Restoring, interval: int, *, is_needed: bool
+) -> VdiKeeping | None:
+    """Open the journal. Unless it ``is_needed``, the restore does without it where it cannot be opened."""
+    try:
+        await stack.enter_async_context(journal)
+    except (TargetBusy, TargetUnusable):
+        if is_needed:
+            raise
+        return None
+    return VdiKeeping(journal, entry, interval)
+
+
+async def _entry(chain: Chain, to: str, shape: Shape, clone_of: SnapshotObjects | None) -> Restoring | None:
+    """Say what will be restored, for a journal; None: manifests do not determine every byte of it."""
+    if chain.is_piped or not all(reader.subject for reader in chain.readers):
+        return None
+    backups = tuple([await reader.identify() for reader in chain.readers])
+    parent = clone_of.inode.vdi_id if clone_of else 0
+    return Restoring(backups, to, 0, 0, parent, shape.size, shape.copies, shape.copy_policy, 0)
 
 
 def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
@@ -252,30 +312,80 @@ class _Job:
     options: WindowOptions
     meter: Meter
     assumed: str | None
+    keeping: VdiKeeping | None = None
+    resumed: int = 0
+    """Objects that an interrupted run had written."""
     origin: Origin | None = None
     """What the new VDI says of itself, once it does."""
     origin_missing: str | None = None
 
-    async def run(self, name: str) -> NewVdi:
-        """Make the VDI, whole or not at all."""
+    async def run(self, name: str, left: Inode | None = None) -> NewVdi:
+        """Make the VDI, whole or not at all; or go on with what is ``left`` of it. It stays from a checkpoint on."""
         made: list[NewVdi] = []
+        keeping, behind = self.keeping, -1
 
         async def make() -> None:
             made.append(await self._create(name))
             await made[0].mark()
             await made[0].check_inherited()
 
+        async def note(done: int) -> None:
+            if keeping is not None:
+                await keeping.advance(done, self.meter.counts.bytes_written)
+
         try:
-            await _undisturbed(make)
+            if left is None:
+                await _undisturbed(make)
+                if keeping is not None:
+                    await keeping.begin(made[0].inode)
+            else:
+                assert keeping is not None
+                behind = keeping.entry.done
+                made.append(await self._adopt(left, behind))
             composer = Composer(self._base())
-            await fill(made[0], self.chain, self.index, composer, self.options, meter=self.meter, whole=self.whole)
+            await fill(
+                made[0],
+                self.chain,
+                self.index,
+                composer,
+                self.options,
+                meter=self.meter,
+                whole=self.whole,
+                behind=behind,
+                on_done=note,
+            )
             await self._say_what_it_is(made[0])
             await made[0].publish()
         except BaseException as failure:
+            await self._leave(made, failure)
+            raise
+        if keeping is not None:
+            await keeping.end()
+        return made[0]
+
+    async def _leave(self, made: list[NewVdi], failure: BaseException) -> None:
+        """Keep the VDI if another run can go on with it, or else remove it, if it was ``made``."""
+        keeping = self.keeping if self.keeping is not None and self.keeping.is_kept else None
+        if keeping is not None and not isinstance(first_error(failure), ChangedMeanwhile):
+            await _undisturbed(keeping.leave, _LEAVING_S)
+            return
+        # Each of the two is done, and raises that it was cancelled only after that.
+        try:
             if made:
                 await _remove(made[0], self.cluster, failure)
-            raise
-        return made[0]
+        finally:
+            if keeping is not None:
+                await _undisturbed(keeping.end, _LEAVING_S)
+
+    async def _adopt(self, left: Inode, done: int) -> NewVdi:
+        """Take over the unfinished VDI that an interrupted run left."""
+        assert self.expected is not None, "only what is read from files is kept"
+        self.resumed = int((self.expected <= done).sum())
+        self.meter.counts.objects_planned = len(self.expected) - self.resumed
+        parent = None
+        if self.clone_of is not None:
+            parent = Parent(self.clone_of.inode, self.clone_of.owners, self.chain.spans())
+        return await NewVdi.adopt(self.cluster, left, self.shape, parent, expected=self.expected, done=done)
 
     async def _create(self, name: str) -> NewVdi:
         if self.clone_of is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from asyncbackup.sheep import MemoryStore
-from tests.cli.command import Command, Served, serving, start
+from tests.cli.command import Command, Served, disk_store, serving, start
 from tests.cli.test_signals import end, until_true
 from tests.disks import OBJECT
 from tests.folders import left_in
@@ -139,6 +139,32 @@ def test_an_export_goes_on_as_well(store: MemoryStore, command: Command, served:
     assert b"went on behind " in outcome.out
     assert (folder / "image").read_bytes() == (tmp_path / "whole").read_bytes()
     assert left_in(folder) == ["image", "image.state"]
+
+
+def test_a_restore_goes_on_as_well(store: MemoryStore, command: Command, tmp_path: Path) -> None:
+    full, journal = tmp_path / "full", tmp_path / "journal"
+    line = ["restore", str(full), "--to", "new", "--checkpoint", "1M", "--in-flight", "1", "--journal", str(journal)]
+    disk = disk_store()
+    with serving(disk) as served:
+        assert command("backup", "disk", full, "-s", "b", "-p", served.port).code == 0
+    with serving(disk, "create_and_write_obj@4+:stall") as stalled:
+        process = start(*line, "-p", stalled.port, "--timeout", "3600", stderr=subprocess.PIPE)
+        until_true(lambda: journal.exists() and journal.stat().st_size > 0, process)
+        code, err = end(process, signal.SIGINT)
+
+    assert code == 130
+    assert f"what was written stays: `asyncbackup restore --resume {shlex.join(line[1:])} -p " in err
+    with serving(disk) as served:
+        outcome = command(*line, "-p", served.port)
+        assert outcome.code == 3
+        assert "--resume" in outcome.err
+
+        outcome = command(*line, "-p", served.port, "--resume")
+
+        assert outcome.code == 0
+        assert b"went on behind " in outcome.out
+        assert command("verify", full, "--against", "new", "-p", served.port).code == 0
+    assert not journal.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Keeps a new VDI in the making so that another run can go on with it, and goes on with what is there.
+
+The VDI itself is tagged as unfinished. A journal on the machine that restores says how far it is: objects are delivered
+in order, so one number says it. An object counts when the cluster has said that it is written.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from asyncbackup.client import Cluster
+from asyncbackup.client.construction import is_unfinished
+from asyncbackup.errors import BegunOtherwise, TargetError
+from asyncbackup.format.restoring import Restoring
+from asyncbackup.storage.journal import JournalFile
+from asyncbackup.wire.inode import Inode
+
+
+@dataclass(slots=True)
+class VdiKeeping:
+    """Takes a checkpoint into ``journal`` whenever ``interval`` bytes more were written."""
+
+    journal: JournalFile
+    entry: Restoring
+    """What is being made, and how far it is; of which VDI, from ``begin`` or ``find`` on."""
+    interval: int
+    is_kept: bool = False
+    """Whether another run can go on with it."""
+    _last: int = field(default=0, init=False)
+
+    async def find(self, cluster: Cluster) -> Inode | None:
+        """Find the unfinished VDI that the journal speaks of; None: there is none. ``entry`` says how far it is.
+
+        Raises BegunOtherwise if it is being made of something else.
+        """
+        found = None
+        with suppress(ValueError):
+            for line in await self.journal.read():
+                found = Restoring.decode(line)
+        if found is None or not await cluster.has_vdi(self.entry.vdi):
+            return None
+        inode = await cluster.find_vdi(self.entry.vdi)
+        if not is_unfinished(inode) or (inode.vdi_id, inode.create_time) != (found.vdi_id, found.created):
+            return None
+        asked = replace(self.entry, vdi_id=found.vdi_id, created=found.created, done=found.done)
+        for name in ("vdi", "backups", "parent", "size", "copies", "copy_policy"):
+            one, other = getattr(found, name), getattr(asked, name)
+            if one != other:
+                raise BegunOtherwise(f"VDI '{inode.name}'", _WORDS.get(name, name), one, other)
+        self.entry, self.is_kept = found, True
+        return inode
+
+    async def begin(self, inode: Inode) -> None:
+        """Take note of the VDI that was made."""
+        await self.journal.clear()
+        self.entry = replace(self.entry, vdi_id=inode.vdi_id, created=inode.create_time)
+
+    async def advance(self, done: int, written: int) -> None:
+        """Take note of the last object that is done, and of how many bytes were written so far."""
+        self.entry = replace(self.entry, done=done)
+        if written - self._last >= self.interval:
+            await self._note()
+            self._last = written
+
+    async def _note(self) -> None:
+        await self.journal.append(self.entry.encode())
+        self.is_kept = True
+
+    async def leave(self) -> None:
+        """Say how far it came, as the work ends early."""
+        with suppress(TargetError):
+            await self._note()
+
+    async def end(self) -> None:
+        """Say that there is nothing to go on with."""
+        self.is_kept = False
+        with suppress(TargetError):
+            await self.journal.clear()
+
+
+_WORDS = {"backups": "chain of backups", "parent": "base (vdi id)", "copy_policy": "copy policy"}
