@@ -11,7 +11,7 @@ from functools import partial
 
 import anyio
 
-from asyncbackup import ClientOptions, WindowOptions, connect
+from asyncbackup import ClientOptions, connect
 from asyncbackup.cli.running import run_async
 from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.compare import COMPARED_SIZE
@@ -50,8 +50,8 @@ async def drain(port: int, connections: int, in_flight: int) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
-    parser.add_argument("--connections", type=int, default=ClientOptions().connections)
-    parser.add_argument("--in-flight", type=int, default=WindowOptions().workers)
+    parser.add_argument("--connections", type=int, default=3)
+    parser.add_argument("--in-flight", type=int, default=4)
     options = parser.parse_args()
     work = partial(drain, options.port, options.connections, options.in_flight)
     print(run_async(work))

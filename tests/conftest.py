@@ -54,7 +54,8 @@ async def sheep() -> AsyncIterator[Sheep]:
 @pytest.fixture
 async def cluster(sheep: Sheep) -> AsyncIterator[Cluster]:
     """A client of ``sheep``, with deadlines short enough for a test that misses one."""
-    async with connect(sheep.host, sheep.port, ClientOptions(connections=2, request_timeout_s=10)) as connected:
+    options = ClientOptions(connections=2, request_timeout_s=10, give_up_after_s=0)
+    async with connect(sheep.host, sheep.port, options) as connected:
         yield connected
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from asyncbackup.cli import text
@@ -24,7 +26,7 @@ from asyncbackup.cli.output import COMPLETE, say_report, warn
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
-from asyncbackup.client import ClientOptions, connect
+from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.progress import OnProgress, Summary
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced, NotResumable
@@ -84,8 +86,7 @@ def command(
     file: str,
     snapshot: int | str | None,
     base: int | str | None,
-    address: str,
-    port: int,
+    gateways: Sequence[Address],
     live: bool,
     to_dialect: Dialect | None,
     client_options: ClientOptions,
@@ -125,7 +126,7 @@ def command(
         async with (
             opening as target,
             telling_how_to_go_on(lambda: target.partial is not None and target.partial.is_kept, again),
-            connect(address, port, client_options) as cluster,
+            connect_any(gateways, client_options) as cluster,
         ):
             summary = await backup(
                 cluster,
@@ -182,6 +183,25 @@ def _report(summary: Summary, file: str) -> list[str]:
     ]
     if summary.bytes_resumed:
         lines.append(f"went on behind {text.size(summary.bytes_resumed)} that an interrupted run had written")
+    if summary.latency_p99_s is not None:
+        lines.append(_traffic(summary))
     if summary.objects_discarded:
         lines.append(f"{text.objects(summary.objects_discarded)} discarded by the guest meanwhile: zeros in the backup")
     return lines
+
+
+def _traffic(summary: Summary) -> str:
+    """Say how the cluster answered."""
+    assert summary.latency_median_s is not None
+    assert summary.latency_p99_s is not None
+    line = (
+        f"sent {text.requests(summary.requests)}, up to {text.size(summary.most_in_flight)} at a time; "
+        f"half of them answered within {summary.latency_median_s * 1000:.1f} ms, "
+        f"99 % within {summary.latency_p99_s * 1000:.1f} ms"
+    )
+    if summary.hedges:
+        line += f"; {summary.hedges:,} late ones sent to a second node"
+    if summary.retries:
+        causes = ", ".join(f"{cause} {count:,}" for cause, count in sorted(summary.retry_causes.items()))
+        line += f"; {summary.retries:,} sent again ({causes})"
+    return line

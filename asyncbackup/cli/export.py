@@ -29,7 +29,7 @@ from asyncbackup.cli.output import is_terminal, say_report, warn
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import Interrupted, run_async
-from asyncbackup.client import ClientOptions, connect
+from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
@@ -75,8 +75,7 @@ def command(
     base_vdi: str | None,
     base_image: str | None,
     assume_base: bool,
-    address: str,
-    port: int,
+    gateways: Sequence[Address],
     force: bool,
     resume: bool,
     checkpoint_bytes: int,
@@ -119,7 +118,7 @@ def command(
         async with (
             opening as target,
             telling_how_to_go_on(lambda: not is_piped and is_unfinished(image), again),
-            named_base(base, base_vdi, base_image, connect(address, port, client_options)) as under,
+            named_base(base, base_vdi, base_image, connect_any(gateways, client_options)) as under,
         ):
             summary = await export(
                 files,

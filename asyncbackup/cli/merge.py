@@ -27,7 +27,7 @@ from asyncbackup.cli.options import (
 from asyncbackup.cli.output import COMPLETE, say_report
 from asyncbackup.cli.progress import name_target, progress_bar
 from asyncbackup.cli.running import run_async
-from asyncbackup.client import ClientOptions, connect
+from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
@@ -60,8 +60,7 @@ def command(
     base_vdi: str | None,
     base_image: str | None,
     assume_base: bool,
-    address: str,
-    port: int,
+    gateways: Sequence[Address],
     no_manifest: bool,
     force: bool,
     manifests: tuple[str, ...],
@@ -88,7 +87,7 @@ def command(
     async def work(on_progress: OnProgress | None) -> tuple[MergeSummary, bool]:
         async with (
             opening as opened,
-            named_base(base, base_vdi, base_image, connect(address, port, client_options)) as under,
+            named_base(base, base_vdi, base_image, connect_any(gateways, client_options)) as under,
         ):
             summary = await merge(
                 files,

@@ -169,14 +169,19 @@ class _Node(NamedTuple):
     port: int | None
 
 
-class _NodeType(click.ParamType[_Node]):
-    """``HOST``, ``HOST:PORT``, ``[IPV6]:PORT``, ``[IPV6]`` or ``IPV6``."""
+class _NodesType(click.ParamType[list[_Node]]):
+    """``HOST``, ``HOST:PORT``, ``[IPV6]:PORT``, ``[IPV6]`` or ``IPV6``; several with commas between them."""
 
-    name = "HOST[:PORT]"
+    name = "HOST[:PORT],..."
 
-    def convert(self, value: str | _Node, param: click.Parameter | None, ctx: click.Context | None) -> _Node:
-        if isinstance(value, _Node):
+    def convert(
+        self, value: str | list[_Node], param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[_Node]:
+        if isinstance(value, list):
             return value
+        return [self._convert(node, param, ctx) for node in value.split(",")]
+
+    def _convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> _Node:
         match = _NODE.fullmatch(value)
         host = (match["ipv6"] or match["host"]) if match else value
         port = (match["port6"] or match["port"]) if match else None
@@ -190,21 +195,22 @@ class _NodeType(click.ParamType[_Node]):
 
 
 def cluster_options(function: _Function) -> _Function:
-    """Add -a and -p, which mean the same as for dog. ``function`` gets the host as ``address``, and ``port``."""
+    """Add -a and -p, which mean the same as for dog. ``function`` gets the addresses that they name as ``gateways``."""
 
     @wraps(function)
-    def call(*, address: _Node, port: int, **others: Any) -> Any:
-        return function(address=address.host, port=_choose_port(address, port), **others)
+    def call(*, address: list[_Node], port: int, **others: Any) -> Any:
+        return function(gateways=[(node.host, _choose_port(node, port)) for node in address], **others)
 
     add_address = click.option(
         "-a",
         "--address",
-        type=_NodeType(),
+        type=_NodesType(),
         default="localhost",
         envvar="ASYNCBACKUP_ADDRESS",
         show_envvar=True,
         show_default=True,
-        help="Talk to this node of the cluster. Write it as HOST, HOST:PORT or [IPV6]:PORT.",
+        help="Find the cluster through this node. Write it as HOST, HOST:PORT or [IPV6]:PORT. Of several, with commas "
+        "between them, the first that answers is used. The other nodes are found.",
     )
     add_port = click.option(
         "-p",
@@ -215,7 +221,7 @@ def cluster_options(function: _Function) -> _Function:
         envvar="ASYNCBACKUP_PORT",
         show_envvar=True,
         show_default=True,
-        help="Connect to this port of that node.",
+        help="Connect to this port of the nodes that are named without one.",
     )
     return add_address(add_port(cast(_Function, call)))
 
@@ -253,26 +259,39 @@ def timeout_option(function: _Function) -> _Function:
         type=_Seconds(0, _MAX_TIMEOUT_S, min_open=True),
         default=_CLIENT_DEFAULTS.request_timeout_s,
         show_default=True,
-        help="Fail if the node does not answer a request within this many seconds.",
+        help="Take a node for dead if it does not answer a request within this many seconds.",
     )(function)
 
 
 def connection_options(function: _Function) -> _Function:
-    """Add --connections and --timeout. ``function`` gets both as ``client_options``."""
+    """Add --connections, --timeout and --give-up-after. ``function`` gets them as ``client_options``."""
 
     @wraps(function)
-    def call(*, connections: int, timeout: float, **others: Any) -> Any:
-        return function(client_options=ClientOptions(connections=connections, request_timeout_s=timeout), **others)
+    def call(*, connections: int | None, timeout: float, give_up_after: float, **others: Any) -> Any:
+        options = ClientOptions(connections, request_timeout_s=timeout, give_up_after_s=give_up_after)
+        return function(client_options=options, **others)
 
     add_connections = click.option(
         "--connections",
         metavar="COUNT",
         type=WholeNumber(1, _MAX_CONNECTIONS),
-        default=_CLIENT_DEFAULTS.connections,
-        show_default=True,
-        help="Open this many connections to the node.",
+        help="Open this many connections to each node, and send two requests on each at the same time.  "
+        "[default: as many as the cluster's answers show to be best]",
     )
-    return add_connections(timeout_option(cast(_Function, call)))
+    return add_connections(timeout_option(give_up_option(cast(_Function, call))))
+
+
+def give_up_option(function: _Function) -> _Function:
+    """Add --give-up-after, in seconds."""
+    return click.option(
+        "--give-up-after",
+        metavar="SECONDS",
+        type=_Seconds(0, _MAX_TIMEOUT_S),
+        default=_CLIENT_DEFAULTS.give_up_after_s,
+        show_default=True,
+        help="Fail when the cluster has not carried out a request for this many seconds. Until then it is sent again, "
+        "to any node that answers.",
+    )(function)
 
 
 def base_options(function: _Function) -> _Function:
@@ -319,16 +338,14 @@ def window_options(function: _Function) -> _Function:
     """Add --in-flight and --memory. ``function`` gets both as ``options``."""
 
     @wraps(function)
-    def call(*, in_flight: int, memory: int, **others: Any) -> Any:
+    def call(*, in_flight: int | None, memory: int, **others: Any) -> Any:
         return function(options=WindowOptions(workers=in_flight, memory=memory), **others)
 
     add_in_flight = click.option(
         "--in-flight",
         metavar="COUNT",
         type=WholeNumber(1, _MAX_IN_FLIGHT),
-        default=_DEFAULTS.workers,
-        show_default=True,
-        help="Work on at most this many objects at the same time.",
+        help="Work on this many objects at the same time.  [default: as many as the cluster's answers show to be best]",
     )
     add_memory = click.option(
         "--memory",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Final
 
@@ -32,7 +33,7 @@ from asyncbackup.cli.output import say_report
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
-from asyncbackup.client import ClientOptions, connect
+from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
@@ -130,8 +131,7 @@ def command(
     checkpoint_bytes: int,
     journal: str | None,
     manifests: tuple[str, ...],
-    address: str,
-    port: int,
+    gateways: Sequence[Address],
     dialect: Dialect | None,
     object_size: int | None,
     client_options: ClientOptions,
@@ -160,7 +160,7 @@ def command(
     if left is not None:
         if given := "FILEs" if files else find_given(_OF_RESTORE):
             raise click.UsageError(f"--discard only removes a VDI: leave {given} out")
-        _discard(left, address, port, client_options, quiet=quiet, as_json=as_json)
+        _discard(left, gateways, client_options, quiet=quiet, as_json=as_json)
         return
     if not files or to is None:
         raise click.UsageError("Missing argument 'FILE...'." if not files else "Missing option '--to'.")
@@ -175,7 +175,7 @@ def command(
     async def work(on_progress: OnProgress | None) -> RestoreSummary:
         async with (
             telling_how_to_go_on(lambda: bool(kept), again),
-            connect(address, port, client_options) as cluster,
+            connect_any(gateways, client_options) as cluster,
             named_base(base, base_vdi, base_image, nullcontext(cluster)) as under,
         ):
             if is_onto:
@@ -214,9 +214,9 @@ def command(
     say_report(summary.as_dict(), _report(summary, is_onto=is_onto), as_json=as_json, quiet=quiet, done=_COMPLETE)
 
 
-def _discard(vdi: str, address: str, port: int, options: ClientOptions, *, quiet: bool, as_json: bool) -> None:
+def _discard(vdi: str, gateways: Sequence[Address], options: ClientOptions, *, quiet: bool, as_json: bool) -> None:
     async def work() -> Discarded:
-        async with connect(address, port, options) as cluster:
+        async with connect_any(gateways, options) as cluster:
             return await discard(cluster, vdi)
 
     discarded = run_async(work)

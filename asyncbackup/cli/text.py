@@ -39,6 +39,11 @@ def objects(count: int) -> str:
     return f"{count:,} object{'' if count == 1 else 's'}"
 
 
+def requests(count: int) -> str:
+    """Write a number of requests."""
+    return f"{count:,} {'request' if count == 1 else 'requests'}"
+
+
 def backups(count: int) -> str:
     """Write a number of backups."""
     return f"{count:,} backup{'' if count == 1 else 's'}"

@@ -17,7 +17,7 @@ from asyncbackup.cli.main import CONTEXT, Verb, VerbGroup
 from asyncbackup.cli.options import cluster_options, json_option, timeout_option
 from asyncbackup.cli.output import say, say_json, say_json_text, say_table
 from asyncbackup.cli.running import run_async
-from asyncbackup.client import ClientOptions, Cluster, connect
+from asyncbackup.client import Address, ClientOptions, Cluster, connect_any
 from asyncbackup.client.cluster import DamagedVdi, Vdis
 from asyncbackup.client.family import Member, descend
 from asyncbackup.errors import InodeCorrupt, RequestFailed
@@ -75,14 +75,14 @@ class _Vdi:
 @cluster_options
 @timeout_option
 @json_option
-def list_(vdi: str | None, address: str, port: int, timeout: float, *, is_long: bool, as_json: bool) -> None:
+def list_(vdi: str | None, gateways: Sequence[Address], timeout: float, *, is_long: bool, as_json: bool) -> None:
     """List the VDIs and snapshots of a cluster, or only those of VDI.
 
     OWN is how much was written since the snapshot before it, in whole objects.
     """
 
     async def work() -> tuple[list[_Vdi], list[DamagedVdi]]:
-        async with connect(address, port, ClientOptions(request_timeout_s=timeout)) as cluster:
+        async with connect_any(gateways, ClientOptions(request_timeout_s=timeout, give_up_after_s=timeout)) as cluster:
             vdis = await _vdis(cluster, vdi)
             measured, damaged = [], vdis.damaged
             for inode in vdis.sound:
@@ -110,7 +110,7 @@ def list_(vdi: str | None, address: str, port: int, timeout: float, *, is_long: 
 @cluster_options
 @timeout_option
 @json_option
-def tree(vdi: str | None, address: str, port: int, timeout: float, *, as_json: bool) -> None:
+def tree(vdi: str | None, gateways: Sequence[Address], timeout: float, *, as_json: bool) -> None:
     """Show which snapshot descends from which, for all VDIs or only for VDI.
 
     With --json each snapshot contains its children. Some readers of JSON cannot read so many levels: use
@@ -118,7 +118,7 @@ def tree(vdi: str | None, address: str, port: int, timeout: float, *, as_json: b
     """
 
     async def work() -> Vdis:
-        async with connect(address, port, ClientOptions(request_timeout_s=timeout)) as cluster:
+        async with connect_any(gateways, ClientOptions(request_timeout_s=timeout, give_up_after_s=timeout)) as cluster:
             return await _vdis(cluster, vdi)
 
     vdis = run_async(work)

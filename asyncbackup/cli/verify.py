@@ -29,7 +29,7 @@ from asyncbackup.cli.options import (
 from asyncbackup.cli.output import complain, say, say_json
 from asyncbackup.cli.progress import name_files, progress_bar
 from asyncbackup.cli.running import run_async
-from asyncbackup.client import ClientOptions, connect
+from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ChainBroken
@@ -39,7 +39,19 @@ from asyncbackup.verbs.compare import Comparison, compare
 from asyncbackup.verbs.verify import FileReport, Problems, VerifyReport, verify
 
 _OF_COMPARISON: Final = frozenset(
-    {"snapshot", "assume_base", "sample", "seed", "address", "port", "connections", "timeout", "in_flight", "memory"}
+    {
+        "snapshot",
+        "assume_base",
+        "sample",
+        "seed",
+        "address",
+        "port",
+        "connections",
+        "timeout",
+        "give_up_after",
+        "in_flight",
+        "memory",
+    }
 )
 """Parameters that only a comparison with a cluster uses."""
 
@@ -106,8 +118,7 @@ def command(
     seed: int | None,
     require_manifest: bool,
     manifests: tuple[str, ...],
-    address: str,
-    port: int,
+    gateways: Sequence[Address],
     dialect: Dialect | None,
     object_size: int | None,
     client_options: ClientOptions,
@@ -141,7 +152,7 @@ def command(
             )
         if vdi is None or not report.is_good:
             return report, None
-        async with connect(address, port, client_options) as cluster:
+        async with connect_any(gateways, client_options) as cluster:
             with progress_bar(vdi, wanted=not quiet) as tell:
                 return report, await compare(
                     cluster,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple
@@ -16,7 +16,7 @@ from asyncbackup.client.objects import READ_SIZE, ObjectRead, cut
 from asyncbackup.client.options import ClientOptions
 from asyncbackup.client.outcome import failure
 from asyncbackup.client.request import Request
-from asyncbackup.client.router import Counts, Router
+from asyncbackup.client.router import Address, Counts, Router
 from asyncbackup.errors import (
     InodeCorrupt,
     ProtocolViolation,
@@ -72,15 +72,21 @@ class Vdis(NamedTuple):
     damaged: list[DamagedVdi]
 
 
-@asynccontextmanager
-async def connect(
+def connect(
     host: str = "localhost", port: int = DEFAULT_PORT, options: ClientOptions | None = None
-) -> AsyncIterator[Cluster]:
-    """Connect to the cluster through the sheep at ``host:port``; leaving the context closes all connections.
+) -> AbstractAsyncContextManager[Cluster]:
+    """Do ``connect_any`` with one gateway."""
+    return connect_any([(host, port)], options)
 
-    Raises Unreachable if there is no sheep, within ``options.connect_timeout_s`` seconds.
+
+@asynccontextmanager
+async def connect_any(gateways: Sequence[Address], options: ClientOptions | None = None) -> AsyncIterator[Cluster]:
+    """Connect to a cluster through the first of ``gateways``, hosts and ports, at which a sheep answers.
+
+    The other nodes of the cluster are found, and used as well. Leaving the context closes all connections. Raises
+    Unreachable if there is no sheep, within ``options.connect_timeout_s`` seconds for each gateway.
     """
-    router = Router(host, port, options or ClientOptions())
+    router = Router(gateways, options or ClientOptions())
     try:
         await router.open()
         yield Cluster(router)
@@ -118,9 +124,12 @@ class Cluster:
     @asynccontextmanager
     async def connected_anew(self) -> AsyncIterator[Cluster]:
         """Connect to the same cluster over connections of their own. Raises Unreachable."""
-        node = self.router.node
-        async with connect(node.host, node.port, self.router.options) as cluster:
+        async with connect_any(self.router.gateways, self.router.options) as cluster:
             yield cluster
+
+    def in_flight_limit(self) -> int:
+        """Give how many bytes may be under way now, as far as the cluster's answers have shown."""
+        return self.router.limit
 
     async def call(self, message: Message) -> Request:
         """Carry out one request. Its result may be an error."""
@@ -237,6 +246,7 @@ class Cluster:
         """Read an inode's header. Raises InodeCorrupt if it is not that of a usable VDI ``vdi_id``."""
         inode = Inode.unpack(await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE))
         inode.check(vdi_id)
+        self.router.placement.note_copies(vdi_id, inode.nr_copies, inode.copy_policy)
         return inode
 
     async def format_time(self) -> str | None:
@@ -332,6 +342,11 @@ class Cluster:
 
     async def _read_ids(self) -> VdiIds:
         return VdiIds(await self._read_bitmap(deleted=False), await self._read_bitmap(deleted=True))
+
+    async def is_deleted(self, vdi_id: int) -> bool:
+        """Tell whether the VDI or snapshot of this id was deleted. Servers before 1.0 blank its name instead."""
+        bitmap = await self._read_bitmap(deleted=True)
+        return bool(bitmap[vdi_id // 8] >> vdi_id % 8 & 1)
 
     async def _read_bitmap(self, *, deleted: bool) -> memoryview:
         message = messages.read_vdi_bitmap(deleted=deleted)

@@ -7,17 +7,18 @@ The law of this module:
 - A payload lands in the buffer of its attempt, with no copy in between.
 - An attempt that is given up leaves a tombstone: its late answer is received and dropped. Its buffer is not touched
   again once the caller has it back.
-- When the connection ends, each waiter gets an exception of its own, chained to the cause.
-- A connection sends at once what it is given. How much it is given is the business of the router.
+- When the connection ends, each attempt gets an exception of its own, chained to the cause.
+- A connection sends at once what it is given. How much it is given is the business of its node.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, Protocol, cast
 
+from asyncbackup.client.pace import Sent
 from asyncbackup.client.request import NO_PAYLOAD, Request
 from asyncbackup.errors import (
     AsyncBackupError,
@@ -31,67 +32,88 @@ from asyncbackup.wire.framing import MessageReader, Placement
 from asyncbackup.wire.messages import ResponseHeader
 from asyncbackup.wire.nodes import format_address
 
-
-class Waiter:
-    """Waits until ``unanswered`` attempts, at least one, are answered."""
-
-    __slots__ = ("_ended", "unanswered")
-
-    def __init__(self, unanswered: int) -> None:
-        self.unanswered = unanswered
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def wait(self, address: str, request: Request, timeout_s: float) -> None:
-        """Wait at most ``timeout_s`` seconds. Raises RequestTimeout, which names ``request``, or what ``fail`` got."""
-        timer = self._ended.get_loop().call_later(timeout_s, self._expire, address, request, timeout_s)
-        try:
-            await self._ended
-        finally:
-            timer.cancel()
-
-    def _expire(self, address: str, request: Request, timeout_s: float) -> None:
-        self.fail(RequestTimeout(address, str(request.message), timeout_s))
-
-    def fail(self, error: AsyncBackupError) -> None:
-        """End the waiting with ``error``, unless it has ended."""
-        if not self._ended.done():
-            self._ended.set_exception(error)
-
-    def note_answer(self) -> None:
-        """Take note that one more attempt was answered."""
-        self.unanswered -= 1
-        if not self.unanswered and not self._ended.done():
-            self._ended.set_result(None)
+if TYPE_CHECKING:
+    from asyncbackup.client.node import Node
 
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One try of a request: on one connection, into one buffer, for one waiter."""
+    """One try of a request: on one connection, into one buffer."""
 
     request: Request
     buffer: memoryview | None
     """Where the payload goes; None: into memory of its own. Nobody else writes there until the attempt has ended."""
-    proto_ver: int
-    waiter: Waiter | None
-    """None once nobody waits any more: a tombstone."""
+    on_end: Callable[[Attempt], None] | None
+    """Called once, when the attempt has its answer or its error. None once nobody waits any more: a tombstone."""
+    proto_ver: int = field(default=0, init=False)
+    """The version of the protocol that it was sent in."""
     connection: Connection | None = field(default=None, init=False)
     """The connection that it was sent on; None before."""
     id: int = field(default=0, init=False)
     """What the server calls it, on that connection."""
+    node: Node | None = field(default=None, init=False)
+    """The node that it was submitted to."""
+    sent: Sent | None = field(default=None, init=False)
+    """What the pace of the node knows about it; None until it is sent."""
+    latency_s: float = field(default=0.0, init=False)
+    """Seconds from when it was sent until its answer was there."""
     header: ResponseHeader | None = field(default=None, init=False)
     payload: memoryview = field(default=NO_PAYLOAD, init=False)
+    error: AsyncBackupError | None = field(default=None, init=False)
+    """Why there is no answer."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload, of the request and of its answer."""
+        message = self.request.message
+        return len(message.payload) or message.capacity
+
+    def end(self, error: AsyncBackupError | None = None) -> None:
+        """Say that there is an answer, or why there is none."""
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            self.error = error
+            on_end(self)
+
+
+class Listener(Protocol):
+    """What a connection tells who owns it."""
+
+    def note_answer(self, attempt: Attempt) -> None:
+        """Take note that an attempt was answered, maybe one that nobody waits for."""
+
+    def note_room(self) -> None:
+        """Take note that the socket takes more."""
+
+    def note_loss(self, unanswered: Sequence[Attempt]) -> None:
+        """Take note that the connection ended, and what it left unanswered; those attempts end after this."""
+
+
+def another(error: AsyncBackupError) -> AsyncBackupError:
+    """Make an exception that says the same as ``error``, an error of the way to a node, which is its cause."""
+    match error:
+        case ProtocolViolation():
+            made: AsyncBackupError = ProtocolViolation(error.address, error.expected, error.got)
+        case RequestTimeout():
+            made = RequestTimeout(error.address, error.request, error.timeout_s)
+        case Unreachable():
+            made = Unreachable(error.address, error.reason)
+        case ConnectionLost():
+            made = ConnectionLost(error.address, error.reason)
+        case _:
+            return error
+    made.__cause__ = error
+    return made
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Made by ``Connection.open``; not safe to share between event loops.
+    """Made by ``Connection.open``; not safe to share between event loops."""
 
-    ``on_room`` is called when the connection may take more attempts than before, ``on_end`` when it ended.
-    """
-
-    def __init__(self, address: str, on_room: Callable[[], None], on_end: Callable[[], None]) -> None:
+    def __init__(self, address: str, listener: Listener) -> None:
         self.address = address
-        self._on_room = on_room
-        self._on_end = on_end
+        self.peer = ("", 0)
+        """The IP address and the port that the socket is connected to."""
+        self._listener = listener
         self._reader = MessageReader(self._on_header, self._on_message)
         self._attempts: dict[int, Attempt] = {}
         self._receiving: Attempt | None = None
@@ -102,15 +124,13 @@ class Connection(asyncio.BufferedProtocol):
         self._cause: AsyncBackupError | None = None
 
     @classmethod
-    async def open(
-        cls, host: str, port: int, timeout_s: float, on_room: Callable[[], None], on_end: Callable[[], None]
-    ) -> Connection:
+    async def open(cls, host: str, port: int, timeout_s: float, listener: Listener) -> Connection:
         """Connect. Raises Unreachable if nothing accepts within ``timeout_s`` seconds."""
         address = format_address(host, port)
         try:
             async with asyncio.timeout(timeout_s):
                 loop = asyncio.get_running_loop()
-                _, connection = await loop.create_connection(lambda: cls(address, on_room, on_end), host, port)
+                _, connection = await loop.create_connection(lambda: cls(address, listener), host, port)
         except TimeoutError as error:
             raise Unreachable(address, f"no connection within {timeout_s:g} s") from error
         except OSError as error:
@@ -142,23 +162,28 @@ class Connection(asyncio.BufferedProtocol):
         """
         if not self.is_open:
             raise self.lost()
-        waiter = Waiter(1)
-        attempt = Attempt(request, request.buffer, proto_ver, waiter)
-        self.send(attempt)
+        ended = asyncio.Event()
+        attempt = Attempt(request, request.buffer, lambda _: ended.set())
+        self.send(attempt, proto_ver)
         try:
-            await waiter.wait(self.address, request, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await ended.wait()
+        except TimeoutError as error:
+            raise RequestTimeout(self.address, str(request.message), timeout_s) from error
         finally:
-            if waiter.unanswered:
-                self.give_up(attempt)
+            self.give_up(attempt)
+        if attempt.error is not None:
+            raise attempt.error
+        request.answer, request.payload = attempt.header, attempt.payload
 
-    def send(self, attempt: Attempt) -> None:
-        """Send an attempt over the connection, which must be open. Its waiter is told how it ends."""
+    def send(self, attempt: Attempt, proto_ver: int) -> None:
+        """Send an attempt over the connection, which must be open. It is told how it ends."""
         request_id = self._last_id = self._last_id % 0xFFFFFFFF + 1
-        attempt.id, attempt.connection = request_id, self
+        attempt.id, attempt.connection, attempt.proto_ver = request_id, self, proto_ver
         self._attempts[request_id] = attempt
         message = attempt.request.message
         transport = cast("asyncio.Transport", self._transport)
-        transport.write(message.header(request_id, attempt.proto_ver))
+        transport.write(message.header(request_id, proto_ver))
         if message.payload:
             transport.write(message.payload)
 
@@ -166,7 +191,7 @@ class Connection(asyncio.BufferedProtocol):
         """Let an attempt that was sent on this connection be a tombstone, if it is not answered."""
         if self._attempts.get(attempt.id) is not attempt:
             return
-        attempt.waiter = None
+        attempt.on_end = None
         if self._receiving is attempt:
             self._reader.drop_payload()
         message = attempt.request.message
@@ -174,9 +199,9 @@ class Connection(asyncio.BufferedProtocol):
             # The transport may still hold the payload, which the caller is about to reuse.
             self._end(ConnectionLost(self.address, f"gave up a {message} that was partly sent"))
 
-    def abort(self) -> None:
-        """End the connection. Idempotent. Requests under way raise ConnectionLost."""
-        self._end(ConnectionLost(self.address, "closed by us"))
+    def abort(self, cause: AsyncBackupError | None = None) -> None:
+        """End the connection. Idempotent. Requests under way raise what ``cause`` is, by default ConnectionLost."""
+        self._end(cause or ConnectionLost(self.address, "closed by us"))
 
     async def close(self) -> None:
         """End the connection, and wait for that. Idempotent, as ``abort`` is."""
@@ -185,27 +210,21 @@ class Connection(asyncio.BufferedProtocol):
 
     def lost(self) -> AsyncBackupError:
         """Make a fresh exception for one waiter, chained to what ended the connection."""
-        cause = self._cause
-        if isinstance(cause, ProtocolViolation):
-            error: AsyncBackupError = ProtocolViolation(cause.address, cause.expected, cause.got)
-        else:
-            error = ConnectionLost(self.address, cause.reason if isinstance(cause, ConnectionLost) else "not open")
-        error.__cause__ = cause
-        return error
+        return another(self._cause or ConnectionLost(self.address, "not open"))
 
     def _end(self, cause: AsyncBackupError) -> None:
         if self._cause is not None:
             return
         self._cause = cause
-        for attempt in self._attempts.values():
-            if attempt.waiter is not None:
-                attempt.waiter.fail(self.lost())
+        unanswered = list(self._attempts.values())
         self._attempts.clear()
         self._receiving = None
         self._reader.drop_payload()
         if self._transport is not None:
             self._transport.abort()
-        self._on_end()
+        self._listener.note_loss(unanswered)
+        for attempt in unanswered:
+            attempt.end(self.lost())
 
     # What the reader calls.
 
@@ -225,7 +244,7 @@ class Connection(asyncio.BufferedProtocol):
             )
         self._receiving = attempt
         attempt.header = header
-        if attempt.waiter is None or header.result is not Result.SUCCESS:
+        if attempt.on_end is None or header.result is not Result.SUCCESS:
             return header.data_length, None
         try:
             attempt.payload = attempt.request.place(header, attempt.buffer)
@@ -239,17 +258,14 @@ class Connection(asyncio.BufferedProtocol):
         assert attempt is not None
         self._receiving = None
         del self._attempts[attempt.id]
-        waiter = attempt.waiter
-        if waiter is not None:
-            request = attempt.request
-            request.answer, request.payload = attempt.header, attempt.payload
-            waiter.note_answer()
-        self._on_room()
+        self._listener.note_answer(attempt)
+        attempt.end()
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self.peer = tuple(self._transport.get_extra_info("peername") or self.peer)[:2]
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         return self._reader.get_buffer()
@@ -276,4 +292,4 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._is_writable = True
-        self._on_room()
+        self._listener.note_room()

@@ -144,6 +144,10 @@ class Construction:
         assert self._inode is not None
         return self._inode
 
+    def in_flight_limit(self) -> int:
+        """Give how many bytes may be under way to the cluster now."""
+        return self._cluster.in_flight_limit()
+
     async def create_object(self, idx: int, data: Bytes, offset: int) -> None:
         """Write the first bytes of an object; the others are the base's. The table names it before."""
         await self._name(idx)

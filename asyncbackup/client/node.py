@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 
-from asyncbackup.client.connection import Connection
+from asyncbackup.client.connection import Attempt, Connection, another
+from asyncbackup.client.objects import READ_SIZE
 from asyncbackup.client.options import ClientOptions
-from asyncbackup.client.request import Request
+from asyncbackup.client.pace import Pace
+from asyncbackup.client.request import NO_PAYLOAD, Request
 from asyncbackup.errors import AsyncBackupError, ConnectionLost, Unreachable, single_error
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import INTERNAL_VERSIONS, PUBLIC_VERSIONS, Result
 from asyncbackup.wire.messages import Message
 from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, format_address
+
+DEPTH: Final = 2
+"""Requests on one connection, where their number is fixed, and to which connections are opened otherwise.
+
+The server sends one answer, and meanwhile reads for the next.
+"""
+_LEAST_CONNECTIONS: Final = 3
+"""With one connection a core of the node is idle."""
+_MOST_CONNECTIONS: Final = 32
+"""Each costs the server a file descriptor and buffers. More than these fill no path that is known to us."""
+_PAUSE_S: Final = 0.02
+"""Seconds between two times that connections are opened."""
+_MIN_ASIDE_S: Final = 0.1
+_MAX_ASIDE_S: Final = 5.0
+"""Seconds between two probes of a node that is set aside: they double up to this."""
 
 _TRIMMING_VERSIONS: Final = frozenset({0x07, 0x08})
 """Internal versions of the releases (0.5.1 to 0.7) that trim zero sectors off a READ_OBJ answer."""
@@ -25,25 +45,51 @@ _LAST_VERSION_OF_OLD_DELETION: Final = 0x06
 _FIRST_VERSION_OF_COPY_POLICIES: Final = 0x08
 _FIRST_VERSION_OF_OBJECT_SIZES: Final = 0x0A
 
+_log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """What a node tells the router."""
+
+    def note_answer(self, node: Node, attempt: Attempt, latency_s: float) -> None:
+        """Take note that ``node`` answered an attempt."""
+
+    def note_trouble(self, node: Node, error: AsyncBackupError) -> None:
+        """Take note that ``node`` was set aside, and why."""
+
 
 class Node:
-    """A server. ``on_change`` is called when its connections may take more attempts than before, or one was lost."""
+    """A server: what is under way to it, and what waits for that.
 
-    def __init__(self, host: str, port: int, options: ClientOptions, on_change: Callable[[], None]) -> None:
+    Attempts wait here, first come, first served, while as much is under way as the pace allows. ``keep`` opens
+    connections as they are needed, and sets the node aside for a while where that fails.
+    """
+
+    def __init__(self, host: str, port: int, options: ClientOptions, owner: Owner) -> None:
         self.host = host
         self.port = port
         self.internal_version: int | None = None
         """Which release the server is of, by its internal protocol version; None if it is none that is known."""
+        self.node_list = NO_PAYLOAD
+        """What the server answered last when it was asked who is in the cluster."""
         self.connections: list[Connection] = []
         """Those that are open, and those that were lost and are not replaced yet."""
-        self.is_short = True
-        """Whether connections are to be opened before the next request is sent."""
+        self.pace = Pace()
+        self.trouble: AsyncBackupError | None = None
+        """Why the node is set aside; None if it is not."""
         self._options = options
-        self._on_change = on_change
+        self._owner = owner
         self._public_version = PUBLIC_VERSIONS[0]
+        self._waiting: deque[Attempt] = deque()
+        self._waiting_size = 0
         self._opening = anyio.Lock()
-        self._failure: AsyncBackupError | None = None
-        """What the last opening that failed raised."""
+        self._wanted = anyio.Event()
+        self._wanted.set()
+        self._most = _MOST_CONNECTIONS
+        """Connections that the server takes, as far as is known."""
+        self._failures = 0
+        """Times in a row that the node was set aside."""
+        self._last_answer_s = 0.0
         self._is_closed = False
 
     @property
@@ -52,57 +98,72 @@ class Node:
         return format_address(self.host, self.port)
 
     @property
+    def peers(self) -> set[tuple[str, int]]:
+        """The IP addresses and ports that open connections lead to."""
+        return {connection.peer for connection in self.connections if connection.is_open}
+
+    @property
     def unanswered(self) -> int:
-        """Attempts that the server still owes an answer for, on all connections."""
-        return sum(connection.unanswered for connection in self.connections)
+        """Attempts that wait to be sent, or that the server still owes an answer for."""
+        return len(self._waiting) + sum(connection.unanswered for connection in self.connections)
+
+    @property
+    def load(self) -> int:
+        """Bytes that are under way, or wait for it."""
+        return self.pace.in_flight + self._waiting_size
 
     @property
     def is_open(self) -> bool:
         """Whether a connection is open."""
         return any(connection.is_open for connection in self.connections)
 
-    async def open(self) -> None:
-        """Open the connections that are lacking: all of them the first time, later those that were lost.
+    # Connections.
 
-        Raises Unreachable, ConnectionLost, ProtocolViolation or RequestTimeout if no connection is open afterwards: to
-        all who waited for it at that time. Cancelled: the next call goes on.
+    async def keep(self) -> None:
+        """Open connections as they are wanted, and probe the node while it is set aside. Ends only if cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = anyio.Event()
+            if self.trouble is None:
+                with suppress(AsyncBackupError):
+                    await self.open()
+                    # A server that closes what it just accepted is not asked without a pause.
+                    await anyio.sleep(_PAUSE_S)
+            if self.trouble is not None:
+                await anyio.sleep(min(_MAX_ASIDE_S, _MIN_ASIDE_S * 2**self._failures))
+                self.trouble = None
+                self._wanted.set()
+
+    async def open(self) -> None:
+        """Open the connections that are lacking. Without one that is open, find out first what release answers.
+
+        Raises Unreachable, ConnectionLost, ProtocolViolation or RequestTimeout if no connection is open afterwards.
+        Then the node is set aside. Cancelled: the next call goes on.
         """
-        known = self._failure
         async with self._opening:
             if self._is_closed:
                 raise self.lost()
-            if not self.is_short:
-                return
-            failure = self._failure
-            if failure is not None and failure is not known:
-                # To try it once more would cost each of those who wait a time-out of its own.
-                reason = failure.reason if isinstance(failure, Unreachable) else None
-                raise (self.lost() if reason is None else Unreachable(self.address, reason)) from failure
             for lost in [connection for connection in self.connections if not connection.is_open]:
                 await lost.close()
                 self.connections.remove(lost)
-            if self.connections:
-                # A server that takes no more connections is asked over those that it took.
-                with suppress(Unreachable):
-                    await self._open_more()
-            else:
-                try:
-                    await self._open_all()
-                except AsyncBackupError as error:
-                    self._failure = error
-                    raise
-            self.is_short = not all(connection.is_open for connection in self.connections)
+            try:
+                if not self.connections:
+                    # The server may have been replaced by one of another release.
+                    await self._open_first()
+                await self._open_more()
+            except AsyncBackupError as error:
+                self.set_aside(error)
+                raise
+            if self.trouble is None:
+                self._failures = 0
+            self._send()
 
-    async def _open_all(self) -> None:
-        """Open one connection, find out what release answers, and open the others.
-
-        Where no connection is left the server may have been replaced by one of another release.
-        """
+    async def _open_first(self) -> None:
         timeout_s = self._options.connect_timeout_s
+        self._most = _MOST_CONNECTIONS
         try:
             async with asyncio.timeout(timeout_s):
                 await self._greet(await self._open_one())
-                await self._open_more()
         except TimeoutError as error:
             self._abort()
             reason = f"it accepts connections but gave no answer within {timeout_s:g} s, so it is no sheep or stalled"
@@ -112,19 +173,27 @@ class Node:
             self._abort()
             raise
 
+    async def _open_more(self) -> None:
+        """Open what is lacking. A server that takes no more connections is asked over those that it took."""
+        lacking = self._wanted_connections() - len(self.connections)
+        if lacking <= 0:
+            return
+        try:
+            with single_error():
+                async with anyio.create_task_group() as group:
+                    for _ in range(lacking):
+                        group.start_soon(self._open_one)
+        except Unreachable:
+            if not self.is_open:
+                raise
+            self._most = len(self.connections)
+
     async def _open_one(self) -> Connection:
-        timeout_s = self._options.connect_timeout_s
-        connection = await Connection.open(self.host, self.port, timeout_s, self._on_change, self._note_end)
+        connection = await Connection.open(self.host, self.port, self._options.connect_timeout_s, self)
         self.connections.append(connection)
         if self._is_closed:
             connection.abort()
         return connection
-
-    async def _open_more(self) -> None:
-        with single_error():
-            async with anyio.create_task_group() as group:
-                for _ in range(self._options.connections - len(self.connections)):
-                    group.start_soon(self._open_one)
 
     async def _greet(self, connection: Connection) -> None:
         """Ask for the node list in each internal version: only the server's own is not a version mismatch."""
@@ -134,29 +203,145 @@ class Node:
             await connection.call(request, version, self._options.request_timeout_s)
             if request.result is not Result.VER_MISMATCH:
                 self.internal_version = version
+                self.node_list = request.payload
                 return
 
-    def _note_end(self) -> None:
-        self.is_short = True
-        self._on_change()
+    def _wanted_connections(self) -> int:
+        """Say how many connections what may be under way asks for: one TCP window does not fill a long path."""
+        if self._options.connections is not None:
+            return self._options.connections
+        under_way = -(-self.pace.limit // (DEPTH * READ_SIZE))
+        return min(max(under_way, _LEAST_CONNECTIONS), self._most)
+
+    def set_aside(self, error: AsyncBackupError) -> None:
+        """Send nothing here for a while: close all connections, and end what waits with ``error``."""
+        if self.trouble is not None or self._is_closed:
+            return
+        self.trouble = error
+        self._failures += 1
+        for connection in self.connections:
+            connection.abort(error)
+        self._wanted.set()
+        self._owner.note_trouble(self, error)
+        waiting, self._waiting, self._waiting_size = self._waiting, deque(), 0
+        for attempt in waiting:
+            attempt.end(self.lost())
 
     def _abort(self) -> None:
         for connection in self.connections:
             connection.abort()
 
     async def close(self) -> None:
-        """Close all connections for good. Idempotent."""
-        self._is_closed = self.is_short = True
+        """Close all connections for good, and end what waits. Idempotent."""
+        self._is_closed = True
         self._abort()
+        waiting, self._waiting, self._waiting_size = self._waiting, deque(), 0
+        for attempt in waiting:
+            attempt.end(self.lost())
         for connection in self.connections:
             await connection.close()
 
     def lost(self) -> AsyncBackupError:
-        """Make a fresh exception for one who waits for a connection, and none is open: why the last one ended."""
+        """Make a fresh exception for one who waits for a connection, and none is open: why there is none."""
+        if self.trouble is not None:
+            return another(self.trouble)
         for connection in reversed(self.connections):
             if not connection.is_open:
                 return connection.lost()
         return ConnectionLost(self.address, "closed by us" if self._is_closed else "not open")
+
+    # Attempts.
+
+    def submit(self, attempt: Attempt) -> None:
+        """Send an attempt as soon as the pace allows, or end it with why it cannot be sent."""
+        if self._is_closed or self.trouble is not None:
+            attempt.end(self.lost())
+            return
+        self._waiting.append(attempt)
+        self._waiting_size += attempt.size
+        self._send()
+
+    def give_up(self, attempt: Attempt) -> None:
+        """Stop waiting for an attempt that was submitted: afterwards its buffer is free."""
+        if attempt.connection is not None:
+            attempt.connection.give_up(attempt)
+        elif attempt.on_end is not None:
+            attempt.on_end = None
+            self._waiting.remove(attempt)
+            self._waiting_size -= attempt.size
+
+    def hangs(self, since_s: float) -> bool:
+        """Tell whether attempts are under way, and none was answered after ``since_s``."""
+        return self.pace.in_flight > 0 and self._last_answer_s < since_s
+
+    def _send(self) -> None:
+        """Send what the pace and the sockets allow."""
+        now_s = time.monotonic()
+        while self._waiting:
+            attempt = self._waiting[0]
+            connection = self._choose(attempt)
+            if connection is None:
+                if not self.pace.has_room(attempt.size):
+                    self.pace.note_waiting()
+                break
+            self._waiting.popleft()
+            self._waiting_size -= attempt.size
+            if not self.pace.in_flight:
+                self._last_answer_s = now_s  # Silence counts from when there is something to answer.
+            attempt.sent = self.pace.note_sent(now_s, attempt.size)
+            connection.send(attempt, self.version_for(attempt.request.message))
+        if self._waiting or not self.is_open:
+            self._want_more()
+
+    def _want_more(self) -> None:
+        open_ones = sum(connection.is_open for connection in self.connections)
+        if open_ones < self._wanted_connections():
+            self._wanted.set()
+
+    def _choose(self, attempt: Attempt) -> Connection | None:
+        """Give the connection with the fewest attempts under way, if there is room on any."""
+        is_fixed = self._options.connections is not None
+        if not (is_fixed or self.pace.has_room(attempt.size)):
+            return None
+        chosen, fewest = None, DEPTH if is_fixed else 1 << 30
+        for connection in self.connections:
+            if connection.unanswered < fewest and connection.is_ready:
+                chosen, fewest = connection, connection.unanswered
+        return chosen
+
+    # What connections tell.
+
+    def note_answer(self, attempt: Attempt) -> None:
+        """Take note of an answer, and send what it made room for."""
+        sent = attempt.sent
+        if sent is None:
+            return
+        now_s = time.monotonic()
+        self._last_answer_s = now_s
+        change = self.pace.note_answered(now_s, sent)
+        if change is not None:
+            _log.info(
+                "%s: %d KiB in flight instead of %d: %s",
+                self.address,
+                change.limit >> 10,
+                change.before >> 10,
+                change.reason,
+            )
+        self._owner.note_answer(self, attempt, now_s - sent.at_s)
+        self._send()
+
+    def note_room(self) -> None:
+        """Send what waits."""
+        self._send()
+
+    def note_loss(self, unanswered: Sequence[Attempt]) -> None:
+        """Take note that a connection ended, and have it opened again."""
+        now_s = time.monotonic()
+        for attempt in unanswered:
+            if attempt.sent is not None:
+                self.pace.note_given_up(now_s, attempt.sent)
+        self._send()
+        self._want_more()
 
     # What depends on the release.
 

@@ -7,26 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
-    """How to talk to a cluster."""
+    """How to talk to a cluster. Raises ValueError for what cannot be."""
 
-    connections: int = 3
-    """Connections to a node. With one connection a core of the node is idle. Many need more of its cache."""
-    depth: int = 2
-    """Requests that the server has on one connection at a time: it sends one answer, and meanwhile reads for the next.
-
-    More requests only make the server's buffers fall out of its processor's cache.
-    """
+    connections: int | None = None
+    """Connections to a node, with ``DEPTH`` requests on each. None: what is observed decides both."""
     connect_timeout_s: float = 5.0
     """Seconds until a sheep must have accepted a connection and answered a first request."""
     request_timeout_s: float = 30.0
-    """Seconds until requests that are sent together must be answered completely."""
-    attempts: int = 5
-    """How often to send a request that the cluster asks to send again."""
+    """Seconds until requests that are sent together must be answered completely by the nodes that got them."""
+    give_up_after_s: float = 600.0
+    """Seconds in which a request may be tried again, and nodes and cluster may recover. 0: it fails at once where no
+    other node can carry it out."""
     retry_delay_s: float = 0.1
-    """Seconds before the second attempt. The delay doubles for each later attempt."""
+    """Seconds before a request is tried again for the first time. The delay doubles with each try."""
 
     def __post_init__(self) -> None:
-        if min(self.connections, self.depth, self.attempts) < 1:
-            raise ValueError("connections, depth and attempts must be at least 1")
+        if self.connections is not None and self.connections < 1:
+            raise ValueError(f"expected at least 1 connection, got {self.connections}")
         if min(self.connect_timeout_s, self.request_timeout_s) <= 0:
             raise ValueError("timeouts must be positive")
+        if min(self.give_up_after_s, self.retry_delay_s) < 0:
+            raise ValueError("expected no negative time to give up after, and no negative delay")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from asyncbackup.errors import AsyncBackupError
 from asyncbackup.wire.constants import Result
 from asyncbackup.wire.messages import Message, ResponseHeader
 
@@ -19,12 +20,14 @@ class Request:
     buffer: memoryview | None = None
     """Where the payload of the answer goes, ``message.capacity`` bytes. None: into memory of its own."""
     repeats: int = field(default=0, init=False)
-    """How often it was sent again because the cluster asked for it.
+    """How often it was sent again.
 
     The cluster may have carried it out nevertheless, so that a later attempt meets what an earlier one did.
     """
     answer: ResponseHeader | None = field(default=None, init=False)
     """The answer of the last attempt; None while there is none."""
+    error: AsyncBackupError | None = field(default=None, init=False)
+    """Why the last attempt got no answer."""
     payload: memoryview = field(default=NO_PAYLOAD, init=False)
     """What the answer brought; empty if its result is an error."""
 

@@ -20,6 +20,24 @@ COMPARED_SIZE: Final = 2 * READ_SIZE
 With both sides, and a few objects at a time, that is what a processor's cache holds. Fewer bytes mean more work.
 """
 
+
+def share_of(limit: int, sides: int) -> int:
+    """Give how many bytes of an object to compare at a time, where ``sides`` of objects are read at a time.
+
+    Far from the cluster more is under way. Then each of them asks for more at a time, so that fewer round trips pass
+    one after the other. It is a multiple of COMPARED_SIZE.
+    """
+    return max(1, limit // sides // COMPARED_SIZE) * COMPARED_SIZE
+
+
+def is_always_compared(start: int, end: int) -> bool:
+    """Tell whether all of an extent is compared, whatever multiple of COMPARED_SIZE is compared at a time.
+
+    What a manifest says of the base does not depend on how fast a cluster answers.
+    """
+    return (end - 1) // COMPARED_SIZE - start // COMPARED_SIZE <= 1
+
+
 ReadBoth = Callable[[int, memoryview, memoryview], Awaitable[tuple[memoryview, memoryview]]]
 """Reads both sides from an offset in the object, into two buffers of one length, and gives where their bytes are."""
 

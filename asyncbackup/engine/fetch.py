@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from asyncbackup.client import Cluster
 from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.compact import ZEROS, Extent
-from asyncbackup.engine.compare import COMPARED_SIZE, Ends, find_ends
+from asyncbackup.engine.compare import COMPARED_SIZE, Ends, find_ends, is_always_compared
 from asyncbackup.engine.plan import Pair
 from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import BackupCounts
@@ -44,15 +44,16 @@ class Fetcher:
 
     It takes pairs that have one base, and raises ValueError for others.
 
-    It compares ``compared_size`` at a time, and reads what a large record holds in portions of ``portion_size``. All
-    reads raise ObjectReadFailed, and the cluster's errors. After a cancellation nothing more is received into the slot.
+    It compares as much at a time as ``compared_size`` says, and reads what a large record holds in portions of
+    ``portion_size``. All reads raise ObjectReadFailed, and the cluster's errors. After a cancellation nothing more is
+    received into the slot.
     """
 
     cluster: Cluster
     object_size: int
     portion_size: int
     counts: BackupCounts
-    compared_size: int = COMPARED_SIZE
+    compared_size: Callable[[], int] = lambda: COMPARED_SIZE
     working: Inode | None = None
     """The working VDI, if that is what is read: its guest may discard objects meanwhile, which then are zeros."""
     _discarded: set[int] = field(default_factory=set)
@@ -70,7 +71,8 @@ class Fetcher:
         header = RecordHeader(pair.idx, start, end - start)
         compared = [first.cut(start, min(end, first.end))] + ([] if first is last else [last.cut(last.offset, end)])
         if first is last or first.end == last.offset:
-            return Fragment(header, [both.to for both in compared], [both.base for both in compared])
+            base = [both.base for both in compared] if is_always_compared(start, end) else None
+            return Fragment(header, [both.to for both in compared], base)
         between = await self._read_to(pair, first.end, slot.buffers[0][first.end : last.offset])
         return Fragment(header, [compared[0].to, between, compared[1].to])
 
@@ -129,7 +131,7 @@ class Fetcher:
             to, base = await self._read(pair.idx, offset, [(pair.to_owner, to), (base_owner, base)])
             return to, base
 
-        size = min(self.compared_size, self.portion_size)
+        size = min(self.compared_size(), self.portion_size)
         return await find_ends(self.object_size, size, to, base, read_both)
 
     async def _read_to(self, pair: Pair, offset: int, into: memoryview) -> memoryview:

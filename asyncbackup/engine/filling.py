@@ -57,7 +57,8 @@ async def fill(
         if on_done is not None and done:
             await on_done(done[-1])
 
-    await Replay(chain if index is None else index, composer, options, write, count, whole, behind).run()
+    source, limit = chain if index is None else index, vdi.in_flight_limit
+    await Replay(source, composer, options, write, count, whole, behind, limit).run()
 
 
 @asynccontextmanager

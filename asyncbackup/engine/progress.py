@@ -89,6 +89,15 @@ class Summary:
     elapsed_s: float
     requests: int
     retries: int
+    retry_causes: dict[str, int]
+    """Why requests were sent again, and how often."""
+    hedges: int
+    """Requests that were sent to a second node, because the first one took long."""
+    most_in_flight: int
+    """Bytes that were under way to the cluster at a time, at most."""
+    latency_median_s: float | None
+    latency_p99_s: float | None
+    """Seconds within which 99 % of the requests were answered; None if there was none."""
 
     def as_dict(self) -> dict[str, object]:
         """Give the fields as plain values, for JSON."""

@@ -96,11 +96,14 @@ class Replay:
     """Objects that are given as a whole, also where the chain has no record of them."""
     behind: int = -1
     """Index of the last object that is left out, as all before it are."""
+    limit: Callable[[], int] | None = None
+    """Gives the bytes that may be under way to a cluster, if contents are written into one."""
 
     async def run(self) -> None:
         """Do it all. At the end it checks that the base is unchanged, and raises what that check raises."""
         size = self.options.portion_size(self.chain.known_object_size or MAX_LENGTH)
-        window = Window(self.options.slots(size), [size] * 2, self._do, self.deliver)
+        active = self.options.active(self.limit, size)
+        window = Window(self.options.slots(size), [size] * 2, self._do, self.deliver, active)
         # A base that is not whole is being changed by the caller, so it is not checked.
         read = self.composer.base if self.composer.base_is_whole else None
         async with staying(read), aclosing(self._items(size)) as items:

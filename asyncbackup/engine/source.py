@@ -115,10 +115,11 @@ class SnapshotObjects:
         (``docs/protocol.md``): a table that was read meanwhile has only a part of the objects. Of a working VDI only
         the name is looked at: its table changes as it is written to.
         """
-        try:
-            found = await self._find_again()
-        except NotFound as error:
-            raise SnapshotChanged(self.name, "it is not there any more") from error
+        # By its id, and not by its name: looking up a name takes all nodes of a cluster, and one of them may hang. Of a
+        # working VDI a snapshot may have the id meanwhile, which harms nobody.
+        found = await self._cluster.read_inode(self.inode.vdi_id)
+        if not found.name or (self.inode.is_snapshot and await self._cluster.is_deleted(self.inode.vdi_id)):
+            raise SnapshotChanged(self.name, "it is not there any more")
         if _told_apart_by(found) != _told_apart_by(self.inode):
             raise SnapshotChanged(self.name, "its name is gone, or another's now")
         if not self.inode.is_snapshot:
@@ -127,12 +128,6 @@ class SnapshotObjects:
         gone = int(np.count_nonzero(owners != self.owners))
         if gone:
             raise SnapshotChanged(self.name, f"{gone} of its objects were given up since its table was read first")
-
-    async def _find_again(self) -> Inode:
-        if self.inode.is_snapshot:
-            return await self._cluster.find_vdi(self.inode.name, self.inode.snap_id)
-        # By id: a snapshot that is taken of it meanwhile has its id, and harms nobody.
-        return await self._cluster.read_inode(self.inode.vdi_id)
 
     def refuse_emptied(self, newer: SnapshotObjects) -> None:
         """Raise SnapshotChanged if it is a snapshot that gave up objects which ``newer`` inherited of it.

@@ -23,21 +23,26 @@ Result = TypeVar("Result")
 MIN_MEMORY: Final = 1 << 20
 """Bytes: fewer would cut objects into portions so short that each costs more than it brings."""
 
+_LEAST_WORKERS: Final = 4
+"""They keep a server on the same machine busy, and both cores of a small machine."""
+_MOST_WORKERS: Final = 256
+
 
 @dataclass(frozen=True, slots=True)
 class WindowOptions:
     """How many workers a window has, and how much memory they share. Raises ValueError for less than one of each."""
 
-    workers: int = 4
+    workers: int | None = None
     """Tasks that read, compare or write data objects (portions of large ones), each one at a time.
 
-    More of them keep no server busier, and their buffers fall out of the processor's cache before they are compared.
+    None: as many as keep under way what the cluster takes. More of them would keep no server busier, and their buffers
+    would fall out of the processor's cache before they are compared.
     """
     memory: int = 128 << 20
     """Bytes of buffers for all of them together, at most."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
+        if self.workers is not None and self.workers < 1:
             raise ValueError(f"expected at least 1 worker, got {self.workers}")
         if self.memory < MIN_MEMORY:
             raise ValueError(f"expected at least {MIN_MEMORY} bytes of memory, got {self.memory}")
@@ -49,7 +54,18 @@ class WindowOptions:
 
     def slots(self, portion_size: int) -> int:
         """Give how many slots, each of two buffers of ``portion_size``, there is memory for: a worker each."""
-        return min(self.workers, self.memory // (2 * portion_size))
+        return min(self.workers or _MOST_WORKERS, self.memory // (2 * portion_size))
+
+    def active(self, limit: Callable[[], int] | None, each: int) -> Callable[[], int]:
+        """Give what says how many workers may take an item now.
+
+        ``limit`` gives the bytes that the cluster takes at a time, None without one; ``each`` is what a worker has
+        under way. One more worker compares meanwhile.
+        """
+        if self.workers is not None or limit is None:
+            fixed = self.workers or _LEAST_WORKERS
+            return lambda: fixed
+        return lambda: max(_LEAST_WORKERS, limit() // each + 1)
 
 
 class Slot:
@@ -72,7 +88,8 @@ class Window(Generic[Item, Result]):
     """Does ``work(item, slot)`` with up to ``workers`` items at a time; ``deliver`` gets the results in order.
 
     Each slot has a buffer for each of ``sizes``, in bytes. ``deliver`` gets the results of as many neighbouring items
-    as are ready, and never none. A window runs once.
+    as are ready, and never none. ``active`` says how many workers may take an item now: at least one does. It is asked
+    again when results were delivered. A window runs once.
     """
 
     def __init__(
@@ -81,7 +98,9 @@ class Window(Generic[Item, Result]):
         sizes: Sequence[int],
         work: Callable[[Item, Slot], Awaitable[Result]],
         deliver: Callable[[list[Result]], Awaitable[None]],
+        active: Callable[[], int] | None = None,
     ) -> None:
+        self._active = active or (lambda: workers)
         self._workers = workers
         self._sizes = sizes
         self._work = work
@@ -99,13 +118,16 @@ class Window(Generic[Item, Result]):
         source = aiter(items)
         async with anyio.create_task_group() as group:
             group.start_soon(self._deliver_in_order)
-            for _ in range(self._workers):
-                group.start_soon(self._run_worker, source)
+            for number in range(self._workers):
+                group.start_soon(self._run_worker, number, source)
 
-    async def _run_worker(self, source: AsyncIterator[Item]) -> None:
+    async def _run_worker(self, number: int, source: AsyncIterator[Item]) -> None:
         """Work on one item after the other, in a slot of its own."""
         slot: Slot | None = None
         while True:
+            # The first worker always works, so that results are delivered, and the others look again.
+            while number and number >= self._active() and not self._no_more_items:
+                await self._changed.wait()
             async with self._taking:
                 try:
                     item = await anext(source)
@@ -133,6 +155,7 @@ class Window(Generic[Item, Result]):
             for entry in ready:
                 self._entries.popleft()
                 entry.delivered.set()
+            self._notify()
 
     def _ready(self) -> list[_Entry[Result]]:
         ready = []

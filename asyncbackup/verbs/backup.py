@@ -16,6 +16,7 @@ import numpy as np
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.compact import Extent
+from asyncbackup.engine.compare import COMPARED_SIZE, share_of
 from asyncbackup.engine.fetch import Fetcher
 from asyncbackup.engine.keeping import CHECKPOINT_BYTES, Keeping
 from asyncbackup.engine.lineage import refuse_half_applied
@@ -89,6 +90,7 @@ async def backup(
             await keeping.start(found, dialect.opening)
             async with keeping.leaving():
                 await _Pipeline(cluster, work, to_inode, options, writer, keeping, counts, on_progress).run()
+    sent = cluster.counts
     return Summary(
         vdi=vdi,
         snapshot=None if snapshot is None else str(snapshot),
@@ -99,8 +101,13 @@ async def backup(
         bytes_written=writer.position,
         bytes_resumed=0 if found is None else found.checkpoint.position,
         elapsed_s=time.monotonic() - started,
-        requests=cluster.counts.requests,
-        retries=cluster.counts.retries,
+        requests=sent.requests,
+        retries=sent.retries,
+        retry_causes=dict(sent.causes),
+        hedges=sent.hedges,
+        most_in_flight=sent.most_in_flight,
+        latency_median_s=sent.latencies.quantile_s(0.5),
+        latency_p99_s=sent.latencies.quantile_s(0.99),
     )
 
 
@@ -228,9 +235,19 @@ class _Pipeline:
         portion_size = self.options.portion_size(object_size)
         workers = self.options.slots(portion_size)
         working = None if self.to.is_snapshot else self.to
-        fetcher = Fetcher(self.cluster, object_size, portion_size, self.counts, working=working)
+        sides = max(1, len(self.work.sides))
+        limit = self.cluster.in_flight_limit
+        active = self.options.active(limit, sides * COMPARED_SIZE)
+        fetcher = Fetcher(
+            self.cluster,
+            object_size,
+            portion_size,
+            self.counts,
+            compared_size=lambda: share_of(limit(), min(active(), workers) * sides),
+            working=working,
+        )
         if portion_size == object_size:
-            window = Window(workers, [portion_size] * 2, fetcher.fetch_record, self._append)
+            window = Window(workers, [portion_size] * 2, fetcher.fetch_record, self._append, active)
             await window.run(self.work.pairs)
         else:
             await self._write_large_records(fetcher, max(1, workers // 2))

@@ -32,6 +32,11 @@ _FORMAT_TIME: Final = struct.Struct("<Q")
 _NODE_REPLY: Final = struct.Struct("<I8xQQ")
 
 
+_OF_OBJECTS: Final = frozenset(
+    {Opcode.READ_OBJ, Opcode.WRITE_OBJ, Opcode.CREATE_AND_WRITE_OBJ, Opcode.REMOVE_OBJ, Opcode.DISCARD_OBJ}
+)
+
+
 class RequestHeader(NamedTuple):
     """The 48 bytes before a request's payload; ``body`` are the 32 bytes that the opcode gives a meaning to."""
 
@@ -191,6 +196,16 @@ class Message(NamedTuple):
     def is_internal(self) -> bool:
         """Internal requests carry the internal protocol version, which must match the server's exactly."""
         return self.opcode >= FIRST_INTERNAL_OPCODE
+
+    @property
+    def is_for_object(self) -> bool:
+        """Tell whether the request is for one object."""
+        return self.opcode in _OF_OBJECTS
+
+    @property
+    def oid(self) -> int:
+        """The object that the request is for. Only for one that is for an object."""
+        return ObjectBody.unpack(self.body).oid
 
     def header(self, request_id: int, proto_ver: int) -> bytes:
         """Pack the header under ``request_id``; the payload goes after it as it is."""

@@ -1,4 +1,4 @@
-"""The nodes of a cluster: who serves it, and where; their list is that of 1.0."""
+"""The nodes of a cluster: who serves it, and where. Their entries differ between releases."""
 
 from __future__ import annotations
 
@@ -10,22 +10,40 @@ from typing import Final
 from asyncbackup.wire.messages import Bytes
 
 NODE_ENTRY_SIZE: Final = 80
+"""Bytes of an entry of 1.0, the longest that there is."""
 MAX_NODES: Final = 6144
 """Nodes that a 1.0 cluster can have."""
 
-_ENTRY: Final = struct.Struct("<24x16sH16sH4xH2xIQ")
+_ENTRY_0A: Final = struct.Struct("<24x16sH16sH4xH2xIQ")
+_ENTRY_07: Final = struct.Struct("<16sH16sH4xH2xIQ")
+_ENTRY_06: Final = struct.Struct("<16sHHIQ")
+_ENTRY_05: Final = struct.Struct("<16sHHI")
+_ENTRIES: Final = {
+    0x0A: _ENTRY_0A,
+    0x09: _ENTRY_0A,
+    0x08: _ENTRY_07,
+    0x07: _ENTRY_07,
+    0x06: _ENTRY_06,
+    0x05: _ENTRY_05,
+}
+"""By internal version: address, port, then maybe address and port for data, vnodes, zone, then maybe the space."""
+
 _IPV4_PREFIX: Final = bytes(12)
+_NOWHERE: Final = bytes(16)
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One sheep; ``space`` in bytes."""
+    """One sheep; ``space`` in bytes, 0 where its release does not say it."""
 
     host: str
     port: int
     zone: int
     vnodes: int
-    space: int
+    space: int = 0
+    io_host: str | None = None
+    """Where it wants data to go; None: to the same address as all else."""
+    io_port: int = 0
 
 
 def format_address(host: str, port: int) -> str:
@@ -33,20 +51,42 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def pack_node(node: Node) -> bytes:
-    """Build the 80-byte entry of a node (internal version 0x0a)."""
-    address = ipaddress.ip_address(node.host).packed.rjust(16, b"\0")
-    return _ENTRY.pack(address, node.port, bytes(16), 0, node.vnodes, node.zone, node.space)
+def pack_node(node: Node, internal_version: int = 0x0A) -> bytes:
+    """Build the entry of a node, as servers of ``internal_version`` do."""
+    entry = _ENTRIES[internal_version]
+    address = _packed(node.host)
+    if entry is _ENTRY_05:
+        return entry.pack(address, node.port, node.vnodes, node.zone)
+    if entry is _ENTRY_06:
+        return entry.pack(address, node.port, node.vnodes, node.zone, node.space)
+    io_address = _NOWHERE if node.io_host is None else _packed(node.io_host)
+    return entry.pack(address, node.port, io_address, node.io_port, node.vnodes, node.zone, node.space)
 
 
-def unpack_nodes(entries: Bytes) -> list[Node]:
-    """Read a node list of internal version 0x0a. Raises ValueError unless it is whole entries."""
-    if len(entries) % NODE_ENTRY_SIZE:
-        raise ValueError(f"expected a multiple of {NODE_ENTRY_SIZE} bytes, got {len(entries)}")
+def unpack_nodes(entries: Bytes, internal_version: int = 0x0A) -> list[Node]:
+    """Read a node list of a server of ``internal_version``. Raises ValueError unless it is whole entries."""
+    entry = _ENTRIES[internal_version]
+    if len(entries) % entry.size:
+        raise ValueError(f"expected a multiple of {entry.size} bytes, got {len(entries)}")
+    if len(entries) > MAX_NODES * entry.size:
+        raise ValueError(f"expected at most {MAX_NODES} nodes, got {len(entries) // entry.size}")
+    if entry in (_ENTRY_05, _ENTRY_06):
+        return [
+            Node(_host(address), port, zone, vnodes, *space)
+            for address, port, vnodes, zone, *space in entry.iter_unpack(entries)
+        ]
     return [
-        Node(_host(address), port, zone, vnodes, space)
-        for address, port, _io_address, _io_port, vnodes, zone, space in _ENTRY.iter_unpack(entries)
+        Node(_host(address), port, zone, vnodes, space, *_io_address(io_address, io_port))
+        for address, port, io_address, io_port, vnodes, zone, space in entry.iter_unpack(entries)
     ]
+
+
+def _io_address(address: bytes, port: int) -> tuple[str | None, int]:
+    return (None, 0) if address == _NOWHERE or not port else (_host(address), port)
+
+
+def _packed(host: str) -> bytes:
+    return ipaddress.ip_address(host).packed.rjust(16, b"\0")
 
 
 def _host(address: bytes) -> str:

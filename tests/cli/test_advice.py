@@ -16,7 +16,7 @@ import pytest
 from asyncbackup.cli import advice as advice_module
 from asyncbackup.cli.advice import advice, with_advice
 from asyncbackup.cli.main import program
-from asyncbackup.client.outcome import NOT_READY
+from asyncbackup.client.outcome import NOT_SERVING
 from asyncbackup.errors import (
     ChangedMeanwhile,
     ClusterNotReady,
@@ -72,7 +72,7 @@ def test_the_nearest_kind_of_an_error_advises() -> None:
     assert advice(SnapshotChanged("snapshot 1", "it is gone")) == "use a snapshot that nobody deletes"
 
 
-@pytest.mark.parametrize("result", sorted(NOT_READY))
+@pytest.mark.parametrize("result", sorted(NOT_SERVING))
 def test_there_is_advice_for_each_state_in_which_a_cluster_does_not_serve(result: Result) -> None:
     assert advice(ClusterNotReady("host:7000", result, result.meaning)) == advice_module._OF_STATE[result]
 

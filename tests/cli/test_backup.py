@@ -76,6 +76,8 @@ def test_json_tells_what_was_done(command: Command, served: Served, tmp_path: Pa
 
     told = json.loads(outcome.out)
     assert told.pop("elapsed_s") > 0
+    assert 0 < told.pop("latency_median_s") <= told.pop("latency_p99_s")
+    assert told.pop("most_in_flight") > 0
     assert told == {
         "vdi": "disk",
         "snapshot": "b",
@@ -93,6 +95,8 @@ def test_json_tells_what_was_done(command: Command, served: Served, tmp_path: Pa
         # the snapshots at the beginning and at the end, the working VDI, the cluster, the objects
         "requests": 2 * 6 + 4 + 1 + 10 * PARTS,
         "retries": 0,
+        "retry_causes": {},
+        "hedges": 0,
     }
 
 

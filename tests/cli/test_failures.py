@@ -118,7 +118,8 @@ def test_a_cluster_that_does_not_serve(
     command: Command, store: MemoryStore, tmp_path: Path, result: str, word: str
 ) -> None:
     with serving(store, f"any@1+:error={result}") as served:
-        outcome = command("backup", "disk", tmp_path / "file", "-s", "a", "-p", served.port)
+        arguments = ("backup", "disk", tmp_path / "file", "-s", "a", "-p", served.port)
+        outcome = command(*arguments, "--give-up-after", "0")
 
     assert_one_message(outcome, 2, f"is not serving: {word}")
     assert left_in(tmp_path) == []
@@ -247,7 +248,8 @@ def test_an_object_that_cannot_be_read(command: Command, store: MemoryStore, tmp
 )
 def test_a_broken_answer(command: Command, store: MemoryStore, tmp_path: Path, fault: str, message: str) -> None:
     with serving(store, f"read_obj/{CHANGED}@1:{fault}") as served:
-        outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, "--timeout", "1")
+        arguments = ("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port)
+        outcome = command(*arguments, "--timeout", "1", "--give-up-after", "0")
 
     assert_one_message(outcome, 2, message)
     assert left_in(tmp_path) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -29,10 +30,15 @@ def read(add: Callable[[Any], Any], *arguments: str, env: dict[str, str] | None 
     return CliRunner().invoke(command, arguments, env=env)
 
 
-def node(*arguments: str, env: dict[str, str] | None = None) -> str:
+def nodes(*arguments: str, env: dict[str, str] | None = None) -> list[str]:
     result = read(options.cluster_options, *arguments, env=env)
     assert result.exit_code == 0, result.output
-    return result.output.strip()
+    return [f"{host} {port}" for host, port in ast.literal_eval(result.output)]
+
+
+def node(*arguments: str, env: dict[str, str] | None = None) -> str:
+    (only,) = nodes(*arguments, env=env)
+    return only
 
 
 size_option = click.option("--size", callback=options.byte_count)
@@ -90,6 +96,15 @@ def test_a_part_of_a_byte_is_refused(text: str, told: str) -> None:
 )
 def test_an_address_may_have_its_port(address: str, found: str) -> None:
     assert node("-a", address) == found
+
+
+def test_several_addresses_have_commas_between_them() -> None:
+    assert nodes("-a", "n1,n2:7001,[::1]:7002") == ["n1 7000", "n2 7001", "::1 7002"]
+
+
+@pytest.mark.parametrize("address", ["n1,", ",n1", "n1,,n2", ","])
+def test_no_address_in_a_list_is_empty(address: str) -> None:
+    assert "expected HOST, HOST:PORT or [IPV6]:PORT, got ''" in read(options.cluster_options, "-a", address).output
 
 
 @pytest.mark.parametrize("address", ["", ":7001", "sheep1:", "sheep1:x", "[::1", "[::1]x", "[]:7001", "[::1]:", "::1]"])

@@ -250,7 +250,7 @@ def test_the_latest_times_there_can_be_are_shown(command: Command) -> None:
 
 @pytest.mark.parametrize("verb", ["list", "tree"])
 def test_a_stalled_node_is_given_up_in_the_time_that_is_said(command: Command, verb: str) -> None:
-    with serving(disk_store(), "read_vdis@2:stall", "get_vdi_info@1:stall", "read_obj@1:stall") as served:
+    with serving(disk_store(), "read_vdis@2+:stall", "get_vdi_info@1+:stall", "read_obj@1+:stall") as served:
         outcome = command("vdi", verb, "disk", "--timeout", "0.2", "-p", served.port)
 
     assert outcome.code == 2

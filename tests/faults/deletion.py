@@ -14,7 +14,7 @@ from asyncbackup.wire.inode import Inode
 from asyncbackup.wire.messages import ObjectBody, RequestHeader
 from asyncbackup.wire.oid import data_oid, index_of, inode_oid, is_data
 
-ONE = ClientOptions(connections=1, request_timeout_s=10, retry_delay_s=0)
+ONE = ClientOptions(connections=1, request_timeout_s=10, give_up_after_s=0, retry_delay_s=0)
 
 
 @dataclass

@@ -37,7 +37,7 @@ from tests.folders import left_in
 from tests.property import reference
 from tests.waiting import until
 
-ONE = ClientOptions(connections=1, depth=8, connect_timeout_s=5, request_timeout_s=10, attempts=3, retry_delay_s=0)
+ONE = ClientOptions(connections=1, connect_timeout_s=5, request_timeout_s=10, give_up_after_s=0, retry_delay_s=0)
 
 
 _READY: list[MemoryStore] = []
@@ -142,7 +142,7 @@ async def test_a_broken_answer_ends_the_backup(
         with pytest.raises(kind, match=message):
             await difference(cluster, tmp_path)
 
-        assert cluster.router.in_flight == 0
+        await until(lambda: cluster.router.in_flight == 0)
     assert left_in(tmp_path) == []
 
 
@@ -301,7 +301,7 @@ async def test_transient_results_are_tried_again_and_counted(store: MemoryStore,
     remove_files(tmp_path)
     faults = [f"read_obj@{nth}:error={result}" for nth in (1, data[0], data[-1])]
 
-    async with served(store, *faults) as cluster:
+    async with served(store, *faults, options=replace(ONE, give_up_after_s=60)) as cluster:
         summary = await difference(cluster, tmp_path)
 
     assert summary.retries == len(faults)
@@ -312,12 +312,13 @@ async def test_transient_results_are_tried_again_and_counted(store: MemoryStore,
 async def test_patience_with_transient_results_ends(store: MemoryStore, tmp_path: Path) -> None:
     first, *_ = await reads_of_data(store, tmp_path)
     seen: list[RequestHeader] = []
-    async with served(store, f"read_obj@{first}+:error=AGAIN", seen=seen) as cluster:
+    options = replace(ONE, give_up_after_s=0.05)
+    async with served(store, f"read_obj@{first}+:error=AGAIN", seen=seen, options=options) as cluster:
         with pytest.raises(ObjectReadFailed, match=r"try again \(result 0x8f\)"):
             await difference(cluster, tmp_path)
 
     reads = [header.body for header in seen if header.opcode == Opcode.READ_OBJ]
-    assert reads.count(reads[first - 1]) == ONE.attempts
+    assert reads.count(reads[first - 1]) > 2
     assert left_in(tmp_path) == []
 
 
@@ -359,6 +360,7 @@ async def test_nothing_is_ever_locked_or_written(store: MemoryStore, tmp_path: P
         Opcode.GET_NODE_LIST,
         Opcode.STAT_CLUSTER,
         Opcode.GET_VDI_INFO,
+        Opcode.READ_DEL_VDIS,
         Opcode.READ_OBJ,
     }
 
@@ -386,13 +388,13 @@ async def test_a_connection_outlives_a_request_out_of_time(store: MemoryStore) -
 
 
 async def test_each_waiter_gets_an_exception_of_its_own(store: MemoryStore) -> None:
-    async with served(store, "read_obj@3:reset", "read_obj@1:stall", "read_obj@2:stall") as cluster:
-        reads = [cluster.read_object(1, memoryview(bytearray(512))) for _ in range(3)]
+    async with served(store, "read_obj@2:reset", "read_obj@1:stall") as cluster:
+        reads = [cluster.read_object(1, memoryview(bytearray(512))) for _ in range(2)]
 
         errors = await asyncio.gather(*reads, return_exceptions=True)
 
-    assert [type(error) for error in errors] == [ConnectionLost] * 3
-    assert len({id(error) for error in errors}) == 3
+    assert [type(error) for error in errors] == [ConnectionLost] * 2
+    assert len({id(error) for error in errors}) == 2
 
 
 async def test_a_lost_connection_leaves_the_others_to_later_backups(store: MemoryStore, tmp_path: Path) -> None:
@@ -424,7 +426,7 @@ async def test_a_connection_that_drops_anywhere_ends_the_backup(store: MemorySto
         with pytest.raises(ConnectionLost):
             await difference(cluster, tmp_path)
 
-        assert cluster.router.in_flight == 0
+        await until(lambda: cluster.router.in_flight == 0)
     assert left_in(tmp_path) == []
 
 

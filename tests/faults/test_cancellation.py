@@ -20,7 +20,7 @@ from tests.faults.steps import WAYS, Cancel, run_cancelled
 from tests.folders import left_in
 from tests.waiting import until
 
-OPTIONS = ClientOptions(connections=2, request_timeout_s=10)
+OPTIONS = ClientOptions(connections=2, request_timeout_s=10, give_up_after_s=0)
 SMALL_MEMORY = WindowOptions(memory=1 << 20)
 
 
@@ -48,9 +48,9 @@ def unread_pipe() -> Iterator[tuple[int, int]]:
 def waiters(cluster: Cluster) -> int:
     """Count the attempts that somebody still waits for."""
     return sum(
-        attempt.waiter is not None
+        attempt.on_end is not None
         for attempts in (
-            cluster.router._waiting,
+            cluster.router.node._waiting,
             *(connection._attempts.values() for connection in cluster.router.node.connections),
         )
         for attempt in attempts

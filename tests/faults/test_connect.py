@@ -12,7 +12,7 @@ from asyncbackup.errors import AsyncBackupError, ClusterError, ConnectionLost, P
 from tests.faults.proxy import Handler, answer, receive, serve
 from tests.waiting import until
 
-IMPATIENT = ClientOptions(connections=2, connect_timeout_s=0.2)
+IMPATIENT = ClientOptions(connections=2, connect_timeout_s=0.2, give_up_after_s=0)
 
 
 async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,7 +72,7 @@ async def test_what_is_no_sheep_is_told_in_time(handler: Handler, kind: type[Clu
 
 
 async def test_surplus_after_a_good_answer_ends_the_connection() -> None:
-    options = ClientOptions(connections=1)
+    options = ClientOptions(connections=1, give_up_after_s=0)
     async with serve(one_good_answer) as port, connect("127.0.0.1", port, options) as cluster:
         await until(lambda: not cluster.router.node.connections[0].is_open)
 
@@ -108,7 +108,7 @@ async def test_a_server_that_takes_too_few_connections_leaves_none_open(good: in
 
     async with serve(limited) as port:
         try:
-            async with connect("127.0.0.1", port, ClientOptions(connections=4)):
+            async with connect("127.0.0.1", port, ClientOptions(connections=4, give_up_after_s=0)):
                 pass
         except AsyncBackupError:
             pytest.fail("a connection that is lost later is no reason not to connect")

@@ -25,7 +25,7 @@ from tests.faults.steps import WAYS, Cancel, run_cancelled
 from tests.property.test_restore import working_image
 from tests.waiting import turn, until
 
-OPTIONS = ClientOptions(connections=2, request_timeout_s=10)
+OPTIONS = ClientOptions(connections=2, request_timeout_s=10, give_up_after_s=0)
 RELEVANT = TABLE_OFFSET + 4096
 """Bytes of an inode that are not zeros for ever."""
 

@@ -30,7 +30,7 @@ from tests.faults.steps import WAYS, Cancel, run_cancelled
 from tests.property.test_restore import working_image
 from tests.waiting import turn, until
 
-OPTIONS = ClientOptions(connections=2, request_timeout_s=10)
+OPTIONS = ClientOptions(connections=2, request_timeout_s=10, give_up_after_s=0)
 
 
 @dataclass
@@ -132,7 +132,7 @@ REMOVAL_FAULTS = {
 @pytest.mark.parametrize("fault", REMOVAL_FAULTS.values(), ids=REMOVAL_FAULTS.keys())
 async def test_what_cannot_be_removed_is_told_and_stays_marked(backed: Backed, fault: Fault) -> None:
     faults = [Fault(Error(Result.EIO), Opcode.CREATE_AND_WRITE_OBJ, nth=2), fault]
-    options = ClientOptions(connections=2, request_timeout_s=0.5)
+    options = ClientOptions(connections=2, request_timeout_s=0.5, give_up_after_s=0)
     async with Sheep(backed.store, faults=faults) as sheep, connect(sheep.host, sheep.port, options) as cluster:
         with pytest.raises(LeftUnfinished, match=r"creating object .* 'new'.* may be left behind") as raised:
             await restore(cluster, [backed.full], "new")
@@ -147,7 +147,7 @@ async def test_what_is_under_way_is_waited_for_before_it_is_removed(backed: Back
     async with Sheep(backed.store) as sheep, serve(gate.between(sheep)) as port:
 
         async def work() -> None:
-            async with connect("127.0.0.1", port, ClientOptions(connections=1)) as cluster:
+            async with connect("127.0.0.1", port, ClientOptions(connections=1, give_up_after_s=0)) as cluster:
                 await restore(cluster, [backed.full], "new")
 
         task, steps = cancel(work, -1)
@@ -199,7 +199,7 @@ class Gate:
 
 async def test_a_restore_that_lost_its_only_connection_is_removed(backed: Backed, restore_new: Restore) -> None:
     before, fault = backed.data_objects(), Fault(Reset(), Opcode.CREATE_AND_WRITE_OBJ)
-    options = ClientOptions(connections=1)
+    options = ClientOptions(connections=1, give_up_after_s=0)
     async with Sheep(backed.store, faults=[fault]) as sheep, connect(sheep.host, sheep.port, options) as cluster:
         with pytest.raises(ConnectionLost):
             await restore_new(cluster)

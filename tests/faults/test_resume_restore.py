@@ -77,7 +77,7 @@ async def run(tmp_path: Path) -> AsyncIterator[Run]:
         yield made
 
 
-@pytest.mark.parametrize("options", [ONE, WindowOptions(), PORTIONS], ids=["one", "some", "portions"])
+@pytest.mark.parametrize("options", [ONE, WindowOptions(workers=4), PORTIONS], ids=["one", "some", "portions"])
 @pytest.mark.parametrize("clone", [False, True], ids=["whole", "clone"])
 async def test_what_was_interrupted_anywhere_and_resumed_is_what_was_not_interrupted(
     run: Run, options: WindowOptions, *, clone: bool

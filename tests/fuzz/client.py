@@ -33,7 +33,7 @@ MEMORY: Final = 128 << 20
 WAITING_S: Final = 3.0
 
 CLIENT_OPTIONS: Final = ClientOptions(
-    connections=2, connect_timeout_s=0.5, request_timeout_s=0.25, attempts=2, retry_delay_s=0.001
+    connections=2, connect_timeout_s=0.5, request_timeout_s=0.25, give_up_after_s=0, retry_delay_s=0.001
 )
 OPTIONS: Final = WindowOptions(workers=2, memory=8 << 20)
 

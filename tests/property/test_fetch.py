@@ -70,7 +70,7 @@ async def test_a_record_fetched_in_portions_is_the_one_of_the_whole(
     to, base = (content if owner else bytes(len(content)) for content, owner in zip(pair, owners, strict=True))
     cluster = ObjectsInMemory({data_oid(5, 7): to, data_oid(6, 7): base})
     size, offset, length = len(to), *reference.trim(to, base)
-    fetcher = Fetcher(cluster, size, size, BackupCounts(), compared_sectors * SECTOR)
+    fetcher = Fetcher(cluster, size, size, BackupCounts(), lambda: compared_sectors * SECTOR)
 
     fragment = await fetcher.fetch_record(Pair(7, owners[0], (owners[1],)), Slot([size] * 2))
 

@@ -122,8 +122,9 @@ async def test_a_failed_backup_leaves_no_file(
             harmed = True
             harm(doomed)
 
+    options = ClientOptions(connections=2, request_timeout_s=1, give_up_after_s=0)
     with pytest.raises(error):
-        async with connect("127.0.0.1", doomed.port, ClientOptions(connections=2, request_timeout_s=1)) as cluster:
+        async with connect("127.0.0.1", doomed.port, options) as cluster:
             await backup(
                 cluster,
                 "disk",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 
 import anyio
 import pytest
 
-from asyncbackup.client.connection import Attempt, Connection, Waiter
+from asyncbackup.client.connection import Attempt, Connection
 from asyncbackup.client.request import Request
 from asyncbackup.errors import ConnectionLost, ProtocolViolation, RequestTimeout, Unreachable
 from asyncbackup.wire.constants import Flag, Opcode, Result
@@ -19,12 +20,26 @@ from tests.waiting import until
 READ = read_object(7, 0, 4)
 
 
-def ignore() -> None:
-    pass
+class Told:
+    """Keeps what a connection tells its owner."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.unanswered: list[Attempt] = []
+
+    def note_answer(self, attempt: Attempt) -> None:
+        self.events.append(f"answer {attempt.id}")
+
+    def note_room(self) -> None:
+        self.events.append("room")
+
+    def note_loss(self, unanswered: Sequence[Attempt]) -> None:
+        self.events.append("loss")
+        self.unanswered.extend(unanswered)
 
 
-async def opened(port: int) -> Connection:
-    return await Connection.open("127.0.0.1", port, 5, ignore, ignore)
+async def opened(port: int, told: Told | None = None) -> Connection:
+    return await Connection.open("127.0.0.1", port, 5, told or Told())
 
 
 async def carry_out(connection: Connection, message: Message = READ, timeout_s: float = 5) -> Request:
@@ -97,33 +112,68 @@ async def test_a_payload_lands_in_the_buffer_named_for_it() -> None:
         await connection.close()
 
 
-async def test_attempts_of_one_waiter_are_answered_together() -> None:
+async def test_each_attempt_is_told_its_own_end() -> None:
+    ended: list[Attempt] = []
     async with serve(answer_three_backwards) as port:
         connection = await opened(port)
-        requests = [Request(READ) for _ in range(3)]
-        waiter = Waiter(3)
-        for request in requests:
-            connection.send(Attempt(request, None, 2, waiter))
+        attempts = [Attempt(Request(READ), None, ended.append) for _ in range(3)]
+        for attempt in attempts:
+            connection.send(attempt, 2)
 
-        await waiter.wait("here", requests[0], 5)
+        await until(lambda: len(ended) == 3)
 
-        assert [int.from_bytes(request.payload, "big") for request in requests] == [1, 2, 3]
+        assert ended == attempts[::-1]
+        assert [int.from_bytes(attempt.payload, "big") for attempt in attempts] == [1, 2, 3]
         await connection.close()
 
 
-async def test_an_answer_makes_room_and_the_end_is_told() -> None:
-    told = []
+async def test_answers_and_the_end_are_told() -> None:
+    told = Told()
     async with serve(replying(answer_to_the_first)) as port:
-        connection = await Connection.open(
-            "127.0.0.1", port, 5, lambda: told.append("room"), lambda: told.append("end")
-        )
+        connection = await opened(port, told)
 
         await call(connection)
-        assert told[:1] == ["room"]
+        assert told.events[:1] == ["answer 1"]
         await until(lambda: not connection.is_open)
         await connection.close()
 
-    assert told == ["room", "end"]
+    assert told.events == ["answer 1", "loss"]
+
+
+async def test_the_end_tells_what_is_unanswered_before_it_ends_that() -> None:
+    ended: list[Attempt] = []
+    told = Told()
+    async with serve(hold) as port:
+        connection = await opened(port, told)
+        attempts = [Attempt(Request(READ), None, lambda each: ended.extend([each, *told.unanswered])) for _ in range(2)]
+        for attempt in attempts:
+            connection.send(attempt, 2)
+
+        await connection.close()
+
+    assert ended == [attempts[0], *attempts, attempts[1], *attempts]
+    assert all(isinstance(attempt.error, ConnectionLost) for attempt in attempts)
+
+
+async def test_the_answer_of_a_tombstone_is_told() -> None:
+    told = Told()
+    async with serve(replying(answer_to_the_first)) as port:
+        connection = await opened(port, told)
+        attempt = Attempt(Request(READ), None, None)
+        connection.send(attempt, 2)
+
+        await until(lambda: told.events[:1] == ["answer 1"])
+
+        assert bytes(attempt.payload) == b""
+        await connection.close()
+
+
+async def test_a_connection_knows_where_it_leads() -> None:
+    async with serve(hold) as port:
+        connection = await opened(port)
+
+        assert connection.peer == ("127.0.0.1", port)
+        await connection.close()
 
 
 async def test_an_error_answer_has_no_payload_even_if_it_brings_one() -> None:
@@ -344,7 +394,7 @@ async def test_giving_up_a_partly_sent_request_ends_the_connection(size: int) ->
 
 
 async def test_a_connection_is_not_ready_while_its_socket_takes_nothing() -> None:
-    may_read, told = asyncio.Event(), []
+    may_read, told = asyncio.Event(), Told()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await may_read.wait()
@@ -352,14 +402,14 @@ async def test_a_connection_is_not_ready_while_its_socket_takes_nothing() -> Non
         await reader.read()
 
     async with serve(handle) as port:
-        connection = await Connection.open("127.0.0.1", port, 5, lambda: told.append(connection.is_ready), ignore)
+        connection = await opened(port, told)
         async with anyio.create_task_group() as group:
             group.start_soon(carry_out, connection, write_object(7, 0, bytes(8 << 20), copies=1))
             await until(lambda: connection.unanswered == 1)
             assert not connection.is_ready
             may_read.set()
 
-        assert told == [True, True], "the socket takes more, and the answer came"
+        assert told.events == ["room", "answer 1"]
         await connection.close()
 
 
@@ -394,7 +444,7 @@ async def test_a_closed_connection_takes_no_request() -> None:
 
 
 async def test_a_connection_that_was_never_made_takes_no_request() -> None:
-    connection = Connection("nowhere:1", ignore, ignore)
+    connection = Connection("nowhere:1", Told())
     with pytest.raises(ConnectionLost, match="not open"):
         await call(connection)
 
@@ -414,7 +464,7 @@ async def test_a_refused_connection_is_told_with_its_address() -> None:
 
 async def test_a_name_that_is_no_host_is_told() -> None:
     with pytest.raises(Unreachable, match="cannot reach a sheep at no host:7000"):
-        await Connection.open("no host", 7000, 5, ignore, ignore)
+        await Connection.open("no host", 7000, 5, Told())
 
 
 async def test_connecting_has_a_deadline() -> None:
@@ -426,4 +476,4 @@ async def test_connecting_has_a_deadline() -> None:
             filler.connect_ex(listener.getsockname())
 
         with pytest.raises(Unreachable, match=r"no connection within 0\.05 s"):
-            await Connection.open("127.0.0.1", listener.getsockname()[1], 0.05, ignore, ignore)
+            await Connection.open("127.0.0.1", listener.getsockname()[1], 0.05, Told())

@@ -25,7 +25,7 @@ from asyncbackup.wire.oid import inode_oid, is_data
 from tests.disks import OBJECT, OBJECTS, SHIFT, delete_as_dog, noise
 
 SHAPE = Shape(OBJECTS * OBJECT, OBJECT)
-QUICK = ClientOptions(connections=1, request_timeout_s=10, retry_delay_s=0)
+QUICK = ClientOptions(connections=1, request_timeout_s=10, give_up_after_s=0, retry_delay_s=0)
 
 
 @asynccontextmanager

@@ -1,34 +1,53 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import anyio
 import pytest
 
 from asyncbackup.client import ClientOptions
-from asyncbackup.client.node import Node
-from asyncbackup.errors import ConnectionLost, ProtocolViolation, Unreachable
+from asyncbackup.client.connection import Attempt
+from asyncbackup.client.node import DEPTH, Node
+from asyncbackup.client.objects import READ_SIZE
+from asyncbackup.client.request import Request
+from asyncbackup.errors import AsyncBackupError, ConnectionLost, ProtocolViolation, Unreachable
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
 from asyncbackup.wire.constants import Result
-from asyncbackup.wire.messages import node_list, vdi_info
+from asyncbackup.wire.messages import node_list, read_object, vdi_info
 from tests.faults.proxy import answer, proxy, receive, serve
 from tests.waiting import until
 
-OPTIONS = ClientOptions(connections=3, connect_timeout_s=5)
+OPTIONS = ClientOptions(connections=3, connect_timeout_s=5, give_up_after_s=0)
 
 
-def ignore() -> None:
-    pass
+class Told:
+    """Keeps what a node tells the router."""
+
+    def __init__(self) -> None:
+        self.answered: list[Attempt] = []
+        self.troubles: list[AsyncBackupError] = []
+
+    def note_answer(self, node: Node, attempt: Attempt, latency_s: float) -> None:
+        assert latency_s > 0
+        self.answered.append(attempt)
+
+    def note_trouble(self, node: Node, error: AsyncBackupError) -> None:
+        self.troubles.append(error)
+
+
+def made(port: int, options: ClientOptions = OPTIONS, told: Told | None = None) -> Node:
+    return Node("127.0.0.1", port, options, told or Told())
 
 
 @asynccontextmanager
-async def opened(
-    port: int, options: ClientOptions = OPTIONS, on_change: Callable[[], None] = ignore
-) -> AsyncIterator[Node]:
-    node = Node("127.0.0.1", port, options, on_change)
+async def opened(port: int, options: ClientOptions = OPTIONS, told: Told | None = None) -> AsyncIterator[Node]:
+    """Open a node that nobody keeps."""
+    node = made(port, options, told)
     try:
         await node.open()
         yield node
@@ -36,11 +55,40 @@ async def opened(
         await node.close()
 
 
-async def test_all_connections_are_opened(sheep: Sheep) -> None:
-    async with opened(sheep.port, replace(OPTIONS, connections=5)) as node:
+@asynccontextmanager
+async def kept(port: int, options: ClientOptions = OPTIONS, told: Told | None = None) -> AsyncIterator[Node]:
+    """Open a node, and keep its connections as they should be."""
+    async with opened(port, options, told) as node, anyio.create_task_group() as group:
+        group.start_soon(node.keep)
+        yield node
+        group.cancel_scope.cancel()
+
+
+def submit(node: Node, count: int = 1, size: int = 512) -> list[Attempt]:
+    """Submit attempts that nobody waits for but the test."""
+    attempts = [Attempt(Request(read_object(1, 0, size)), None, lambda _: None) for _ in range(count)]
+    for attempt in attempts:
+        node.submit(attempt)
+    return attempts
+
+
+def has_ended(attempt: Attempt) -> bool:
+    return attempt.on_end is None
+
+
+async def test_the_connections_that_are_asked_for_are_opened(sheep: Sheep) -> None:
+    async with opened(sheep.port, replace(OPTIONS, connections=5)):
         await until(lambda: sheep.connections == 5)
 
-        assert not node.is_short
+
+async def test_connections_are_opened_as_the_pace_needs_them(sheep: Sheep) -> None:
+    async with kept(sheep.port, replace(OPTIONS, connections=None)) as node:
+        before = sheep.connections
+        node.pace.limit = 40 * READ_SIZE
+        attempts = submit(node, 100, READ_SIZE)
+
+        await until(lambda: len(node.connections) > before)
+        await until(lambda: all(map(has_ended, attempts)))
 
 
 async def test_closing_closes_all_connections(sheep: Sheep) -> None:
@@ -78,7 +126,7 @@ async def test_an_unknown_release_is_left_open() -> None:
 
 
 def of_version(version: int | None) -> Node:
-    node = Node("there", 7000, OPTIONS, ignore)
+    node = made(7000)
     node.internal_version = version
     return node
 
@@ -105,18 +153,15 @@ async def test_the_older_version_is_used_for_public_requests_alone() -> None:
 
 
 async def test_a_lost_connection_is_opened_again_beside_the_others(sheep: Sheep) -> None:
-    changes: list[str] = []
-    async with opened(sheep.port, on_change=lambda: changes.append("changed")) as node:
+    async with kept(sheep.port) as node:
         first, second, third = node.connections
-        changes.clear()
         second.abort()
-        assert (changes, node.is_short) == (["changed"], True), "the loss is told"
+        (attempt,) = submit(node)
 
-        await node.open()
+        await until(lambda: has_ended(attempt) and len(node.connections) == 3 and second not in node.connections)
 
         assert node.connections[:2] == [first, third]
-        assert len(node.connections) == 3
-        assert not node.is_short
+        assert attempt.error is None
         await until(lambda: sheep.connections == 3)
 
 
@@ -131,21 +176,90 @@ async def test_a_server_that_takes_no_more_connections_is_used_over_those_it_too
         await node.open()
 
         assert [connection.is_open for connection in node.connections] == [True]
-        assert not node.is_short
+        assert node.trouble is None
 
 
-async def test_a_server_that_is_gone_is_unreachable_at_each_opening() -> None:
+async def test_a_server_that_is_gone_is_set_aside() -> None:
+    told = Told()
     async with Sheep(MemoryStore()) as sheep:
-        node = Node("127.0.0.1", sheep.port, OPTIONS, ignore)
+        node = made(sheep.port, told=told)
         await node.open()
     await until(lambda: not node.is_open)
 
-    for _ in range(2):
-        with pytest.raises(Unreachable, match="cannot reach a sheep at 127") as caught:
-            await node.open()
-        assert isinstance(caught.value.__cause__, OSError)
-        assert node.is_short
+    with pytest.raises(Unreachable, match="cannot reach a sheep at 127") as caught:
+        await node.open()
+
+    assert isinstance(caught.value.__cause__, OSError)
+    assert told.troubles == [caught.value]
+    (attempt,) = submit(node)
+    assert isinstance(attempt.error, Unreachable)
+    assert attempt.error is not caught.value, "each waiter gets an exception of its own"
     await node.close()
+
+
+async def test_a_node_that_was_set_aside_is_probed_until_it_is_back(sheep: Sheep) -> None:
+    async with proxy(sheep.port) as between, kept(between.port) as node:
+        await until(lambda: len(between._writers) == 6)
+        upstream, between.upstream = between.upstream, 1
+        between.drop()
+        await until(lambda: node.trouble is not None)
+        between.upstream = upstream
+
+        await until(lambda: node.trouble is None and node.is_open)
+        (attempt,) = submit(node)
+        await until(lambda: has_ended(attempt))
+
+        assert attempt.error is None
+
+
+async def test_what_waits_ends_when_the_node_is_set_aside() -> None:
+    async with serve(greet_and_hold) as port, opened(port, replace(OPTIONS, connections=1)) as node:
+        attempts = submit(node, DEPTH + 2)
+
+        node.set_aside(Unreachable("here", "it hangs"))
+
+        assert all(map(has_ended, attempts))
+        assert [type(attempt.error) for attempt in attempts] == [Unreachable] * (DEPTH + 2)
+        assert len({id(attempt.error) for attempt in attempts}) == DEPTH + 2, "each waiter gets one of its own"
+        assert (node.load, node.unanswered) == (0, 0)
+
+
+async def test_what_waits_ends_when_the_node_is_closed() -> None:
+    async with serve(greet_and_hold) as port, opened(port, replace(OPTIONS, connections=1)) as node:
+        attempts = submit(node, DEPTH + 2)
+
+        await node.close()
+
+        assert [type(attempt.error) for attempt in attempts] == [ConnectionLost] * (DEPTH + 2)
+
+
+async def test_what_is_given_up_before_it_was_sent_is_never_sent() -> None:
+    async with serve(greet_and_hold) as port, opened(port, replace(OPTIONS, connections=1)) as node:
+        *_, waiting = submit(node, DEPTH + 1)
+        before = node.load
+
+        node.give_up(waiting)
+
+        assert waiting.connection is None
+        assert (node.load, node.unanswered) == (before - waiting.size, DEPTH)
+
+
+async def test_a_node_hangs_that_answers_nothing_of_what_it_was_asked() -> None:
+    async with serve(greet_and_hold) as port, opened(port, replace(OPTIONS, connections=1)) as node:
+        assert not node.hangs(time.monotonic() + 1), "nothing was asked"
+        submit(node)
+
+        assert node.hangs(time.monotonic() + 1)
+        assert not node.hangs(time.monotonic() - 1), "it has not been silent for so long"
+
+
+async def test_bytes_under_way_are_bounded_by_the_pace() -> None:
+    async with serve(greet_and_hold) as port, opened(port, replace(OPTIONS, connections=None)) as node:
+        node.pace.limit = 4 * READ_SIZE
+        submit(node, 10, READ_SIZE)
+
+        assert node.pace.in_flight == 4 * READ_SIZE
+        assert node.load == 10 * READ_SIZE
 
 
 async def test_a_server_that_comes_back_is_greeted_anew() -> None:
@@ -176,10 +290,10 @@ async def test_a_greeting_that_failed_is_made_again() -> None:
             writer.write(answer(header, bytes(80), request_id=77 if greetings == 1 else None))
 
     async with serve(handle) as port:
-        node = Node("127.0.0.1", port, OPTIONS, ignore)
+        node = made(port)
         with pytest.raises(ProtocolViolation, match="request 77"):
             await node.open()
-        assert node.is_short
+        node.trouble = None
 
         await node.open()
 
@@ -198,32 +312,8 @@ async def test_those_who_want_it_opened_at_the_same_time_open_it_once(sheep: She
         await until(lambda: sheep.connections == 3)
 
 
-async def test_those_who_wait_for_an_opening_that_fails_fail_with_it() -> None:
-    """Each of them would wait for a server that does not answer, one after the other."""
-    connections = 0
-
-    async def handle(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        await reader.read()
-
-    async with serve(handle) as port:
-        node = Node("127.0.0.1", port, replace(OPTIONS, connections=1, connect_timeout_s=0.05), ignore)
-
-        errors = await asyncio.gather(*(node.open() for _ in range(4)), return_exceptions=True)
-
-        assert connections == 1
-        assert [type(error) for error in errors] == [Unreachable] * 4
-        assert len({id(error) for error in errors}) == 4
-        assert len({str(error) for error in errors}) == 1
-        with pytest.raises(Unreachable):
-            await node.open()
-        assert connections == 2, "who comes later tries again"
-        await node.close()
-
-
 async def test_an_opening_that_is_cancelled_fails_nobody_else(sheep: Sheep) -> None:
-    node = Node("127.0.0.1", sheep.port, OPTIONS, ignore)
+    node = made(sheep.port)
     first, second = asyncio.create_task(node.open()), asyncio.create_task(node.open())
     await asyncio.sleep(0)
     first.cancel()
@@ -231,5 +321,11 @@ async def test_an_opening_that_is_cancelled_fails_nobody_else(sheep: Sheep) -> N
     await second
 
     assert first.cancelled()
-    assert not node.is_short
+    assert node.is_open
     await node.close()
+
+
+async def greet_and_hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the greeting, and nothing else."""
+    writer.write(answer(await receive(reader), bytes(80)))
+    await asyncio.Event().wait()

@@ -10,23 +10,25 @@ import anyio
 import pytest
 
 from asyncbackup.client import ClientOptions
+from asyncbackup.client.hedge import Hedging
 from asyncbackup.client.request import Request
 from asyncbackup.client.router import Counts, Router
-from asyncbackup.errors import ClusterNotReady, ConnectionLost, RequestTimeout, Unreachable
+from asyncbackup.errors import ClusterNotReady, ConnectionLost, Unreachable
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
 from asyncbackup.wire.constants import Opcode, Result
-from asyncbackup.wire.messages import ObjectBody, RequestHeader, read_object, vdi_info, write_object
+from asyncbackup.wire.messages import ObjectBody, RequestHeader, new_vdi, read_object, vdi_info, write_object
 from tests.faults.proxy import answer, proxy, receive, serve
 from tests.waiting import turn, until
 
-QUICK = ClientOptions(connections=1, request_timeout_s=10, retry_delay_s=0)
+QUICK = ClientOptions(connections=1, request_timeout_s=10, give_up_after_s=0, retry_delay_s=0)
+PATIENT = replace(QUICK, give_up_after_s=60)
 LOOKUP = vdi_info("disk")
 
 
 @asynccontextmanager
 async def routed(port: int, options: ClientOptions = QUICK) -> AsyncIterator[Router]:
-    router = Router("127.0.0.1", port, options)
+    router = Router([("127.0.0.1", port)], options)
     try:
         await router.open()
         yield router
@@ -75,12 +77,13 @@ class Holding:
     def objects(self) -> list[int]:
         return [oid for _, oid in self.came]
 
-    def answer(self, oid: int) -> None:
+    def answer(self, oid: int, result: Result = Result.SUCCESS) -> None:
         """Answer the read of object ``oid``."""
         (found,) = [each for each in self.held if ObjectBody.unpack(each[1].body).oid == oid]
         self.held.remove(found)
         _, header, writer = found
-        writer.write(answer(header, oid.to_bytes(4, "big")))
+        payload = oid.to_bytes(4, "big") if result is Result.SUCCESS else b""
+        writer.write(answer(header, payload, result=result))
 
 
 @asynccontextmanager
@@ -91,7 +94,7 @@ async def held(options: ClientOptions) -> AsyncIterator[tuple[Holding, Router]]:
 
 
 async def test_the_server_has_no_more_requests_than_the_depth_and_the_first_come_goes_first() -> None:
-    async with held(replace(QUICK, depth=2)) as (server, router), asyncio.TaskGroup() as group:
+    async with held(QUICK) as (server, router), asyncio.TaskGroup() as group:
         group.create_task(router.call(reads(1, 2, 3), Counts()))
         group.create_task(router.call(reads(4), Counts()))
         await until(lambda: len(server.held) == 2)
@@ -107,7 +110,7 @@ async def test_the_server_has_no_more_requests_than_the_depth_and_the_first_come
 
 
 async def test_a_request_goes_to_the_connection_with_the_fewest_under_way() -> None:
-    async with held(replace(QUICK, connections=3, depth=2)) as (server, router), asyncio.TaskGroup() as group:
+    async with held(replace(QUICK, connections=3)) as (server, router), asyncio.TaskGroup() as group:
         group.create_task(router.call(reads(1, 2, 3, 4), Counts()))
         await until(lambda: len(server.held) == 4)
 
@@ -124,20 +127,21 @@ async def test_a_request_goes_to_the_connection_with_the_fewest_under_way() -> N
 
 
 async def test_what_is_given_up_before_its_turn_is_never_sent() -> None:
-    async with held(replace(QUICK, depth=1)) as (server, router):
-        router.options = replace(router.options, request_timeout_s=0.05)
-        with pytest.raises(RequestTimeout):
-            await router.call(reads(1, 2), Counts())
-        router.options = QUICK
-        assert router.in_flight == 1, "a tombstone takes its place until it is answered"
+    async with held(QUICK) as (server, router):
+        given_up = asyncio.create_task(router.call(reads(1, 2, 3), Counts()))
+        await until(lambda: len(server.held) == 2)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        assert router.in_flight == 2, "tombstones take their places until they are answered"
         async with asyncio.TaskGroup() as group:
-            group.create_task(router.call(reads(3), Counts()))
-            await until(lambda: router.in_flight == 2)
+            group.create_task(router.call(reads(4), Counts()))
+            await until(lambda: router.in_flight == 3)
             server.answer(1)
-            await until(lambda: len(server.held) == 1)
-            server.answer(3)
+            await until(lambda: len(server.held) == 2)
+            server.answer(2)
+            server.answer(4)
 
-    assert server.objects == [1, 3]
+    assert server.objects == [1, 2, 4]
 
 
 async def test_a_request_waits_while_the_socket_takes_nothing() -> None:
@@ -156,7 +160,8 @@ async def test_a_request_waits_while_the_socket_takes_nothing() -> None:
         group.start_soon(router.call, [request], Counts())
         await until(lambda: router.in_flight == 2)
         await turn()
-        assert router.node.unanswered == 1
+        (connection,) = router.node.connections
+        assert connection.unanswered == 1
         may_read.set()
 
     assert bytes(request.payload) == b"data"
@@ -190,15 +195,16 @@ async def test_a_release_that_takes_no_version_at_all_is_told() -> None:
 
 async def test_requests_and_repeats_are_counted() -> None:
     counts = Counts()
-    async with served("get_vdi_info@1:error=AGAIN", "get_vdi_info@1:error=AGAIN") as router:
+    async with served("get_vdi_info@1:error=AGAIN", "get_vdi_info@1:error=AGAIN", options=PATIENT) as router:
         request = await look_up(router, counts)
 
     assert (counts.requests, counts.retries, request.repeats) == (2, 1, 1)
+    assert counts.causes == {"try again": 1}
 
 
 async def test_only_what_failed_is_repeated() -> None:
     counts = Counts()
-    async with served("read_obj@2:error=AGAIN") as router:
+    async with served("read_obj@2:error=AGAIN", options=PATIENT) as router:
         requests = reads(1, 2, 3)
         await router.call(requests, counts)
 
@@ -208,14 +214,21 @@ async def test_only_what_failed_is_repeated() -> None:
 
 async def test_patience_with_a_cluster_ends() -> None:
     counts = Counts()
-    async with served("get_vdi_info@1+:error=NETWORK_ERROR", options=replace(QUICK, attempts=3)) as router:
+    options = replace(QUICK, give_up_after_s=0.05)
+    async with served("get_vdi_info@1+:error=NETWORK_ERROR", options=options) as router:
         request = await look_up(router, counts)
 
     assert request.result is Result.NETWORK_ERROR
-    assert (counts.requests, counts.retries) == (3, 2)
+    assert counts.requests == counts.retries > 1
 
 
-async def test_a_cluster_that_does_not_serve_is_an_error_of_its_own() -> None:
+@pytest.mark.parametrize("state", ["HALT", "STARTUP", "WAIT_FOR_JOIN"])
+async def test_a_cluster_that_waits_for_nodes_is_waited_for(state: str) -> None:
+    async with served(f"get_vdi_info@1:error={state}", options=PATIENT) as router:
+        assert (await look_up(router)).result is Result.NO_VDI
+
+
+async def test_a_cluster_that_does_not_serve_for_too_long_is_an_error_of_its_own() -> None:
     async with served("get_vdi_info@1:error=HALT") as router:
         with pytest.raises(ClusterNotReady, match="halted, too few nodes") as caught:
             await look_up(router)
@@ -223,73 +236,225 @@ async def test_a_cluster_that_does_not_serve_is_an_error_of_its_own() -> None:
     assert caught.value.result is Result.HALT
 
 
-async def test_a_lost_connection_is_opened_again_at_the_next_request() -> None:
-    async with served("get_vdi_info@2:reset") as router:
-        await look_up(router)
+async def test_a_cluster_that_somebody_has_to_format_is_not_waited_for() -> None:
+    async with served("get_vdi_info@1:error=WAIT_FOR_FORMAT", options=PATIENT) as router:
+        with pytest.raises(ClusterNotReady, match="waiting for format"):
+            await look_up(router)
+
+
+async def test_a_connection_that_is_lost_is_opened_again_and_the_request_repeated() -> None:
+    counts = Counts()
+    async with served("get_vdi_info@1:reset", options=PATIENT) as router:
+        assert (await look_up(router, counts)).result is Result.NO_VDI
+
+    assert counts.causes == {"connection lost": 1}
+
+
+async def test_without_patience_a_lost_connection_is_an_error() -> None:
+    async with served("get_vdi_info@1:reset") as router:
         with pytest.raises(ConnectionLost):
             await look_up(router)
-        (lost,) = router.node.connections
-        assert not lost.is_open, "nothing is opened before it is needed"
 
-        assert (await look_up(router)).result is Result.NO_VDI
-
-        assert router.node.connections != [lost]
-
-
-async def test_a_connection_that_the_server_closed_between_requests_is_not_noticed() -> None:
-    async with Sheep(MemoryStore()) as sheep, proxy(sheep.port) as between, routed(between.port) as router:
-        await look_up(router)
-        between.drop()
-        await until(lambda: router.node.is_short)
-
+        await until(lambda: router.node.is_open)
         assert (await look_up(router)).result is Result.NO_VDI
 
 
-async def test_a_server_that_is_gone_is_unreachable_at_the_next_request() -> None:
+async def test_what_may_not_be_done_twice_is_not_repeated() -> None:
+    async with served("new_vdi@1:reset", options=PATIENT) as router:
+        with pytest.raises(ConnectionLost):
+            await router.call([Request(new_vdi("disk", 512))], Counts())
+
+
+async def test_a_server_that_is_gone_is_unreachable() -> None:
     async with Sheep(MemoryStore()) as sheep:
-        router = Router("127.0.0.1", sheep.port, QUICK)
+        router = Router([("127.0.0.1", sheep.port)], QUICK)
         await router.open()
-    await until(lambda: router.node.is_short)
+    await until(lambda: router.node.trouble is not None)
 
     with pytest.raises(Unreachable) as caught:
         await look_up(router)
 
-    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__ is not None
     await router.close()
 
 
+async def test_a_server_that_comes_back_is_used_again() -> None:
+    async with Sheep(MemoryStore()) as sheep, proxy(sheep.port) as between, routed(between.port, PATIENT) as router:
+        upstream, between.upstream = between.upstream, 1
+        between.drop()
+        await until(lambda: router.node.trouble is not None)
+        call = asyncio.create_task(look_up(router))
+        await turn()
+        between.upstream = upstream
+
+        assert (await call).result is Result.NO_VDI
+
+
 async def test_the_end_of_the_last_connection_reaches_those_under_way_and_those_who_wait() -> None:
-    async with held(replace(QUICK, connections=2, depth=1)) as (server, router):
-        calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in range(1, 6)]
-        await until(lambda: len(server.held) == 2)
-        for connection in router.node.connections:
-            connection.abort()
+    async with held(replace(QUICK, connections=2)) as (server, router):
+        calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in range(1, 8)]
+        await until(lambda: len(server.held) == 4)
+        router.node.set_aside(Unreachable("here", "it hangs"))
 
         errors = await asyncio.gather(*calls, return_exceptions=True)
 
-        assert [type(error) for error in errors] == [ConnectionLost] * 5
-        assert len({id(error) for error in errors}) == 5
-        assert all(isinstance(error, ConnectionLost) and error.__cause__ is not None for error in errors)
-        assert router.in_flight == 0
+        assert {type(error) for error in errors} == {Unreachable}
+        assert len({id(error) for error in errors}) == 7
 
 
 async def test_those_who_wait_go_on_over_the_connections_that_are_left() -> None:
-    async with held(replace(QUICK, connections=2, depth=1)) as (server, router):
-        calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in (1, 2, 3)]
-        await until(lambda: len(server.held) == 2)
+    async with held(replace(QUICK, connections=2)) as (server, router):
+        calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in range(1, 6)]
+        await until(lambda: len(server.held) == 4)
+        of_object = {oid: number for number, oid in server.came}
+        lost, left = ([oid for oid in of_object if of_object[oid] == number] for number in (0, 1))
         router.node.connections[0].abort()
-        server.answer(2)
-        await until(lambda: 3 in server.objects)
-        server.answer(3)
+        for oid in left:
+            server.answer(oid)
+        await until(lambda: 5 in server.objects)
+        server.answer(5)
 
         errors = await asyncio.gather(*calls, return_exceptions=True)
 
-        assert [type(error) for error in errors] == [ConnectionLost, type(None), type(None)]
+        kinds = [ConnectionLost if oid in lost else type(None) for oid in range(1, 6)]
+        assert [type(error) for error in errors] == kinds
+
+
+# Several nodes
+
+
+@asynccontextmanager
+async def two(options: ClientOptions = PATIENT) -> AsyncIterator[tuple[Holding, Holding, Router]]:
+    """Two gateways that hold requests; none of them has a list of nodes."""
+    first, second = Holding(), Holding()
+    async with serve(first.handle) as one, serve(second.handle) as other:
+        router = Router([("127.0.0.1", one), ("127.0.0.1", other)], options)
+        try:
+            await router.open()
+            await until(lambda: all(node.is_open for node in router._nodes.values()))
+            yield first, second, router
+        finally:
+            await router.close()
+
+
+async def test_the_first_gateway_that_answers_is_used() -> None:
+    async with Sheep(MemoryStore()) as sheep:
+        router = Router([("127.0.0.1", 1), ("127.0.0.1", sheep.port)], QUICK)
+        await router.open()
+
+        assert router.node.port == sheep.port
+        assert (await look_up(router)).result is Result.NO_VDI
+        await router.close()
+
+
+async def test_that_no_gateway_answers_is_the_error_of_the_last() -> None:
+    router = Router([("127.0.0.1", 1), ("127.0.0.1", 2)], QUICK)
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:2"):
+        await router.open()
+
+    await router.close()
+
+
+async def test_without_a_ring_reads_go_to_the_node_with_the_fewest_bytes_under_way() -> None:
+    async with two() as (first, second, router), asyncio.TaskGroup() as group:
+        for oid in range(1, 5):
+            group.create_task(router.call(reads(oid), Counts()))
+        await until(lambda: len(first.held) + len(second.held) == 4)
+
+        assert len(first.held) == len(second.held) == 2
+        for server in (first, second):
+            for oid in list(server.objects):
+                server.answer(oid)
+
+
+async def test_what_was_under_way_to_a_lost_node_goes_to_another_at_once() -> None:
+    counts = Counts()
+    async with two() as (first, second, router):
+        (request,) = reads(7)
+        call = asyncio.create_task(router.call([request], counts))
+        await until(lambda: len(first.held) + len(second.held) == 1)
+        lost, left = (first, second) if first.held else (second, first)
+        address = next(address for address, node in router._nodes.items() if node.load)
+        router._nodes[address].set_aside(Unreachable("here", "it is gone"))
+        await until(lambda: len(left.held) == 1)
+        left.answer(7)
+        await call
+
+    assert lost is not left
+    assert counts.causes == {"unreachable": 1}
+    assert request.result is Result.SUCCESS
+
+
+async def test_an_object_that_a_node_cannot_read_is_asked_of_each_other_one_once() -> None:
+    counts = Counts()
+    async with two() as (first, second, router):
+        (request,) = reads(7)
+        call = asyncio.create_task(router.call([request], counts))
+        for _ in range(2):
+            await until(lambda: bool(first.held or second.held))
+            (first if first.held else second).answer(7, Result.EIO)
+        await call
+
+    assert sorted([len(first.came), len(second.came)]) == [1, 1]
+    assert request.result is Result.EIO
+
+
+async def test_a_late_read_is_sent_to_a_second_node_and_the_first_answer_counts() -> None:
+    counts = Counts()
+    async with two() as (first, second, router):
+        for _ in range(40):
+            router._hedging.latencies.note(0.001)
+        buffer = bytearray(4)
+        request = Request(read_object(7, 0, 4), memoryview(buffer))
+        call = asyncio.create_task(router.call([request], counts))
+        await until(lambda: bool(first.held or second.held))
+        slow, quick = (first, second) if first.held else (second, first)
+        await until(lambda: bool(quick.held))
+        quick.answer(7)
+        await call
+        answered = bytes(buffer)
+        buffer[:] = b"mine"
+        slow.answer(7)
+        await until(lambda: router.in_flight == 0)
+
+    assert answered == (7).to_bytes(4, "big")
+    assert buffer == b"mine", "the slower answer is dropped"
+    assert (counts.hedges, counts.requests, counts.retries) == (1, 2, 0)
+
+
+async def test_a_node_that_answers_no_read_is_set_aside() -> None:
+    async with two() as (first, second, router):
+        router._hedging = Hedging(hedged=1 << 30)
+        call = asyncio.create_task(router.call(reads(7), Counts()))
+        await until(lambda: bool(first.held or second.held))
+        (silent,) = [node for node in router._nodes.values() if node.load]
+        silent._last_answer_s -= 1000
+        quick = second if first.held else first
+        await until(lambda: bool(quick.held))
+        quick.answer(7)
+        await call
+
+        assert isinstance(silent.trouble, Unreachable)
+        assert "answered nothing" in silent.trouble.reason
+
+
+async def test_a_late_look_up_is_sent_to_other_nodes() -> None:
+    async with two() as (first, second, router):
+        router.node.pace.note_waiting()
+        request = Request(LOOKUP)
+        call = asyncio.create_task(router.call([request], Counts()))
+        await until(lambda: bool(first.held and second.held))
+        server = first if router.node is not router._nodes[router.gateways[0]] else second
+        _, header, writer = server.held.pop()
+        writer.write(answer(header))
+        await call
+
+    assert request.result is Result.SUCCESS
 
 
 @pytest.mark.parametrize("lose", [True, False], ids=["the connection is lost", "the server says so"])
 async def test_an_answer_after_the_end_of_its_batch_goes_nowhere(*, lose: bool) -> None:
-    async with held(replace(QUICK, connections=2, depth=1)) as (server, router):
+    async with held(replace(QUICK, connections=2)) as (server, router):
         buffer = bytearray(4)
         batch = [*reads(1), Request(read_object(2, 0, 4), memoryview(buffer))]
         call = asyncio.create_task(router.call(batch, Counts()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncbackup.engine.compare import Both, find_ends
+from asyncbackup.engine.compare import COMPARED_SIZE, Both, find_ends, is_always_compared, share_of
 
 SECTOR = 512
 SIZE = 4 * SECTOR
@@ -89,3 +89,21 @@ def test_a_cut_keeps_both_sides_at_their_offset() -> None:
     both = Both(SIZE, memoryview(b"abcd"), memoryview(b"efgh"))
 
     assert both.cut(SIZE + 1, SIZE + 3) == Both(SIZE + 1, memoryview(b"bc"), memoryview(b"fg"))
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 5])
+def test_what_is_always_compared_lies_in_two_neighbouring_portions_of_any_multiple(times: int) -> None:
+    size = times * COMPARED_SIZE
+    edges = [n * COMPARED_SIZE + by for n in range(6) for by in (0, 1, COMPARED_SIZE - 1)]
+    extents = [(start, end) for start in edges for end in edges if start < end]
+
+    always = [(start, end) for start, end in extents if is_always_compared(start, end)]
+
+    assert all((end - 1) // size - start // size <= 1 for start, end in always)
+    assert len(always) < len(extents)
+
+
+def test_more_is_compared_at_a_time_where_more_is_under_way() -> None:
+    sizes = [share_of(limit * COMPARED_SIZE, 4) for limit in (1, 4, 7, 8, 13)]
+
+    assert sizes == [n * COMPARED_SIZE for n in (1, 1, 1, 2, 3)]

@@ -60,7 +60,7 @@ def changed(*sectors: int) -> bytes:
 
 
 def fetcher(cluster: Cluster, portion_size: int = OBJECT, working: Inode | None = None) -> Fetcher:
-    return Fetcher(cluster, OBJECT, portion_size, BackupCounts(), SIZE, working)
+    return Fetcher(cluster, OBJECT, portion_size, BackupCounts(), lambda: SIZE, working)
 
 
 def bytes_of(parts: Sequence[memoryview] | None) -> bytes | None:

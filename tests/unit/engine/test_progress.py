@@ -4,7 +4,8 @@ from asyncbackup import Dialect, Summary
 
 
 def test_a_summary_is_plain_values_for_json() -> None:
-    summary = Summary("vm", "b", None, Dialect.DOG, 1, 2, 3, 4, 5, 6, 7, 11, 10, 0.5, 8, 9)
+    causes = {"try again": 9}
+    summary = Summary("vm", "b", None, Dialect.DOG, 1, 2, 3, 4, 5, 6, 7, 11, 10, 0.5, 8, 9, causes, 11, 12, 0.1, None)
 
     assert summary.as_dict() == {
         "vdi": "vm",
@@ -23,4 +24,9 @@ def test_a_summary_is_plain_values_for_json() -> None:
         "elapsed_s": 0.5,
         "requests": 8,
         "retries": 9,
+        "retry_causes": {"try again": 9},
+        "hedges": 11,
+        "most_in_flight": 12,
+        "latency_median_s": 0.1,
+        "latency_p99_s": None,
     }

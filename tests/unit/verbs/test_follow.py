@@ -14,6 +14,7 @@ import pytest
 from asyncbackup import (
     BaseSnapshot,
     ChainOptions,
+    ClientOptions,
     Cluster,
     Dialect,
     RestoreSummary,
@@ -442,7 +443,8 @@ async def test_the_replica_is_verified_against_what_it_was_made_of(pair: Pair) -
 async def interrupted(pair: Pair, *faults: str) -> AsyncBackupError:
     """Apply the first night through a server with faults, and give the error."""
     script = [Fault.parse(fault) for fault in faults]
-    async with Sheep(pair.store, faults=script) as sheep, connect(sheep.host, sheep.port) as cluster:
+    options = ClientOptions(give_up_after_s=0)
+    async with Sheep(pair.store, faults=script) as sheep, connect(sheep.host, sheep.port, options) as cluster:
         with pytest.raises(AsyncBackupError) as failed:
             await follow(cluster, [pair.ab], "replica", snapshot="b")
     return failed.value

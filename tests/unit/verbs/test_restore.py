@@ -728,7 +728,7 @@ async def test_a_vdi_whose_inode_can_never_be_read_is_told(backed: Backed) -> No
 
 
 async def test_a_creation_without_an_answer_is_told_and_nothing_is_removed(backed: Backed) -> None:
-    options = ClientOptions(request_timeout_s=0.5)
+    options = ClientOptions(request_timeout_s=0.5, give_up_after_s=0)
     faults = [Fault.parse("new_vdi@1:stall")]
     async with Sheep(backed.store, faults=faults) as sheep, connect(sheep.host, sheep.port, options) as cluster:
         with pytest.raises(PerhapsCreated, match=r"did not answer NEW_VDI .*; VDI 'new', .* may be there") as raised:
