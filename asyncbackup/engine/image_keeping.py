@@ -56,14 +56,14 @@ class ImageKeeping:
                     raise BegunOtherwise(self.partial.target, name, _shown(one), _shown(other))
         self.entry = found
         self._noted = found.done
-        return found.done
+        return found.done - 1
 
     async def advance(self, done: int, written: int) -> None:
         """Take note of the last object that is done, and of how many bytes were written so far.
 
         Takes a checkpoint if one is due. Raises TargetFull, TargetWriteFailed.
         """
-        self.entry = replace(self.entry, done=done)
+        self.entry = replace(self.entry, done=done + 1)
         if written - self._last >= self.interval:
             await self._note()
             await self.partial.keep()

@@ -19,15 +19,20 @@ from asyncbackup.wire.inode import Inode
 
 @dataclass(slots=True)
 class VdiKeeping:
-    """Takes a checkpoint into ``journal`` whenever ``interval`` bytes more were written."""
+    """Takes a checkpoint into ``journal`` whenever ``interval`` bytes more were written.
+
+    Unless the journal ``is_needed``, the restore goes on without it where it cannot be written, as on a full disk.
+    """
 
     journal: JournalFile
     entry: Restoring
     """What is being made, and how far it is; of which VDI, from ``begin`` or ``find`` on."""
     interval: int
+    is_needed: bool = True
     is_kept: bool = False
-    """Whether another run can go on with it."""
+    """Whether it stays if this run fails."""
     _last: int = field(default=0, init=False)
+    _is_given_up: bool = field(default=False, init=False)
 
     async def find(self, cluster: Cluster) -> Inode | None:
         """Find the unfinished VDI that the journal speaks of; None: there is none. ``entry`` says how far it is.
@@ -51,26 +56,39 @@ class VdiKeeping:
         self.entry, self.is_kept = found, True
         return inode
 
+    @property
+    def last_done(self) -> int:
+        """The index of the last object that is done; -1: none is."""
+        return self.entry.done - 1
+
     async def begin(self, inode: Inode) -> None:
-        """Take note of the VDI that was made."""
+        """Take note of the VDI that was made and tagged. Whoever finds it after this may go on with it."""
         await self.journal.clear()
         self.entry = replace(self.entry, vdi_id=inode.vdi_id, created=inode.create_time)
+        await self._append()
 
     async def advance(self, done: int, written: int) -> None:
         """Take note of the last object that is done, and of how many bytes were written so far."""
-        self.entry = replace(self.entry, done=done)
+        self.entry = replace(self.entry, done=done + 1)
         if written - self._last >= self.interval:
-            await self._note()
+            self.is_kept |= await self._append()
             self._last = written
 
-    async def _note(self) -> None:
-        await self.journal.append(self.entry.encode())
-        self.is_kept = True
+    async def _append(self) -> bool:
+        """Write a line, and tell whether it is there."""
+        if not self._is_given_up:
+            try:
+                await self.journal.append(self.entry.encode())
+            except TargetError:
+                if self.is_needed:
+                    raise
+                self._is_given_up = True
+        return not self._is_given_up
 
     async def leave(self) -> None:
         """Say how far it came, as the work ends early."""
         with suppress(TargetError):
-            await self._note()
+            await self._append()
 
     async def end(self) -> None:
         """Say that there is nothing to go on with."""

@@ -115,7 +115,7 @@ class Exporting:
     """How far an image is that is being made: a line of its journal.
 
     ``backups`` are the xxh3_128 of their manifests, oldest first, which say all that the image depends on. It will have
-    ``size`` bytes. All objects up to the one of index ``done`` are on disk.
+    ``size`` bytes. All objects whose index is below ``done`` are on disk.
     """
 
     backups: tuple[str, ...]

@@ -17,8 +17,8 @@ class Restoring:
 
     ``backups`` are the xxh3_128 of their manifests, oldest first. The VDI has the name ``vdi``, an id, and was
     ``created`` then (seconds << 32 | nanoseconds); ``parent`` is the id of the snapshot that it is a clone of, 0 for
-    none. It has ``size`` bytes, and the redundancy that was asked for, zeros for the cluster's defaults. All objects up
-    to the one of index ``done`` are in the cluster.
+    none. It has ``size`` bytes, and the redundancy that was asked for, zeros for the cluster's defaults. All objects
+    whose index is below ``done`` are in the cluster.
     """
 
     backups: tuple[str, ...]

@@ -29,6 +29,7 @@ class JournalFile(SerialFile):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         self._lock: NameLock | None = None
+        self._is_judged = False
 
     def _open(self) -> None:
         with wrap_os_errors(str(self.path), TargetUnusable):
@@ -39,9 +40,10 @@ class JournalFile(SerialFile):
             self._descriptor = os.open(self.path, flags, 0o600)
             if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                 raise TargetUnusable(str(self.path), "is no regular file, so it is no journal")
+            self._is_judged = True
 
     def _clean_up(self) -> None:
-        if self.is_open:
+        if self.is_open and self._is_judged:
             with suppress(OSError):
                 if not os.fstat(self._descriptor).st_size:
                     self.path.unlink()

@@ -229,7 +229,7 @@ async def _open_keeping(
         if is_needed:
             raise
         return None
-    return VdiKeeping(journal, entry, interval)
+    return VdiKeeping(journal, entry, interval, is_needed)
 
 
 async def _entry(chain: Chain, to: str, shape: Shape, clone_of: SnapshotObjects | None) -> Restoring | None:
@@ -340,7 +340,7 @@ class _Job:
                     await keeping.begin(made[0].inode)
             else:
                 assert keeping is not None
-                behind = keeping.entry.done
+                behind = keeping.last_done
                 made.append(await self._adopt(left, behind))
             composer = Composer(self._base())
             await fill(
@@ -365,17 +365,24 @@ class _Job:
 
     async def _leave(self, made: list[NewVdi], failure: BaseException) -> None:
         """Keep the VDI if another run can go on with it, or else remove it, if it was ``made``."""
-        keeping = self.keeping if self.keeping is not None and self.keeping.is_kept else None
-        if keeping is not None and not isinstance(first_error(failure), ChangedMeanwhile):
+        keeping = self.keeping
+        if keeping is not None and keeping.is_kept and not isinstance(first_error(failure), ChangedMeanwhile):
             await _undisturbed(keeping.leave, _LEAVING_S)
             return
         # Each of the two is done, and raises that it was cancelled only after that.
         try:
             if made:
                 await _remove(made[0], self.cluster, failure)
-        finally:
-            if keeping is not None:
-                await _undisturbed(keeping.end, _LEAVING_S)
+        except LeftUnfinished:
+            raise
+        except BaseException:
+            await self._end_journal()
+            raise
+        await self._end_journal()
+
+    async def _end_journal(self) -> None:
+        if self.keeping is not None:
+            await _undisturbed(self.keeping.end, _LEAVING_S)
 
     async def _adopt(self, left: Inode, done: int) -> NewVdi:
         """Take over the unfinished VDI that an interrupted run left."""
