@@ -14,6 +14,7 @@
     ├── RequestFailed                the cluster answered with an error result
     │   ├── ClusterFull              … because it has no space left
     │   └── ObjectReadFailed         … to the read of a data object
+    │       └── ObjectsUnreadable    … or of several
     ├── NotFound
     │   ├── VdiNotFound
     │   ├── SnapshotNotFound
@@ -38,6 +39,7 @@
     │   └── ManifestMissing          no manifest where one is needed to prove something
     ├── ChainBroken                  files that do not follow one another
     ├── Incompatible                 what was asked for cannot be done so
+    │   ├── BackupIncomplete         a backup that lacks objects, where a whole one is wanted
     │   ├── FactMissing              something that neither a manifest nor the caller says
     │   ├── BaseUnnamed              increments, and no base was named
     │   ├── BaseUnwanted             a full backup, and a base was named
@@ -190,6 +192,21 @@ class ObjectReadFailed(RequestFailed):
         super().__init__(f"reading object {idx} (oid {oid:016x})", result, meaning)
         self.idx = idx
         self.oid = oid
+
+
+class ObjectsUnreadable(ObjectReadFailed):
+    """Several data objects could not be read: ``failures`` has an ObjectReadFailed for each, ``idx`` is the first."""
+
+    def __init__(self, failures: Sequence[ObjectReadFailed]) -> None:
+        first = failures[0]
+        listed = list_indices([failure.idx for failure in failures])
+        AsyncBackupError.__init__(self, f"{len(failures)} objects cannot be read: {listed}; the first of them: {first}")
+        self.request = first.request
+        self.result = first.result
+        self.meaning = first.meaning
+        self.idx = first.idx
+        self.oid = first.oid
+        self.failures = tuple(failures)
 
 
 class ClusterFull(RequestFailed):
@@ -414,6 +431,16 @@ class FactMissing(Incompatible):
     def __init__(self, fact: Fact) -> None:
         super().__init__(f"no manifest says {fact.value}")
         self.fact = fact
+
+
+class BackupIncomplete(Incompatible):
+    """``source`` lacks the objects ``missing``, by idx, which could not be read when it was made."""
+
+    def __init__(self, source: str, missing: Sequence[int]) -> None:
+        what = "1 object" if len(missing) == 1 else f"{len(missing)} objects"
+        super().__init__(f"{source} is incomplete: {what} could not be read for it: {list_indices(missing)}")
+        self.source = source
+        self.missing = tuple(missing)
 
 
 class BaseUnnamed(Incompatible):
@@ -859,6 +886,12 @@ def first_error(error: BaseException) -> BaseException:
 def name_snapshot(snapshot: int | str) -> str:
     """Write an id, or a tag between quotes, into a message."""
     return str(snapshot) if isinstance(snapshot, int) else f"'{snapshot}'"
+
+
+def list_indices(indices: Sequence[int], limit: int = 20) -> str:
+    """Write the first of some numbers of objects into a message, and how many more there are."""
+    listed = ", ".join(map(str, indices[:limit]))
+    return f"{listed} and {len(indices) - limit} more" if len(indices) > limit else listed
 
 
 def _list(intro: str, names: Sequence[str], nothing: str, *, complete: bool, limit: int = 12) -> str:

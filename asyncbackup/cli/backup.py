@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.files import open_output
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
@@ -22,7 +23,7 @@ from asyncbackup.cli.options import (
     snapshot_name,
     window_options,
 )
-from asyncbackup.cli.output import COMPLETE, say_report, warn
+from asyncbackup.cli.output import COMPLETE, complain, say_report, warn
 from asyncbackup.cli.progress import progress_bar
 from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
@@ -78,6 +79,11 @@ from asyncbackup.verbs.backup import backup
 @click.option("--no-manifest", is_flag=True, help="Do not write FILE.manifest, which can prove the backup later.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists, when the new backup is complete.")
 @resume_options
+@click.option(
+    "--skip-unreadable",
+    is_flag=True,
+    help="Finish without the objects that the cluster cannot give. The manifest names them, and the exit code is 1.",
+)
 @quiet_option
 @json_option
 def command(
@@ -96,6 +102,7 @@ def command(
     force: bool,
     resume: bool,
     checkpoint_bytes: int,
+    skip_unreadable: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -114,6 +121,7 @@ def command(
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
     if manifest is not None and no_manifest:
         raise click.UsageError("give either --manifest or --no-manifest, not both")
+    _check_manifest(skip_unreadable=skip_unreadable, no_manifest=no_manifest, is_piped=to_stdout and manifest is None)
     _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
     opening = open_output(file, replace=force, resume=resume, manifest=manifest, with_manifest=not no_manifest)
@@ -136,6 +144,7 @@ def command(
                 base=base,
                 live=live,
                 checkpoint_bytes=checkpoint_bytes,
+                skip_unreadable=skip_unreadable,
                 manifest=target.manifest,
                 partial=target.partial,
                 dialect=to_dialect or Dialect.usual(can_patch=target.data.can_patch),
@@ -152,6 +161,24 @@ def command(
         except NotResumable as error:
             raise click.UsageError(f"--resume needs a file: {error}") from error
     say_report(summary.as_dict(), _report(summary, file), as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
+    _end(summary, file, as_json=as_json)
+
+
+def _check_manifest(*, skip_unreadable: bool, no_manifest: bool, is_piped: bool) -> None:
+    """Raise UsageError if nothing could name what is left out."""
+    if skip_unreadable and (no_manifest or is_piped):
+        raise click.UsageError(
+            "--skip-unreadable needs a manifest, which names what is missing: "
+            f"{'leave --no-manifest out' if no_manifest else 'write one with --manifest'}"
+        )
+
+
+def _end(summary: Summary, file: str, *, as_json: bool) -> None:
+    """Raise Exit if the backup lacks something."""
+    if summary.missing:
+        if not as_json:
+            complain(f"{text.target(file)} is INCOMPLETE: {text.missing(summary.missing)} could not be read")
+        raise click.exceptions.Exit(ExitCode.FAILURE)
 
 
 def _check_resume(*, resume: bool, to_stdout: bool, live: bool, no_manifest: bool) -> None:
@@ -187,6 +214,8 @@ def _report(summary: Summary, file: str) -> list[str]:
         lines.append(_traffic(summary))
     if summary.objects_discarded:
         lines.append(f"{text.objects(summary.objects_discarded)} discarded by the guest meanwhile: zeros in the backup")
+    if summary.bases_unreadable:
+        lines.append(f"{text.objects(summary.bases_unreadable)} written whole: what the base has could not be read")
     return lines
 
 

@@ -19,6 +19,7 @@ from asyncbackup.cli.options import (
     cluster_options,
     connection_options,
     file_options,
+    incomplete_option,
     json_option,
     quiet_option,
     resume_options,
@@ -53,6 +54,7 @@ _COMPLETE: Final = "the image itself is complete"
     "--to", "image", type=PATH, metavar="IMAGE", required=True, help="Write this raw image. `-` is standard output."
 )
 @base_options
+@incomplete_option
 @cluster_options
 @click.option("--force", is_flag=True, help="Replace IMAGE if it exists, when the new one is complete.")
 @click.option(
@@ -75,6 +77,7 @@ def command(
     base_vdi: str | None,
     base_image: str | None,
     assume_base: bool,
+    allow_incomplete: bool,
     gateways: Sequence[Address],
     force: bool,
     resume: bool,
@@ -125,6 +128,7 @@ def command(
                 target,
                 base=under,
                 assume_base=assume_base,
+                allow_incomplete=allow_incomplete,
                 replace=force and not is_piped,
                 resume=resume,
                 checkpoint_bytes=checkpoint_bytes,
@@ -165,4 +169,5 @@ def _report(summary: ExportSummary, image: str) -> list[str]:
             else []
         ),
         *text.assumed(summary.assumed),
+        *text.lacking(summary.missing),
     ]

@@ -102,6 +102,8 @@ def _report(found: Info) -> list[str]:
         lines.append("manifest  none: nothing says what this is a backup of")
     else:
         lines += _of_manifest(found.manifest)
+    if found.missing:
+        lines.append(f"missing   {text.missing(found.missing)} could not be read: it is INCOMPLETE")
     return lines
 
 

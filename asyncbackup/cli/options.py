@@ -389,6 +389,15 @@ def _checkpoint(ctx: click.Context, param: click.Parameter, value: str) -> int |
     return _bounded_size(byte_count(ctx, param, value), _MIN_CHECKPOINT, _MAX_CHECKPOINT)
 
 
+def incomplete_option(function: _Function) -> _Function:
+    """Add --allow-incomplete."""
+    return click.option(
+        "--allow-incomplete",
+        is_flag=True,
+        help="Take FILEs even if they lack objects that could not be read. Those are then older, or zeros.",
+    )(function)
+
+
 def file_options(function: _Function) -> _Function:
     """Add --manifest, and --input-format and --object-size for backups without one."""
     manifests = click.option(

@@ -21,6 +21,7 @@ from asyncbackup.cli.options import (
     connection_options,
     file_options,
     find_given,
+    incomplete_option,
     json_option,
     new_tag,
     new_vdi_name,
@@ -44,7 +45,9 @@ from asyncbackup.verbs.follow import follow
 from asyncbackup.verbs.restore import RestoreSummary, restore
 from asyncbackup.wire.constants import MAX_COPIES
 
-_OF_NEW_VDI: Final = frozenset({"base", "base_vdi", "base_image", "copies", "resume", "checkpoint_bytes", "journal"})
+_OF_NEW_VDI: Final = frozenset(
+    {"base", "base_vdi", "base_image", "copies", "allow_incomplete", "resume", "checkpoint_bytes", "journal"}
+)
 """Parameters that say of a VDI what one that exists says itself."""
 
 _OF_RESTORE: Final = _OF_NEW_VDI | {
@@ -90,6 +93,7 @@ _DISCARDED: Final = "the VDI itself is removed"
     "--discard", "left", metavar="VDI", help="Remove the VDI that an unfinished restore left. This takes no FILE."
 )
 @base_options
+@incomplete_option
 @click.option(
     "--size",
     metavar="SIZE",
@@ -125,6 +129,7 @@ def command(
     base_vdi: str | None,
     base_image: str | None,
     assume_base: bool,
+    allow_incomplete: bool,
     size: int | None,
     copies: int | None,
     resume: bool,
@@ -197,6 +202,7 @@ def command(
                 copies=copies,
                 snapshot=snapshot,
                 assume_base=assume_base,
+                allow_incomplete=allow_incomplete,
                 resume=resume,
                 checkpoint_bytes=checkpoint_bytes,
                 journal=journal,
@@ -247,6 +253,7 @@ def _report(summary: RestoreSummary, *, is_onto: bool) -> list[str]:
         ),
         *([] if summary.snapshot is None else [f"took snapshot {summary.snapshot}"]),
         *text.assumed(summary.assumed),
+        *text.lacking(summary.missing),
         *_unsaid(summary.origin_missing),
     ]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+
+from asyncbackup.errors import list_indices
 
 
 def size(count: float) -> str:
@@ -44,6 +47,11 @@ def requests(count: int) -> str:
     return f"{count:,} {'request' if count == 1 else 'requests'}"
 
 
+def missing(indices: Sequence[int]) -> str:
+    """Write how many objects are missing, and which: ``2 objects (3, 7)``."""
+    return f"{objects(len(indices))} ({list_indices(indices)})"
+
+
 def backups(count: int) -> str:
     """Write a number of backups."""
     return f"{count:,} backup{'' if count == 1 else 's'}"
@@ -62,3 +70,8 @@ def time(moment: datetime) -> str:
 def assumed(what: str | None) -> list[str]:
     """Write a line that says what was assumed; no line if nothing was."""
     return [] if what is None else [f"assumed, and not proved: {what}"]
+
+
+def lacking(indices: Sequence[int]) -> list[str]:
+    """Write a line that says which objects backups lack; no line if there are none."""
+    return [] if not indices else [f"INCOMPLETE: the backups lack {missing(indices)}, which are older, or zeros"]

@@ -150,7 +150,7 @@ def command(
             report = await verify(
                 files, require_manifest=require_manifest, chain_options=chain_options, on_progress=tell
             )
-        if vdi is None or not report.is_good:
+        if vdi is None or not report.is_sound:
             return report, None
         async with connect_any(gateways, client_options) as cluster:
             with progress_bar(vdi, wanted=not quiet) as tell:
@@ -227,6 +227,8 @@ def _verdict(file: FileReport) -> str:
         problems = f"{file.problems.count:,} problem{'' if file.problems.count == 1 else 's'}"
         return f"{name}: BAD, {problems}{trailing}"
     found = f"{text.records(file.records)}, {text.size(file.data_bytes)}"
+    if file.missing:
+        return f"{name}: INCOMPLETE, {text.missing(file.missing)} could not be read for it: {found}{trailing}"
     if file.assumed:
         of_base = f"{text.records(file.assumed)} with bytes of a base that nobody proved"
         return f"{name}: all data is as its manifest says, but it has {of_base}: {found}{trailing}"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from asyncbackup.engine.reader import BackupReader, Record, open_backup
 from asyncbackup.engine.source import NO_INDICES, Indices
-from asyncbackup.errors import ChainBroken, Fact, FactMissing, FileNeeded, ManifestMissing, OutsideVdi
+from asyncbackup.errors import BackupIncomplete, ChainBroken, Fact, FactMissing, FileNeeded, ManifestMissing, OutsideVdi
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
@@ -151,6 +151,17 @@ class Chain:
         return f"the backups follow one another, although nothing proves that of {', '.join(bare)}"
 
     @property
+    def missing(self) -> list[int]:
+        """The idx of each object that a file lacks, in order: nobody knows what it holds."""
+        return sorted({idx for reader in self.readers for idx in reader.missing})
+
+    def require_complete(self) -> None:
+        """Raise BackupIncomplete for the first file that lacks objects."""
+        for reader in self.readers:
+            if reader.missing:
+                raise BackupIncomplete(reader.name, reader.missing)
+
+    @property
     def is_piped(self) -> bool:
         """Whether a file is a pipe, which can be read only once."""
         return any(reader.size is None for reader in self.readers)
@@ -235,19 +246,27 @@ def _idx_of(record: Record | None) -> int | None:
 
 @asynccontextmanager
 async def open_chain(
-    paths: Sequence[str | os.PathLike[str]], options: ChainOptions | None = None, *, assume_base: bool = False
+    paths: Sequence[str | os.PathLike[str]],
+    options: ChainOptions | None = None,
+    *,
+    assume_base: bool = False,
+    allow_incomplete: bool = False,
 ) -> AsyncIterator[Chain]:
     """Open backups, oldest first.
 
     Raises what ``open_backup`` raises, and ChainBroken if they do not follow one another. Raises ManifestMissing if one
-    of several backups has no manifest, unless ``assume_base`` is true: then the caller vouches for it.
+    of several backups has no manifest, unless ``assume_base`` is true: then the caller vouches for it. Raises
+    BackupIncomplete if one lacks objects that could not be read, unless ``allow_incomplete`` is true.
     """
     check_given(paths)
     options = options or ChainOptions()
     options.check(len(paths))
     async with AsyncExitStack() as stack:
         readers = [await stack.enter_async_context(options.open(path, place)) for place, path in enumerate(paths)]
-        yield Chain(readers, options, assume_base=assume_base)
+        chain = Chain(readers, options, assume_base=assume_base)
+        if not allow_incomplete:
+            chain.require_complete()
+        yield chain
 
 
 def check_given(paths: Sequence[str | os.PathLike[str]]) -> None:

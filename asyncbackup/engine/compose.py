@@ -21,11 +21,13 @@ class Composer:
     """Makes the content of objects: what the files of a chain have, and elsewhere what ``base`` has.
 
     Without a base, a range that no file covers raises BaseNeeded. The manifest of a record says what lay under it. That
-    is compared with what lies under it now if ``base_is_whole``. It is not while the base is being changed.
+    is compared with what lies under it now if ``base_is_whole``. It is not while the base is being changed. Nor is it
+    of the objects ``unknown``, which a file lacks.
     """
 
     base: ObjectSource | None
     base_is_whole: bool = True
+    unknown: frozenset[int] = frozenset()
 
     async def compose(self, group: Group, start: int, into: memoryview, digests: Sequence[Digests | None] = ()) -> None:
         """Fill ``into`` with object ``group.idx`` from byte ``start``.
@@ -74,7 +76,9 @@ class Composer:
 
     def _checks_base(self, each: ChainRecord) -> bool:
         digests = each.record.digests
-        return self.base_is_whole and self.base is not None and digests is not None and digests.base is not None
+        if digests is None or digests.base is None or each.record.header.idx in self.unknown:
+            return False
+        return self.base_is_whole and self.base is not None
 
     def judge(self, group: Group, digests: Sequence[Digests | None]) -> None:
         """Compare ``digests``, which took all of an object, with the manifests. Raises DigestMismatch, BaseMismatch."""

@@ -30,6 +30,20 @@ from asyncbackup.wire.oid import data_oid
 _Read = TypeVar("_Read")
 
 
+class Unreadable(NamedTuple):
+    """An object that the cluster cannot give, and what it said."""
+
+    idx: int
+    error: ObjectReadFailed
+
+
+class Found(NamedTuple):
+    """What differs in a large object."""
+
+    pair: Pair
+    extent: Extent
+
+
 class Wanted(NamedTuple):
     """A portion of a large object's extent. The first one carries the header of the record."""
 
@@ -45,7 +59,7 @@ class Fetcher:
     It takes pairs that have one base, and raises ValueError for others.
 
     It compares as much at a time as ``compared_size`` says, and reads what a large record holds in portions of
-    ``portion_size``. All reads raise ObjectReadFailed, and the cluster's errors. After a cancellation nothing more is
+    ``portion_size``. All reads raise the cluster's errors. After a cancellation nothing more is
     received into the slot.
     """
 
@@ -56,12 +70,21 @@ class Fetcher:
     compared_size: Callable[[], int] = lambda: COMPARED_SIZE
     working: Inode | None = None
     """The working VDI, if that is what is read: its guest may discard objects meanwhile, which then are zeros."""
+    skips_unreadable: bool = False
+    """Whether the backup does without what cannot be read. Then an object of which only the base cannot be read is
+    taken whole, and what lies in a large one is read before its record begins, to know that it can be."""
     _discarded: set[int] = field(default_factory=set)
 
-    async def fetch_record(self, pair: Pair, slot: Slot) -> Fragment | None:
+    async def fetch_record(self, pair: Pair, slot: Slot) -> Fragment | Unreadable | None:
         """Read what is needed of an object that fits into the two buffers of a slot; None if nothing differs."""
         self._count(pair)
-        return await self._unless_discarded(pair, lambda pair: self._fetch_record(pair, slot))
+        return await self._unless_unreadable(
+            pair, lambda pair: self._fetch_record(pair, slot), lambda pair: self._fetch_whole(pair, slot)
+        )
+
+    async def _fetch_whole(self, pair: Pair, slot: Slot) -> Fragment:
+        data = await self._read_to(pair, 0, slot.buffers[0])
+        return Fragment(RecordHeader(pair.idx, 0, self.object_size), [data])
 
     async def _fetch_record(self, pair: Pair, slot: Slot) -> Fragment | None:
         ends = await self._find_ends(pair, slot)
@@ -76,24 +99,41 @@ class Fetcher:
         between = await self._read_to(pair, first.end, slot.buffers[0][first.end : last.offset])
         return Fragment(header, [compared[0].to, between, compared[1].to])
 
-    async def find_extent(self, pair: Pair, slot: Slot) -> tuple[Pair, Extent]:
+    async def find_extent(self, pair: Pair, slot: Slot) -> Found | Unreadable:
         """Find what differs in a large object, in the two buffers of a slot."""
         self._count(pair)
-        return await self._unless_discarded(pair, lambda pair: self._find_extent(pair, slot))
+        return await self._unless_unreadable(
+            pair,
+            lambda pair: self._find_extent(pair, slot),
+            lambda pair: self._try(pair, Extent(0, self.object_size), slot),
+        )
 
-    async def _find_extent(self, pair: Pair, slot: Slot) -> tuple[Pair, Extent]:
+    async def _find_extent(self, pair: Pair, slot: Slot) -> Found:
         ends = await self._find_ends(pair, slot)
-        return pair, Extent(ends.start, ends.end - ends.start) if ends else Extent(0, 0)
+        extent = Extent(ends.start, ends.end - ends.start) if ends else Extent(0, 0)
+        return await self._try(pair, extent, slot) if self.skips_unreadable else Found(pair, extent)
 
-    async def cut_extents(self, extents: AsyncIterable[tuple[Pair, Extent]]) -> AsyncGenerator[Wanted, None]:
-        """Cut what differs in large objects into portions."""
-        async for pair, (offset, length) in extents:
+    async def _try(self, pair: Pair, extent: Extent, slot: Slot) -> Found:
+        """Read all that the record will hold: once the record was begun it cannot be left out."""
+        for portion in cut(extent.offset, extent.offset + extent.length, self.portion_size):
+            await self._read_to(pair, portion.offset, slot.buffers[0][: portion.length])
+        return Found(pair, extent)
+
+    async def cut_extents(self, found: AsyncIterable[Found | Unreadable]) -> AsyncGenerator[Wanted | Unreadable, None]:
+        """Cut what differs in large objects into portions. What cannot be read comes as it is."""
+        async for each in found:
+            if isinstance(each, Unreadable):
+                yield each
+                continue
+            pair, (offset, length) = each
             header = RecordHeader(pair.idx, offset, length)
             for portion in cut(offset, offset + length, self.portion_size):
                 yield Wanted(pair, portion, header if portion.is_first else None)
 
-    async def fetch_portion(self, wanted: Wanted, slot: Slot) -> Fragment:
-        """Read a portion of what a record holds, into the one buffer of a slot."""
+    async def fetch_portion(self, wanted: Wanted | Unreadable, slot: Slot) -> Fragment | Unreadable:
+        """Read a portion of what a record holds, into the one buffer of a slot. Raises ObjectReadFailed."""
+        if isinstance(wanted, Unreadable):
+            return wanted
         (into,) = slot.buffers
         pair, portion, header = wanted
         data = await self._unless_discarded(
@@ -105,6 +145,23 @@ class Fetcher:
         if len(pair.base_owners) != 1:
             raise ValueError(f"expected a pair with one base, got one with {len(pair.base_owners)}")
         self.counts.objects_read += sum(owner != 0 for owner in (pair.to_owner, *pair.base_owners))
+
+    async def _unless_unreadable(
+        self, pair: Pair, read: Callable[[Pair], Awaitable[_Read]], read_whole: Callable[[Pair], Awaitable[_Read]]
+    ) -> _Read | Unreadable:
+        """Read ``pair``; where only the base cannot be read, and objects may be left out, what it has by itself."""
+        try:
+            try:
+                return await self._unless_discarded(pair, read)
+            except ObjectReadFailed as error:
+                if not self.skips_unreadable or error.oid not in _bases_of(pair):
+                    raise
+            whole = await self._unless_discarded(pair, read_whole)
+            self.counts.bases_unreadable += 1
+            return whole
+        except ObjectReadFailed as error:
+            # A traceback would keep the buffers.
+            return Unreadable(pair.idx, error.with_traceback(None))
 
     async def _unless_discarded(self, pair: Pair, read: Callable[[Pair], Awaitable[_Read]]) -> _Read:
         """Read ``pair``, and where its object was discarded since the plan was made, the same with zeros in its place.
@@ -144,3 +201,7 @@ class Fetcher:
         await self.cluster.read_objects(reads)
         self.counts.bytes_read += sum(len(read.into) for read in reads)
         return [buffer if owner else ZEROS[: len(buffer)] for owner, buffer in sides]
+
+
+def _bases_of(pair: Pair) -> set[int]:
+    return {data_oid(owner, pair.idx) for owner in pair.base_owners if owner}

@@ -45,13 +45,16 @@ class Keeping:
             assert manifest is not None
             return await find_resumption(self.partial.target, data, manifest, subject, on_progress)
 
-    async def start(self, found: Resumption | None, beginning: bytes) -> None:
+    async def start(self, found: Resumption | None, subject: Subject | None) -> None:
         """Begin, or go on from what was found. Cancelled: another run can find the same."""
         if found is None or self.partial is None:
             await self.writer.start()
             return
+        assert subject is not None, "what is kept has a manifest"
         checkpoint = found.checkpoint
-        await self.partial.go_back(beginning, checkpoint.position, checkpoint.manifest_length)
+        # The first line may say something else from now on: that objects may be missing. It is as long as before.
+        await self.partial.write_beginnings(subject.dialect.opening, subject.encode())
+        await self.partial.go_back(checkpoint.position, checkpoint.manifest_length)
         async with self.partial.read() as (_, manifest):
             assert manifest is not None
             with located(manifest.name):

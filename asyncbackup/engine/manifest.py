@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -12,7 +13,7 @@ import xxhash
 from asyncbackup.errors import BackupDamaged
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.decoder import Damage
-from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject, Trailer
+from asyncbackup.format.manifest import MAX_LINE, Line, ManifestDecoder, Missing, RecordDigests, Subject, Trailer
 from asyncbackup.storage import Source
 
 _BUFFER_SIZE: Final = 64 << 10
@@ -30,14 +31,19 @@ class ManifestReader:
         self.subject: Subject | None = None
         """What the backup is of; known once the manifest was checked, as the trailer is."""
         self.trailer: Trailer | None = None
+        self.missing: array[int] = array("I")
+        """The idx of each object that was left out."""
 
     def check(self) -> None:
         """Read all of it."""
+        self.missing = array("I")
         for decoded in self._lines():
             if isinstance(decoded, Subject):
                 self.subject = decoded
             elif isinstance(decoded, Trailer):
                 self.trailer = decoded
+            elif isinstance(decoded, Missing):
+                self.missing.append(decoded.idx)
 
     def records(self) -> Iterator[RecordDigests]:
         """Read what it says of each record, in order."""
@@ -45,7 +51,7 @@ class ManifestReader:
             if isinstance(decoded, RecordDigests):
                 yield decoded
 
-    def _lines(self) -> Iterator[Subject | RecordDigests | Trailer]:
+    def _lines(self) -> Iterator[Line]:
         decoder = ManifestDecoder()
         lines = open_lines(self.source)
         with located(self.source.name):

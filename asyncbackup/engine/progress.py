@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from asyncbackup.format import Dialect
@@ -39,6 +39,8 @@ class BackupCounts:
     bytes_read: int = 0
     objects_discarded: int = 0
     """Objects of a working VDI that its guest discarded while it was read: they are zeros in the backup."""
+    bases_unreadable: int = 0
+    """Objects that were written whole, because what the base has of them could not be read."""
 
     def progress(self) -> Progress:
         return Progress(self.objects_done, self.objects_planned, self.bytes_read)
@@ -86,6 +88,10 @@ class Summary:
     """What an interrupted run had written of it, and this one went on with."""
     objects_discarded: int
     """Objects of a working VDI that its guest discarded while it was read: they are zeros in the backup."""
+    bases_unreadable: int
+    """Objects that were written whole, because what the base has of them could not be read."""
+    missing: Sequence[int]
+    """The idx of each object that was left out, because it could not be read."""
     elapsed_s: float
     requests: int
     retries: int
@@ -101,4 +107,4 @@ class Summary:
 
     def as_dict(self) -> dict[str, object]:
         """Give the fields as plain values, for JSON."""
-        return asdict(self) | {"dialect": self.dialect.value}
+        return asdict(self) | {"dialect": self.dialect.value, "missing": list(self.missing)}

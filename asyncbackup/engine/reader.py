@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -64,6 +64,11 @@ class BackupReader:
     def subject(self) -> Subject | None:
         """What the manifest says the backup is of; None without one."""
         return self._manifest.subject if self._manifest else None
+
+    @property
+    def missing(self) -> Sequence[int]:
+        """The idx of each object that was left out because it could not be read, as the manifest says."""
+        return self._manifest.missing if self._manifest else ()
 
     @property
     def dialect(self) -> Dialect:
@@ -228,7 +233,7 @@ class BackupReader:
     def _check_end(self, walk: _Walk) -> None:
         self.end = walk.decoder.offset
         trailer = self._manifest.trailer if self._manifest else None
-        if trailer is not None and trailer != (walk.decoder.records, self.end):
+        if trailer is not None and trailer[:2] != (walk.decoder.records, self.end):
             raise BackupDamaged(
                 self.name,
                 self.end,

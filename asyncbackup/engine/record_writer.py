@@ -17,7 +17,7 @@ from asyncbackup.engine.manifest import Digests
 from asyncbackup.errors import PatchNeeded
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.decoder import Damage
-from asyncbackup.format.manifest import ManifestDecoder, ManifestEncoder, RecordDigests, Subject
+from asyncbackup.format.manifest import Line, ManifestDecoder, ManifestEncoder, Missing, RecordDigests, Subject
 from asyncbackup.format.record import RECORD_HEADER_SIZE
 from asyncbackup.storage import Target, publish
 
@@ -53,7 +53,7 @@ class Checkpoint:
     """Bytes of the data. What stands behind them belongs to a record that is not complete."""
     records: int
     last_idx: int
-    """Index of the last record; -1 if there is none."""
+    """Index of the last record, or of an object that was left out behind it; -1 if there is none."""
     manifest_length: int
     """Bytes of the manifest; 0 without one."""
 
@@ -84,15 +84,20 @@ class _Repetition:
                 again = self.encoder.opening(self.subject)
                 self.position = len(self.dialect.opening)
             else:
-                record = self.decoder.feed(line)
-                if not isinstance(record, RecordDigests):
-                    raise Damage(self.length, "expected a record, got the last line of a manifest")
-                again = self.encoder.record(record)
-                self.records, self.last_idx = self.records + 1, record.header.idx
-                self.position += RECORD_HEADER_SIZE + record.header.length
+                again = self._repeat_line(self.decoder.feed(line))
             if line != again:
                 raise Damage(self.length, "expected the line that stood here at the checkpoint, got another one")
             self.length += len(line)
+
+    def _repeat_line(self, line: Line) -> bytes:
+        if isinstance(line, Missing):
+            self.last_idx = line.idx
+            return self.encoder.leave_out(line)
+        if not isinstance(line, RecordDigests):
+            raise Damage(self.length, "expected a record, got the last line of a manifest")
+        self.records, self.last_idx = self.records + 1, line.header.idx
+        self.position += RECORD_HEADER_SIZE + line.header.length
+        return self.encoder.record(line)
 
 
 class RecordWriter:
@@ -205,6 +210,13 @@ class RecordWriter:
             await self._gather(buffers)
         else:
             await self._flush(buffers, None if self._manifest is None else lambda: self._digest(fragments))
+
+    def leave_out(self, idx: int) -> None:
+        """Say in the manifest, which there must be, that an object is missing. It has no record."""
+        assert self._header is None, "the record before it is complete"
+        assert idx > self._last_idx, "objects ascend"
+        self._last_idx = idx
+        self._keep(self._encoder.leave_out(Missing(idx)))
 
     async def checkpoint(self) -> Checkpoint:
         """Make everything so far durable, the data first, and tell where it can go on.

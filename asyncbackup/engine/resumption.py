@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Final, NamedTuple
@@ -21,7 +22,7 @@ from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.record_writer import Checkpoint
 from asyncbackup.errors import BegunOtherwise, PartialDamaged
 from asyncbackup.format.decoder import Damage
-from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, RecordDigests, Subject
+from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, Missing, RecordDigests, Subject
 from asyncbackup.format.record import RECORD_HEADER_SIZE
 from asyncbackup.storage import Source
 
@@ -40,6 +41,8 @@ class Resumption(NamedTuple):
     checkpoint: Checkpoint
     indices: array[int]
     """The idx of each record up to there."""
+    missing: array[int]
+    """The idx of each object up to there that was left out."""
     cut: int
     """Bytes of data behind it, which were not complete, or not what the manifest says."""
 
@@ -57,8 +60,8 @@ async def find_resumption(
     while await to_thread.run_sync(walk.go_on):
         if on_progress is not None:
             on_progress(Progress(walk.records, None, walk.position, data.size, is_checking=True))
-    found = Checkpoint(walk.position, walk.records, walk.indices[-1] if walk.indices else -1, walk.length)
-    return Resumption(found, walk.indices, max(0, (data.size or 0) - walk.position))
+    found = Checkpoint(walk.position, walk.records, walk.last_idx, walk.length)
+    return Resumption(found, walk.indices, walk.missing, max(0, (data.size or 0) - walk.position))
 
 
 async def read_lines(manifest: Source) -> AsyncGenerator[bytes, None]:
@@ -84,6 +87,8 @@ class _Walk:
         self._decoder = ManifestDecoder()
         self._through = memoryview(bytearray(_BUFFER_SIZE))
         self.indices: array[int] = array("I")
+        self.missing: array[int] = array("I")
+        self.last_idx = -1
         self.position = len(subject.dialect.opening)
         self.length = 0
         """Bytes of the lines so far."""
@@ -101,7 +106,7 @@ class _Walk:
             raise PartialDamaged(target, self._name, str(damage)) from damage
         assert isinstance(begun, Subject), "the first line is nothing else"
         refuse_other(target, begun, self._subject)
-        if line != self._subject.encode():
+        if line != begun.encode():
             raise PartialDamaged(target, self._name, "its first line is not written as it is written now")
         self.length = len(line)
 
@@ -111,17 +116,28 @@ class _Walk:
         for _ in range(_STEP_LINES):
             line = self._lines.readline(MAX_LINE)
             try:
-                record = self._decoder.feed(line)
+                found = self._decoder.feed(line)
             except Damage:
                 return False
             # A last line is there if the run was interrupted while it gave both files their names.
-            if not isinstance(record, RecordDigests) or record.encode() != line or not self._is_good(record):
+            if not isinstance(found, RecordDigests | Missing) or found.encode() != line or not self._take(found):
                 return False
-            self.indices.append(record.header.idx)
-            self.position += RECORD_HEADER_SIZE + record.header.length
             self.length += len(line)
             if self.position >= end:
                 break
+        return True
+
+    def _take(self, found: RecordDigests | Missing) -> bool:
+        """Take over what a line says; tell whether it is so."""
+        if isinstance(found, Missing):
+            self.missing.append(found.idx)
+            self.last_idx = found.idx
+            return True
+        if not self._is_good(found):
+            return False
+        self.indices.append(found.header.idx)
+        self.last_idx = found.header.idx
+        self.position += RECORD_HEADER_SIZE + found.header.length
         return True
 
     def _is_good(self, record: RecordDigests) -> bool:
@@ -140,13 +156,29 @@ class _Walk:
 
 
 def refuse_other(target: str, begun: Subject, asked: Subject) -> None:
-    """Raise BegunOtherwise unless both are the same: it names the field that tells most."""
+    """Raise BegunOtherwise unless both are the same: it names the field that tells most.
+
+    What was begun as a whole backup may become one that leaves out what cannot be read, and not the other way round.
+    """
+    if asked.may_lack:
+        begun = replace(begun, may_lack=True)
     for field, one, other in zip(_FIELDS, _values(begun), _values(asked), strict=True):
         if one != other:
             raise BegunOtherwise(target, field, one, other)
 
 
-_FIELDS: Final = ("VDI", "cluster", "snapshot", "base", "format", "size", "base size", "object size", "redundancy")
+_FIELDS: Final = (
+    "VDI",
+    "cluster",
+    "snapshot",
+    "base",
+    "format",
+    "size",
+    "base size",
+    "object size",
+    "redundancy",
+    "unreadable objects",
+)
 
 
 def _values(subject: Subject) -> tuple[object, ...]:
@@ -160,4 +192,5 @@ def _values(subject: Subject) -> tuple[object, ...]:
         subject.base_size,
         subject.object_size,
         (subject.copies, subject.copy_policy),
+        "to be left out" if subject.may_lack else "to end the run",
     )

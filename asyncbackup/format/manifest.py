@@ -14,6 +14,10 @@ strings:
 3. ``{"records":…,"data_length":…,"digest":"…"}``: how many records, how many bytes the backup has, and the xxh3_128 of
    all that stands in the manifest before the digest's first digit.
 
+Version 3 is that of a backup that may leave out what the cluster could not give. ``{"missing":…}`` stands in the place
+of a record, for each object that was left out, and ``"missing":…`` behind ``"records":…`` says how many they are. Who
+knows version 2 alone refuses it: such a backup must not be taken for a whole one.
+
 Every byte is either covered by the digest or fixed, so that none can change unnoticed. Nevertheless nothing is trusted:
 a number, a name, a time that no VDI can have, or that does not go with the others, is damage with its line and field.
 
@@ -36,6 +40,8 @@ from asyncbackup.format.identity import Identity
 from asyncbackup.format.record import END_IDX, RECORD_HEADER_SIZE, RecordHeader
 
 VERSION: Final = 2
+LACKING_VERSION: Final = 3
+"""That of a manifest which may name objects that are missing."""
 MAX_LINE: Final = 16384
 """Bytes of the longest line: two names of 255 bytes, each of which may take six characters in JSON, twice over."""
 
@@ -65,6 +71,8 @@ class Subject:
     base_identity: Identity | None
     """The snapshot that the backup is the difference to; None for a full backup."""
     base_size: int | None
+    may_lack: bool = False
+    """Whether objects that could not be read may be left out: the manifest names them."""
 
     def __post_init__(self) -> None:
         check_number("object_size", self.object_size, MAX_OBJECT_SIZE, least=MIN_OBJECT_SIZE)
@@ -120,15 +128,15 @@ class Subject:
         }
 
     def encode(self) -> bytes:
-        return _line({"manifest": VERSION} | self.as_dict())
+        return _line({"manifest": LACKING_VERSION if self.may_lack else VERSION} | self.as_dict())
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
         """Read the first line. Raises ValueError if it is none."""
         fields = _object(line)
         version = fields.get("manifest")
-        check_number("manifest", version, VERSION, least=1)
-        _check_fields(fields, _SUBJECT_FIELDS if version == VERSION else _SUBJECT_FIELDS_1)
+        check_number("manifest", version, LACKING_VERSION, least=1)
+        _check_fields(fields, _SUBJECT_FIELDS_1 if version == 1 else _SUBJECT_FIELDS)
         try:
             dialect = Dialect(fields["dialect"])
         except ValueError as error:
@@ -143,6 +151,7 @@ class Subject:
             identity=_identity("snapshot", fields["snapshot"], vdi, cluster),
             base_identity=None if base is None else _identity("base", base, vdi, cluster),
             base_size=fields["base_size"],
+            may_lack=version == LACKING_VERSION,
         )
 
 
@@ -187,23 +196,50 @@ class RecordDigests(NamedTuple):
         )
 
 
+class Missing(NamedTuple):
+    """An object that was left out, because it could not be read."""
+
+    idx: int
+
+    def encode(self) -> bytes:
+        return f'{{"missing":{self.idx}}}\n'.encode()
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """Read the line of an object that is missing. Raises ValueError if it is none."""
+        fields = _object(line)
+        _check_fields(fields, ("missing",))
+        check_number("missing", fields["missing"], END_IDX - 1)
+        return cls(fields["missing"])
+
+
 class ManifestEncoder:
     """Makes the bytes of a manifest, line by line."""
 
     def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
         self.records = 0
+        self.missing = 0
+        self._may_lack = False
 
     def opening(self, subject: Subject) -> bytes:
+        self._may_lack = subject.may_lack
         return self._hashed(subject.encode())
 
     def record(self, digests: RecordDigests) -> bytes:
         self.records += 1
         return self._hashed(digests.encode())
 
+    def leave_out(self, missing: Missing) -> bytes:
+        assert self._may_lack, "the first line says that something may be missing"
+        self.missing += 1
+        return self._hashed(missing.encode())
+
     def ending(self, data_length: int) -> bytes:
         """Make the last line; ``data_length`` is the size of the backup in bytes."""
-        line = self._hashed(f'{{"records":{self.records},"data_length":{data_length},{_DIGEST_FIELD}'.encode())
+        missing = f'"missing":{self.missing},' if self._may_lack else ""
+        counts = f'{{"records":{self.records},{missing}"data_length":{data_length},'
+        line = self._hashed(f"{counts}{_DIGEST_FIELD}".encode())
         return line + self._hash.hexdigest().encode() + _END
 
     def _hashed(self, line: bytes) -> bytes:
@@ -216,6 +252,11 @@ class Trailer(NamedTuple):
 
     records: int
     data_length: int
+    missing: int = 0
+
+
+Line = Subject | RecordDigests | Missing | Trailer
+"""What a line of a manifest says."""
 
 
 class ManifestDecoder:
@@ -228,11 +269,12 @@ class ManifestDecoder:
         self._subject: Subject | None = None
         self._version = VERSION
         self._records = 0
+        self._missing = 0
         self._last_idx = -1
         self._data_length = 0
         self._complete = False
 
-    def feed(self, line: bytes) -> Subject | RecordDigests | Trailer:
+    def feed(self, line: bytes) -> Line:
         """Judge the next line; b"" is the end of the file, which must come after the trailer only."""
         try:
             decoded = self._decode(line)
@@ -249,7 +291,7 @@ class ManifestDecoder:
         if not self._complete:
             raise Damage(self._offset, "the manifest ends here; expected more lines")
 
-    def _decode(self, line: bytes) -> Subject | RecordDigests | Trailer:
+    def _decode(self, line: bytes) -> Line:
         if self._complete:
             raise ValueError("expected the end of the manifest")
         if not line.endswith(b"\n"):
@@ -263,36 +305,48 @@ class ManifestDecoder:
         if line.startswith(b'{"records"'):
             return self._trailer(line)
         self._hash.update(line)
+        if self._version == LACKING_VERSION and line.startswith(b'{"missing"'):
+            missing = Missing.decode(line)
+            self._judge_idx("missing", missing.idx, self._subject)
+            self._missing += 1
+            return missing
         record = RecordDigests.decode(line, self._version)
         self._judge(record.header, self._subject)
         self._records += 1
-        self._last_idx = record.header.idx
         self._data_length += RECORD_HEADER_SIZE + record.header.length
         return record
 
+    def _judge_idx(self, name: str, idx: int, subject: Subject) -> None:
+        """Raise ValueError for an object that does not lie inside of the VDI, behind the one before."""
+        if idx >= subject.object_count:
+            raise ValueError(f"{name}: expected one of the {subject.object_count} objects of the VDI, got {idx}")
+        if idx <= self._last_idx:
+            raise ValueError(f"{name}: expected a number above {self._last_idx}, got {idx}")
+        self._last_idx = idx
+
     def _judge(self, record: RecordHeader, subject: Subject) -> None:
         """Raise ValueError for a record that does not lie inside of the VDI and of an object, behind the one before."""
-        if record.idx >= subject.object_count:
-            raise ValueError(f"idx: expected one of the {subject.object_count} objects of the VDI, got {record.idx}")
-        if record.idx <= self._last_idx:
-            raise ValueError(f"idx: expected a number above {self._last_idx}, got {record.idx}")
+        self._judge_idx("idx", record.idx, subject)
         if record.length > subject.object_size - record.offset:
             end = record.offset + record.length
             raise ValueError(f"length: expected an end within {subject.object_size} bytes of an object, got {end}")
 
     def _trailer(self, line: bytes) -> Trailer:
         fields = _object(line)
-        _check_fields(fields, _TRAILER_FIELDS)
+        _check_fields(fields, _LACKING_TRAILER_FIELDS if self._version == LACKING_VERSION else _TRAILER_FIELDS)
         covered, _, digest = line.partition(_DIGEST_FIELD.encode())
         self._hash.update(covered + _DIGEST_FIELD.encode())
         expected = self._hash.hexdigest()
         if digest != expected.encode() + _END:
             raise ValueError(f"digest: expected {expected}, got {shown(fields['digest'])}: the manifest was changed")
-        for name, counted in (("records", self._records), ("data_length", self._data_length)):
+        expected_counts = {"records": self._records, "missing": self._missing, "data_length": self._data_length}
+        for name, counted in expected_counts.items():
+            if name not in fields:
+                continue
             if type(fields[name]) is not int or fields[name] != counted:
                 raise ValueError(f"{name}: expected {counted}, as the lines before come to, got {shown(fields[name])}")
         self._complete = True
-        return Trailer(self._records, self._data_length)
+        return Trailer(self._records, self._data_length, self._missing)
 
 
 _SNAPSHOT_FIELDS: Final = ("id", "tag", "vdi_id", "created")
@@ -312,6 +366,7 @@ _SUBJECT_FIELDS: Final = (
 _SUBJECT_FIELDS_1: Final = tuple(name for name in _SUBJECT_FIELDS if name != "cluster")
 _RECORD_FIELDS: Final = ("idx", "offset", "length", "data", "base")
 _TRAILER_FIELDS: Final = ("records", "data_length", "digest")
+_LACKING_TRAILER_FIELDS: Final = ("records", "missing", "data_length", "digest")
 
 
 def _snapshot_fields(identity: Identity) -> dict[str, Any]:

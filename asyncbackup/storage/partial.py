@@ -49,14 +49,16 @@ class Partial:
         async with FileSource(self._data.written) as data, FileSource(self._manifest.written) as manifest:
             yield BackupSource(data, manifest)
 
-    async def go_back(self, beginning: bytes, data_size: int, manifest_size: int) -> None:
-        """Keep, durably, only the first bytes of both, and append behind them. The data begins with ``beginning``.
+    async def write_beginnings(self, data: bytes, manifest: bytes) -> None:
+        """Write what both begin with over what stands there. Raises TargetFull, TargetWriteFailed."""
+        self.was_written = True
+        await self._manifest.write_at(0, manifest)
+        await self._data.write_at(0, data)
 
-        Raises TargetFull, TargetWriteFailed.
-        """
+    async def go_back(self, data_size: int, manifest_size: int) -> None:
+        """Keep, durably, only the first bytes of both, and append behind them. Raises TargetFull, TargetWriteFailed."""
         self.was_written = True
         await self._manifest.go_back(manifest_size)
-        await self._data.write_at(0, beginning)
         await self._data.go_back(data_size)
 
     async def keep(self) -> None:

@@ -15,9 +15,8 @@ import numpy as np
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
-from asyncbackup.engine.compact import Extent
 from asyncbackup.engine.compare import COMPARED_SIZE, share_of
-from asyncbackup.engine.fetch import Fetcher
+from asyncbackup.engine.fetch import Fetcher, Found, Unreadable
 from asyncbackup.engine.keeping import CHECKPOINT_BYTES, Keeping
 from asyncbackup.engine.lineage import refuse_half_applied
 from asyncbackup.engine.plan import Pair, Plan, count_owned, plan_difference, plan_full
@@ -25,6 +24,7 @@ from asyncbackup.engine.progress import BackupCounts, OnProgress, Summary
 from asyncbackup.engine.record_writer import Fragment, RecordWriter, refuse_unpatchable
 from asyncbackup.engine.resumption import Resumption
 from asyncbackup.engine.source import SnapshotObjects, open_snapshots, staying
+from asyncbackup.engine.unreadable import Losses
 from asyncbackup.engine.window import Window, WindowOptions
 from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, SnapshotChanged, TargetFull, single_error
 from asyncbackup.format import Dialect
@@ -45,6 +45,7 @@ async def backup(
     replace: bool = False,
     resume: bool = False,
     checkpoint_bytes: int = CHECKPOINT_BYTES,
+    skip_unreadable: bool = False,
     manifest: Target | None = None,
     partial: Partial | None = None,
     dialect: Dialect = Dialect.COLLIE,
@@ -62,6 +63,10 @@ async def backup(
     whatever happens. With ``resume`` this goes on with what a run for the same snapshots left, if there is such: the
     result is the same, byte for byte, where the options are.
 
+    What cannot be read ends the run with ObjectReadFailed, or ObjectsUnreadable for several objects. With
+    ``skip_unreadable`` the run does without them: they have no record, and the manifest, which there must be, names
+    them, as the summary does. An object of which only the base cannot be read is written whole.
+
     Raises the errors of ``asyncbackup.errors``, among them SnapshotChanged if a snapshot was being deleted meanwhile,
     and HalfApplied for a working VDI to which backups are being applied. There is then, and after a cancellation, no
     new file, and no request in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given, for
@@ -77,19 +82,25 @@ async def backup(
     cluster = cluster.counted()
     async with open_target(target, replace=replace, resume=resume, manifest=manifest) as opened:
         refuse_unpatchable(opened.data, dialect)
+        if skip_unreadable and opened.manifest is None:
+            raise ValueError("expected a manifest, which can name what is left out")
         with single_error():
             to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
             work = await _plan(cluster, to_inode, base_inode)
             subject = None if opened.manifest is None else await _subject(cluster, to_inode, base_inode, dialect)
+            if subject is not None and skip_unreadable:
+                subject = with_fields(subject, may_lack=True)
             writer = RecordWriter(opened.data, dialect, manifest=opened.manifest, subject=subject)
             keeping = Keeping(writer, None if live else partial or opened.partial, checkpoint_bytes)
+            losses = Losses(skip_unreadable)
             found = await keeping.find(subject, on_progress)
             if found is not None:
                 work = await _cut(work, found)
+                losses.begin_with(found.missing)
             counts = BackupCounts(work.planned, work.shared)
-            await keeping.start(found, dialect.opening)
+            await keeping.start(found, subject)
             async with keeping.leaving():
-                await _Pipeline(cluster, work, to_inode, options, writer, keeping, counts, on_progress).run()
+                await _Pipeline(cluster, work, to_inode, options, writer, keeping, losses, counts, on_progress).run()
     sent = cluster.counts
     return Summary(
         vdi=vdi,
@@ -100,6 +111,7 @@ async def backup(
         records=writer.records,
         bytes_written=writer.position,
         bytes_resumed=0 if found is None else found.checkpoint.position,
+        missing=losses.missing,
         elapsed_s=time.monotonic() - started,
         requests=sent.requests,
         retries=sent.retries,
@@ -166,7 +178,9 @@ async def _cut(work: _Work, found: Resumption) -> _Work:
     """Leave out the pairs that an interrupted run went through. Raises SnapshotChanged."""
     last_idx = found.checkpoint.last_idx
     if work.plan is None:
-        return with_fields(work, pairs=_behind(work.pairs, last_idx), planned=work.planned - found.checkpoint.records)
+        return with_fields(
+            work, pairs=_behind(work.pairs, last_idx), planned=work.planned - len(found.indices) - len(found.missing)
+        )
     await work.pairs.aclose()
     gone = len(found.indices) - int(np.count_nonzero(np.isin(np.array(found.indices, np.uint32), work.plan.idx)))
     if gone:
@@ -209,6 +223,7 @@ class _Pipeline:
     options: WindowOptions
     writer: RecordWriter
     keeping: Keeping
+    losses: Losses
     counts: BackupCounts
     on_progress: OnProgress | None
 
@@ -245,36 +260,50 @@ class _Pipeline:
             self.counts,
             compared_size=lambda: share_of(limit(), min(active(), workers) * sides),
             working=working,
+            skips_unreadable=self.losses.are_skipped,
         )
+        pairs = self.losses.until_failure(self.work.pairs)
         if portion_size == object_size:
             window = Window(workers, [portion_size] * 2, fetcher.fetch_record, self._append, active)
-            await window.run(self.work.pairs)
+            await window.run(pairs)
         else:
-            await self._write_large_records(fetcher, max(1, workers // 2))
+            await self._write_large_records(pairs, fetcher, max(1, workers // 2))
+        self.losses.raise_failures()
 
-    async def _write_large_records(self, fetcher: Fetcher, workers: int) -> None:
+    async def _write_large_records(self, pairs: AsyncGenerator[Pair, None], fetcher: Fetcher, workers: int) -> None:
         """Find extents in one window, and read what lies in them in another, behind it."""
-        send, receive = anyio.create_memory_object_stream[tuple[Pair, Extent]](workers)
+        send, receive = anyio.create_memory_object_stream[Found | Unreadable](workers)
         size = fetcher.portion_size
 
-        async def pass_on(found: list[tuple[Pair, Extent]]) -> None:
-            for pair, extent in found:
-                if extent.length:
-                    await send.send((pair, extent))
+        async def pass_on(found: list[Found | Unreadable]) -> None:
+            for each in found:
+                if isinstance(each, Unreadable) or each.extent.length:
+                    await send.send(each)
                 else:
                     self.counts.objects_done += 1
 
         async def find_extents() -> None:
             async with send:
-                await Window(workers, [size] * 2, fetcher.find_extent, pass_on).run(self.work.pairs)
+                await Window(workers, [size] * 2, fetcher.find_extent, pass_on).run(pairs)
 
         async with receive, aclosing(fetcher.cut_extents(receive)) as portions, anyio.create_task_group() as group:
             group.start_soon(find_extents)
             await Window(workers, [size], fetcher.fetch_portion, self._append).run(portions)
 
-    async def _append(self, fetched: Sequence[Fragment | None]) -> None:
-        await self.writer.append([fragment for fragment in fetched if fragment is not None])
-        self.counts.objects_done += sum(fragment is None or fragment.is_last for fragment in fetched)
+    async def _append(self, fetched: Sequence[Fragment | Unreadable | None]) -> None:
+        fragments: list[Fragment] = []
+        for each in fetched:
+            if isinstance(each, Unreadable):
+                if self.losses.note(each):
+                    await self.writer.append(fragments)
+                    fragments = []
+                    self.writer.leave_out(each.idx)
+            elif each is not None:
+                fragments.append(each)
+        if self.losses.failures:
+            return
+        await self.writer.append(fragments)
+        self.counts.objects_done += sum(not isinstance(each, Fragment) or each.is_last for each in fetched)
         self._tell()
         await self.keeping.advance()
 

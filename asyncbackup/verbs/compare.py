@@ -103,7 +103,8 @@ async def compare(
     """Compare the records of ``backups``, oldest first, with ``snapshot`` of ``vdi``.
 
     By default that is the snapshot that was backed up; of another VDI it is the working VDI. Its identity must be the
-    one that the newest manifest names. ``assume_base`` vouches for another VDI, such as one that was restored.
+    one that the newest manifest names. ``assume_base`` vouches for another VDI, such as one that was restored. What
+    backups lack, because it could not be read, is not compared.
 
     It reads only what the records cover. With a ``sample``, from 0 to 1, it also audits that part of the objects that
     should be as in the base, and that part of the objects that have records which leave something out. It chooses them
@@ -117,7 +118,7 @@ async def compare(
     if seed is not None and sample is None:
         raise ValueError("expected a sample where there is a seed")
     with single_error():
-        async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
+        async with open_chain(backups, chain_options, assume_base=assume_base, allow_incomplete=True) as chain:
             chain.require_files("to be compared")
             inode = await _find(cluster, chain, vdi, snapshot, assume_base=assume_base)
             found = Comparison(vdi, None if not inode.is_snapshot else inode.tag or str(inode.snap_id))
@@ -200,6 +201,8 @@ def _choose(index: Index, owners: Owners, base_owners: Owners, sample: float, fo
     under[: len(base_owners)] = base_owners[:count]
     recorded = np.zeros(count, np.bool_)
     recorded[index.indices[index.indices < count]] = True
+    # What could not be read has no record, and is not as in the base for that.
+    recorded[[idx for idx in index.chain.missing if idx < count]] = True
     unchanged = np.flatnonzero((owners != under) & ~recorded)
     partly = index.partly_covered()
     partly = partly[partly < count]

@@ -52,6 +52,8 @@ class ExportSummary:
     """Objects that an interrupted run had written, and this one did not write again."""
     bytes_written: int
     elapsed_s: float
+    missing: Sequence[int] = ()
+    """The idx of each object that the backups lack."""
 
     def as_dict(self) -> dict[str, object]:
         """Give the fields as plain values, for JSON."""
@@ -64,6 +66,7 @@ async def export(
     *,
     base: BaseName | None = None,
     assume_base: bool = False,
+    allow_incomplete: bool = False,
     replace: bool = False,
     resume: bool = False,
     checkpoint_bytes: int = CHECKPOINT_BYTES,
@@ -80,6 +83,10 @@ async def export(
     Increments need a ``base``: an image or a snapshot in a cluster, of what the first of them is the difference to. It
     is known by identity. The state beside an image says which snapshot it equals; each image made here has one.
     ``assume_base`` vouches for a base if nothing says what it is. The summary tells that.
+
+    With ``allow_incomplete`` backups may lack objects that could not be read, but not where an image is changed in
+    place. Such an object becomes what the other backups and the base have of it, zeros without any, and the state says
+    nothing of what the image equals.
 
     If the base is the image ``target`` itself, that image is rolled forward in place. All is judged and checked before
     the image is changed. An interruption after that leaves the image marked, and the same call finishes it.
@@ -98,7 +105,9 @@ async def export(
         images = [base] if isinstance(base, str | os.PathLike) and not _is_same(base, target) else []
         await refuse_own_inputs(target, [*backups, *images])
     with single_error():
-        async with open_chain(backups, chain_options, assume_base=assume_base) as chain:
+        async with open_chain(
+            backups, chain_options, assume_base=assume_base, allow_incomplete=allow_incomplete
+        ) as chain:
             counts = ReplayCounts()
             meter = Meter(counts, on_progress)
             job = _ImageExport(
@@ -115,6 +124,7 @@ async def export(
                 objects_resumed=job.resumed,
                 bytes_written=counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
+                missing=chain.missing,
             )
 
 
@@ -144,6 +154,7 @@ class _ImageExport:
             await self._to_stream(target)
         elif isinstance(self.base, str | os.PathLike) and _is_same(self.base, target):
             self.chain.require_files("to be applied to an image")
+            self.chain.require_complete()
             index = await self._read_index()
             self.assumed = await roll(index, target, self.options, self.meter, assume_base=self.assume_base)
             return True
@@ -215,7 +226,7 @@ class _ImageExport:
         if index is not None and behind >= 0:
             self.resumed = int((index.with_whole(whole) <= behind).sum())
             self.meter.counts.objects_planned = len(index.with_whole(whole)) - self.resumed
-        composer = Composer(judged.base)
+        composer = Composer(judged.base, unknown=frozenset(self.chain.missing))
         await Replay(index or self.chain, composer, self.options, write, count, whole, behind).run()
         await image.finish(self._identity(), assumed=self.assumed is not None)
 
@@ -241,7 +252,9 @@ class _ImageExport:
         await self.meter.count(contents)
 
     def _identity(self) -> Identity | None:
-        """Say what the image is of. None: no manifest says it, or it says another size."""
+        """Say what the image is of. None: no manifest says it, or another size; or the backups lack objects."""
+        if self.chain.missing:
+            return None
         newest = self.chain.readers[-1].subject
         return newest.identity if newest is not None and newest.size == self.chain.size else None
 
@@ -257,7 +270,7 @@ class _ImageExport:
                 await self._count(contents)
 
             whole = await self._find_whole(index, judged.base)
-            composer = Composer(judged.base)
+            composer = Composer(judged.base, unknown=frozenset(self.chain.missing))
             await Replay(index or self.chain, composer, self.options, nothing, deliver, whole).run()
             await stream.fill(self.chain.size)
         await target.complete()

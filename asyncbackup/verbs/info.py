@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -28,12 +28,15 @@ class Info:
     """What follows that end."""
     manifest: Subject | None
     """What the manifest says, if there is one."""
+    missing: Sequence[int] = ()
+    """The idx of each object that was left out because it could not be read."""
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
         return asdict(replace(self, manifest=None)) | {
             "dialect": self.dialect.value,
             "manifest": self.manifest and self.manifest.as_dict(),
+            "missing": list(self.missing),
         }
 
 
@@ -69,4 +72,5 @@ async def info(
             reader.end,
             await reader.count_trailing(),
             reader.subject,
+            reader.missing,
         )

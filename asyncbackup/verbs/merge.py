@@ -68,8 +68,9 @@ async def merge(
     ``assume_base`` vouches for a base of which nothing says what it is: the summary tells, and so does the manifest of
     each record that has bytes of it.
 
-    Raises BaseNeeded where it needs one, WrongSnapshot or BaseMismatch where it is another one, BaseUnproved,
-    NotMergeable, and the errors of reading and writing. There is then, and after a cancellation, no new file.
+    Raises BackupIncomplete where one of them lacks objects, BaseNeeded where it needs a base, WrongSnapshot or
+    BaseMismatch where it is another one, BaseUnproved, NotMergeable, and the errors of reading and writing. There is
+    then, and after a cancellation, no new file.
     """
     started = time.monotonic()
     options = options or WindowOptions()
@@ -111,6 +112,7 @@ def _subject(chain: Chain, dialect: Dialect) -> Subject | None:
     cluster = next((subject.cluster for subject in subjects if subject.cluster), None)
     return dataclasses.replace(
         newest,
+        may_lack=False,
         dialect=dialect,
         identity=dataclasses.replace(newest.identity, cluster=cluster),
         base_identity=oldest.base_identity and dataclasses.replace(oldest.base_identity, cluster=cluster),

@@ -100,6 +100,8 @@ class RestoreSummary:
     """Objects that an interrupted run had written, and this one did not write again."""
     bytes_written: int
     elapsed_s: float
+    missing: Sequence[int] = ()
+    """The idx of each object that the backups lack."""
 
     def as_dict(self) -> dict[str, object]:
         """Give the fields as plain values, for JSON."""
@@ -115,6 +117,7 @@ async def restore(
     copies: int | None = None,
     snapshot: str | None = None,
     assume_base: bool = False,
+    allow_incomplete: bool = False,
     resume: bool = False,
     checkpoint_bytes: int = CHECKPOINT_BYTES,
     journal: str | os.PathLike[str] | None = None,
@@ -129,6 +132,8 @@ async def restore(
     is no zeros is written as well. It has to be what the manifest names, known by identity, that of an image by the
     state that stands beside it. ``assume_base`` vouches for a base where nothing says what it is. What manifests say of
     its content is checked, each object before it is written.
+    With ``allow_incomplete`` backups may lack objects that could not be read. Such an object becomes what the other
+    backups and the base have of it, zeros without any; the VDI does not say then that it equals the snapshot.
     Size, object size and redundancy are those of the manifest; ``chain_options`` and ``copies`` go before it. No other
     VDI is changed. All headers are judged before anything is written, unless they come from a pipe.
 
@@ -143,7 +148,7 @@ async def restore(
     started = time.monotonic()
     with single_error():
         async with (
-            open_chain(backups, chain_options, assume_base=assume_base) as chain,
+            open_chain(backups, chain_options, assume_base=assume_base, allow_incomplete=allow_incomplete) as chain,
             _open_base(cluster, chain, base, assume_base=assume_base) as judged,
             AsyncExitStack() as stack,
         ):
@@ -197,6 +202,7 @@ async def restore(
                 objects_resumed=job.resumed,
                 bytes_written=meter.counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
+                missing=chain.missing,
             )
 
 
@@ -342,7 +348,7 @@ class _Job:
                 assert keeping is not None
                 behind = keeping.last_done
                 made.append(await self._adopt(left, behind))
-            composer = Composer(self._base())
+            composer = Composer(self._base(), unknown=frozenset(self.chain.missing))
             await fill(
                 made[0],
                 self.chain,
@@ -407,6 +413,9 @@ class _Job:
 
     async def _say_what_it_is(self, new: NewVdi) -> None:
         """Write the origin, before anybody takes the VDI for complete. A cluster that refuses it does without."""
+        if self.chain.missing:
+            self.origin_missing = "the backups lack some of its objects"
+            return
         origin = origin_of(self.chain, new.inode, assumed=self.assumed is not None)
         if origin is None:
             self.origin_missing = f"no manifest says which snapshot of {new.inode.vdi_size} bytes it is"

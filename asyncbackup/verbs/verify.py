@@ -80,11 +80,13 @@ class FileReport:
     """Whether there is a good manifest, so that the data could be proven."""
     assumed: int = 0
     """Records that hold bytes of a base that nobody proved."""
+    missing: Sequence[int] = ()
+    """The idx of each object that was left out because it could not be read."""
     problems: Problems = field(default_factory=Problems)
 
     @property
     def is_good(self) -> bool:
-        return not self.problems.count
+        return not self.problems.count and not self.missing
 
     @property
     def is_proved(self) -> bool:
@@ -94,7 +96,11 @@ class FileReport:
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
         values = {"proved": self.is_proved} | {each.name: getattr(self, each.name) for each in fields(self)}
-        return values | {"dialect": self.dialect and self.dialect.value, "problems": self.problems.as_dict()}
+        return (
+            values
+            | {"dialect": self.dialect and self.dialect.value, "missing": list(self.missing)}
+            | {"problems": self.problems.as_dict()}
+        )
 
 
 @dataclass(slots=True)
@@ -110,6 +116,11 @@ class VerifyReport:
     @property
     def is_good(self) -> bool:
         return not self.links.count and all(file.is_good for file in self.files)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is damaged, although objects may be missing."""
+        return not self.links.count and not any(file.problems.count for file in self.files)
 
     @property
     def is_proved(self) -> bool:
@@ -187,6 +198,7 @@ async def _verify_file(
         reader = await _open(stack, given, report)
         if reader is not None:
             report.dialect, report.has_manifest = reader.dialect, reader.subject is not None
+            report.missing = reader.missing
             await _FileVerification(reader, report, counts, on_progress).run()
         return reader
 

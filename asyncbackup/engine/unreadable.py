@@ -1,0 +1,48 @@
+"""Objects that the cluster cannot give: a backup ends with them, and names them, or does without them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass, field
+
+from asyncbackup.engine.fetch import Unreadable
+from asyncbackup.engine.plan import Pair
+from asyncbackup.errors import ObjectReadFailed, ObjectsUnreadable
+
+
+@dataclass(slots=True)
+class Losses:
+    """What could not be read so far. ``are_skipped``: the backup does without it."""
+
+    are_skipped: bool
+    missing: array[int] = field(default_factory=lambda: array("I"))
+    """The idx of each object that was left out."""
+    failures: list[ObjectReadFailed] = field(default_factory=list)
+    """What ends the backup. After the first one only what is under way adds to them."""
+
+    def begin_with(self, missing: Iterable[int]) -> None:
+        """Take over what an interrupted run left out."""
+        self.missing.extend(missing)
+
+    def note(self, unreadable: Unreadable) -> bool:
+        """Take note of an object; tell whether to leave it out, and go on."""
+        if self.are_skipped:
+            self.missing.append(unreadable.idx)
+        else:
+            self.failures.append(unreadable.error)
+        return self.are_skipped
+
+    async def until_failure(self, pairs: AsyncGenerator[Pair, None]) -> AsyncGenerator[Pair, None]:
+        """Give ``pairs``, and no more once the backup has failed: what is under way still ends, to be named."""
+        async for pair in pairs:
+            if self.failures:
+                return
+            yield pair
+
+    def raise_failures(self) -> None:
+        """Raise ObjectReadFailed for one object, ObjectsUnreadable for several."""
+        if len(self.failures) == 1:
+            raise self.failures[0]
+        if self.failures:
+            raise ObjectsUnreadable(self.failures)
