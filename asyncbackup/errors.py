@@ -51,6 +51,7 @@
     │   ├── ContradictsManifest      the caller says one thing, and the manifest another
     │   ├── FileNeeded               a pipe where something is read twice
     │   ├── HyperVolume              a hyper volume where none can be
+    │   ├── PlacementUnknown         replicas were asked for, and nobody knows where they are
     │   ├── NotMergeable             backups that no single backup can replace
     │   ├── VdiUnmakeable            a VDI that no cluster, or not this one, can make
     │   ├── SampleNeedsBase          a sample to audit, and no base to compare it with
@@ -555,6 +556,14 @@ class HyperVolume(Incompatible):
         super().__init__(f"{name} is a hyper volume, which {limit}")
         self.name = name
         self.limit = limit
+
+
+class PlacementUnknown(Incompatible):
+    """It is not known which nodes hold the replicas of objects, as ``doubt`` tells."""
+
+    def __init__(self, doubt: str) -> None:
+        super().__init__(f"it is not known which nodes hold the replicas: {doubt}")
+        self.doubt = doubt
 
 
 class NotMergeable(Incompatible):

@@ -31,6 +31,7 @@ from asyncbackup.cli.progress import name_files, progress_bar
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.replicas import ReplicaReport
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ChainBroken
 from asyncbackup.format import Dialect
@@ -44,6 +45,7 @@ _OF_COMPARISON: Final = frozenset(
         "assume_base",
         "sample",
         "seed",
+        "all_replicas",
         "address",
         "port",
         "connections",
@@ -102,6 +104,11 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     metavar="NUMBER",
     help="Choose the same sample as the run that reported this seed.",
 )
+@click.option(
+    "--all-replicas",
+    is_flag=True,
+    help="Also read every copy that the cluster keeps of these objects, and name objects whose copies differ.",
+)
 @cluster_options
 @file_options
 @connection_options
@@ -116,6 +123,7 @@ def command(
     assume_base: bool,
     sample: float | None,
     seed: int | None,
+    all_replicas: bool,
     require_manifest: bool,
     manifests: tuple[str, ...],
     gateways: Sequence[Address],
@@ -162,6 +170,7 @@ def command(
                     assume_base=assume_base,
                     sample=sample,
                     seed=seed,
+                    all_replicas=all_replicas,
                     chain_options=chain_options,
                     options=options,
                     on_progress=tell,
@@ -207,6 +216,8 @@ def _print(report: VerifyReport, comparison: Comparison | None, *, quiet: bool) 
     if comparison is not None:
         if comparison.differing:
             say(_differences(comparison))
+        if comparison.replicas is not None:
+            _print_replicas(comparison.vdi, comparison.replicas, quiet=quiet)
         if not quiet:
             say(*_compared(comparison))
     if report.is_good and not (quiet or report.is_proved):
@@ -260,9 +271,19 @@ def _differences(comparison: Comparison) -> str:
     return f"{comparison.vdi} differs in {text.objects(comparison.differing)}: {listed}{others}"
 
 
+def _print_replicas(vdi: str, found: ReplicaReport, *, quiet: bool) -> None:
+    for idx, oid, replicas in found.named[:_LISTED]:
+        say(f"{vdi}: the copies of object {idx} (oid {oid:016x}) differ: {', '.join(map(str, replicas))}")
+    if found.diverging > _LISTED:
+        say(f"… and those of {found.diverging - _LISTED:,} more objects")
+    if not quiet:
+        verdict = f"those of {text.objects(found.diverging)} DIFFER" if found.diverging else "all the same"
+        say(f"{vdi}: read {found.replicas:,} copies of {text.objects(found.objects)}: {verdict}")
+
+
 def _compared(comparison: Comparison) -> list[str]:
     where = f"{comparison.vdi} {comparison.snapshot or '(the working VDI)'}"
-    verdict = "the same" if comparison.is_good else "NOT THE SAME"
+    verdict = "the same" if not comparison.differing else "NOT THE SAME"
     compared = f"{text.size(comparison.bytes_compared)} of {text.objects(comparison.objects_done)}"
     lines = [f"{where}: {verdict}; compared {compared}"]
     if comparison.seed is not None:

@@ -19,6 +19,7 @@ from asyncbackup.client.request import Request
 from asyncbackup.client.router import Address, Counts, Router
 from asyncbackup.errors import (
     InodeCorrupt,
+    PlacementUnknown,
     ProtocolViolation,
     RequestFailed,
     SnapshotNotFound,
@@ -158,6 +159,33 @@ class Cluster:
             await self.router.call(parts, self.counts)
         for part in parts:
             part.check()
+
+    async def read_replica(self, node: Address, object_id: int, into: memoryview, offset: int = 0) -> None:
+        """Fill ``into`` from the replica that ``node`` itself has of an object. Cancelled: what is in it is open.
+
+        Raises ObjectReadFailed or RequestFailed if it has none, or cannot read it, and Unreachable if there is no such
+        node, or no more.
+        """
+        parts = cut([ObjectRead(object_id, into, offset)], may_be_trimmed=False, replica_at=node)
+        await self.router.call(parts, self.counts)
+        for part in parts:
+            part.check()
+
+    async def locate(self, object_id: int) -> list[Address]:
+        """Name the nodes that hold a replica of an object. Raises PlacementUnknown."""
+        placement, vdi_id = self.router.placement, oid.vdi_of(object_id)
+        if not placement.knows_copies(vdi_id):
+            # Of one that was deleted, whose snapshots still use its objects, no more than this can be relied on.
+            inode = Inode.unpack(await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE))
+            placement.note_copies(vdi_id, inode.nr_copies, inode.copy_policy)
+        if doubt := placement.doubt(vdi_id):
+            raise PlacementUnknown(doubt)
+        return placement.holders(object_id)
+
+    @property
+    def epoch(self) -> int:
+        """The number of the cluster's membership, as far as it is known: each change of it counts one up."""
+        return self.router.epoch
 
     async def _read(self, object_id: int, offset: int, length: int) -> memoryview:
         buffer = memoryview(bytearray(length))

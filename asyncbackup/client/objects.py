@@ -54,14 +54,17 @@ class PartRead(Request):
         raise RequestFailed(f"reading object {self.oid:016x}", result, result.meaning)
 
 
-def cut(reads: Sequence[ObjectRead], *, may_be_trimmed: bool) -> list[PartRead]:
-    """Cut reads into requests of at most READ_SIZE bytes."""
+def cut(
+    reads: Sequence[ObjectRead], *, may_be_trimmed: bool, replica_at: tuple[str, int] | None = None
+) -> list[PartRead]:
+    """Cut reads into requests of at most READ_SIZE bytes; with ``replica_at`` of the replica of that node alone."""
+    make = messages.read_object if replica_at is None else messages.read_replica
     parts = []
     for object_id, into, offset in reads:
         for start in range(0, len(into), READ_SIZE):
             part = into[start : start + READ_SIZE]
-            message = messages.read_object(object_id, offset + start, len(part))
-            parts.append(PartRead(message, part, object_id, may_be_trimmed))
+            message = make(object_id, offset + start, len(part))
+            parts.append(PartRead(message, part, object_id, may_be_trimmed, at=replica_at))
     return parts
 
 

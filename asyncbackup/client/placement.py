@@ -59,6 +59,18 @@ class Placement:
         self._copies[vdi_id] = 0 if copy_policy else copies
         self._usual_copies = self._copies[vdi_id]
 
+    def knows_copies(self, vdi_id: int) -> bool:
+        """Tell whether it is known how many copies there are of a VDI's objects."""
+        return vdi_id in self._copies
+
+    def doubt(self, vdi_id: int) -> str | None:
+        """Say why it is not known where the objects of a VDI are; None if it is."""
+        if self._ring is None:
+            return "the nodes of the cluster are not known, or they are of another release than 1.0"
+        if not self._copies.get(vdi_id):
+            return f"the objects of VDI {vdi_id:x} are coded, and not copied"
+        return None
+
     def holders(self, object_id: int) -> list[Address]:
         """Name the nodes that should hold an object; none if that is not known."""
         if self._ring is None:

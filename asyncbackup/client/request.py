@@ -19,6 +19,8 @@ class Request:
     message: Message
     buffer: memoryview | None = None
     """Where the payload of the answer goes, ``message.capacity`` bytes. None: into memory of its own."""
+    at: tuple[str, int] | None = field(default=None, kw_only=True)
+    """Host and port of the only node that may answer; None: any node may."""
     repeats: int = field(default=0, init=False)
     """How often it was sent again.
 

@@ -6,6 +6,7 @@ The law of this module:
   not known who holds it, it goes to any node: a server forwards what it has not. So a wrong guess is only slower.
 - ``client/outcome`` says what an answer means, and what an error of the way means. A request is tried again for as long
   as ``give_up_after_s`` says, and elsewhere at once.
+- A request that names its node, for the replica there, goes nowhere else: it is tried there again, or fails.
 - A read that takes much longer than its peers is sent to a second node. The first answer counts.
 - No attempt writes into a buffer after the call that made it has returned.
 - No repetition is silent: it is counted by its cause, and logged.
@@ -46,9 +47,9 @@ from asyncbackup.client.placement import Placement
 from asyncbackup.client.request import Request
 from asyncbackup.errors import AsyncBackupError, ClusterNotReady, ConnectionLost, RequestTimeout, Unreachable
 from asyncbackup.wire import messages
-from asyncbackup.wire.constants import Result
+from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.messages import Message
-from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, unpack_nodes
+from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, format_address, unpack_nodes
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +102,8 @@ class Router:
         self._hedging = Hedging()
         self._budget = RetryBudget()
         self._random = random.Random()  # noqa: S311 - delays are no secret
-        self._epoch = 0
+        self.epoch = 0
+        """The newest epoch that an answer named."""
         self._changed = asyncio.Event()
         """Set when the list of nodes may have changed."""
         self._group: TaskGroup | None = None
@@ -277,7 +279,7 @@ class Router:
         if outcome is Outcome.USE_OLDER_VERSION:
             node.use_older_version()
             return 0.0
-        is_elsewhere = outcome in _ELSEWHERE and self._avoid(node, avoided)
+        is_elsewhere = outcome in _ELSEWHERE and request.at is None and self._avoid(node, avoided)
         if outcome is Outcome.ASK_ELSEWHERE and not is_elsewhere:
             return None
         self._changed.set()
@@ -335,9 +337,18 @@ class Router:
     def _start(self, request: Request, buffer: memoryview | None, avoided: set[Node], batch: Batch) -> None:
         if is_read(request.message):
             self._hedging.sent += 1
+        if request.message.opcode is Opcode.READ_PEER:
+            request.message = request.message._replace(epoch=self.epoch)
+        node = self._choose(request.message, avoided) if request.at is None else self._named(request.at)
         attempt = batch.begin(request, buffer)
-        attempt.node = self._choose(request.message, avoided)
-        attempt.node.submit(attempt)
+        attempt.node = node
+        node.submit(attempt)
+
+    def _named(self, address: Address) -> Node:
+        """Give the node at ``address``, for a request that no other may answer. Raises Unreachable."""
+        if address not in self._nodes:
+            raise Unreachable(format_address(*address), "it is no node of the cluster any more")
+        return self._nodes[address]
 
     def _choose(self, message: Message, avoided: set[Node]) -> Node:
         """Give the node with the fewest bytes outstanding among the best that there are.
@@ -428,10 +439,10 @@ class Router:
         if is_read(attempt.request.message):
             self._hedging.latencies.note(latency_s)
         epoch = attempt.header.epoch if attempt.header is not None else 0
-        if epoch > self._epoch:
-            if self._epoch:
+        if epoch > self.epoch:
+            if self.epoch:
                 self._changed.set()
-            self._epoch = epoch
+            self.epoch = epoch
 
     def note_trouble(self, node: Node, error: AsyncBackupError) -> None:
         """Look again which nodes there are."""

@@ -40,7 +40,13 @@ from asyncbackup.wire.nodes import NODE_ENTRY_SIZE, Node
 from asyncbackup.wire.vdi_ids import first_id
 
 OBJECT_WRITES: Final = frozenset({Opcode.CREATE_AND_WRITE_OBJ, Opcode.WRITE_OBJ})
-OBJECT_REQUESTS: Final = OBJECT_WRITES | {Opcode.READ_OBJ, Opcode.REMOVE_OBJ, Opcode.DISCARD_OBJ, Opcode.EXIST}
+OBJECT_REQUESTS: Final = OBJECT_WRITES | {
+    Opcode.READ_OBJ,
+    Opcode.READ_PEER,
+    Opcode.REMOVE_OBJ,
+    Opcode.DISCARD_OBJ,
+    Opcode.EXIST,
+}
 
 MAX_OTHER_PAYLOAD: Final = 1 << 20
 """Bytes of payload taken with a request that writes no object: 131072 oids of OIDS_EXIST, names, …"""
@@ -94,6 +100,7 @@ class Service:
         self._address = ("127.0.0.1", 0)
         self._handlers: dict[int, Callable[[_Call], Answer]] = {
             Opcode.READ_OBJ: self._read,
+            Opcode.READ_PEER: self._read,
             Opcode.WRITE_OBJ: self._write,
             Opcode.CREATE_AND_WRITE_OBJ: self._create,
             Opcode.REMOVE_OBJ: self._remove,

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import anyio
@@ -23,6 +23,7 @@ from asyncbackup.engine.index import ChainObjects, Index, read_index
 from asyncbackup.engine.lineage import examine_vdi
 from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, Progress
+from asyncbackup.engine.replicas import ReplicaComparison, ReplicaReport
 from asyncbackup.engine.source import (
     NO_INDICES,
     Indices,
@@ -77,14 +78,17 @@ class Comparison:
     """With a sample: objects that are those of the base. They are equal, so they are not read."""
     seed: int | None = None
     """It repeats the choice of the sample."""
+    replicas: ReplicaReport | None = None
+    """What was found when every replica of the objects was read; None: that was not asked for."""
 
     @property
     def is_good(self) -> bool:
-        return not self.differing
+        return not self.differing and (self.replicas is None or not self.replicas.diverging)
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        return {"good": self.is_good} | asdict(self)
+        values = asdict(replace(self, replicas=None)) | {"replicas": self.replicas and self.replicas.as_dict()}
+        return {"good": self.is_good} | values
 
 
 async def compare(
@@ -96,6 +100,7 @@ async def compare(
     assume_base: bool = False,
     sample: float | None = None,
     seed: int | None = None,
+    all_replicas: bool = False,
     chain_options: ChainOptions | None = None,
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
@@ -110,6 +115,10 @@ async def compare(
     should be as in the base, and that part of the objects that have records which leave something out. It chooses them
     at random, by ``seed`` if that is given, and at least one of each. An object with the same owner in both snapshots
     is not read. The base is looked for in the VDI that was backed up.
+
+    With ``all_replicas`` every replica of these objects is read as well, from the node that holds it, and compared
+    with the others: where nobody knows which nodes those are, that is PlacementUnknown. A replica that is missing, or
+    that its node cannot read, is no error, as differences are none.
 
     Raises WrongSnapshot, SampleNeedsBase, another Incompatible, NotFound, and the errors of backups and cluster.
     Differences are no errors. The digests of manifests are not compared: ``verify`` does that. Raises ValueError for a
@@ -136,6 +145,10 @@ async def compare(
             ours, options = ChainObjects(index, base), options or WindowOptions()
             async with staying(here, base):
                 await _SourceComparison(index, ours, here, chosen, options, found, on_progress).run()
+                if all_replicas:
+                    found.replicas = ReplicaReport()
+                    indices = np.union1d(index.indices, chosen).tolist()
+                    await ReplicaComparison(cluster, here, options, found.replicas).run(indices)
             return found
 
 

@@ -78,6 +78,7 @@ class Opcode(IntEnum):
     STAT_CLUSTER = 0x87
     GET_VDI_ATTR = 0x89
     STAT_RECOVERY = 0x97
+    READ_PEER = 0xA4
     GET_VDI_COPIES = 0xAB
     STAT = 0xB8
     EXIST = 0xBD

@@ -191,6 +191,8 @@ class Message(NamedTuple):
     flags: Flag = Flag.NONE
     payload: Bytes = b""
     capacity: int = 0
+    epoch: int = 0
+    """The epoch of the cluster in which it is sent, where that counts."""
 
     @property
     def is_internal(self) -> bool:
@@ -210,7 +212,7 @@ class Message(NamedTuple):
     def header(self, request_id: int, proto_ver: int) -> bytes:
         """Pack the header under ``request_id``; the payload goes after it as it is."""
         data_length = len(self.payload) or self.capacity
-        return RequestHeader(proto_ver, self.opcode, self.flags, 0, request_id, data_length, self.body).pack()
+        return RequestHeader(proto_ver, self.opcode, self.flags, self.epoch, request_id, data_length, self.body).pack()
 
     def __str__(self) -> str:
         return self.opcode.name
@@ -219,6 +221,11 @@ class Message(NamedTuple):
 def read_object(oid: int, offset: int, length: int) -> Message:
     """Ask for ``length`` bytes at ``offset`` of an object, past any object cache."""
     return Message(Opcode.READ_OBJ, ObjectBody(oid, offset=offset).pack(), Flag.DIRECT, capacity=length)
+
+
+def read_replica(oid: int, offset: int, length: int) -> Message:
+    """Ask the node that gets it for its own replica, as servers ask one another. Only those of the same epoch do."""
+    return Message(Opcode.READ_PEER, ObjectBody(oid, offset=offset).pack(), capacity=length)
 
 
 def write_object(oid: int, offset: int, data: Bytes, *, copies: int, copy_policy: int = 0) -> Message:
