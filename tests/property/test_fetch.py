@@ -13,6 +13,7 @@ from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.fetch import Fetcher
 from asyncbackup.engine.plan import Pair
 from asyncbackup.engine.progress import BackupCounts
+from asyncbackup.engine.record_writer import Fragment
 from asyncbackup.engine.window import Slot
 from asyncbackup.format import RecordHeader
 from asyncbackup.wire.oid import data_oid
@@ -77,6 +78,7 @@ async def test_a_record_fetched_in_portions_is_the_one_of_the_whole(
     if fragment is None:
         assert not length
         return
+    assert isinstance(fragment, Fragment)
     assert fragment.header == RecordHeader(7, offset, length)
     assert b"".join(fragment.data) == to[offset : offset + length]
     if fragment.base is not None:

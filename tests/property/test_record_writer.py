@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncbackup import ClientOptions, Dialect, connect
-from asyncbackup.engine.fetch import Fetcher
+from asyncbackup.engine.fetch import Fetcher, Unreadable
 from asyncbackup.engine.plan import Plan, plan_difference
 from asyncbackup.engine.progress import BackupCounts
 from asyncbackup.engine.record_writer import Fragment, RecordWriter
@@ -146,6 +146,7 @@ async def test_ranges_of_a_plan_are_the_golden_backup_in_order(
             await writer.start()
             for pair in part:
                 fragment = await fetcher.fetch_record(pair, Slot([to_inode.object_size] * 2))
+                assert not isinstance(fragment, Unreadable)
                 await writer.append([] if fragment is None else [fragment])
             await writer.finish()
             return bytes(target.data), bytes(manifest.data), writer.records

@@ -9,7 +9,7 @@ import pytest
 from asyncbackup import Cluster
 from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.compact import Extent
-from asyncbackup.engine.fetch import Fetcher, Wanted
+from asyncbackup.engine.fetch import Fetcher, Found, Unreadable, Wanted
 from asyncbackup.engine.plan import Pair
 from asyncbackup.engine.portion import Portion
 from asyncbackup.engine.progress import BackupCounts
@@ -70,7 +70,9 @@ def bytes_of(parts: Sequence[memoryview] | None) -> bytes | None:
 async def fetch(to: bytes, base: bytes = OLD) -> tuple[Fragment | None, Fetcher, Objects]:
     cluster = Objects({data_oid(TO, 3): to, data_oid(BASE, 3): base})
     fetching = fetcher(cluster)
-    return await fetching.fetch_record(Pair(3, TO, (BASE,)), Slot([OBJECT] * 2)), fetching, cluster
+    fragment = await fetching.fetch_record(Pair(3, TO, (BASE,)), Slot([OBJECT] * 2))
+    assert not isinstance(fragment, Unreadable)
+    return fragment, fetching, cluster
 
 
 async def test_what_does_not_differ_is_no_fragment() -> None:
@@ -112,7 +114,7 @@ async def test_the_side_that_nobody_owns_is_zeros_and_is_not_read(to_owner: int,
 
     fragment = await fetching.fetch_record(Pair(3, to_owner, (base_owner,)), Slot([OBJECT] * 2))
 
-    assert fragment is not None
+    assert isinstance(fragment, Fragment)
     assert bytes_of(fragment.data) == (OLD if to_owner else bytes(OBJECT))
     assert {oid for oid, _, _ in cluster.reads} == {data_oid(to_owner or base_owner, 3)}
     assert fetching.counts.objects_read == 1
@@ -124,8 +126,8 @@ async def test_a_large_object_s_extent_is_found_and_cut() -> None:
 
     assert await fetching.find_extent(pair, Slot([SIZE] * 2)) == (pair, Extent(3 * SECTOR, 10 * SECTOR))
 
-    async def found() -> AsyncIterator[tuple[Pair, Extent]]:
-        yield pair, Extent(3 * SECTOR, 10 * SECTOR)
+    async def found() -> AsyncIterator[Found | Unreadable]:
+        yield Found(pair, Extent(3 * SECTOR, 10 * SECTOR))
 
     assert [wanted async for wanted in fetching.cut_extents(found())] == [
         Wanted(pair, Portion(3 * SECTOR, SIZE, True, False), RecordHeader(3, 3 * SECTOR, 10 * SECTOR)),
@@ -140,6 +142,7 @@ async def test_a_portion_of_a_large_record_is_a_fragment_of_it() -> None:
 
     fragment = await fetcher(cluster, SIZE).fetch_portion(wanted, Slot([SIZE]))
 
+    assert isinstance(fragment, Fragment)
     assert (fragment.header, bytes_of(fragment.data), fragment.is_last) == (None, OLD[SIZE : 2 * SIZE], True)
 
 
@@ -150,7 +153,7 @@ async def test_an_object_that_a_guest_discarded_is_zeros(cluster: Cluster) -> No
 
     fragment = await fetching.fetch_record(Pair(3, inode.vdi_id, (BASE,)), Slot([OBJECT] * 2))
 
-    assert fragment is not None
+    assert isinstance(fragment, Fragment)
     assert bytes_of(fragment.data) == bytes(OBJECT)
     assert fetching.counts.objects_discarded == 1
 
@@ -159,16 +162,14 @@ async def test_an_object_that_is_missing_though_somebody_owns_it_is_lost(cluster
     inode = await make_working(cluster)
     fetching = fetcher(Objects({}, owner=inode.vdi_id), working=inode)
 
-    with pytest.raises(ObjectReadFailed):
-        await fetching.fetch_record(Pair(3, inode.vdi_id, (0,)), Slot([OBJECT] * 2))
+    assert isinstance(await fetching.fetch_record(Pair(3, inode.vdi_id, (0,)), Slot([OBJECT] * 2)), Unreadable)
 
 
 async def test_an_object_of_a_working_vdi_that_cannot_be_read_is_not_taken_for_discarded(cluster: Cluster) -> None:
     inode = await make_working(cluster)
     fetching = fetcher(Objects({}, result=Result.EIO), working=inode)
 
-    with pytest.raises(ObjectReadFailed):
-        await fetching.fetch_record(Pair(3, inode.vdi_id, (0,)), Slot([OBJECT] * 2))
+    assert isinstance(await fetching.fetch_record(Pair(3, inode.vdi_id, (0,)), Slot([OBJECT] * 2)), Unreadable)
 
 
 @pytest.mark.parametrize("bases", [(), (BASE, BASE + 1)])
@@ -184,10 +185,77 @@ async def test_a_pair_that_has_not_one_base_is_refused_before_it_is_read(bases: 
 
 
 async def test_a_missing_object_of_a_snapshot_is_lost() -> None:
-    with pytest.raises(ObjectReadFailed):
-        await fetcher(Objects({})).fetch_record(Pair(3, TO, (0,)), Slot([OBJECT] * 2))
+    assert isinstance(await fetcher(Objects({})).fetch_record(Pair(3, TO, (0,)), Slot([OBJECT] * 2)), Unreadable)
 
 
 async def make_working(cluster: Cluster) -> Inode:
     await make_disk(cluster)
     return await cluster.find_vdi("disk")
+
+
+async def test_an_object_that_cannot_be_read_is_named_with_what_the_cluster_said() -> None:
+    found = await fetcher(Objects({data_oid(BASE, 3): OLD}, result=Result.EIO)).fetch_record(
+        Pair(3, TO, (BASE,)), Slot([OBJECT] * 2)
+    )
+
+    assert isinstance(found, Unreadable)
+    assert (found.idx, found.error.oid, found.error.result) == (3, data_oid(TO, 3), Result.EIO)
+
+
+async def test_without_its_base_an_object_cannot_be_compared() -> None:
+    found = await fetcher(Objects({data_oid(TO, 3): OLD})).fetch_record(Pair(3, TO, (BASE,)), Slot([OBJECT] * 2))
+
+    assert isinstance(found, Unreadable)
+    assert found.error.oid == data_oid(BASE, 3)
+
+
+async def test_where_objects_may_be_left_out_one_without_its_base_is_taken_whole() -> None:
+    fetching = skipping(Objects({data_oid(TO, 3): OLD}))
+
+    fragment = await fetching.fetch_record(Pair(3, TO, (BASE,)), Slot([OBJECT] * 2))
+
+    assert isinstance(fragment, Fragment)
+    assert (fragment.header, bytes_of(fragment.data), fragment.base) == (RecordHeader(3, 0, OBJECT), OLD, None)
+    assert fetching.counts.bases_unreadable == 1
+
+
+async def test_a_large_object_without_its_base_is_taken_whole() -> None:
+    fetching, pair = skipping(Objects({data_oid(TO, 3): OLD}), SIZE), Pair(3, TO, (BASE,))
+
+    assert await fetching.find_extent(pair, Slot([SIZE] * 2)) == Found(pair, Extent(0, OBJECT))
+    assert fetching.counts.bases_unreadable == 1
+
+
+async def test_what_neither_side_has_is_left_out() -> None:
+    fetching = skipping(Objects({}))
+
+    assert isinstance(await fetching.fetch_record(Pair(3, TO, (BASE,)), Slot([OBJECT] * 2)), Unreadable)
+    assert fetching.counts.bases_unreadable == 0
+
+
+async def test_all_of_a_large_record_is_read_before_it_begins_where_it_may_be_left_out() -> None:
+    cluster = Objects({data_oid(TO, 3): changed(0, 15), data_oid(BASE, 3): OLD})
+    pair = Pair(3, TO, (BASE,))
+
+    await skipping(cluster, SIZE).find_extent(pair, Slot([SIZE] * 2))
+
+    read = {offset for oid, offset, _ in cluster.reads if oid == data_oid(TO, 3)}
+    assert read >= set(range(0, OBJECT, SIZE))
+
+
+async def test_what_cannot_be_read_goes_past_the_cutting() -> None:
+    lost = Unreadable(3, ObjectReadFailed(3, data_oid(TO, 3), Result.NO_OBJ, "no such object"))
+
+    async def found() -> AsyncIterator[Found | Unreadable]:
+        yield lost
+
+    fetching = fetcher(Objects({}), SIZE)
+    (wanted,) = [wanted async for wanted in fetching.cut_extents(found())]
+    assert wanted is lost
+    assert await fetching.fetch_portion(wanted, Slot([SIZE])) is lost
+
+
+def skipping(cluster: Cluster, portion_size: int = OBJECT) -> Fetcher:
+    fetching = fetcher(cluster, portion_size)
+    fetching.skips_unreadable = True
+    return fetching

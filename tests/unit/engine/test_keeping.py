@@ -32,7 +32,7 @@ async def write(keeping: Keeping, *indices: int) -> None:
 async def test_a_checkpoint_is_taken_whenever_enough_was_written(tmp_path: Path) -> None:
     async with open_target(tmp_path / "file") as target:
         keeping = keeping_of(target)
-        await keeping.start(None, b"")
+        await keeping.start(None, SUBJECT)
         lines = []
         for idx in range(6):
             await write(keeping, idx)
@@ -48,7 +48,7 @@ async def test_without_a_place_to_keep_anything_nothing_is_kept(tmp_path: Path) 
     async with open_target(tmp_path / "file", with_manifest=False) as target:
         keeping = Keeping(RecordWriter(target.data, Dialect.DOG), target.partial, 1)
         assert await keeping.find(None, None) is None
-        await keeping.start(None, b"")
+        await keeping.start(None, SUBJECT)
         await write(keeping, 1, 2)
 
     assert left_in(tmp_path) == []
@@ -57,7 +57,7 @@ async def test_without_a_place_to_keep_anything_nothing_is_kept(tmp_path: Path) 
 async def test_what_was_kept_is_found_and_gone_on_with(tmp_path: Path) -> None:
     async with open_target(tmp_path / "file") as target:
         keeping = keeping_of(target)
-        await keeping.start(None, b"")
+        await keeping.start(None, SUBJECT)
         await write(keeping, 1, 2, 3)
 
     async with open_target(tmp_path / "file", resume=True) as target:
@@ -66,13 +66,13 @@ async def test_what_was_kept_is_found_and_gone_on_with(tmp_path: Path) -> None:
         assert found is not None
         # Nobody settled it: the third record has no line.
         assert found.indices.tolist() == [1, 2]
-        await keeping.start(found, Dialect.DOG.opening)
+        await keeping.start(found, SUBJECT)
         await write(keeping, 3)
         await keeping.writer.finish()
 
     async with open_target(tmp_path / "whole") as target:
         keeping = keeping_of(target, 1 << 30)
-        await keeping.start(None, b"")
+        await keeping.start(None, SUBJECT)
         await write(keeping, 1, 2, 3)
         await keeping.writer.finish()
     for suffix in ("", ".manifest"):
@@ -85,7 +85,7 @@ async def test_what_was_written_since_the_checkpoint_is_saved_on_the_way_out(
 ) -> None:
     async with open_target(tmp_path / "file") as target:
         keeping = keeping_of(target)
-        await keeping.start(None, b"")
+        await keeping.start(None, SUBJECT)
         await write(keeping, 1, 2, 3)
         with pytest.raises(type(error)) as caught:
             async with keeping.leaving():
@@ -98,7 +98,7 @@ async def test_what_was_written_since_the_checkpoint_is_saved_on_the_way_out(
 async def test_before_the_first_checkpoint_nothing_is_saved(tmp_path: Path) -> None:
     async with open_target(tmp_path / "file") as target:
         keeping = keeping_of(target)
-        await keeping.start(None, b"")
+        await keeping.start(None, SUBJECT)
         await write(keeping, 1)
         with pytest.raises(ZeroDivisionError):
             async with keeping.leaving():
@@ -115,7 +115,7 @@ async def test_nothing_is_kept_of_what_somebody_changed_meanwhile(
 ) -> None:
     async with open_target(tmp_path / "file") as target:
         keeping = keeping_of(target)
-        await keeping.start(None, b"")
+        await keeping.start(None, SUBJECT)
         await write(keeping, 1, 2)
         with pytest.raises(type(error)):
             async with keeping.leaving():

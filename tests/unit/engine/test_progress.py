@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from array import array
+
 from asyncbackup import Dialect, Summary
 
 
 def test_a_summary_is_plain_values_for_json() -> None:
-    causes = {"try again": 9}
-    summary = Summary("vm", "b", None, Dialect.DOG, 1, 2, 3, 4, 5, 6, 7, 11, 10, 0.5, 8, 9, causes, 11, 12, 0.1, None)
+    causes, missing = {"try again": 9}, array("I", [14, 15])
+    counts = (1, 2, 3, 4, 5, 6, 7, 11, 10, 13)
+    summary = Summary("vm", "b", None, Dialect.DOG, *counts, missing, 0.5, 8, 9, causes, 11, 12, 0.1, None)
 
     assert summary.as_dict() == {
         "vdi": "vm",
@@ -21,6 +24,8 @@ def test_a_summary_is_plain_values_for_json() -> None:
         "bytes_written": 7,
         "bytes_resumed": 11,
         "objects_discarded": 10,
+        "bases_unreadable": 13,
+        "missing": [14, 15],
         "elapsed_s": 0.5,
         "requests": 8,
         "retries": 9,

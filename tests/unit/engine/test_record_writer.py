@@ -19,7 +19,7 @@ from asyncbackup.errors import PatchNeeded, TargetFull
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.identity import Identity
-from asyncbackup.format.manifest import ManifestDecoder, RecordDigests, Subject, Trailer
+from asyncbackup.format.manifest import Line, ManifestDecoder, RecordDigests, Subject, Trailer
 from asyncbackup.storage.target import Bytes, Step
 from tests.collecting import CollectingTarget
 from tests.disks import OBJECT, noise
@@ -72,7 +72,7 @@ class Scene:
         )
 
     @property
-    def lines(self) -> list[Subject | RecordDigests | Trailer]:
+    def lines(self) -> list[Line]:
         decoder = ManifestDecoder()
         return [decoder.feed(line) for line in bytes(self.manifest.data).splitlines(keepends=True)]
 

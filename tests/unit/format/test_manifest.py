@@ -12,8 +12,10 @@ from asyncbackup.format.decoder import Damage
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import (
     MAX_LINE,
+    Line,
     ManifestDecoder,
     ManifestEncoder,
+    Missing,
     RecordDigests,
     Subject,
     Trailer,
@@ -42,7 +44,7 @@ def encoded() -> list[bytes]:
     return [encoder.opening(SUBJECT), *map(encoder.record, RECORDS), encoder.ending(LENGTH)]
 
 
-def decode(lines: list[bytes]) -> list[Subject | RecordDigests | Trailer]:
+def decode(lines: list[bytes]) -> list[Line]:
     decoder = ManifestDecoder()
     decoded = [decoder.feed(line) for line in lines]
     decoder.finish()
@@ -154,7 +156,7 @@ def test_damage_is_told_with_its_place() -> None:
     ("line", "message"),
     [
         (b"[]\n", "expected an object, got \\[\\]"),
-        (b"{}\n", "manifest: expected a number from 1 to 2, got None"),
+        (b"{}\n", "manifest: expected a number from 1 to 3, got None"),
         (b"\xff\n", "can't decode"),
         ('{"ü":1}\n'.encode(), "can't decode"),
         (b"[" * 10_000 + b"\n", "expected no arrays or objects in one another"),
@@ -173,8 +175,8 @@ SNAPSHOT = '"snapshot":{"id":2,"tag":"b","vdi_id":"abcdef","created":"2026-11-22
 @pytest.mark.parametrize(
     ("line", "before", "after", "message"),
     [
-        (1, '"manifest":2', '"manifest":3', "manifest: expected a number from 1 to 2, got 3"),
-        (1, '"manifest":2', '"manifest":true', "manifest: expected a number from 1 to 2, got True"),
+        (1, '"manifest":2', '"manifest":4', "manifest: expected a number from 1 to 3, got 4"),
+        (1, '"manifest":2', '"manifest":true', "manifest: expected a number from 1 to 3, got True"),
         (1, '"manifest":2', '"manifest":1', "'cluster': expected no such field"),
         (1, '"copies":3,', "", "copies: expected this field, got none"),
         (1, '"copies":3,', '"copies":3,"copies":3,', "'copies': expected once, got twice"),
@@ -337,3 +339,60 @@ def test_what_a_backup_is_of_is_told_in_plain_values() -> None:
     fields = SUBJECT.as_dict()
 
     assert json.loads(encoded()[0]) == {"manifest": 2} | fields
+
+
+LACKING = replace(SUBJECT, may_lack=True)
+
+
+def lacking() -> list[bytes]:
+    encoder = ManifestEncoder()
+    lines = [encoder.opening(LACKING), encoder.record(RECORD), encoder.leave_out(Missing(4))]
+    return [*lines, encoder.leave_out(Missing(9)), encoder.ending(8 + 16 + 1024 + 16)]
+
+
+def test_a_manifest_that_may_lack_objects_names_them_and_is_of_another_version() -> None:
+    lines = lacking()
+
+    assert lines[0].startswith(b'{"manifest":3,')
+    assert lines[2:4] == [b'{"missing":4}\n', b'{"missing":9}\n']
+    assert lines[4].startswith(b'{"records":1,"missing":2,"data_length":1064,"digest":"')
+    assert decode(lines) == [LACKING, RECORD, Missing(4), Missing(9), Trailer(1, 1064, 2)]
+
+
+def test_a_manifest_that_may_lack_objects_need_not_lack_any() -> None:
+    encoder = ManifestEncoder()
+    lines = [encoder.opening(LACKING), encoder.record(RECORD), encoder.ending(1064)]
+
+    assert decode(lines) == [LACKING, RECORD, Trailer(1, 1064, 0)]
+
+
+@pytest.mark.parametrize(
+    ("line", "before", "after", "problem"),
+    [
+        (3, "4", "3", "line 3: missing: expected a number above 3, got 3"),
+        (4, "9", "4", "line 4: missing: expected a number above 4, got 4"),
+        (3, "4", "256", "line 3: missing: expected one of the 256 objects of the VDI, got 256"),
+        (3, "4", "-1", "line 3: missing: expected"),
+        (3, "4", '"4"', "line 3: missing: expected"),
+        (3, "4}", '4,"why":1}', "line 3: 'why': expected no such field"),
+        (5, '"missing":2', '"missing":1', "line 5: missing: expected 2, as the lines before come to, got 1"),
+        (5, '"missing":2,', "", "line 5: missing: expected this field, got none"),
+        (1, '"manifest":3', '"manifest":2', "line 3: idx: expected this field, got none"),
+    ],
+)
+def test_a_missing_object_that_cannot_be_is_damage(line: int, before: str, after: str, problem: str) -> None:
+    lines = lacking()
+    assert before in lines[line - 1].decode()
+    lines[line - 1] = lines[line - 1].decode().replace(before, after).encode()
+
+    with pytest.raises(Damage) as damage:
+        decode(digested(lines))
+    assert problem in damage.value.problem
+
+
+def test_a_manifest_of_version_2_has_no_count_of_missing_objects() -> None:
+    lines = encoded()
+    lines[-1] = lines[-1].replace(b'"data_length"', b'"missing":0,"data_length"')
+
+    with pytest.raises(Damage, match="expected no such field"):
+        decode(digested(lines))

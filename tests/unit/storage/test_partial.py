@@ -74,10 +74,11 @@ async def test_what_is_kept_can_be_read_and_cut_and_gone_on_with(tmp_path: Path)
             assert await data.peek(9) == b"begun"
             assert manifest is not None
             assert await manifest.peek(9) == b"begun"
-        await partial.go_back(b"B", 3, 4)
+        await partial.write_beginnings(b"B", b"M")
+        await partial.go_back(3, 4)
         await complete(target)
 
-    assert contents(tmp_path) == {"file": b"Beg, ended", "file.manifest": b"begu, proved"}
+    assert contents(tmp_path) == {"file": b"Beg, ended", "file.manifest": b"Megu, proved"}
 
 
 async def test_what_is_kept_is_as_it_was_if_nothing_is_done_with_it(tmp_path: Path) -> None:
@@ -258,6 +259,6 @@ async def test_what_cannot_be_completed_stays(tmp_path: Path, monkeypatch: pytes
 
     assert left_in(tmp_path) == [*KEPT, "file"]
     async with opened(tmp_path, resume=True, replace=True) as (target, partial):
-        await partial.go_back(b"", 5, 5)
+        await partial.go_back(5, 5)
         await complete(target)
     assert contents(tmp_path) == {"file": b"begun, ended", "file.manifest": b"begun, proved"}
