@@ -127,7 +127,7 @@ class RecordWriter:
         self._manifest = manifest
         self._subject = subject
         self._is_range = is_range
-        self._encoder = ManifestEncoder()
+        self._encoder = ManifestEncoder(may_lack=subject is not None and subject.may_lack)
         self._digests = Digests()
         self._digested: RecordHeader | None = None
         self._header: RecordHeader | None = None

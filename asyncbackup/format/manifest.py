@@ -214,13 +214,13 @@ class Missing(NamedTuple):
 
 
 class ManifestEncoder:
-    """Makes the bytes of a manifest, line by line."""
+    """Makes the bytes of a manifest, line by line; ``may_lack`` for lines of which the first stands elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_lack: bool = False) -> None:
         self._hash = xxhash.xxh3_128()
         self.records = 0
         self.missing = 0
-        self._may_lack = False
+        self._may_lack = may_lack
 
     def opening(self, subject: Subject) -> bytes:
         self._may_lack = subject.may_lack

@@ -256,6 +256,49 @@ async def test_a_full_backup_says_nothing_of_a_base() -> None:
     assert [found.base for found in scene.records] == [None, None]
 
 
+@pytest.mark.parametrize("is_range", [False, True])
+async def test_an_object_that_is_left_out_has_a_line_in_its_place_and_no_record(*, is_range: bool) -> None:
+    scene = Scene(replace(SUBJECT, may_lack=True), is_range=is_range)
+    await scene.writer.start()
+    await scene.writer.append([record(1)])
+    scene.writer.leave_out(2)
+    await scene.writer.append([record(3, LONG)])
+    scene.writer.leave_out(4)
+    checkpoint = await scene.writer.checkpoint()
+    await scene.writer.finish()
+
+    lines = bytes(scene.manifest.data).splitlines(keepends=True)
+    lines = lines if is_range else lines[1:-1]
+    assert [line.partition(b",")[0] for line in lines] == [
+        b'{"idx":1',
+        b'{"missing":2}\n',
+        b'{"idx":3',
+        b'{"missing":4}\n',
+    ]
+    assert (checkpoint.records, checkpoint.last_idx, scene.writer.records) == (2, 4, 2)
+
+
+async def test_lines_of_objects_that_were_left_out_are_made_again() -> None:
+    subject = replace(SUBJECT, may_lack=True)
+    whole = Scene(subject)
+    await whole.writer.start()
+    await whole.writer.append([record(1)])
+    whole.writer.leave_out(2)
+    checkpoint = await whole.writer.checkpoint()
+    lines, data = bytes(whole.manifest.data).splitlines(keepends=True), bytes(whole.data.data)
+    await whole.writer.append([record(3)])
+    await whole.writer.finish()
+
+    again = Scene(subject)
+    again.data.data += data
+    again.manifest.data += b"".join(lines)
+    await again.writer.resume(checkpoint, each(lines))
+    await again.writer.append([record(3)])
+    await again.writer.finish()
+
+    assert (again.data.data, again.manifest.data) == (whole.data.data, whole.manifest.data)
+
+
 @pytest.mark.parametrize("length", [SECTOR, 64 << 10], ids=["short", "long"])
 async def test_no_line_is_appended_before_the_data_that_it_speaks_of(length: int) -> None:
     scene = Scene()

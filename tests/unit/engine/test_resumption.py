@@ -139,3 +139,36 @@ def test_another_vdi_is_named_before_all_that_follows_from_it() -> None:
 
     with pytest.raises(BegunOtherwise, match=r"^file: .* another VDI: expected 'other', got 'disk'$"):
         refuse_other("file", SUBJECT, full)
+
+
+async def test_objects_that_were_left_out_count_and_are_not_tried_again(tmp_path: Path) -> None:
+    made, data, manifest, subject = (
+        Left(tmp_path),
+        CollectingTarget(),
+        CollectingTarget(),
+        replace(SUBJECT, may_lack=True),
+    )
+    writer = RecordWriter(data, Dialect.DOG, manifest=manifest, subject=subject)
+    await writer.start()
+    writer.leave_out(1)
+    await writer.append([record(4)])
+    writer.leave_out(6)
+    checkpoint = await writer.checkpoint()
+    made.data.write_bytes(data.data)
+    made.manifest.write_bytes(manifest.data)
+
+    found = await made.find(subject)
+
+    assert found.checkpoint == checkpoint
+    assert (found.indices.tolist(), found.missing.tolist()) == ([4], [1, 6])
+
+
+async def test_what_was_begun_whole_may_lack_objects_from_now_on(left: Left) -> None:
+    found = await left.find(replace(SUBJECT, may_lack=True))
+
+    assert found.indices.tolist() == [1, 4, 9]
+
+
+def test_what_may_lack_objects_does_not_become_whole() -> None:
+    with pytest.raises(BegunOtherwise, match="unreadable objects"):
+        refuse_other("file", replace(SUBJECT, may_lack=True), SUBJECT)

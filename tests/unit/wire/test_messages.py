@@ -44,6 +44,16 @@ def test_golden_read_request() -> None:
     )
 
 
+def test_golden_read_of_a_replica() -> None:
+    message = messages.read_replica(OID, 0x1200, 0x400)._replace(epoch=7)
+
+    assert message.is_internal
+    assert message.header(request_id=0x01020304, proto_ver=0x0A).hex(" ", 4) == (
+        "0aa40000 07000000 04030201 00040000 "  # version, opcode, no flags, epoch, id, room for 1024 bytes
+        "07000000 efcdab00 00000000 00000000 00000000 00000000 00120000 00000000"  # oid, …, offset
+    )
+
+
 def test_golden_read_response() -> None:
     header = ResponseHeader.unpack(
         bytes.fromhex(
