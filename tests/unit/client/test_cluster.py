@@ -20,6 +20,7 @@ from asyncbackup.client.request import Request
 from asyncbackup.errors import (
     InodeCorrupt,
     ObjectReadFailed,
+    PlacementUnknown,
     ProtocolViolation,
     RequestFailed,
     SnapshotNotFound,
@@ -849,3 +850,40 @@ async def test_only_the_latest_release_is_asked_for_locks(release: Release) -> N
 
         assert await cluster.is_locked(vdi_id) is (False if release is Release.V1_0 else None)
         assert sheep.requests[Opcode.GET_VDI_COPIES] == (release is Release.V1_0)
+
+
+async def test_a_replica_is_read_from_the_node_that_holds_it(cluster: Cluster) -> None:
+    await make_disk(cluster)
+    inode = await cluster.find_vdi("disk", "a")
+    oid = data_oid(inode.vdi_id, 3)
+    into, replica = bytearray(OBJECT - 512), bytearray(OBJECT - 512)
+    [node] = await cluster.locate(oid)
+
+    await cluster.read_object(oid, memoryview(into), 512)
+    await cluster.read_replica(node, oid, memoryview(replica), 512)
+
+    assert replica == into
+
+
+async def test_a_replica_that_is_not_there_is_an_object_that_cannot_be_read(cluster: Cluster) -> None:
+    await make_disk(cluster)
+    inode = await cluster.find_vdi("disk", "a")
+    [node] = await cluster.locate(data_oid(inode.vdi_id, 0))
+
+    with pytest.raises(ObjectReadFailed) as raised:
+        await cluster.read_replica(node, data_oid(inode.vdi_id, 7), memoryview(bytearray(OBJECT)))
+    assert raised.value.result is Result.NO_OBJ
+
+
+async def test_how_many_copies_there_are_is_found_out_of_an_owner_that_was_not_looked_at(cluster: Cluster) -> None:
+    vdi_id = await cluster.create_vdi("disk", OBJECT * 4)
+
+    assert len(await cluster.locate(data_oid(vdi_id, 0))) == 1
+    assert cluster.router.placement.knows_copies(vdi_id)
+
+
+async def test_the_place_of_what_is_coded_is_not_known(cluster: Cluster) -> None:
+    cluster.router.placement.note_copies(5, 3, 0x21)
+
+    with pytest.raises(PlacementUnknown, match="coded, and not copied"):
+        await cluster.locate(data_oid(5, 0))

@@ -17,7 +17,15 @@ from asyncbackup.errors import ClusterNotReady, ConnectionLost, Unreachable
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
 from asyncbackup.wire.constants import Opcode, Result
-from asyncbackup.wire.messages import ObjectBody, RequestHeader, new_vdi, read_object, vdi_info, write_object
+from asyncbackup.wire.messages import (
+    ObjectBody,
+    RequestHeader,
+    new_vdi,
+    read_object,
+    read_replica,
+    vdi_info,
+    write_object,
+)
 from tests.faults.proxy import answer, proxy, receive, serve
 from tests.waiting import turn, until
 
@@ -470,3 +478,65 @@ async def test_an_answer_after_the_end_of_its_batch_goes_nowhere(*, lose: bool) 
 
         assert buffer == b"mine"
         assert batch[1].answer is None
+
+
+# A node that is named
+
+
+def replica_read(router: Router, oid: int, place: int) -> Request:
+    return Request(read_replica(oid, 0, 4), at=list(router._nodes)[place])
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_request_that_names_its_node_goes_there_and_nowhere_else(place: int) -> None:
+    async with two() as (*servers, router):
+        request = replica_read(router, 7, place)
+        call = asyncio.create_task(router.call([request], Counts()))
+        await until(lambda: bool(servers[place].held))
+        servers[place].answer(7, Result.NO_OBJ)
+        await call
+
+        assert request.result is Result.NO_OBJ
+        assert not servers[1 - place].came
+
+
+async def test_what_fails_on_the_way_to_a_named_node_is_tried_there_again() -> None:
+    counts = Counts()
+    async with two() as (first, second, router):
+        request = replica_read(router, 7, 1)
+        call = asyncio.create_task(router.call([request], counts))
+        await until(lambda: bool(second.held))
+        second.answer(7, Result.NETWORK_ERROR)
+        await until(lambda: bool(second.held))
+        second.answer(7)
+        await call
+
+    assert (request.result, counts.retries, first.came) == (Result.SUCCESS, 1, [])
+
+
+async def test_a_named_node_that_is_none_of_the_cluster_is_unreachable() -> None:
+    async with two() as (_, _, router):
+        with pytest.raises(Unreachable, match="no node of the cluster any more"):
+            await router.call([Request(read_replica(7, 0, 4), at=("127.0.0.1", 1))], Counts())
+
+
+async def test_a_replica_is_asked_for_in_the_newest_epoch_that_an_answer_named() -> None:
+    epochs: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            header = await receive(reader)
+            if header.opcode == Opcode.GET_NODE_LIST:
+                writer.write(answer(header, bytes(80)))
+                continue
+            epochs.append(header.epoch)
+            is_old = header.epoch < 5
+            told = answer(header, b"" if is_old else b"abcd", result=Result.OLD_NODE_VER if is_old else Result.SUCCESS)
+            writer.write(told[:4] + (5).to_bytes(4, "little") + told[8:])
+
+    async with serve(handle) as port, routed(port, PATIENT) as router:
+        request = replica_read(router, 7, 0)
+        await router.call([request], Counts())
+
+    assert epochs == [0, 5]
+    assert bytes(request.payload) == b"abcd"
