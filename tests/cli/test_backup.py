@@ -92,6 +92,8 @@ def test_json_tells_what_was_done(command: Command, served: Served, tmp_path: Pa
         "bytes_written": (tmp_path / "file").stat().st_size,
         "bytes_resumed": 0,
         "objects_discarded": 0,
+        "bases_unreadable": 0,
+        "missing": [],
         # the snapshots at the beginning and at the end, the working VDI, the cluster, the objects
         "requests": 2 * 6 + 4 + 1 + 10 * PARTS,
         "retries": 0,

@@ -138,7 +138,7 @@ def test_copies_that_differ_are_named(command: Command, served: Served, file: Pa
     assert outcome.code == 1
     lines = outcome.out.decode().splitlines()
     oid = f"{data_oid(first_id('disk') + 1, 3):016x}"
-    assert f"disk: the copies of object 3 (oid {oid}) differ: 127.0.0.1:{served.port} I/O error" in lines
+    assert f"disk: the copies of object 3 (oid {oid}) differ: localhost:{served.port} I/O error" in lines
     assert "disk: read 5 copies of 5 objects: those of 1 object DIFFER" in lines
     assert any(line.startswith("disk b: the same; compared") for line in lines)
 

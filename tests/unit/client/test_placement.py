@@ -7,12 +7,12 @@ from asyncbackup.wire.nodes import Node
 from asyncbackup.wire.oid import data_oid
 
 NODES = [Node("10.0.0.1", 7000, 1, 128, 0), Node("10.0.0.2", 7000, 2, 128, 0)]
-PEERS = {("10.0.0.1", 7000)}
+GATEWAY = ("10.0.0.1", 7000)
 
 
 def placed(version: int = 0x0A) -> Placement:
     placement = Placement()
-    assert placement.learn(NODES, PEERS, version)
+    assert placement.learn(NODES, GATEWAY, {GATEWAY}, version)
     return placement
 
 
