@@ -24,7 +24,7 @@ from asyncbackup.cli.options import (
     window_options,
 )
 from asyncbackup.cli.output import COMPLETE, complain, say_report, warn
-from asyncbackup.cli.progress import progress_bar
+from asyncbackup.cli.progress import progress_option, telling_progress
 from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
@@ -85,6 +85,7 @@ from asyncbackup.verbs.backup import backup
     help="Finish without the objects that the cluster cannot give. The manifest names them, and the exit code is 1.",
 )
 @quiet_option
+@progress_option
 @json_option
 def command(
     *,
@@ -153,7 +154,7 @@ def command(
             )
             return summary, not target.data.can_patch
 
-    with progress_bar(vdi, wanted=not quiet) as tell:
+    with telling_progress(vdi, wanted=not quiet) as tell:
         try:
             summary, is_piped = run_async(lambda: work(tell))
         except ManifestUnplaced as error:

@@ -22,7 +22,7 @@ from asyncbackup.cli.options import (
     window_options,
 )
 from asyncbackup.cli.output import COMPLETE, say_report
-from asyncbackup.cli.progress import name_target, progress_bar
+from asyncbackup.cli.progress import name_target, progress_option, telling_progress
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.progress import OnProgress
@@ -79,6 +79,7 @@ def _ceph_name(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 @file_options
 @window_options
 @quiet_option
+@progress_option
 @json_option
 def command(
     *,
@@ -133,7 +134,7 @@ def command(
                 on_progress=on_progress,
             ), not opened.data.can_patch
 
-    with progress_bar(name_target(target), wanted=not quiet) as tell:
+    with telling_progress(name_target(target), wanted=not quiet) as tell:
         summary, is_piped = run_async(lambda: work(tell))
     told = _report(summary, target) if isinstance(summary, RbdDiffSummary) else report(summary, target)
     say_report(summary.as_dict(), told, as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)

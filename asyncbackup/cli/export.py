@@ -27,7 +27,7 @@ from asyncbackup.cli.options import (
     window_options,
 )
 from asyncbackup.cli.output import is_terminal, say_report, warn
-from asyncbackup.cli.progress import name_target, progress_bar
+from asyncbackup.cli.progress import name_target, progress_option, telling_progress
 from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
@@ -68,6 +68,7 @@ _COMPLETE: Final = "the image itself is complete"
 @connection_options
 @window_options
 @quiet_option
+@progress_option
 @json_option
 def command(
     *,
@@ -139,7 +140,7 @@ def command(
             )
             return summary, is_piped
 
-    with progress_bar(name_target(image), wanted=not quiet) as tell:
+    with telling_progress(name_target(image), wanted=not quiet) as tell:
         try:
             summary, is_piped = run_async(lambda: work(tell))
         except Interrupted as error:

@@ -19,7 +19,8 @@ from click.shell_completion import shell_complete
 from asyncbackup import __version__
 from asyncbackup.cli.advice import MORE_FILES, TOO_MANY_FILES, with_advice
 from asyncbackup.cli.exits import ExitCode, exit_code
-from asyncbackup.cli.output import CannotPrint, complain, say
+from asyncbackup.cli.log_lines import show_log_lines
+from asyncbackup.cli.output import CannotPrint, complain, say, say_json
 from asyncbackup.cli.running import Interrupted
 from asyncbackup.errors import AsyncBackupError, single_error
 
@@ -55,6 +56,11 @@ def _say_help(context: click.Context, _param: click.Parameter, value: bool) -> N
         context.exit()
 
 
+def _show_log_lines(context: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - called by click
+    if value and not context.resilient_parsing:
+        show_log_lines()
+
+
 def _say_version(context: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - called by click
     if value and not context.resilient_parsing:
         say(f"{_NAME}, version {__version__}")
@@ -62,11 +68,21 @@ def _say_version(context: click.Context, _param: click.Parameter, value: bool) -
 
 
 class Verb(click.Command):
-    """A command whose help goes through ``say`` and ends with ``examples``."""
+    """A command with -v, whose help goes through ``say`` and ends with ``examples``."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
         self.examples = examples
+        if not isinstance(self, click.Group):
+            self.params.append(
+                click.Option(
+                    ["-v", "--verbose"],
+                    is_flag=True,
+                    expose_value=False,
+                    callback=_show_log_lines,
+                    help="Say on standard error what happens on the way to the cluster, with times.",
+                )
+            )
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         if self.examples:
@@ -148,17 +164,37 @@ def run(arguments: Sequence[str]) -> int:
         code = asked_for.exit_code
     except click.UsageError as error:
         code = _tell_usage(error)
+        _tell_as_json(error, error.format_message(), code, arguments)
     except CannotPrint as error:
         code = _tell_unprinted(error)
     except Interrupted as error:
-        complain(str(error))
         code = error.exit_code
+        complain(str(error))
+        _tell_as_json(error, str(error), code, arguments)
     except AsyncBackupError as error:
-        complain("; ".join([with_advice(error), *getattr(error, "__notes__", ())]))
         code = exit_code(error)
+        complain("; ".join([with_advice(error), *getattr(error, "__notes__", ())]))
+        _tell_as_json(error, with_advice(error), code, arguments)
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, people get one line
         code = _tell_unexpected(error, arguments, debug=context is not None and context.params["debug"])
+        _tell_as_json(error, str(error), code, arguments)
     return code
+
+
+def _tell_as_json(error: BaseException, message: str, code: int, arguments: Sequence[str]) -> None:
+    """Say to a program what went wrong, if the command line asks for JSON. What is no plain value is left out."""
+    if "--json" not in arguments:
+        return
+    # Where data goes to standard output, the report goes to standard error; so does this.
+    is_piped = "-" in arguments
+    fields = {
+        name: value
+        for name, value in vars(error).items()
+        if not name.startswith("_") and isinstance(value, str | int | float | None)
+    }
+    told = {"kind": type(error).__name__, "message": message, "fields": fields, "exit_code": int(code)}
+    with suppress(CannotPrint):
+        say_json({"error": told}, err=is_piped)
 
 
 def _tell_usage(error: click.UsageError) -> ExitCode:

@@ -25,7 +25,7 @@ from asyncbackup.cli.options import (
     window_options,
 )
 from asyncbackup.cli.output import COMPLETE, say_report
-from asyncbackup.cli.progress import name_target, progress_bar
+from asyncbackup.cli.progress import name_target, progress_option, telling_progress
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
@@ -50,6 +50,7 @@ from asyncbackup.verbs.merge import MergeSummary, merge
 @connection_options
 @window_options
 @quiet_option
+@progress_option
 @json_option
 def command(
     *,
@@ -102,7 +103,7 @@ def command(
             )
             return summary, not opened.data.can_patch
 
-    with progress_bar(name_target(target), wanted=not quiet) as tell:
+    with telling_progress(name_target(target), wanted=not quiet) as tell:
         summary, is_piped = run_async(lambda: work(tell))
     say_report(summary.as_dict(), report(summary, target), as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
 

@@ -38,6 +38,8 @@ def exit_at_signals() -> None:
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _exit)
+    # It asks for progress. Where there is none, it must not end the process, as it does by default.
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
 
 
 def _exit(number: int, _frame: FrameType | None) -> NoReturn:

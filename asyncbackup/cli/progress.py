@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
+
+import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.output import is_terminal, visible, width
 from asyncbackup.engine.progress import OnProgress, Progress
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_MODE: Final = "asyncbackup.progress"
+_EVERY_S: Final = 60.0
+"""Seconds between two lines of progress: a night's log stays short."""
 _NAME_WIDTH: Final = 24
 _CUT: Final = "..."
 _BAR_WIDTH: Final = 16
@@ -19,14 +28,85 @@ _BAR_WIDTH: Final = 16
 
 
 @contextmanager
-def progress_bar(name: str, *, wanted: bool) -> Iterator[OnProgress | None]:
-    """Show a bar, labelled ``name``, during the block. Give the function that updates it, or None without a bar.
+def telling_progress(name: str, *, wanted: bool) -> Iterator[OnProgress | None]:
+    """Tell how far the work of the block is, labelled ``name``. Give the function that is told.
 
-    The bar shows how much of the total is done, or only how much is done if the total is not known.
+    How is said by --progress: with a bar, with a line each minute, or not at all. SIGUSR1 prints a line in any case.
+    Without ``wanted`` there is nothing but that.
     """
-    if not (wanted and is_terminal(err=True)):
-        yield None
-        return
+    mode = click.get_current_context().meta.get(_MODE, "auto")
+    if mode == "auto":
+        mode = "bar" if is_terminal(err=True) else "lines"
+    lines = _Lines(name, every_s=_EVERY_S if wanted and mode == "lines" else None)
+    with lines.printed_at_signal():
+        if not (wanted and mode == "bar"):
+            yield lines.tell
+            return
+        with _bar(name) as show:
+
+            def tell(progress: Progress) -> None:
+                lines.tell(progress)
+                show(progress)
+
+            yield tell
+
+
+def progress_option(function: _Function) -> _Function:
+    """Add --progress, which ``telling_progress`` heeds."""
+    return click.option(
+        "--progress",
+        type=click.Choice(["auto", "bar", "lines", "none"]),
+        default="auto",
+        show_default=True,
+        expose_value=False,
+        callback=_keep_mode,
+        help="Show progress as a bar or, each minute, as a line. auto: a bar if standard error is a terminal, and "
+        "lines otherwise. SIGUSR1 prints a line in any case.",
+    )(function)
+
+
+def _keep_mode(context: click.Context, _param: click.Parameter, value: str) -> None:
+    context.meta[_MODE] = value
+
+
+class _Lines:
+    """Prints progress as lines: every so many seconds, and when SIGUSR1 comes."""
+
+    def __init__(self, name: str, every_s: float | None) -> None:
+        self._name = shorten(name)
+        self._every_s = every_s
+        self._progress = Progress(0, None, 0)
+        self._begun_s = self._printed_s = time.monotonic()
+
+    def tell(self, progress: Progress) -> None:
+        """Take note of progress, and print it if it is time to."""
+        if progress.is_checking != self._progress.is_checking:
+            self._begun_s = time.monotonic()
+        self._progress = progress
+        if self._every_s is not None and time.monotonic() - self._printed_s >= self._every_s:
+            self._print()
+
+    def _print(self) -> None:
+        now_s = self._printed_s = time.monotonic()
+        what = f"checking {self._name}" if self._progress.is_checking else self._name
+        line = f"{what}: {amounts(self._progress, now_s - self._begun_s)}, {now_s - self._begun_s:.0f} s\n"
+        # A signal may come while a line is printed: the stream must not be entered twice.
+        with suppress(OSError):
+            os.write(2, line.encode(errors="backslashreplace"))
+
+    @contextmanager
+    def printed_at_signal(self) -> Iterator[None]:
+        """Print a line whenever SIGUSR1 comes during the block."""
+        before = signal.signal(signal.SIGUSR1, lambda _number, _frame: self._print())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[OnProgress]:
+    """Show a bar during the block. It shows how much of the total is done, or only how much if there is no total."""
     from rich import progress as rich  # noqa: PLC0415 - rich costs a quarter of the start-up, and few starts need it
     from rich.console import Console  # noqa: PLC0415 - as above
 

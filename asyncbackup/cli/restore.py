@@ -31,7 +31,7 @@ from asyncbackup.cli.options import (
     window_options,
 )
 from asyncbackup.cli.output import say_report
-from asyncbackup.cli.progress import progress_bar
+from asyncbackup.cli.progress import progress_option, telling_progress
 from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
@@ -117,6 +117,7 @@ _DISCARDED: Final = "the VDI itself is removed"
 @connection_options
 @window_options
 @quiet_option
+@progress_option
 @json_option
 def command(
     *,
@@ -212,7 +213,7 @@ def command(
                 on_progress=on_progress,
             )
 
-    with progress_bar(to, wanted=not quiet) as tell:
+    with telling_progress(to, wanted=not quiet) as tell:
         try:
             summary = run_async(lambda: work(tell))
         except NotResumable as error:

@@ -27,7 +27,7 @@ from asyncbackup.cli.options import (
     window_options,
 )
 from asyncbackup.cli.output import complain, say, say_json
-from asyncbackup.cli.progress import name_files, progress_bar
+from asyncbackup.cli.progress import name_files, progress_option, telling_progress
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
@@ -114,6 +114,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
 @connection_options
 @window_options
 @quiet_option
+@progress_option
 @json_option
 def command(
     *,
@@ -154,14 +155,14 @@ def command(
     async def work() -> tuple[VerifyReport, Comparison | None]:
         if vdi is not None:
             await _refuse_pipes(files)
-        with progress_bar(name_files(files), wanted=not quiet) as tell:
+        with telling_progress(name_files(files), wanted=not quiet) as tell:
             report = await verify(
                 files, require_manifest=require_manifest, chain_options=chain_options, on_progress=tell
             )
         if vdi is None or not report.is_sound:
             return report, None
         async with connect_any(gateways, client_options) as cluster:
-            with progress_bar(vdi, wanted=not quiet) as tell:
+            with telling_progress(vdi, wanted=not quiet) as tell:
                 return report, await compare(
                     cluster,
                     files,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import socket
@@ -279,3 +280,27 @@ def test_a_name_that_no_host_can_have_to_listen_at(command: Command) -> None:
 @pytest.mark.parametrize("address", ["10.0.0..5", "a" * 300, "\udcff"])
 def test_a_name_that_no_host_can_have(command: Command, address: str) -> None:
     assert_one_message(command("vdi", "list", "-a", address), 2, "no host has such a name")
+
+
+def test_a_program_is_told_what_went_wrong(command: Command, nobody: str) -> None:
+    outcome = command("vdi", "list", "--json", "-p", nobody)
+
+    told = json.loads(outcome.out)["error"]
+    assert (told["kind"], told["exit_code"]) == ("Unreachable", 2)
+    assert told["fields"]["address"] == f"localhost:{nobody}"
+    assert outcome.err == f"asyncbackup: {told['message']}\n"
+
+
+def test_a_program_is_told_of_a_wrong_command_line(command: Command) -> None:
+    outcome = command("backup", "disk", "file", "--json")
+
+    told = json.loads(outcome.out)["error"]
+    assert (told["kind"], told["exit_code"]) == ("UsageError", 64)
+    assert told["message"] == "name the snapshot to back up with -s, or use --live for the working VDI"
+
+
+def test_where_data_goes_to_standard_output_a_program_is_told_on_standard_error(command: Command, nobody: str) -> None:
+    outcome = command("backup", "disk", "-", "-s", "b", "--json", "-p", nobody)
+
+    assert outcome.out == b""
+    assert json.loads(outcome.err.splitlines()[-1])["error"]["kind"] == "Unreachable"

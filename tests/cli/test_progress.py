@@ -6,14 +6,19 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
-from asyncbackup.cli.progress import amounts, name_files, name_target, shorten
+from asyncbackup.cli.progress import amounts, name_files, name_target, shorten, telling_progress
 from asyncbackup.engine.progress import Progress
-from tests.cli.command import Served, start
+from asyncbackup.sheep import MemoryStore
+from asyncbackup.wire.constants import Opcode
+from tests.cli.command import Served, serving, start
+from tests.cli.test_signals import until_true
 
 # Each test starts processes of its own.
 pytestmark = pytest.mark.slow
@@ -121,3 +126,45 @@ def test_files_are_named_in_a_few_words() -> None:
     assert name_files(("/backup/vm1.a",)) == "vm1.a"
     assert name_files(("/backup/vm1.a", "vm1.b", "vm1.c")) == "vm1.a and 2 more"
     assert name_target("-") == "standard output"
+
+
+@pytest.mark.parametrize("mode", ["none", "lines", "auto"])
+def test_a_signal_prints_how_far_it_is(store: MemoryStore, tmp_path: Path, mode: str) -> None:
+    with serving(store, "read_obj@11+:stall") as served:
+        arguments = ("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port, "--progress", mode)
+        process = start(*arguments, stderr=subprocess.PIPE)
+        assert process.stderr is not None
+        assert served.is_reading.wait(60)
+        process.send_signal(signal.SIGUSR1)
+        line = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+    assert re.fullmatch(rb"disk: \d of 7 objects(, [0-9.]+ [KM]iB/s)?, \d+ s\n", line)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_signal_harms_nothing_where_there_is_no_progress(store: MemoryStore) -> None:
+    with serving(store, "read_obj@1+:stall") as served:
+        process = start("vdi", "list", "-p", served.port, "--timeout", "3600", stderr=subprocess.PIPE)
+        until_true(lambda: served.sheep.requests[Opcode.READ_OBJ] > 0, process)
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_a_line_is_printed_each_minute_and_not_before(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    with click.Context(click.Command("verb")) as context:
+        context.meta["asyncbackup.progress"] = "lines"
+        with telling_progress("vm", wanted=True) as tell:
+            assert tell is not None
+            for now_s in (1.0, 59.0, 61.0, 62.0, 120.0, 122.0):
+                tell(Progress(int(now_s), 200, 0))
+
+    assert capfd.readouterr().err == "vm: 61 of 200 objects, 61 s\nvm: 122 of 200 objects, 122 s\n"
