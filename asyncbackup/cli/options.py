@@ -371,7 +371,7 @@ def _memory(ctx: click.Context, param: click.Parameter, value: str) -> int:
 def resume_options(function: _Function) -> _Function:
     """Add --resume and --checkpoint. ``function`` gets the latter as ``checkpoint_bytes``."""
     add_resume = click.option(
-        "--resume", is_flag=True, help="Go on with what an interrupted run left of FILE. If there is nothing, begin."
+        "--resume", is_flag=True, help="Go on with what an interrupted run left. If there is nothing, begin."
     )
     add_checkpoint = click.option(
         "--checkpoint",
