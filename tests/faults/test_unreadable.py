@@ -36,6 +36,7 @@ from asyncbackup.errors import (
     ObjectsUnreadable,
     PlacementUnknown,
     RequestFailed,
+    SnapshotChanged,
 )
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
@@ -45,6 +46,7 @@ from asyncbackup.wire.constants import Result
 from asyncbackup.wire.oid import data_oid
 from asyncbackup.wire.vdi_ids import first_id
 from tests.disks import OBJECT, OBJECTS, content_of, make_disk
+from tests.faults.deletion import deletable
 from tests.folders import left_in
 
 A, B = first_id("disk"), first_id("disk") + 1
@@ -178,6 +180,18 @@ async def test_other_errors_end_the_backup_as_ever(tmp_path: Path, fault: str, k
         with pytest.raises(kind) as raised:
             await Lossy(cluster, tmp_path).backup()
     assert not isinstance(raised.value, ObjectReadFailed)
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("tag", ["a", "b"])
+async def test_what_is_gone_because_a_snapshot_was_deleted_is_not_left_out(tmp_path: Path, tag: str) -> None:
+    async with deletable() as (server, cluster):
+        await make_disk(cluster)
+        inode = await cluster.find_vdi("disk", tag)
+        server.at_read(4, lambda: server.empty(inode, OBJECTS))
+
+        with pytest.raises(SnapshotChanged):
+            await Lossy(cluster, tmp_path).backup(base="a")
     assert left_in(tmp_path) == []
 
 
