@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple
@@ -52,6 +52,9 @@ _FIRST_STATES: Final = 512
 
 _MAX_STATES: Final = 128 << 20
 """Bytes of states to take: some 90,000 VDIs and snapshots, those that were deleted among them."""
+
+_LOOK_UP_PATIENCE_S: Final = 3.0
+"""Seconds for a look-up by the cluster. It takes milliseconds where all nodes are well."""
 
 _ENTRIES_AT_A_TIME: Final = READ_SIZE // btree.LEAF_ENTRY_SIZE
 """Entries of a B-tree's leaf to read at a time: one request, and little memory however large the tree."""
@@ -212,7 +215,9 @@ class Cluster:
         message = _look_up(name, snapshot)
         if message is None:
             raise await self._not_found(name, snapshot)
-        request = await self.call(message)
+        request = await self._look_up(message)
+        if request is None:
+            return await self._find_by_reading(name, snapshot)
         if request.result in (Result.NO_VDI, Result.NO_TAG):
             raise await self._not_found(name, snapshot)
         if request.result is not Result.SUCCESS:
@@ -227,6 +232,28 @@ class Cluster:
             raise InodeCorrupt(inode.vdi_id, f"looked up as {expected}, its inode says that it is {got}")
         return inode
 
+    async def _look_up(self, message: Message) -> Request | None:
+        """Have the cluster look up a VDI; None if that takes long.
+
+        All nodes of a cluster take part in it, of which one may hang until it is thrown out. Reading goes on meanwhile.
+        """
+        if not self.router.has_several_nodes:
+            return await self.call(message)
+        with anyio.move_on_after(_LOOK_UP_PATIENCE_S):
+            return await self.call(message)
+        return None
+
+    async def _find_by_reading(self, name: str, snapshot: Snapshot | None) -> Inode:
+        """Find a VDI or snapshot by reading inodes. Raises VdiNotFound or SnapshotNotFound."""
+        ids = await self._read_ids()
+        likely = list(islice(ids.newest_of(name), _MAX_HINTS)) if can_be_named(name) else []
+        for inode in (await self._read_headers(likely, name)).sound:
+            if snapshot is None and not inode.is_snapshot:
+                return await self.read_inode(inode.vdi_id)
+            if inode.is_snapshot and snapshot in (inode.snap_id, inode.tag):
+                return await self.read_inode(inode.vdi_id)
+        raise await self._not_found(name, snapshot)
+
     def vdi_id_of(self, request: Request) -> int:
         """Give the VDI that a successful answer names. Raises ProtocolViolation if there can be none."""
         vdi_id = VdiReply.unpack(request.header.body).vdi_id
@@ -236,7 +263,11 @@ class Cluster:
 
     async def has_vdi(self, name: str) -> bool:
         """Tell whether there is a working VDI ``name``."""
-        request = await self.call(messages.vdi_info(name))
+        request = await self._look_up(messages.vdi_info(name))
+        if request is None:
+            with suppress(VdiNotFound):
+                return bool(await self._find_by_reading(name, None))
+            return False
         if request.result not in (Result.SUCCESS, Result.NO_VDI):
             raise failure(f"looking up VDI '{name}'", request.result)
         return request.result is Result.SUCCESS

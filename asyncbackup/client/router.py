@@ -39,6 +39,7 @@ from asyncbackup.client.outcome import (
     RetryBudget,
     is_hedgeable,
     is_read,
+    is_repeatable,
     judge_error,
     judge_result,
     repeat_delay_s,
@@ -214,6 +215,11 @@ class Router:
         return self._gateway
 
     @property
+    def has_several_nodes(self) -> bool:
+        """Whether there is more than one node to send to."""
+        return len(self._nodes) > 1
+
+    @property
     def in_flight(self) -> int:
         """Attempts that wait to be sent, or that servers still owe an answer for."""
         return sum(node.unanswered for node in self._nodes.values())
@@ -318,13 +324,14 @@ class Router:
         try:
             for request in requests:
                 self._start(request, request.buffer, avoided.get(request, set()), batch)
-            deadline_s = time.monotonic() + self.options.request_timeout_s
+            timeout_s = self._timeout_s(requests[0].message)
+            deadline_s = time.monotonic() + timeout_s
             under_way = sum(node.pace.in_flight for node in self._nodes.values())
             counts.most_in_flight = max(counts.most_in_flight, under_way)
             while not batch.has_ended:
                 if not await batch.wait(min(self._watch_s(requests[0].message), deadline_s - time.monotonic())):
                     if time.monotonic() >= deadline_s:
-                        self._expire(batch)
+                        self._expire(batch, timeout_s)
                     else:
                         self._look_after(batch, counts)
         finally:
@@ -419,9 +426,15 @@ class Router:
         _log.info("%s is late; sending it to %s as well", request.message, second.node.address)
         second.node.submit(second)
 
-    def _expire(self, batch: Batch) -> None:
+    def _timeout_s(self, message: Message) -> float:
+        """Say how long to wait for an answer. What may not be sent again is worth all the patience that there is."""
+        options = self.options
+        if is_repeatable(message):
+            return options.request_timeout_s
+        return max(options.request_timeout_s, options.give_up_after_s)
+
+    def _expire(self, batch: Batch, timeout_s: float) -> None:
         """End what has no answer in time. A node that answered nothing meanwhile is set aside."""
-        timeout_s = self.options.request_timeout_s
         for attempt in batch.under_way():
             node = attempt.node
             assert node is not None

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from asyncbackup import ClientOptions, Cluster, connect
+from asyncbackup.client import connect_any
 from asyncbackup.client.cluster import DamagedVdi
 from asyncbackup.client.objects import READ_SIZE, ObjectRead
 from asyncbackup.client.request import Request
@@ -887,3 +888,25 @@ async def test_the_place_of_what_is_coded_is_not_known(cluster: Cluster) -> None
 
     with pytest.raises(PlacementUnknown, match="coded, and not copied"):
         await cluster.locate(data_oid(5, 0))
+
+
+@pytest.mark.parametrize("snapshot", [None, "b", 1])
+async def test_what_the_cluster_does_not_look_up_is_found_by_reading(
+    monkeypatch: pytest.MonkeyPatch, snapshot: int | str | None
+) -> None:
+    monkeypatch.setattr("asyncbackup.client.cluster._LOOK_UP_PATIENCE_S", 0.05)
+    store = MemoryStore()
+    async with Sheep(store) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        await make_disk(cluster)
+        expected = await cluster.find_vdi("disk", snapshot)
+    faults = [Fault.parse("get_vdi_info@1+:stall")]
+    async with (
+        Sheep(store, faults=faults) as one,
+        Sheep(store, faults=faults) as other,
+        connect_any([(one.host, one.port), (other.host, other.port)], QUICK) as cluster,
+    ):
+        assert await cluster.find_vdi("disk", snapshot) == expected
+        assert await cluster.has_vdi("disk")
+        assert not await cluster.has_vdi("disc")
+        with pytest.raises(SnapshotNotFound):
+            await cluster.find_vdi("disk", "nonsense")
