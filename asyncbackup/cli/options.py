@@ -264,11 +264,11 @@ def timeout_option(function: _Function) -> _Function:
 
 
 def connection_options(function: _Function) -> _Function:
-    """Add --connections, --timeout and --give-up-after. ``function`` gets them as ``client_options``."""
+    """Add --connections, --timeout, --give-up-after and --rate. ``function`` gets them as ``client_options``."""
 
     @wraps(function)
-    def call(*, connections: int | None, timeout: float, give_up_after: float, **others: Any) -> Any:
-        options = ClientOptions(connections, request_timeout_s=timeout, give_up_after_s=give_up_after)
+    def call(*, connections: int | None, timeout: float, give_up_after: float, rate: int | None, **others: Any) -> Any:
+        options = ClientOptions(connections, request_timeout_s=timeout, give_up_after_s=give_up_after, rate=rate)
         return function(client_options=options, **others)
 
     add_connections = click.option(
@@ -278,7 +278,17 @@ def connection_options(function: _Function) -> _Function:
         help="Open this many connections to each node, and send two requests on each at the same time.  "
         "[default: as many as the cluster's answers show to be best]",
     )
-    return add_connections(timeout_option(give_up_option(cast(_Function, call))))
+    add_rate = click.option(
+        "--rate",
+        metavar="SIZE",
+        callback=_rate,
+        help="Read at most this many bytes a second from the cluster, such as 200M.  [default: no limit]",
+    )
+    return add_connections(timeout_option(give_up_option(add_rate(cast(_Function, call)))))
+
+
+def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    return _bounded_size(byte_count(ctx, param, value), 1 << 10, _MAX_MEMORY)
 
 
 def give_up_option(function: _Function) -> _Function:

@@ -51,6 +51,7 @@ _OF_COMPARISON: Final = frozenset(
         "connections",
         "timeout",
         "give_up_after",
+        "rate",
         "in_flight",
         "memory",
     }

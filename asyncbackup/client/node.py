@@ -75,6 +75,8 @@ class Node:
         self.connections: list[Connection] = []
         """Those that are open, and those that were lost and are not replaced yet."""
         self.pace = Pace()
+        self.share = 1.0
+        """Share of what the pace allows that is used."""
         self.trouble: AsyncBackupError | None = None
         """Why the node is set aside; None if it is not."""
         self._options = options
@@ -301,13 +303,17 @@ class Node:
     def _choose(self, attempt: Attempt) -> Connection | None:
         """Give the connection with the fewest attempts under way, if there is room on any."""
         is_fixed = self._options.connections is not None
-        if not (is_fixed or self.pace.has_room(attempt.size)):
+        if not (is_fixed or self._has_room(attempt.size)):
             return None
         chosen, fewest = None, DEPTH if is_fixed else 1 << 30
         for connection in self.connections:
             if connection.unanswered < fewest and connection.is_ready:
                 chosen, fewest = connection, connection.unanswered
         return chosen
+
+    def _has_room(self, size: int) -> bool:
+        in_flight = self.pace.in_flight
+        return self.pace.has_room(size) and (not in_flight or in_flight + size <= self.pace.limit * self.share)
 
     # What connections tell.
 

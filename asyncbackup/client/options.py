@@ -21,10 +21,15 @@ class ClientOptions:
     retry_delay_s: float = 0.1
     """Seconds before a request is tried again for the first time. The delay doubles with each try."""
 
+    rate: int | None = None
+    """Bytes a second to read, at most. None: as many as there are."""
+
     def __post_init__(self) -> None:
         if self.connections is not None and self.connections < 1:
             raise ValueError(f"expected at least 1 connection, got {self.connections}")
         if min(self.connect_timeout_s, self.request_timeout_s) <= 0:
             raise ValueError("timeouts must be positive")
+        if self.rate is not None and self.rate < 1:
+            raise ValueError(f"expected a rate of at least 1 byte a second, got {self.rate}")
         if min(self.give_up_after_s, self.retry_delay_s) < 0:
             raise ValueError("expected no negative time to give up after, and no negative delay")

@@ -45,6 +45,7 @@ from asyncbackup.client.outcome import (
     repeat_delay_s,
 )
 from asyncbackup.client.placement import Placement
+from asyncbackup.client.rate import Bucket
 from asyncbackup.client.request import Request
 from asyncbackup.errors import AsyncBackupError, ClusterNotReady, ConnectionLost, RequestTimeout, Unreachable
 from asyncbackup.wire import messages
@@ -60,6 +61,9 @@ Address = tuple[str, int]
 _ELSEWHERE: Final = frozenset({Outcome.REPEAT_ELSEWHERE, Outcome.ASK_ELSEWHERE})
 _MANY: Final = 32
 """Repetitions after which the delay is the longest."""
+_SHARE_IN_RECOVERY: Final = 0.5
+_RECOVERY_PAUSE_S: Final = 5.0
+"""Seconds between two questions whether the cluster recovers objects. A recovery takes minutes."""
 _REFRESH_PAUSE_S: Final = 1.0
 """Seconds between two looks at the list of nodes, at least: a cluster in trouble changes it often."""
 
@@ -103,6 +107,8 @@ class Router:
         self._hedging = Hedging()
         self._budget = RetryBudget()
         self._random = random.Random()  # noqa: S311 - delays are no secret
+        self._bucket = None if options.rate is None else Bucket(options.rate, time.monotonic())
+        self._is_recovering = False
         self.epoch = 0
         """The newest epoch that an answer named."""
         self._changed = asyncio.Event()
@@ -141,8 +147,27 @@ class Router:
             self._group = group
             for node in self._nodes.values():
                 group.start_soon(node.keep)
+            group.start_soon(self._watch_recovery)
             started.set()
             await self._follow_changes()
+
+    async def _watch_recovery(self) -> None:
+        """Ask again and again whether the cluster recovers objects: then it gets half as much to do from us."""
+        while True:
+            await anyio.sleep(_RECOVERY_PAUSE_S)
+            node = self.node
+            if not node.is_open:
+                continue
+            with suppress(AsyncBackupError):
+                request = await self._ask(node, messages.recovery_state())
+                self._ease(request.result is Result.SUCCESS and messages.is_recovering(request.payload))
+
+    def _ease(self, is_recovering: bool) -> None:  # noqa: FBT001 - what is said
+        if is_recovering != self._is_recovering:
+            _log.info("the cluster %s", "recovers objects: half the pace" if is_recovering else "has recovered")
+        self._is_recovering = is_recovering
+        for node in self._nodes.values():
+            node.share = _SHARE_IN_RECOVERY if is_recovering else 1.0
 
     async def _follow_changes(self) -> None:
         while True:
@@ -156,11 +181,15 @@ class Router:
             await anyio.sleep(_REFRESH_PAUSE_S)
 
     async def _read_node_list(self, node: Node) -> memoryview:
-        request = Request(messages.node_list(MAX_NODES * NODE_ENTRY_SIZE))
-        version = node.version_for(request.message)
-        connection = next(each for each in node.connections if each.is_open)
-        await connection.call(request, version, self.options.connect_timeout_s)
+        request = await self._ask(node, messages.node_list(MAX_NODES * NODE_ENTRY_SIZE))
         return request.payload if request.result is Result.SUCCESS else node.node_list
+
+    async def _ask(self, node: Node, message: Message) -> Request:
+        """Ask an open node something, and no other one in its place."""
+        request = Request(message)
+        connection = next(each for each in node.connections if each.is_open)
+        await connection.call(request, node.version_for(message), self.options.connect_timeout_s)
+        return request
 
     def _learn(self, node: Node) -> None:
         """Take over which nodes there are, from what ``node`` answered.
@@ -320,6 +349,7 @@ class Router:
     async def _carry_out(self, requests: Sequence[Request], avoided: dict[Request, set[Node]], counts: Counts) -> Batch:
         """Make one attempt at each request, or two where the first one takes long, and wait until all have ended."""
         counts.requests += len(requests)
+        await self._keep_to_rate(requests)
         batch = Batch(requests)
         try:
             for request in requests:
@@ -340,6 +370,16 @@ class Router:
             if attempt.sent is not None and attempt.error is None:
                 counts.latencies.note(attempt.latency_s)
         return batch
+
+    async def _keep_to_rate(self, requests: Sequence[Request]) -> None:
+        """Wait until what is to be read may be read."""
+        size = sum(request.message.capacity for request in requests)
+        if self._bucket is None or not size:
+            return
+        share = _SHARE_IN_RECOVERY if self._is_recovering else 1.0
+        delay_s = self._bucket.take(time.monotonic(), size, share=share)
+        if delay_s:
+            await anyio.sleep(delay_s)
 
     def _start(self, request: Request, buffer: memoryview | None, avoided: set[Node], batch: Batch) -> None:
         if is_read(request.message):

@@ -26,6 +26,7 @@ _VDI: Final = struct.Struct("<QIBBBBII8x")
 _OBJECT_REPLY: Final = struct.Struct("<B3xQ16x")
 _VDI_REPLY: Final = struct.Struct("<4xIIBB14x")
 _LOCK: Final = struct.Struct("<I12xI")
+_RECOVERY_STATE_SIZE: Final = 24
 _UNLOCKED: Final = 1
 """Of 1.0: 1 unlocked, 2 locked by one client, 3 shared by several; 0 nothing is known."""
 _FORMAT_TIME: Final = struct.Struct("<Q")
@@ -294,6 +295,16 @@ def read_vdi_bitmap(*, deleted: bool = False) -> Message:
 def node_list(capacity: int) -> Message:
     """Ask for the nodes of the cluster, at most ``capacity`` bytes of them."""
     return Message(Opcode.GET_NODE_LIST, bytes(32), capacity=capacity)
+
+
+def recovery_state() -> Message:
+    """Ask whether the server is recovering objects."""
+    return Message(Opcode.STAT_RECOVERY, bytes(32), capacity=_RECOVERY_STATE_SIZE)
+
+
+def is_recovering(state: Bytes) -> bool:
+    """Read from a STAT_RECOVERY answer whether the server is recovering objects."""
+    return bool(state) and state[0] != 0
 
 
 def stat_cluster(internal_version: int) -> Message:
