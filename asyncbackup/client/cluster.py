@@ -79,7 +79,7 @@ class Vdis(NamedTuple):
 def connect(
     host: str = "localhost", port: int = DEFAULT_PORT, options: ClientOptions | None = None
 ) -> AbstractAsyncContextManager[Cluster]:
-    """Do ``connect_any`` with one gateway."""
+    """Connect to a cluster through one gateway, as ``connect_any`` does."""
     return connect_any([(host, port)], options)
 
 
@@ -101,7 +101,7 @@ async def connect_any(gateways: Sequence[Address], options: ClientOptions | None
 
 @dataclass(slots=True)
 class _FormatTime:
-    """When the cluster was formatted, once it was asked: it stays the same."""
+    """When the cluster was formatted. That never changes, so the cluster is asked once."""
 
     was_asked: bool = False
     text: str | None = None
@@ -142,20 +142,21 @@ class Cluster:
         return request
 
     async def expect_success(self, message: Message, what: str) -> Request:
-        """Do the same, but raise RequestFailed for ``what`` if the result is an error."""
+        """Carry out one request. Raises RequestFailed, which names ``what`` was done, if the result is an error."""
         request = await self.call(message)
         if request.result is not Result.SUCCESS:
             raise failure(what, request.result)
         return request
 
     async def read_object(self, object_id: int, into: memoryview, offset: int = 0) -> None:
-        """Do ``read_objects`` for one."""
+        """Fill ``into`` from one object, as ``read_objects`` does."""
         await self.read_objects([ObjectRead(object_id, into, offset)])
 
     async def read_objects(self, reads: Sequence[ObjectRead]) -> None:
-        """Receive parts of objects in place, all of them at once. Cancelled: what is in the buffers is open.
+        """Read parts of objects into their buffers, all of them at once.
 
-        Raises ObjectReadFailed for a data object, RequestFailed for another.
+        After a cancellation the buffers may hold anything. Raises ObjectReadFailed for a data object, and RequestFailed
+        for another.
         """
         parts = cut(reads, may_be_trimmed=self.router.node.may_trim)
         if parts:
@@ -164,10 +165,10 @@ class Cluster:
             part.check()
 
     async def read_replica(self, node: Address, object_id: int, into: memoryview, offset: int = 0) -> None:
-        """Fill ``into`` from the replica that ``node`` itself has of an object. Cancelled: what is in it is open.
+        """Fill ``into`` from the replica that ``node`` itself has of an object.
 
-        Raises ObjectReadFailed or RequestFailed if it has none, or cannot read it, and Unreachable if there is no such
-        node, or no more.
+        After a cancellation ``into`` may hold anything. Raises ObjectReadFailed or RequestFailed if the node has no
+        replica or cannot read it, and Unreachable if the cluster does not have this node, or does not have it any more.
         """
         parts = cut([ObjectRead(object_id, into, offset)], may_be_trimmed=False, replica_at=node)
         await self.router.call(parts, self.counts)
@@ -178,7 +179,7 @@ class Cluster:
         """Name the nodes that hold a replica of an object. Raises PlacementUnknown."""
         placement, vdi_id = self.router.placement, oid.vdi_of(object_id)
         if not placement.knows_copies(vdi_id):
-            # Of one that was deleted, whose snapshots still use its objects, no more than this can be relied on.
+            # The VDI may be deleted while snapshots still use its objects. Then only these two fields are reliable.
             inode = Inode.unpack(await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE))
             placement.note_copies(vdi_id, inode.nr_copies, inode.copy_policy)
         if doubt := placement.doubt(vdi_id):
@@ -187,7 +188,7 @@ class Cluster:
 
     @property
     def epoch(self) -> int:
-        """The number of the cluster's membership, as far as it is known: each change of it counts one up."""
+        """The newest number of the list of nodes that an answer named. Each change of the list increases it by one."""
         return self.router.epoch
 
     async def _read(self, object_id: int, offset: int, length: int) -> memoryview:
@@ -208,9 +209,10 @@ class Cluster:
         await self.expect_success(message, f"creating object {object_id:016x}")
 
     async def find_vdi(self, name: str, snapshot: Snapshot | None = None) -> Inode:
-        """Look up a snapshot, or without one named the working VDI, and read its inode's header.
+        """Look up ``snapshot`` or, without it, the working VDI, and read the header of its inode.
 
-        Raises VdiNotFound or SnapshotNotFound, which say what exists, and InodeCorrupt if the inode is another's.
+        Raises VdiNotFound or SnapshotNotFound, which say what exists, and InodeCorrupt if it is the inode of another
+        VDI.
         """
         message = _look_up(name, snapshot)
         if message is None:
@@ -223,7 +225,7 @@ class Cluster:
         if request.result is not Result.SUCCESS:
             raise failure(f"looking up VDI '{name}'", request.result)
         inode = await self.read_inode(self.vdi_id_of(request))
-        # Deleted since it was looked up, it has no name any more.
+        # A VDI that was deleted after the request has no name any more.
         if not inode.name or (snapshot is not None and not inode.is_snapshot):
             raise await self._not_found(name, snapshot)
         if inode.name != name or snapshot not in (None, inode.snap_id, inode.tag):
@@ -255,7 +257,7 @@ class Cluster:
         raise await self._not_found(name, snapshot)
 
     def vdi_id_of(self, request: Request) -> int:
-        """Give the VDI that a successful answer names. Raises ProtocolViolation if there can be none."""
+        """Give the id of the VDI that a successful answer names. Raises ProtocolViolation if no VDI can have it."""
         vdi_id = VdiReply.unpack(request.header.body).vdi_id
         if not is_vdi_id(vdi_id):
             raise ProtocolViolation(self.router.node.address, "a VDI id of 24 bits", f"{vdi_id:x}")
@@ -283,7 +285,10 @@ class Cluster:
             raise ProtocolViolation(self.router.node.address, "a list of nodes", str(error)) from error
 
     async def _not_found(self, name: str, snapshot: Snapshot | None) -> VdiNotFound | SnapshotNotFound:
-        """Say what exists instead, after reading a few inodes: of a large cluster those that are likely to help."""
+        """Make the error that says what exists instead.
+
+        This reads few inodes. In a large cluster it reads those that are likely to help.
+        """
         ids = await self._read_ids()
         is_small = len(ids) <= _MAX_HINTS
         if snapshot is not None and can_be_named(name):
@@ -302,14 +307,14 @@ class Cluster:
         return VdiNotFound(name, [inode.name for inode in working], complete=is_small)
 
     async def read_inode(self, vdi_id: int) -> Inode:
-        """Read an inode's header. Raises InodeCorrupt if it is not that of a usable VDI ``vdi_id``."""
+        """Read the header of an inode. Raises InodeCorrupt unless it is that of VDI ``vdi_id`` and can be used."""
         inode = Inode.unpack(await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE))
         inode.check(vdi_id)
         self.router.placement.note_copies(vdi_id, inode.nr_copies, inode.copy_policy)
         return inode
 
     async def format_time(self) -> str | None:
-        """Tell when the cluster was formatted, in UTC, which tells clusters apart; None if the server does not say it.
+        """Tell when the cluster was formatted, in UTC; None if the server does not say it. It differs between clusters.
 
         The server is asked once.
         """
@@ -334,7 +339,7 @@ class Cluster:
             ) from error
 
     async def identify(self, inode: Inode) -> Identity:
-        """Say which snapshot, or working VDI, ``inode`` is of. Raises InodeCorrupt if none can be like it."""
+        """Say which snapshot or working VDI has ``inode``. Raises InodeCorrupt if no snapshot or VDI can have it."""
         cluster = await self.format_time()
         try:
             return Identity(
@@ -351,8 +356,8 @@ class Cluster:
     async def list_vdis(self, name: str | None = None) -> Vdis:
         """Read the inode headers of all VDIs and snapshots that are not deleted, or of those called ``name``.
 
-        Raises TooManyVdis if the cluster says that it has more than ``MAX_LISTED``, and VdiNotFound, which on a large
-        cluster is known after few reads.
+        Raises TooManyVdis if the cluster says that it has more than ``MAX_LISTED``. Raises VdiNotFound if nothing has
+        this name; on a large cluster a few reads tell that.
         """
         ids = await self._read_ids()
         if len(ids) > MAX_LISTED:
@@ -367,7 +372,7 @@ class Cluster:
     async def _is_known(self, name: str, ids: VdiIds) -> bool:
         """Tell whether there is a VDI ``name`` or a snapshot of one.
 
-        Where ids are used again, snapshots alone, whose VDI is deleted, may be overlooked.
+        In a cluster that uses ids again it may overlook snapshots whose VDI is deleted.
         """
         if not can_be_named(name):
             return False
@@ -424,7 +429,7 @@ class Cluster:
         return unpack_owners(await self._read(oid.inode_oid(vdi_id), TABLE_OFFSET, count * ENTRY_SIZE))
 
     async def read_owner(self, inode: Inode, idx: int) -> int:
-        """Read who owns a data object now; 0: nobody."""
+        """Read the id of the VDI that owns a data object now; 0: the object does not exist."""
         if not inode.is_hyper:
             entry = await self._read(oid.inode_oid(inode.vdi_id), entry_offset(idx), ENTRY_SIZE)
             return int(unpack_owners(entry)[0])
@@ -434,10 +439,10 @@ class Cluster:
         return 0
 
     async def read_btree(self, inode: Inode, start: int = 0) -> AsyncGenerator[btree.Leaf, None]:
-        """Read a hyper volume's owners from index ``start`` on: ascending data object indices, and the owner of each.
+        """Read the owners of a hyper volume from index ``start`` on: ascending data object indices, and their owners.
 
-        They come in arrays of bounded length, none of them empty, and end where the VDI's size does. Raises
-        InodeCorrupt if the tree is none.
+        They come in arrays of bounded length, none of them empty, up to the end of the VDI. Raises InodeCorrupt if the
+        tree is damaged.
         """
         last = -1
         async with aclosing(self._leaves(inode, start)) as leaves:
@@ -454,7 +459,10 @@ class Cluster:
                         return
 
     async def _leaves(self, inode: Inode, start: int) -> AsyncGenerator[tuple[int, int, int], None]:
-        """Give the object, the offset and the number of each leaf's entries that may have indices from ``start`` on."""
+        """Find the leaves that may have indices from ``start`` on.
+
+        Gives the object of each leaf, the offset of its entries in that object, and how many entries it has.
+        """
         root_oid, entries_at = oid.inode_oid(inode.vdi_id), TABLE_OFFSET + btree.NODE_HEADER_SIZE
         root = btree.unpack_node_header(inode.vdi_id, await self._read(root_oid, TABLE_OFFSET, btree.NODE_HEADER_SIZE))
         if root.depth == btree.LEAF:
@@ -467,9 +475,9 @@ class Cluster:
             yield int(node_oid), btree.NODE_HEADER_SIZE, btree.unpack_leaf_header(inode.vdi_id, header).count
 
     async def read_attribute(self, vdi: Inode, key: str) -> bytes | None:
-        """Read the value of an attribute of ``vdi`` and of all that have its name; None if there is none.
+        """Read the value of an attribute; None if there is none. All VDIs and snapshots of one name share attributes.
 
-        Raises RequestFailed where the cluster refuses it, as it does where nothing of the name is there.
+        Raises RequestFailed where the cluster refuses it. It does so if no VDI or snapshot has the name of ``vdi``.
         """
         beside = vdi.snap_id if vdi.is_snapshot else 0
         request = await self.call(attributes.find_attribute(vdi.name, key, beside=beside))
@@ -483,7 +491,7 @@ class Cluster:
             attribute = Attribute.unpack(await self._read(object_id, 0, attributes.ATTRIBUTE_SIZE))
         except ValueError as error:
             raise ProtocolViolation(self.router.node.address, "an attribute", str(error)) from error
-        if not attribute.name:  # It was deleted since it was looked up.
+        if not attribute.name:  # It was deleted after the request that found it.
             return None
         if not attribute.is_same(Attribute(vdi.name, key)):
             expected = f"attribute '{key}' of VDI '{vdi.name}'"
@@ -493,17 +501,18 @@ class Cluster:
         return attribute.value
 
     async def write_attribute(self, vdi: str, key: str, value: bytes) -> None:
-        """Give the working VDI ``vdi`` an attribute, or another value for it. Its value is at most 64 KiB.
+        """Write an attribute of the working VDI ``vdi``, which may have it already. A value has at most 64 KiB.
 
-        It stays with the name, whatever is deleted. Cancelled: it may be written or not. Raises RequestFailed.
+        The attribute belongs to the name: it stays when VDIs and snapshots are deleted. After a cancellation it may be
+        written or not. Raises RequestFailed.
         """
         message = attributes.write_attribute(vdi, key, value)
         await self.expect_success(message, f"writing attribute '{key}' of VDI '{vdi}'")
 
     async def create_attribute(self, vdi: str, key: str, value: bytes) -> bool:
-        """Give the working VDI ``vdi`` an attribute that it does not have; tell whether it had it not.
+        """Create an attribute of the working VDI ``vdi``; give False if the VDI has it already.
 
-        Of several that do so at a time one succeeds. Raises RequestFailed.
+        If several clients create the same one at a time, one of them succeeds. Raises RequestFailed.
         """
         request = await self.call(attributes.write_attribute(vdi, key, value, exclusive=True))
         if request.result not in (Result.SUCCESS, Result.VDI_EXIST):
@@ -511,7 +520,7 @@ class Cluster:
         return request.result is Result.SUCCESS
 
     async def delete_attribute(self, vdi: str, key: str) -> None:
-        """Delete an attribute of the working VDI ``vdi``; that there is none is fine. Raises RequestFailed."""
+        """Delete an attribute of the working VDI ``vdi``, if it has that. Raises RequestFailed."""
         request = await self.call(attributes.delete_attribute(vdi, key))
         if request.result not in (Result.SUCCESS, Result.NO_OBJ):
             raise failure(f"deleting attribute '{key}' of VDI '{vdi}'", request.result)
@@ -519,7 +528,7 @@ class Cluster:
     async def is_locked(self, vdi_id: int) -> bool | None:
         """Tell whether a guest has locked a VDI; None where the cluster does not say it.
 
-        Only 1.0 says it in a form that we read, and only of a cluster that was formatted with locks.
+        This reads only the answer of 1.0. A cluster says it only if it was formatted with locks.
         """
         if self.router.node.internal_version != INTERNAL_VERSIONS[0]:
             return None
@@ -562,12 +571,12 @@ class Cluster:
         return await self.read_inode(working.vdi_id)
 
     async def delete_vdi(self, name: str) -> None:
-        """Delete the working VDI ``name``. A server of 1.0 removes no object of it: the caller does that before."""
+        """Delete the working VDI ``name``. A server of 1.0 keeps its objects: the caller must remove them before."""
         message = messages.delete_vdi(name, old=self.router.node.deletes_as_of_old)
         await self.expect_success(message, f"deleting VDI '{name}'")
 
     async def remove_object(self, object_id: int) -> None:
-        """Remove an object, whoever refers to it, if it is there."""
+        """Remove an object if it exists, even if something refers to it."""
         request = await self.call(messages.remove_object(object_id))
         if request.result not in (Result.SUCCESS, Result.NO_OBJ):
             raise failure(f"removing object {object_id:016x}", request.result)
@@ -582,9 +591,9 @@ def can_be_named(name: str) -> bool:
 
 
 def _look_up(name: str, snapshot: Snapshot | None) -> Message | None:
-    """Build the request that looks a VDI up, or None if no VDI or snapshot can be named so.
+    """Build the request that looks a VDI up, or None if no VDI or snapshot can have this name.
 
-    An empty tag or an id of 0 would mean the working VDI on the wire, so they must not go there.
+    A server would take an empty tag or an id of 0 for the working VDI, so these are never sent.
     """
     if not can_be_named(name) or snapshot in ("", 0):
         return None

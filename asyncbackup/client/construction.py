@@ -1,18 +1,18 @@
-"""A VDI under construction: plainly unfinished until all of it is there, and removed if it never will be.
+"""A VDI under construction: marked as unfinished until it is complete, and removed if it cannot be completed.
 
 The law of this module:
 
-- The VDI carries the tag ``UNFINISHED_TAG`` from its creation to the end of ``publish``. Whatever ends this process in
-  between, even without notice, leaves that to be seen by ``asyncbackup vdi list`` and ``dog vdi list``.
-- The owner table names an object before the object is created, never after it. Deleting the VDI, with our ``remove`` or
-  with dog, frees what the table names, so that a process that was killed leaves nothing that nobody could free. Until
-  the end the table may name objects that are not there yet; a guest would find them missing.
-- What the table was told cannot be taken back where the entry was inherited: with the entry went the reference to the
-  object of the base. So only objects that will surely come are named ahead.
-- Only entries that change are written, or those between them that are nobody's. A server of 1.0 resets the reference
-  counts of all entries in the range of a write, and those of an inherited object would be lost: deleting the VDI would
-  then remove the object of the base (``gateway_write_obj`` in sheep/gateway.c).
-- ``remove`` clears the table last, so that it can be repeated from wherever it ended.
+- The VDI carries the tag ``UNFINISHED_TAG`` from its creation to the end of ``publish``. If this process ends in
+  between, even by a kill, the tag stays: ``asyncbackup vdi list`` and ``dog vdi list`` show it.
+- The owner table names an object before the object is created, never after it. To delete the VDI, with our ``remove``
+  or with dog, frees the objects that the table names. So a process that was killed leaves no object that nobody can
+  free. Until the end the table may name objects that do not exist yet; a guest would find them missing.
+- An inherited entry cannot be restored once it was overwritten: its reference to the object of the base is lost. So an
+  object is named ahead only if it will surely be created.
+- Only entries that change are written, and empty entries between them. A server of 1.0 resets the reference counts of
+  all entries in the range of a write. The count of an inherited object would be lost, and to delete the VDI would then
+  remove the object of the base (``gateway_write_obj`` in sheep/gateway.c).
+- ``remove`` clears the table last, so that it can be repeated wherever it was interrupted.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ _LEAST_OBJECT: Final = 1 << MIN_BLOCK_SIZE_SHIFT
 _LARGEST_OBJECT: Final = 1 << MAX_BLOCK_SIZE_SHIFT
 
 _OBJECTS_AHEAD: Final = 256
-"""Objects named ahead at a time: few requests for many objects, and little in vain where the restore fails early."""
+"""Objects named ahead at a time: many objects need few requests, and a restore that fails early named few in vain."""
 
 _ENTRIES_BETWEEN: Final = 1024
-"""Entries that are nobody's and are written together with those on both sides: 4 KiB cost less than a request."""
+"""Empty entries that are written together with those on both sides: 4 KiB cost less than a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,9 @@ class Construction:
     def __init__(
         self, cluster: Cluster, name: str, vdi_id: int, owners: Owners, *, beneath: Owners, expected: Owners | None
     ) -> None:
-        """``owners``: what the table says. ``beneath``: who owns what is to stay where no object is created.
+        """``owners``: the table as it is. ``beneath``: the table as it will be where no object is created.
 
-        ``expected``: the indices of all objects that will be created, ascending, u32 each; None where nobody knows.
+        ``expected``: the indices of all objects that will be created, ascending, u32 each; None if they are not known.
         """
         self.name = name
         self.vdi_id = vdi_id
@@ -121,7 +121,7 @@ class Construction:
         self._beneath = beneath
         self._expected = np.zeros(0, np.uint32) if expected is None else expected
         self._named = 0
-        """How many of those the table surely names, from the first on."""
+        """How many of the expected objects the table surely names, from the first one on."""
         self._awaited: set[int] = set()
         self._naming = anyio.Lock()
         self._created = np.zeros(len(owners), bool)
@@ -130,9 +130,9 @@ class Construction:
     def onto(
         cls, cluster: Cluster, inode: Inode, owners: Owners, *, beneath: Owners, expected: Owners | None
     ) -> Construction:
-        """Take the working VDI ``inode``, whose table says ``owners``, to write to it what lies over ``beneath``.
+        """Take the working VDI ``inode``, whose table is ``owners``, to write objects over those of ``beneath``.
 
-        What it owns itself it got from a run that was interrupted, and will get again.
+        If the VDI owns objects itself, an interrupted run wrote them, and this run writes them again.
         """
         found = cls(cluster, inode.name, inode.vdi_id, owners.copy(), beneath=beneath, expected=expected)
         found._inode = inode
@@ -140,7 +140,7 @@ class Construction:
 
     @property
     def inode(self) -> Inode:
-        """The inode as it was found or made. Of a new VDI known from ``mark`` on."""
+        """The inode as it was found or made. The inode of a new VDI is known after ``mark``."""
         assert self._inode is not None
         return self._inode
 
@@ -149,11 +149,11 @@ class Construction:
         return self._cluster.in_flight_limit()
 
     async def create_object(self, idx: int, data: Bytes, offset: int) -> None:
-        """Write the first bytes of an object; the others are the base's. The table names it before."""
+        """Create an object with ``data``; its other bytes come from the base. The table names it before that."""
         await self._name(idx)
         self._created[idx] = True
         beneath = int(self._beneath[idx])
-        # Where nothing of the base is left, a server of 1.0 is spared a copy of the object in memory.
+        # If the data covers the object, no base is named: a server of 1.0 then does not copy the object in memory.
         is_partial = len(data) < self.inode.object_size
         await self._cluster.create_object(
             oid.data_oid(self.vdi_id, idx),
@@ -165,7 +165,7 @@ class Construction:
         )
 
     async def _name(self, idx: int) -> None:
-        """Have the table name object ``idx``, along with those that are waited for too and those that come next."""
+        """Let the table name object ``idx``, and with it others that wait for that and those that come next."""
         if self._owners[idx] == self.vdi_id:
             return
         self._awaited.add(idx)
@@ -174,14 +174,14 @@ class Construction:
                 return
             awaited = np.array(sorted(self._awaited), np.uint32)
             self._awaited.clear()
-            # From the first one on that has no name, although a later one may be ready before it.
+            # From the first one that is not named yet, although a later one may be ready before it.
             next_ = self._expected[self._named : self._named + _OBJECTS_AHEAD]
             indices = np.union1d(awaited, next_)
             await self._set_entries(indices[self._owners[indices] != self.vdi_id], self.vdi_id)
             self._named += len(next_)
 
     async def write_object(self, idx: int, data: Bytes, offset: int) -> None:
-        """Write more bytes of an object that was created."""
+        """Write more bytes of an object that ``create_object`` created."""
         await self._cluster.write_object(
             oid.data_oid(self.vdi_id, idx),
             data,
@@ -191,9 +191,9 @@ class Construction:
         )
 
     async def settle(self) -> None:
-        """Take out of the table what lies beneath no more, once all objects are created.
+        """Clear the entries of objects that the VDI does not have any more. All its own objects must be created before.
 
-        Raises ChangedMeanwhile if an object was expected, and named, but not created.
+        Raises ChangedMeanwhile if an object was expected and named, but not created.
         """
         ours = self._owners == self.vdi_id
         if len(missing := np.flatnonzero(ours & ~self._created)):
@@ -201,7 +201,7 @@ class Construction:
         await self._set_entries(np.flatnonzero(~ours & (self._owners != self._beneath)), 0)
 
     async def resize(self, size: int) -> None:
-        """Have the VDI ``size`` bytes. What its table names does not change."""
+        """Change the size of the VDI to ``size`` bytes. Its table does not change."""
         await self._write_inode(SIZE_OFFSET, size.to_bytes(8, "little"))
 
     async def _set_entries(self, indices: NDArray[np.integer], owner: int) -> None:
@@ -209,7 +209,7 @@ class Construction:
 
         async def write(run: NDArray[np.integer]) -> None:
             start, stop = int(run[0]), int(run[-1]) + 1
-            # Those in between are nobody's.
+            # The entries in between are empty, and stay so.
             entries = np.zeros(stop - start, "<u4")
             entries[run - start] = owner
             await self._write_inode(entry_offset(start), entries.tobytes())
@@ -219,7 +219,7 @@ class Construction:
             self._owners[indices] = owner
 
     def _runs(self, indices: NDArray[np.integer]) -> list[NDArray[np.integer]]:
-        """Divide ``indices`` where entries lie between that somebody has, or many."""
+        """Divide ``indices`` where an entry that names an owner lies between two of them, or where many entries lie."""
         first = int(indices[0])
         owned = self._owners[first : int(indices[-1]) + 1] != 0
         owned[indices - first] = False
@@ -272,15 +272,15 @@ class NewVdi(Construction):
         parent: Parent | None = None,
         expected: Owners | None = None,
     ) -> NewVdi:
-        """Make VDI ``name``, fresh or as a clone of ``parent``; nothing of the name exists as far as the caller knows.
+        """Make VDI ``name``, fresh or as a clone of ``parent``. As far as the caller knows, nothing has this name yet.
 
-        ``expected``: the indices of all objects that will be created, ascending, u32 each; None where nobody knows.
+        ``expected``: the indices of all objects that will be created, ascending, u32 each; None if they are not known.
 
-        Raises VdiExists, VdiUnmakeable, RedundancyUnkeepable, and RequestFailed where it was not made. Raises
-        PerhapsCreated where the answer leaves that open: there was none, or it was repeated, and the first request may
-        have made what the second found.
+        Raises VdiExists, VdiUnmakeable, RedundancyUnkeepable, and RequestFailed if the VDI was not made. Raises
+        PerhapsCreated if it is not known whether it was made: no answer came, or the request was repeated, and the
+        first one may have made what the second one found.
 
-        Cancelled: it may be made or not, so this should be shielded.
+        After a cancellation the VDI may be made or not, so the caller should shield this.
         """
         message = _creation(cluster, name, shape, parent)
         try:
@@ -303,9 +303,9 @@ class NewVdi(Construction):
     async def adopt(
         cls, cluster: Cluster, inode: Inode, shape: Shape, parent: Parent | None, *, expected: Owners, done: int
     ) -> NewVdi:
-        """Take what another run left unfinished, to go on with it: all its objects up to index ``done`` are there.
+        """Take the unfinished VDI of another run, to complete it. All its objects up to index ``done`` are written.
 
-        Others that are there were perhaps not written to their end. They are created again.
+        Other objects may exist, but may be incomplete. They are created again.
         """
         found = cls(cluster, inode.name, inode.vdi_id, shape, parent=parent, expected=expected)
         found._inode, found.is_marked = inode, True
@@ -316,15 +316,15 @@ class NewVdi(Construction):
 
     @classmethod
     def of(cls, cluster: Cluster, inode: Inode) -> NewVdi:
-        """Take what another process left unfinished, to ``remove`` it."""
+        """Take the unfinished VDI of another process, to ``remove`` it."""
         left = cls(cluster, inode.name, inode.vdi_id)
         left._inode = inode
         return left
 
     async def check_inherited(self) -> None:
-        """Raise SnapshotChanged if a clone did not get the owners that its parent was read with: it was deleted.
+        """Raise SnapshotChanged if the clone has other owners than its parent had: then the parent was deleted.
 
-        To be called before the first object is created.
+        Call it before the first object is created.
         """
         if self._parent is None:
             return
@@ -337,7 +337,7 @@ class NewVdi(Construction):
             )
 
     async def mark(self) -> None:
-        """Tag the VDI as unfinished. Raises VdiUnmakeable if it is not made as it was asked for."""
+        """Tag the VDI as unfinished. Raises VdiUnmakeable if the cluster made it with other sizes."""
         self._inode = await self._cluster.read_inode(self.vdi_id)
         asked, made = self._shape, self._inode
         if asked and (asked.size, asked.object_size) != (made.vdi_size, made.object_size):
@@ -352,9 +352,9 @@ class NewVdi(Construction):
         await self._write_inode(TAG_OFFSET, messages.pack_name(tag))
 
     async def publish(self) -> None:
-        """Take out of the table what the base has no more, and take the mark off.
+        """Clear the entries that must not stay, as ``settle`` does, and remove the tag.
 
-        Raises ChangedMeanwhile if an object was expected, and named, but not created, or if somebody took the VDI away.
+        Raises ChangedMeanwhile if an object was expected and named, but not created, or if somebody removed the VDI.
         """
         await self.settle()
         found = await self._cluster.read_inode(self.vdi_id)
@@ -363,19 +363,19 @@ class NewVdi(Construction):
         await self._tag("")
 
     async def remove(self, cluster: Cluster) -> None:
-        """Delete the VDI and all that was written for it, through ``cluster``, whose connections must be good.
+        """Delete the VDI and all its own objects through ``cluster``, whose connections must work.
 
-        Raises RequestFailed if something stays, and ClusterError. Cancelled or failed, it can be repeated.
+        Raises RequestFailed if something stays, and ClusterError. After a cancellation or an error it can be repeated.
         """
         self._cluster = cluster
         if self._inode is None:
             self._inode = await cluster.read_inode(self.vdi_id)
         table = await cluster.read_owners(self.vdi_id, len(self._owners))
-        # Somebody else who deleted the VDI meanwhile has cleared the table, and our last objects came behind him.
+        # If somebody else deleted the VDI meanwhile, the table is empty, and our last objects were created after that.
         ours = np.flatnonzero((table == self.vdi_id) | self._created)
         await for_each(ours.tolist(), self._remove_object)
         await for_each(self._entries_in_use(table), self._clear_entries)
-        # By name is the only way to delete; somebody else may have deleted it, or made another of this name, meanwhile.
+        # Deletion goes by name. Somebody else may have deleted the VDI meanwhile, or made another one of this name.
         try:
             if (await cluster.find_vdi(self.name)).vdi_id != self.vdi_id:
                 return
@@ -394,12 +394,12 @@ class NewVdi(Construction):
         await self._write_inode(entry_offset(start), bytes(4 * (stop - start)))
 
     async def _remove_object(self, idx: int) -> None:
-        # It may not be there: its creation may have failed, or never have begun.
+        # It may not exist: its creation may have failed, or may never have begun.
         await self._cluster.remove_object(oid.data_oid(self.vdi_id, idx))
 
 
 def is_unfinished(inode: Inode) -> bool:
-    """Tell whether a VDI is one that a restore is making, or left."""
+    """Tell whether a restore is making this VDI, or left it unfinished."""
     return inode.tag == UNFINISHED_TAG and not inode.is_snapshot and not inode.is_hyper
 
 

@@ -1,4 +1,4 @@
-"""Which VDI descends from which: pure, and in no more depth of calls however deep the descent is."""
+"""Which VDI descends from which. Pure, and without recursion: a line of descent may be very long."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from asyncbackup.wire.inode import Inode
 
 
 class Member(NamedTuple):
-    """An inode in its place. ``depth`` 0 descends from nothing that is there; ``is_last``: among those with its parent.
+    """An inode and its place. At ``depth`` 0 its parent is unknown; ``is_last``: it is the last child of its parent.
 
-    ``is_cut``: its line of parents leads back to itself, which no cluster makes; it is cut here.
+    ``is_cut``: its line of parents leads back to itself. No cluster makes such a line; it is cut here.
     """
 
     inode: Inode
@@ -45,7 +45,7 @@ def descend(inodes: Sequence[Inode]) -> Iterator[Member]:
 
 
 def _first_met_twice(inode: Inode, known: dict[int, Inode]) -> Inode:
-    """Go from parent to parent until one was met before: where a circle of parents is entered."""
+    """Go from parent to parent, and give the first one that was met before: the entry to a circle of parents."""
     met: set[int] = set()
     while inode.vdi_id not in met:
         met.add(inode.vdi_id)

@@ -12,11 +12,11 @@ from asyncbackup.errors import single_error
 _Item = TypeVar("_Item")
 
 _AT_A_TIME: Final = 16
-"""Enough to hide the latency."""
+"""Requests under way: enough that nothing waits for the latency of one."""
 
 
 async def for_each(items: Iterable[_Item], do: Callable[[_Item], Awaitable[None]]) -> None:
-    """Await ``do`` for all ``items``, a few at a time. Raises the first error, which ends the rest."""
+    """Await ``do`` for all ``items``, a few at a time. Raises the first error, which cancels the others."""
     left: Iterator[_Item] = iter(items)
 
     async def do_some() -> None:

@@ -1,4 +1,4 @@
-"""A working VDI as the guest on top of it sees it: bytes at offsets, written with copy-on-write."""
+"""A working VDI as a guest sees it: bytes at offsets, written with copy-on-write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncbackup.wire.messages import Bytes
 
 
 class Volume:
-    """Writes to a working VDI, one writer at a time; open it anew after a snapshot was taken."""
+    """Writes to a working VDI. Only one writer may use the VDI at a time. After a snapshot was taken, open it again."""
 
     def __init__(self, cluster: Cluster, inode: Inode, owners: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> None:
         self.inode = inode
@@ -26,7 +26,7 @@ class Volume:
         return cls(cluster, inode, owners.copy())
 
     async def write(self, offset: int, data: Bytes) -> None:
-        """Write ``data`` at byte ``offset``. Cancelled: any part of it may have been written."""
+        """Write ``data`` at byte ``offset``. After a cancellation any part of it may be written."""
         view = memoryview(data)
         size = self.inode.object_size
         while view:
