@@ -27,7 +27,7 @@ def check_number(field: str, value: Any, most: int, *, least: int = 0) -> None:
 def check_name(field: str, value: Any) -> None:
     """Raise ValueError unless ``value`` can stand in the name or tag field of an inode.
 
-    Bytes there that are no UTF-8 are lone surrogates here, U+DC80 to U+DCFF, and only where no text says the same.
+    Bytes that are not UTF-8 are lone surrogates in ``value``, U+DC80 to U+DCFF. Other bytes must not be written so.
     """
     if not isinstance(value, str):
         raise ValueError(f"{field}: expected text, got {shown(value)}")  # noqa: TRY004 - wrong as any other value is
@@ -44,7 +44,7 @@ def check_name(field: str, value: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """Write any value into a message, short: text as it is, between quotes."""
+    """Write any value into a message, cut if it is long. Text stands unchanged between quotes."""
     text = value if isinstance(value, str) else ascii(value)
     text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
     return f"'{text}'" if isinstance(value, str) else text

@@ -11,7 +11,7 @@ _MAGIC: Final = {
     b"BZh": "bzip2",
     b"\x04\x22\x4d\x18": "lz4",
 }
-"""No backup begins so: its first four bytes are the version, a 1."""
+"""No backup begins with these bytes: its first four bytes are the version, which is 1."""
 
 
 def find_compression(beginning: bytes | memoryview) -> str | None:

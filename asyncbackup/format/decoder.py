@@ -20,7 +20,7 @@ MAX_OBJECT_SIZE: Final = 1 << 31
 
 OPENING_SIZE: Final = {Dialect.COLLIE: 16, Dialect.DOG: 8}
 LOOK_AHEAD: Final = 32
-"""Bytes at the beginning that ``candidates`` wants, or as many as there are."""
+"""Bytes at the beginning of a file that ``candidates`` needs, if the file has so many."""
 
 _SECTOR_SIZE: Final = 512
 _FIELDS: Final = struct.Struct("<IIII")
@@ -61,7 +61,7 @@ class Decoder:
         return RECORD_HEADER_SIZE if self.offset else OPENING_SIZE[self.dialect]
 
     def feed(self, header: bytes | memoryview) -> RecordHeader | None:
-        """Judge the next ``next_size`` bytes, or as many as there were before the end of the file. Raises Damage."""
+        """Judge the next ``next_size`` bytes, or fewer if the file ends before. Raises Damage."""
         if len(header) < self.next_size:
             raise Damage(
                 self.offset + len(header), f"the file ends here; expected {self.next_size - len(header)} more bytes"
@@ -120,10 +120,10 @@ class Decoder:
 
 
 def candidates(beginning: bytes, object_size: int | None = None) -> list[Dialect]:
-    """Tell which dialects a file can be of by its first LOOK_AHEAD bytes, or all of them if it is shorter.
+    """Tell which dialects a file can have by its first LOOK_AHEAD bytes, or by all of them if it is shorter.
 
-    A dialect in which the backup ends before bytes that make sense in another is left out: a dog backup that starts
-    with object 0 begins like a collie backup of no records. Raises Damage if it can be of none.
+    A dog backup that starts with object 0 begins like a collie backup without records. So a dialect is left out if the
+    backup would end in it before bytes that another dialect can read. Raises Damage if no dialect is possible.
     """
     possible: list[Decoder] = []
     damage = Damage(0, "the file is empty")

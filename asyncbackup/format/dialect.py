@@ -24,17 +24,17 @@ class Dialect(Enum):
 
     @classmethod
     def usual(cls, *, can_patch: bool) -> Dialect:
-        """Give what is written where nobody chose: what collie writes, unless the beginning cannot be patched."""
+        """Give the dialect to write if nobody chose one: collie, or dog if the target cannot patch its beginning."""
         return cls.COLLIE if can_patch else cls.DOG
 
     @property
     def needs_patch(self) -> bool:
-        """Whether the beginning is only known at the end, so that a pipe cannot take it."""
+        """Whether the first bytes are known only at the end, so that the dialect cannot be written to a pipe."""
         return self is Dialect.COLLIE
 
     @property
     def opening(self) -> bytes:
-        """What to write before the first record; in a dialect that ``needs_patch`` zeros that ``patch`` replaces."""
+        """What to write before the first record. If the dialect ``needs_patch``, it is zeros that ``patch`` replaces."""
         return bytes(_COLLIE_HEADER.size) if self is Dialect.COLLIE else _DOG_HEADER.pack(VERSION, MAGIC)
 
     @property
@@ -43,5 +43,5 @@ class Dialect(Enum):
         return b"" if self is Dialect.COLLIE else _END_MARKER
 
     def patch(self, records: int) -> bytes:
-        """Build what to write over the beginning when everything else is written; empty if nothing."""
+        """Build what to write over the beginning after all else was written; empty if the dialect needs no patch."""
         return _COLLIE_HEADER.pack(VERSION, MAGIC, records, 0) if self is Dialect.COLLIE else b""

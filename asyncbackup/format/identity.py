@@ -1,10 +1,9 @@
-"""Which snapshot something is of: what tells a base from all others. Pure.
+"""The identity of a snapshot, which distinguishes a base from all other snapshots. Pure.
 
-Names and ids of snapshots are used again when one was deleted, in one cluster as in another. The time of creation is
-exact to the nanosecond, and the time at which a cluster was formatted tells clusters apart.
+Names and ids of snapshots are used again after one was deleted, and in other clusters. The time of creation is exact to
+the nanosecond, and each cluster has its own time of formatting.
 
-What comes from outside, a manifest as well as a cluster, is bounded here: an ``Identity`` is one that a snapshot can
-have, or it is not made.
+Values from outside, from a manifest or a cluster, are checked here: there is no ``Identity`` that no snapshot can have.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ class Identity:
     """A snapshot, or with ``created`` None a working VDI, of one cluster.
 
     ``vdi_id`` is in hex. ``created`` and ``cluster`` are times in UTC, as ``time_text`` writes them; ``cluster`` is the
-    time at which the cluster was formatted, None where nothing says it. Making one raises ValueError, which names the
-    field, for what no snapshot can have.
+    time at which the cluster was formatted, None if it is not known. Making one raises ValueError, which names the
+    field, for a value that no snapshot can have.
     """
 
     vdi: str
@@ -46,13 +45,16 @@ class Identity:
         check_name("tag", self.tag)
 
     def matches(self, other: Identity) -> bool:
-        """Tell whether both are the same snapshot, as far as both say; ids and tags only name it to people."""
+        """Tell whether both are the same snapshot. A cluster that one of them does not say is not compared.
+
+        Snapshot ids and tags are not compared either: they are for people.
+        """
         if self.cluster is not None and other.cluster is not None and self.cluster != other.cluster:
             return False
         return (self.vdi, self.vdi_id, self.created) == (other.vdi, other.vdi_id, other.created)
 
     def __str__(self) -> str:
-        """Name it in a message."""
+        """Name the snapshot in a message."""
         tag = f" '{self.tag}'" if self.tag else ""
         kind = f"snapshot {self.id}{tag}" if self.created else "the working VDI"
         cluster = f", in the cluster formatted {self.cluster}" if self.cluster else ""

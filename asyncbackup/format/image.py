@@ -1,4 +1,4 @@
-"""What stands beside a raw image, sans-IO: ``IMAGE.state`` and ``IMAGE.rolling``, sealed lines both."""
+"""The files beside a raw image, sans-IO: ``IMAGE.state`` and ``IMAGE.rolling``. Each is a sealed line."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MODIFIED: Final = re.compile(r"([0-9]{1,11})\.([0-9]{9})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ImageState:
-    """What an image equals, and what tells whether it was written since.
+    """What an image equals, and what shows whether somebody wrote to it after that.
 
-    ``size`` is that of the VDI at the time of the snapshot and so of the image, in bytes; ``modified_ns`` the image's
-    time of modification, in nanoseconds since 1970. ``assumed`` tells that on the way to this image somebody vouched
-    for a base that nothing proved.
+    ``size`` is that of the VDI at the time of the snapshot, and so of the image, in bytes. ``modified_ns`` is the time
+    at which the image was modified, in nanoseconds since 1970. ``assumed``: the image was made on a base that nothing
+    proved and that somebody vouched for.
     """
 
     identity: Identity
@@ -43,7 +43,7 @@ class ImageState:
         return xxhash.xxh3_128_hexdigest(self.encode())
 
     def is_of(self, size: int, modified_ns: int) -> bool:
-        """Tell whether an image of ``size`` bytes, modified then, is still what this was said of."""
+        """Tell whether an image with this size and this time of modification is still the one that the state describes."""
         return (size, modified_ns) == (self.size, self.modified_ns)
 
     def encode(self) -> bytes:
@@ -60,7 +60,7 @@ class ImageState:
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
-        """Read all that stands in a state. Raises ValueError if it is none."""
+        """Read the bytes of a state. Raises ValueError if they are not a state."""
         return unseal(line, "state", 1, cls._from_fields)
 
     @classmethod
@@ -81,8 +81,8 @@ class Marker:
     """Which backups are being applied to which image, and on what grounds.
 
     ``backups`` are the xxh3_128 of their manifests, oldest first. The image is known by its ``inode`` number, by the
-    ``size`` in bytes that it had before, and by the ``state`` that stood beside it then: its digest, None for none.
-    ``assumed`` says in words what was assumed of the image; None where it was proved.
+    ``size`` in bytes that it had before, and by ``state``: the digest of the state beside it at that time, None if
+    there was no state. ``assumed`` says in words what was assumed of the image; None: all was proved.
     """
 
     backups: tuple[str, ...]
@@ -112,10 +112,10 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Exporting:
-    """How far an image is that is being made: a line of its journal.
+    """How much of a new image is made: a line of its journal.
 
-    ``backups`` are the xxh3_128 of their manifests, oldest first, which say all that the image depends on. It will have
-    ``size`` bytes. All objects whose index is below ``done`` are on disk.
+    ``backups`` are the xxh3_128 of their manifests, oldest first; they determine the whole image. It will have ``size``
+    bytes. All objects whose index is below ``done`` are on disk.
     """
 
     backups: tuple[str, ...]
@@ -127,7 +127,7 @@ class Exporting:
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
-        """Read all that stands in a line. Raises ValueError if it is none."""
+        """Read a line of the journal. Raises ValueError if it is not such a line."""
         return unseal(line, "exporting", 1, cls._from_fields)
 
     @classmethod
@@ -141,7 +141,7 @@ class Exporting:
 
 @dataclass(frozen=True, slots=True)
 class OldMarker:
-    """A marker of version 1, which says nothing of the image. Nobody writes these any more."""
+    """A marker of version 1, which does not say which image it is about. It is read, but not written any more."""
 
     backups: tuple[str, ...]
 
@@ -157,5 +157,5 @@ class OldMarker:
 
 
 def decode_marker(line: bytes) -> Marker | OldMarker:
-    """Read a marker of either version. Raises ValueError if it is none."""
+    """Read a marker of version 1 or 2. Raises ValueError if the bytes are not a marker."""
     return OldMarker.decode(line) if line.startswith(OldMarker.BEGINNING) else Marker.decode(line)

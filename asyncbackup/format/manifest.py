@@ -1,4 +1,4 @@
-r"""Manifests, sans-IO: what proves that a backup is good, beside it as ``FILE.manifest``.
+r"""Manifests, sans-IO. A manifest stands beside a backup as ``FILE.manifest`` and proves that the backup is good.
 
 ASCII text, a JSON object a line, each line ended by ``\n`` and at most 16,384 bytes long, without spaces outside of
 strings:
@@ -14,14 +14,14 @@ strings:
 3. ``{"records":…,"data_length":…,"digest":"…"}``: how many records, how many bytes the backup has, and the xxh3_128 of
    all that stands in the manifest before the digest's first digit.
 
-Version 3 is that of a backup that may leave out what the cluster could not give. ``{"missing":…}`` stands in the place
-of a record, for each object that was left out, and ``"missing":…`` behind ``"records":…`` says how many they are. Who
-knows version 2 alone refuses it: such a backup must not be taken for a whole one.
+Version 3 is for a backup that may lack objects which the cluster could not give. ``{"missing":…}`` stands in the place
+of a record for each object that was left out, and ``"missing":…`` behind ``"records":…`` says how many these are. A
+reader that knows only version 2 refuses it, and so cannot take such a backup for a complete one.
 
-Every byte is either covered by the digest or fixed, so that none can change unnoticed. Nevertheless nothing is trusted:
-a number, a name, a time that no VDI can have, or that does not go with the others, is damage with its line and field.
+Every byte is either covered by the digest or fixed, so that no change stays unnoticed. Nevertheless nothing is trusted:
+a number, a name or a time that no VDI can have, or that contradicts another field, is damage with its line and field.
 
-Version 1, which is read and not written any more, has no ``cluster`` and no ``assumed``.
+Version 1 has no ``cluster`` and no ``assumed``. It is read, but not written any more.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _SECTOR_SIZE: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a backup is of. Sizes in bytes. Making one raises ValueError, which names the field, for what cannot be."""
+    """What a backup holds. Sizes in bytes. An impossible value is a ValueError that names the field."""
 
     size: int
     object_size: int
@@ -132,7 +132,7 @@ class Subject:
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
-        """Read the first line. Raises ValueError if it is none."""
+        """Read the fields of the first line. Raises ValueError if they are wrong."""
         fields = _object(line)
         version = fields.get("manifest")
         check_number("manifest", version, LACKING_VERSION, least=1)
@@ -260,7 +260,7 @@ Line = Subject | RecordDigests | Missing | Trailer
 
 
 class ManifestDecoder:
-    """Judges the lines of a manifest in order; each with its end of line. Raises Damage with the line's offset."""
+    """Judges the lines of a manifest in order, each with its end of line. Raises Damage with the offset of the line."""
 
     def __init__(self) -> None:
         self._hash = xxhash.xxh3_128()
@@ -287,7 +287,7 @@ class ManifestDecoder:
         return decoded
 
     def finish(self) -> None:
-        """Take note that the file ends here. Raises Damage if it must not."""
+        """Note that the file ends here. Raises Damage if lines are missing."""
         if not self._complete:
             raise Damage(self._offset, "the manifest ends here; expected more lines")
 
@@ -386,7 +386,7 @@ def _identity(name: str, fields: Any, vdi: Any, cluster: Any) -> Identity:
 
 
 class _Unread:
-    """A number that no field can have, and is not read for that reason."""
+    """A number that no field can have. It is not read."""
 
     def __init__(self, text: str) -> None:
         self._text = text

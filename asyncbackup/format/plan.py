@@ -13,8 +13,8 @@ All numbers are little-endian.
 | base | u32, count times, for each base | its owner there, in the same way; one of them differs from that in to |
 | digest | 16 bytes | xxh3_128 of all before it, the most significant byte first |
 
-Which VDI it is, and which snapshots, a plan does not say: who hands it out does. Nothing of it is trusted: each number
-is bounded, and a length that is not the one that the header comes to is damage.
+A plan does not name the VDI and the snapshots: the program that hands it out does. Nothing in it is trusted: each
+number is bounded, and any other length than the one that follows from the header is damage.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAGIC: Final = b"abplan\r\n"
 
 VERSION: Final = 1
 MAX_BASES: Final = 16
-"""More than anybody keeps snapshots for; it bounds what a header can ask for."""
+"""More than anybody needs. It bounds the memory that a header can ask for."""
 
 _HEADER: Final = struct.Struct("<8sIII")
 _DIGEST_SIZE: Final = 16
@@ -52,7 +52,7 @@ class PlanTable(NamedTuple):
 
 
 def encode_plan(plan: PlanTable) -> bytes:
-    """Write ``plan`` down. Raises ValueError if no reader would take it."""
+    """Encode ``plan``. Raises ValueError if no reader would accept it."""
     columns = [plan.idx, plan.to_owners, *plan.base_owners]
     if not 1 <= len(plan.base_owners) <= MAX_BASES:
         raise ValueError(f"expected 1 to {MAX_BASES} bases, got {len(plan.base_owners)}")
@@ -91,7 +91,7 @@ def decode_plan(data: bytes) -> PlanTable:
 
 
 def _find_fault(plan: PlanTable) -> Damage | None:
-    """Find what no plan has, and where it would be in the file."""
+    """Find a value that no plan can have, and its offset in the file."""
     idx, to_owners, base_owners = plan
 
     def fault(column: int, rows: NDArray[np.bool_], problem: str) -> Damage | None:

@@ -30,7 +30,7 @@ def opening(size: int, snapshot: str | None, base: str | None) -> bytes:
 def _named(tag: bytes, name: str | None) -> bytes:
     if name is None:
         return b""
-    # Bytes of a tag that are no UTF-8 are lone surrogates here.
+    # Bytes of a tag that are not UTF-8 are lone surrogates here.
     encoded = name.encode(errors="surrogateescape")
     return _NAME.pack(tag, len(encoded)) + encoded
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 END_IDX: Final = 0xFFFFFFFF
-"""In place of a data object index: the end marker of the dog dialect."""
+"""Stands in place of a data object index in the end marker of the dog dialect."""
 
 RECORD_HEADER_SIZE: Final = 16
 

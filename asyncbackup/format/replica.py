@@ -1,7 +1,7 @@
-"""What a VDI that was restored says of itself in its attributes, sans-IO: sealed lines, as an image has them.
+"""What a restored VDI says about itself in its attributes, sans-IO: sealed lines, as beside an image.
 
-An attribute belongs to all that ever had the VDI's name. So its key ends with the vdi id of the one that it speaks of,
-and its value says when that was created: ids are used again in some clusters.
+All VDIs and snapshots that ever had a name share its attributes. So the key ends with the id of the VDI that the value
+is about, and the value says when that VDI was created, because some clusters use ids again.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def applying_key(vdi_id: int) -> str:
 class Origin:
     """Which snapshot a VDI equals, or did when it was restored.
 
-    ``size`` is that of the snapshot, in bytes. ``created`` is when the VDI was created that this speaks of.
-    ``snapshot`` is the time of the snapshot that was taken of it as soon as it was complete: that equals it for good.
-    None: nobody knows what was written to the VDI since. ``assumed``: somebody vouched for a base on the way. Times are
-    as ``asyncbackup.format.identity.time_text`` writes them.
+    ``size`` is that of the snapshot, in bytes. ``created`` is the time at which this VDI was created. ``snapshot`` is
+    the time of the snapshot that was taken of the VDI as soon as it was complete: that snapshot never changes. None:
+    somebody may have written to the VDI since. ``assumed``: the VDI was made on a base that somebody vouched for. Times
+    are as ``asyncbackup.format.identity.time_text`` writes them.
     """
 
     identity: Identity
@@ -44,7 +44,7 @@ class Origin:
     assumed: bool
 
     def of_snapshot(self, snap_ctime: int) -> Origin:
-        """Speak of the snapshot that was taken at that time, as its inode has it."""
+        """Give the origin of the snapshot that was taken at that time, as its inode has the time."""
         return replace(self, snapshot=time_text(snap_ctime))
 
     def encode(self) -> bytes:
@@ -52,7 +52,7 @@ class Origin:
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
-        """Read all that stands in an origin. Raises ValueError if it is none."""
+        """Read the value of the attribute. Raises ValueError if it is not an origin."""
         return unseal(line, "origin", 1, cls._from_fields)
 
     @classmethod
@@ -68,12 +68,12 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Applying:
-    """Which backups are being applied to a VDI, by whom, and how far that is.
+    """Which backups are being applied to a VDI, which run does it, and how far it came.
 
-    ``backups`` are the xxh3_128 of their manifests, oldest first; ``created`` is when the VDI was created that this
-    speaks of. ``assumed`` says in words what was assumed of the base; None where it was proved. ``snapshot`` is the tag
-    of the snapshot that will be taken at the end; None: none will. ``is_complete``: all is written, and only that
-    snapshot may be missing. ``run`` tells runs apart, and ``beat`` counts while one goes on.
+    ``backups`` are the xxh3_128 of their manifests, oldest first. ``created`` is the time at which this VDI was
+    created. ``assumed`` says in words what was assumed of the base; None: all was proved. ``snapshot`` is the tag of
+    the snapshot that will be taken at the end; None: no snapshot. ``is_complete``: all is written, and only that
+    snapshot may be missing. Each run has its own ``run``, and increases ``beat`` as long as it works.
     """
 
     backups: tuple[str, ...]
@@ -89,7 +89,7 @@ class Applying:
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
-        """Read all that stands in such an attribute. Raises ValueError if it is none."""
+        """Read the value of the attribute. Raises ValueError if a run did not write it so."""
         return unseal(line, "applying", 1, cls._from_fields)
 
     @classmethod

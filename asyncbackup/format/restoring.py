@@ -1,4 +1,4 @@
-"""How far a new VDI is that is being restored, sans-IO: sealed lines of a journal."""
+"""The journal of a new VDI that is being restored, sans-IO: sealed lines that say how much is written."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MAX_LINE: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Restoring:
-    """Which backups are being restored to which VDI, and how far that is.
+    """Which backups are being restored to which VDI, and how much is written.
 
-    ``backups`` are the xxh3_128 of their manifests, oldest first. The VDI has the name ``vdi``, an id, and was
-    ``created`` then (seconds << 32 | nanoseconds); ``parent`` is the id of the snapshot that it is a clone of, 0 for
-    none. It has ``size`` bytes, and the redundancy that was asked for, zeros for the cluster's defaults. All objects
-    whose index is below ``done`` are in the cluster.
+    ``backups`` are the xxh3_128 of their manifests, oldest first. The VDI has the name ``vdi``, an id, and the time
+    ``created`` (seconds << 32 | nanoseconds). ``parent`` is the id of the snapshot that it is a clone of; 0: it is not
+    a clone. It has ``size`` bytes, and the redundancy that was asked for; zeros mean the cluster's defaults. All
+    objects whose index is below ``done`` are in the cluster.
     """
 
     backups: tuple[str, ...]
@@ -36,7 +36,7 @@ class Restoring:
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
-        """Read all that stands in a line. Raises ValueError if it is none."""
+        """Read a line of the journal. Raises ValueError if it is not such a line."""
         return unseal(line, "restoring", 1, cls._from_fields)
 
     @classmethod

@@ -1,8 +1,8 @@
 r"""Lines that say what something equals, sealed with a digest, sans-IO.
 
 Each is one line of ASCII that ends with ``\n``: a JSON object without spaces outside of strings, whose last field
-``digest`` is the xxh3_128 of all that stands before the digest's first digit. There is only one way to write what it
-says, so that no byte can change unnoticed. docs/formats.md has the fields.
+``digest`` is the xxh3_128 of all that stands before the digest's first digit. The same content is always written in the
+same way, so that no change of a byte stays unnoticed. docs/formats.md describes the fields.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def seal(fields: dict[str, Any]) -> bytes:
 
 
 def unseal(line: bytes, kind: str, version: int, make: Callable[[dict[str, Any]], _Decoded]) -> _Decoded:
-    """Read a line that ``encode`` of what is read writes, byte for byte. Raises ValueError."""
+    """Read a line. Raises ValueError unless ``encode`` of the result writes the same line, byte for byte."""
     try:
         fields = json.loads(line)
         if fields[kind] != version:

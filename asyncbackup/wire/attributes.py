@@ -32,8 +32,8 @@ TIME_OFFSET: Final = 2 * NAME_SIZE
 class Attribute:
     """An attribute of VDI ``name``. What was deleted has an empty name.
 
-    ``time``: when the VDI was created that had the name as the attribute was written, as in its inode. ``tag`` and
-    ``snap_id`` are a part of the key, and empty as a rule.
+    ``time``: the creation time, as in its inode, of the VDI that had the name when the attribute was written. ``tag``
+    and ``snap_id`` are a part of the key, and usually empty.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Attribute:
     time: int = 0
 
     def pack_header(self) -> bytes:
-        """Build what stands before the value. Raises ValueError for a name, a key or a value that does not fit."""
+        """Build the bytes before the value. Raises ValueError for a name, a key or a value that does not fit."""
         if len(self.value) > MAX_VALUE:
             raise ValueError(f"expected a value of at most {MAX_VALUE} bytes, got {len(self.value)}")
         names = pack_name(self.name), pack_name(self.tag)
@@ -56,9 +56,9 @@ class Attribute:
 
     @classmethod
     def unpack(cls, data: Bytes) -> Attribute:
-        """Read an object, or its header alone; then the value is as much of it as is there.
+        """Read an object. If ``data`` ends early, the value is shorter, or empty.
 
-        Raises ValueError if it is too short, or says that its value is longer than one can be.
+        Raises ValueError if ``data`` is shorter than the header, or names a length that no value can have.
         """
         if len(data) < HEADER_SIZE:
             raise ValueError(f"expected at least {HEADER_SIZE} bytes of an attribute, got {len(data)}")
@@ -69,7 +69,7 @@ class Attribute:
         return cls(unpack_name(name), unpack_name(key), value, unpack_name(tag), snap_id, time)
 
     def is_same(self, other: Attribute) -> bool:
-        """Tell whether both are of the same name and key."""
+        """Tell whether both have the same name and key."""
         mine, others = ((each.name, each.tag, each.snap_id, each.key) for each in (self, other))
         return mine == others
 
@@ -83,7 +83,7 @@ def find_attribute(name: str, key: str, *, beside: int = 0) -> Message:
 
 
 def write_attribute(name: str, key: str, value: bytes, *, exclusive: bool = False) -> Message:
-    """Make an attribute of the working VDI ``name``, or replace it, but not if it is to be ``exclusive``.
+    """Make an attribute of the working VDI ``name``, or replace it. An ``exclusive`` request does not replace it.
 
     Raises ValueError for what does not fit.
     """

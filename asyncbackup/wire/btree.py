@@ -2,7 +2,7 @@
 
 A node is an 8-byte header (magic u16 0x6274, depth u16, entry count u32) and its entries, sorted by idx:
 depth 1: idx u32, owner u32; depth 2: highest idx u32, pad u32, oid u64 of a depth 1 node. The root stands in the
-inode where others have their owner table. A place that starts with a zero magic is an empty tree.
+inode, in the place of the owner table of other volumes. If its magic is zero, the tree is empty.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def pack_node_header(depth: int, count: int) -> bytes:
 
 
 def unpack_node_header(vdi_id: int, header: Bytes) -> NodeHeader:
-    """Read the first 8 bytes of a node. Raises InodeCorrupt if they are no node's, or it cannot hold that many."""
+    """Read the first 8 bytes of a node. Raises InodeCorrupt unless a node can have them."""
     magic, depth, count = _HEADER.unpack_from(header)
     if magic == 0:
         return NodeHeader(LEAF, 0)
@@ -82,7 +82,7 @@ def unpack_leaf_header(vdi_id: int, header: Bytes) -> NodeHeader:
 
 
 def unpack_leaf(vdi_id: int, entries: Bytes, after: int = -1) -> Leaf:
-    """Read a leaf's entries, or some of them. Raises InodeCorrupt unless their indices ascend from behind ``after``."""
+    """Read entries of a leaf. Raises InodeCorrupt unless their indices ascend and are above ``after``."""
     leaf = np.frombuffer(entries, dtype=_LEAF_ENTRY)
     idx = leaf["idx"].astype(np.uint32)
     if len(idx) and (int(idx[0]) <= after or np.any(idx[1:] <= idx[:-1])):

@@ -52,7 +52,7 @@ EPOCH_LOG_SIZES: Final = {
 }
 """Bytes of one entry of the STAT_CLUSTER answer by internal version; up to 0.8 with room for all nodes there can be.
 
-Less is not answered, and twice as much is answered with the epoch before as well.
+A server refuses a request for less. If the request has room for twice as much, the answer has the epoch before, too.
 """
 
 

@@ -58,7 +58,7 @@ class MessageReader:
         return self._target[self._received :]
 
     def advance(self, count: int) -> None:
-        """Take note that ``count`` bytes, at least 1, were put into the view of the last ``get_buffer``."""
+        """Note that ``count`` bytes, at least 1, were put into the view of the last ``get_buffer``."""
         self._received += count
         if self._received < self._expected:
             return
@@ -72,6 +72,6 @@ class MessageReader:
         self._on_message()
 
     def drop_payload(self) -> None:
-        """Let go of the current payload's buffer; what is still to come of the payload is received and dropped."""
+        """Release the buffer of the current payload. The rest of the payload is received and dropped."""
         if not self._in_header:
             self._target = None

@@ -128,11 +128,11 @@ class Inode:
         )
 
     def __str__(self) -> str:
-        """Name it in a message."""
+        """Name the VDI or snapshot in a message."""
         return f"VDI '{self.name}'" + (f" snapshot {self.snap_id}" if self.is_snapshot else "")
 
     def check(self, vdi_id: int) -> None:
-        """Raise InodeCorrupt unless this can be the header of VDI ``vdi_id``: nothing behind it has to doubt it."""
+        """Raise InodeCorrupt unless this can be the header of VDI ``vdi_id``. Later code relies on it."""
         if self.vdi_id != vdi_id:
             raise InodeCorrupt(vdi_id, f"its inode says that it is VDI {self.vdi_id:x}")
         if not MIN_BLOCK_SIZE_SHIFT <= self.block_size_shift <= MAX_BLOCK_SIZE_SHIFT:

@@ -28,7 +28,7 @@ _VDI_REPLY: Final = struct.Struct("<4xIIBB14x")
 _LOCK: Final = struct.Struct("<I12xI")
 _RECOVERY_STATE_SIZE: Final = 24
 _UNLOCKED: Final = 1
-"""Of 1.0: 1 unlocked, 2 locked by one client, 3 shared by several; 0 nothing is known."""
+"""In answers of 1.0: 1 unlocked, 2 locked by one client, 3 shared by several clients; 0: the server does not know."""
 _FORMAT_TIME: Final = struct.Struct("<Q")
 _NODE_REPLY: Final = struct.Struct("<I8xQQ")
 
@@ -225,7 +225,7 @@ def read_object(oid: int, offset: int, length: int) -> Message:
 
 
 def read_replica(oid: int, offset: int, length: int) -> Message:
-    """Ask the node that gets it for its own replica, as servers ask one another. Only those of the same epoch do."""
+    """Ask the node that gets the request for its own replica, as servers do. It answers only in the same epoch."""
     return Message(Opcode.READ_PEER, ObjectBody(oid, offset=offset).pack(), capacity=length)
 
 
@@ -245,12 +245,12 @@ def create_object(
 
 
 def remove_object(oid: int) -> Message:
-    """Remove an object, whoever refers to it."""
+    """Remove an object, even if something refers to it."""
     return Message(Opcode.REMOVE_OBJ, ObjectBody(oid).pack(), Flag.DIRECT)
 
 
 def vdi_info(name: str, *, snapid: int = 0, tag: str = "") -> Message:
-    """Look a VDI up: the snapshot with this id or tag, or with neither the working VDI.
+    """Look a VDI up: the snapshot with this id or tag or, without both, the working VDI.
 
     Raises ValueError for a name, a tag or an id that does not fit.
     """

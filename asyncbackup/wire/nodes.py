@@ -1,4 +1,4 @@
-"""The nodes of a cluster: who serves it, and where. Their entries differ between releases."""
+"""The nodes of a cluster, and their addresses. The entries of the list differ between releases."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Node:
     vnodes: int
     space: int = 0
     io_host: str | None = None
-    """Where it wants data to go; None: to the same address as all else."""
+    """The address to which data should go; None: the same address as for other requests."""
     io_port: int = 0
 
 

@@ -1,8 +1,8 @@
 """VDI ids: how servers choose them, and the bitmap that tells which are in use.
 
-The id of a new VDI is the hash of its name or, where that is in use, the next id that is free. So ids are in no order
-of time; but a VDI and its snapshots fill a run of ids from the hash of their name on, older ones first and the working
-VDI last. The runs of other names may touch it, and a cluster formatted to use ids again (1.0, ``-R``) has gaps.
+The id of a new VDI is the hash of its name or, if that is in use, the next id that is free. So a higher id is not a
+later one; but a VDI and its snapshots fill a run of ids that begins at the hash of their name, older ones first and the
+working VDI last. Runs of other names may touch it, and a cluster formatted to use ids again (1.0, ``-R``) has gaps.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ class VdiIds:
         return np.flatnonzero(self._alive)
 
     def ends_of_runs(self) -> NDArray[np.intp]:
-        """Give the ids that no other follows: of each run the newest, as a rule a working VDI."""
+        """Give the last id of each run of ids. It is usually a working VDI."""
         last = self._alive.copy()
         last[:-1] &= ~self._alive[1:]
         return np.flatnonzero(last)
 
     def newest_of(self, name: str) -> Iterator[int]:
-        """Give the ids among which a VDI ``name`` and its snapshots lie, as a rule newest first."""
+        """Give the ids that VDI ``name`` and its snapshots may have, usually the newest first."""
         start = first_id(name)
         run = range(start, start + _leading(self._in_use[start:]))
         # A run that reaches the last id goes on at the first.
@@ -83,5 +83,5 @@ def _unpack(bitmap: Bytes) -> NDArray[np.bool_]:
 
 
 def _leading(bits: NDArray[np.bool_]) -> int:
-    """Count the true ones before the first that is false."""
+    """Count how many are true before the first false one."""
     return len(bits) if bits.all() else int(bits.argmin())
