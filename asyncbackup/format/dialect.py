@@ -34,7 +34,7 @@ class Dialect(Enum):
 
     @property
     def opening(self) -> bytes:
-        """What to write before the first record. If the dialect ``needs_patch``, it is zeros that ``patch`` replaces."""
+        """What to write before the first record: zeros that ``patch`` replaces, if the dialect ``needs_patch``."""
         return bytes(_COLLIE_HEADER.size) if self is Dialect.COLLIE else _DOG_HEADER.pack(VERSION, MAGIC)
 
     @property

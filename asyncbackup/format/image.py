@@ -43,7 +43,7 @@ class ImageState:
         return xxhash.xxh3_128_hexdigest(self.encode())
 
     def is_of(self, size: int, modified_ns: int) -> bool:
-        """Tell whether an image with this size and this time of modification is still the one that the state describes."""
+        """Tell whether an image of this size that was modified then still is what the state says."""
         return (size, modified_ns) == (self.size, self.modified_ns)
 
     def encode(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Raw images: written anywhere, new ones published at once, standing ones rolled forward in place.
+"""Raw images. A new image gets its name when it is complete. A standing image is rolled forward in place.
 
 Beside an image stands ``IMAGE.state``, which says what the image equals and when it was written. It never speaks of
 other content: an old state is moved away before a new image takes its name, and a new state appears only after the
@@ -41,25 +41,25 @@ from asyncbackup.storage.target import wrap_os_errors
 
 STATE: Final = ".state"
 MARKER: Final = ".rolling"
-"""What is added to the name of an image for those of what stands beside it."""
+"""The endings that make the names of an image's state and marker from its own name."""
 
 _FICLONE: Final = 0x40049409
 """The ioctl that lets a file share another one's blocks, where the file system can."""
 
 _COPY_SIZE: Final = 32 << 20
-"""Bytes to copy in one go: a cancellation waits for them."""
+"""Bytes to copy in one go. A cancellation waits for them."""
 
 _BUFFER_SIZE: Final = 1 << 20
 
 _NO_COPY_RANGE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ETXTBSY})
-"""What file systems answer that cannot copy among themselves."""
+"""Answers of file systems that cannot copy from one to the other."""
 
 
 class NewImage(FileTarget):
-    """An image that appears under its name only complete, with its state; what is not written is a hole.
+    """An image that gets its name, and its state, only when it is complete. Ranges that are not written are holes.
 
-    With ``replace`` the state and the marker of what was there go with it, and the manifest if it was a backup. With
-    ``resume`` it goes on with what was kept of one.
+    With ``replace``, the state and the marker of the old image are removed with it, and the manifest if the old file
+    was a backup. With ``resume``, it goes on with an unfinished image that was kept.
     """
 
     keeper_suffix = JOURNAL
@@ -77,7 +77,7 @@ class NewImage(FileTarget):
 
     @asynccontextmanager
     async def open_journal(self) -> AsyncIterator[tuple[FileTarget, Partial]]:
-        """Open what says how far the image is, and give what can be kept of both."""
+        """Open the journal, which says how much of the image is written, and what keeps both after an interruption."""
         async with FileTarget.beside(self, JOURNAL) as journal:
             yield journal, Partial(self, journal)
 
@@ -88,14 +88,15 @@ class NewImage(FileTarget):
 
     def _judge(self, path: Path, name: Path) -> os.stat_result | None:
         if path == self.place.beside(STATE).final and not exists(self.place.final):
-            # It speaks of an image that is gone.
+            # The image that this state describes does not exist any more.
             return None
         return super()._judge(path, name)
 
     async def finish(self, identity: Identity | None, *, assumed: bool = False) -> None:
-        """Give the image its name, and a state that says that it equals ``identity``; without one there is none.
+        """Give the image its name, and a state that says that it equals ``identity``. If it is None, there is no state.
 
-        Raises and leaves what ``complete`` does. A crash in between leaves an image without a state.
+        After an error everything is as after an error of ``complete``. A crash in between leaves an image without a
+        state.
         """
         await self._in_thread(self._remove_orphan)
         if identity is None:
@@ -112,7 +113,7 @@ class NewImage(FileTarget):
                 self.place.beside(STATE).final.unlink(missing_ok=True)
 
     async def copy_from(self, base: FileSource) -> None:
-        """Take over all that ``base`` holds, holes as holes; without copying where the file system can share."""
+        """Copy all of ``base``; its holes stay holes. If the file system can share blocks, nothing is copied."""
         if await self._in_thread(_share, base.descriptor, self._descriptor):
             return
         offset = 0
@@ -120,7 +121,7 @@ class NewImage(FileTarget):
             offset = await self._in_thread(self._copy_some, base, offset)
 
     def _copy_some(self, base: FileSource, offset: int) -> int:
-        """Copy from ``offset`` on, and give where to go on."""
+        """Copy some bytes from ``offset`` on. Give the offset of the rest."""
         start, end = base.find_data(offset)
         end = min(end, start + _COPY_SIZE)
         if start < end:
@@ -142,7 +143,7 @@ class NewImage(FileTarget):
 
 
 class StandingImage(SerialFile):
-    """The image at ``path``, opened for changes; nobody else of us changes it meanwhile."""
+    """The image at ``path``, opened for changes. Its lock keeps other runs of this program from changing it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
@@ -176,11 +177,11 @@ class StandingImage(SerialFile):
 
     @property
     def is_marked(self) -> bool:
-        """Whether something says that the image is in pieces."""
+        """Whether a marker says that the image is half changed."""
         return exists(self.marker)
 
     async def find_marker(self) -> Marker | OldMarker | None:
-        """Read what says that backups were being applied. Raises HalfRolled if it is none of ours."""
+        """Read the marker, which says that backups were being applied. Raises HalfRolled if it is damaged."""
         line = await _read_small(self.marker, MAX_MARKER)
         try:
             return None if line is None else decode_marker(line)
@@ -188,11 +189,11 @@ class StandingImage(SerialFile):
             raise HalfRolled(str(self.path), str(self.marker)) from error
 
     async def mark(self, marker: Marker) -> None:
-        """Say durably that the image is in pieces from now on, until ``finish``."""
+        """Write a durable marker: the image is half changed until ``finish``."""
         await self._in_thread(_write_durably, self.marker, marker.encode())
 
     async def finish(self, identity: Identity | None, *, assumed: bool = False) -> None:
-        """Make all of it durable, then say what it equals now, if that is known, and then that it is whole again."""
+        """Make the image durable, write its new state if ``identity`` is known, and then remove the marker."""
         await self._in_thread(self._finish, identity, assumed=assumed)
 
     def _finish(self, identity: Identity | None, *, assumed: bool) -> None:
@@ -212,12 +213,12 @@ class StandingImage(SerialFile):
 
 
 def marker_path(image: str | os.PathLike[str]) -> Path:
-    """Name the marker of an image, the same one whatever links lead to the image."""
+    """Name the marker of an image. The name is the same for all links to the image."""
     return _place(image).beside(MARKER).final
 
 
 def state_path(image: str | os.PathLike[str]) -> Path:
-    """Name the state of an image, the same one whatever links lead to the image."""
+    """Name the state of an image. The name is the same for all links to the image."""
     return _place(image).beside(STATE).final
 
 
@@ -226,7 +227,7 @@ def _place(image: str | os.PathLike[str]) -> Place:
 
 
 def is_unfinished(image: str | os.PathLike[str]) -> bool:
-    """Tell whether an interrupted run left an image of that name that can be gone on with, as far as we may look."""
+    """Tell whether an interrupted run left an unfinished image that can be resumed. False if we may not look."""
     try:
         return Publication(_place(image)).is_unfinished(JOURNAL)
     except OSError:
@@ -234,7 +235,7 @@ def is_unfinished(image: str | os.PathLike[str]) -> bool:
 
 
 def refuse_half_rolled(image: str | os.PathLike[str]) -> None:
-    """Raise HalfRolled if there is a marker beside ``image``, and HalfReplaced if one is only out of the way."""
+    """Raise HalfRolled if ``image`` has a marker, and HalfReplaced if replacing it was interrupted."""
     marker = marker_path(image)
     with wrap_os_errors(str(image), TargetUnusable):
         if exists(marker):
@@ -250,7 +251,7 @@ def _refuse_half_replaced(image: str | os.PathLike[str]) -> None:
 
 
 async def read_state(image: str | os.PathLike[str]) -> ImageState | None:
-    """Read what is said of an image; None if nothing is. Raises StateDamaged, SourceUnreadable."""
+    """Read the state of an image; None if it has none. Raises StateDamaged, SourceUnreadable."""
     path = state_path(image)
     line = await _read_small(path, MAX_STATE)
     try:
@@ -260,7 +261,7 @@ async def read_state(image: str | os.PathLike[str]) -> ImageState | None:
 
 
 async def _read_small(path: Path, limit: int) -> bytes | None:
-    """Read a file of at most ``limit`` bytes, and one more of a longer one; None if there is none."""
+    """Read a file of at most ``limit`` bytes; None if it does not exist. Of a longer file it reads one byte more."""
     try:
         async with FileSource(path) as source:
             return await source.peek(limit + 1)
@@ -269,10 +270,10 @@ async def _read_small(path: Path, limit: int) -> bytes | None:
 
 
 def _make_state(descriptor: int, identity: Identity, name: str, *, assumed: bool) -> bytes:
-    """Give the image a time of modification that it had never before, and make the state that tells it."""
+    """Give the image a time of modification that it never had before, and make the state that holds this time."""
     with wrap_os_errors(name):
-        # The kernel's own clock for this stands still for milliseconds: what was written within them, before and
-        # after, would have the same time.
+        # The kernel's clock for this moves only every few milliseconds. Without this, writes before and after could
+        # have the same time.
         os.utime(descriptor, ns=(os.fstat(descriptor).st_atime_ns, time.time_ns()))
         status = os.fstat(descriptor)
     return ImageState(identity, status.st_size, status.st_mtime_ns, assumed=assumed).encode()
@@ -280,7 +281,7 @@ def _make_state(descriptor: int, identity: Identity, name: str, *, assumed: bool
 
 def _write_durably(path: Path, content: bytes) -> None:
     with wrap_os_errors(str(path)):
-        # Under another name first: what a crash left empty would say nothing.
+        # Write it under another name first: a crash could leave an empty file.
         made = Place(path).partial
         try:
             with made.open("wb") as file:
@@ -301,7 +302,7 @@ def _share(source: int, target: int) -> bool:
 
 
 def _copy_in_kernel(source: int, target: int, start: int, end: int) -> int:
-    """Copy at the same offset; give the count of bytes, 0 if the kernel cannot."""
+    """Copy to the same offset. Give the count of bytes; 0 if the kernel cannot copy between these files."""
     try:
         return os.copy_file_range(source, target, end - start, start, start)
     except OSError as error:

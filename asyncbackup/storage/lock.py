@@ -1,7 +1,7 @@
-"""Keeps two runs from writing one file: the second one is refused, and told who the first one is.
+"""Keeps two runs from writing one file: the second one is refused with an error that names the first one.
 
-The lock is on a file of its own, because what is written changes its name under way. It ends with the process that
-holds it, however that ends; the lock file, if it is left behind, keeps nobody out.
+The lock is on a separate file, because the file that is written changes its name. The lock ends with the process that
+holds it, even if that is killed. A lock file that is left behind locks nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SINCE: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class NameLock:
-    """The right to write ``target``, by the lock file ``path``. Its calls block only where a disk or a server does."""
+    """The right to write ``target``, by the lock file ``path``. Its calls block only if a disk or a server is slow."""
 
     def __init__(self, path: Path, target: str) -> None:
         self._path = path
@@ -51,13 +51,13 @@ class NameLock:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise TargetBusy(self._target, *_read_owner(descriptor)) from error
-        # Who held the lock may have removed its file before we locked it: then others lock another one.
+        # The last holder may have removed the file before we locked it. Then others lock another file.
         try:
             if not os.path.samestat(status, self._path.lstat()):
                 return False
         except FileNotFoundError:
             return False
-        # Who holds it is said where there is room to say it; on a full disk, what follows tells of that.
+        # The holder names itself if there is room. If the disk is full, a later write reports it.
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()} {os.uname().nodename} {datetime.now(UTC):{_SINCE}}\n".encode())
@@ -73,7 +73,7 @@ class NameLock:
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether somebody holds the lock whose file is ``path``, as far as we may look."""
+    """Tell whether somebody holds the lock with the file ``path``. False if the file cannot be opened."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -89,7 +89,7 @@ def is_held(path: Path) -> bool:
 
 
 def _read_owner(descriptor: int) -> tuple[str, str | None]:
-    """Name the holder of a lock, by its process id and its machine, and since when it holds it, as far as it says."""
+    """Name the holder of a lock by its process id and its machine, and tell since when it has it, if known."""
     pid, machine, since, *_ = [*os.pread(descriptor, _OWNER_SIZE, 0).decode(errors="replace").split(), "", "", ""]
     if not pid.isascii() or not pid.isdecimal():
         return "another process", None

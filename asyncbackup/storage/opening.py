@@ -1,4 +1,4 @@
-"""How files are opened: a name that leads to a pipe or to a server that is gone holds nobody up."""
+"""Opens files. A pipe that nobody writes, or a file server that does not answer, does not block the program."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from asyncbackup.errors import SourceMissing, SourceUnreadable
 _Opened = TypeVar("_Opened")
 
 READ_ONCE: Final = "is a pipe, and this is read more than once: write it to a file first"
-"""What is wrong with a pipe where a file is needed."""
+"""The fault of a pipe where a file is needed."""
 
 GRACE_S: Final = 1.0
-"""Seconds that a cancellation waits for an opening, so that nothing is left behind where the disk is merely slow."""
+"""Seconds that a cancellation waits for an opening, so that no thread is left behind if the disk is only slow."""
 
 
 async def open_in_thread(open_: Callable[[], _Opened], close: Callable[[_Opened], object]) -> _Opened:
-    """Give what ``open_`` gives, which runs in a thread of its own.
+    """Run ``open_`` in a thread of its own, and give its result.
 
-    Opening a file of a server that is gone may last for ever. A cancellation leaves the thread behind then, which runs
-    ``close`` if it comes back, and does not keep the process from ending.
+    If a file server does not answer, to open its file may take forever. A cancellation then leaves the thread behind.
+    The thread runs ``close`` if ``open_`` returns later, and does not keep the process from ending.
     """
     running: Future[_Opened] = Future()
 
@@ -55,7 +55,7 @@ async def open_in_thread(open_: Callable[[], _Opened], close: Callable[[_Opened]
 
 
 def fault_of_name(path: str | os.PathLike[str]) -> str | None:
-    """Say what rules a name out, whatever is on disk; None if nothing does."""
+    """Say why no file can have this name; None if a file can."""
     name = os.fspath(path)
     if not name:
         return "an empty name is the name of no file"
@@ -69,23 +69,23 @@ def fault_of_name(path: str | os.PathLike[str]) -> str | None:
 
 
 def fault_of_target(path: str | os.PathLike[str]) -> str | None:
-    """Say what rules a name out for a file that is to be made, whatever is on disk; None if nothing does."""
+    """Say why no file with this name can be made; None if one can. It does not look at the disk."""
     name = os.fspath(path)
     is_folder = name.endswith("/") or Path(name).name in {"", ".."}
     return fault_of_name(name) or ("names a folder: name a file in it" if is_folder else None)
 
 
 def open_to_read(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
-    """Open a regular file or a pipe, without waiting for who writes to it. Give its descriptor, and what it is.
+    """Open a regular file or a pipe, without waiting for a writer of the pipe. Give its descriptor and its status.
 
-    Raises SourceMissing and SourceUnreadable. Blocks where a disk or a server does: it is for threads.
+    Raises SourceMissing and SourceUnreadable. It blocks if a disk or a server is slow, so call it in a thread.
     """
     name = os.fspath(path)
     fault = fault_of_name(name)
     if fault is not None:
         raise SourceUnreadable(name, fault)
     try:
-        # A look first: to open a device may do something to it.
+        # Look at the kind first: to open a device may change its state.
         _judge(name, Path(name).stat())
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
@@ -102,7 +102,7 @@ def open_to_read(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:
-    """Open a regular file for reading, and nothing else; give its descriptor. Raises as ``open_to_read`` does."""
+    """Open a regular file, and give its descriptor. Raises what ``open_to_read`` raises, also for a pipe."""
     descriptor, status = open_to_read(path)
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)

@@ -20,17 +20,17 @@ from asyncbackup.storage.opening import fault_of_name, open_in_thread
 from asyncbackup.storage.target import IOV_MAX, Bytes, Step, run_before, unwritten, wrap_os_errors
 
 _PIPE_SIZE: Final = 1 << 20
-"""Bytes of buffer to ask for in a pipe: fewer wake-ups than with the usual 64 KiB."""
+"""Bytes of buffer to ask for in a pipe. With the usual 64 KiB, reader and writer would wake up more often."""
 
 _AWAIT_READER_S: Final = 0.05
-"""Seconds between two looks whether somebody reads a FIFO: the kernel tells only those who wait in ``open``."""
+"""Seconds between two looks whether somebody reads a FIFO: the kernel wakes only a thread that waits in ``open``."""
 
 
 class PipeTarget:
-    """Writes to ``descriptor``, which stays open. What a pipe has taken cannot be taken back.
+    """Writes to ``descriptor``, which stays open. Bytes in a pipe cannot be taken back.
 
-    So what ends the context early carries a note (``__notes__``, also where it is a cancellation) that says whether
-    somebody has something incomplete now.
+    So an error or a cancellation that ends the context early gets a note (``__notes__``). The note says whether the
+    reader got something incomplete.
     """
 
     can_patch = False
@@ -48,7 +48,7 @@ class PipeTarget:
             if fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
                 raise TargetUnusable(self.name, "is closed, or open for reading only")
             self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
-        # A write that blocks in a thread could not be cancelled while nobody reads. Files never block for long.
+        # If nobody reads, a blocking write in a thread cannot be cancelled. Files never block for long.
         if not self._is_file:
             self._was_blocking = os.get_blocking(self._descriptor)
             os.set_blocking(self._descriptor, False)
@@ -67,7 +67,7 @@ class PipeTarget:
     async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         with wrap_os_errors(self.name):
             if self._is_file:
-                # Cancelled, the write goes on.
+                # A cancellation does not stop this write.
                 self._is_begun = True
                 await aiofiles.os.wrap(self._append_now)(buffers, before)
                 return
@@ -101,7 +101,7 @@ class PipeTarget:
         self._is_complete = True
 
     async def abandon(self) -> None:
-        """Leave the descriptor as it was found: what it took cannot be taken back."""
+        """Set the descriptor to blocking again if it was so before. Bytes that were written cannot be taken back."""
         was_blocking, self._was_blocking = self._was_blocking, None
         if was_blocking is not None:
             os.set_blocking(self._descriptor, was_blocking)
@@ -115,7 +115,7 @@ async def is_fifo(path: str | os.PathLike[str]) -> bool:
 def _is_fifo(path: str | os.PathLike[str]) -> bool:
     try:
         return Path(path).is_fifo()
-    except OSError:  # Whoever opens it will tell.
+    except OSError:  # To open the file later will raise the error.
         return False
 
 

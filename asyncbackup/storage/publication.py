@@ -1,19 +1,19 @@
-"""Gives a file and what belongs to it, such as its manifest, their names as one.
+"""Gives a file and the files that belong to it, such as its manifest, their names as one unit.
 
-No file system renames two files at once, so the names between say how far it came. Beside FILE stand, hidden:
+No file system renames two files at once, so intermediate names show the progress. Beside FILE stand, hidden:
 
-- ``.FILE.partial`` and ``.FILE.manifest.partial``: what is being written;
-- ``.FILE.partial.manifest`` in place of the latter: what is being written, and can be gone on with by another run. This
-  one name says it, so that one rename does. Whoever removes the two begins with it. An image has
-  ``.FILE.journal.partial`` and ``.FILE.partial.journal``, which goes when the image gets its name;
-- ``.FILE.manifest.new``: a manifest that is complete, as is the data;
-- ``.FILE.manifest.old``: the manifest that was there. It moves out of the way before the data is replaced, so that no
-  manifest ever stands beside data that it is not of.
+- ``.FILE.partial`` and ``.FILE.manifest.partial``: the data and the manifest that are being written;
+- ``.FILE.partial.manifest`` in place of the latter: another run can go on with both files. This name alone says so, so
+  one rename is enough to say it. Whoever removes the two files removes this one first. An image has
+  ``.FILE.journal.partial`` and ``.FILE.partial.journal``, which is removed when the image gets its name;
+- ``.FILE.manifest.new``: the new manifest. It is complete, and so is the data;
+- ``.FILE.manifest.old``: the manifest of the file that is replaced. It is renamed before the data is replaced, so that
+  no manifest ever stands beside the data of another backup.
 
-Then the data gets its name, and after it the new manifest. Whether the data has its name, so that nothing goes by the
-partial one alone, decides what an interruption meant: if not, the old manifest goes back; if so, the new one goes on.
-Either is one rename, which readers are told of and which the next run does. The folder is flushed before each of these
-steps, because a crash may keep the later of two changes and lose the earlier.
+Then the data gets its name, and after that the new manifest. After an interruption there are two cases. If the data
+still has only its partial name, the old manifest must get its name back. If the data has its final name, the new
+manifest must get its name. Either is one rename: readers get an error that names it, and the next run does it. The
+folder is flushed before each of these steps, because a crash may keep the later of two changes and lose the earlier.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ import xxhash
 from asyncbackup.errors import HalfReplaced, TargetExists
 
 MANIFEST: Final = ".manifest"
-"""What is added to the name of a backup for that of its manifest."""
+"""The ending that makes the name of a manifest from that of its backup."""
 
 JOURNAL: Final = ".journal"
-"""What an image has in place of that while it is being written: what says how far it is."""
+"""The same for the journal of an image that is being written. The journal says how much is written."""
 
 NAME_MAX: Final = 255
 """Bytes of a file's name, on all the usual file systems."""
@@ -46,44 +46,44 @@ _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file goes, and the names that stand for it on the way there."""
+    """The final name of a file, and its intermediate names."""
 
     final: Path
     suffix: str = field(default="", compare=False)
-    """The end of the file's name, if it belongs to the file that is named like it without that."""
+    """The ending of the file's name, if the file belongs to another one: the other name is the same without it."""
 
     @property
     def lock(self) -> Path:
-        """Locked by who writes it."""
+        """The file that a writer locks."""
         return self._hidden(".lock")
 
     @property
     def partial(self) -> Path:
-        """What is being written."""
+        """The name while it is being written."""
         return self._hidden(".partial")
 
     @property
     def kept(self) -> Path:
-        """What is being written and belongs to another file, once another run can go on with both."""
+        """The name of a file that belongs to another one, if another run can go on with both."""
         owner = self.final.name.removesuffix(self.suffix)
         return self._hidden(".partial" + self.suffix, owner)
 
     @property
     def new(self) -> Path:
-        """What is complete, and gets its name right after the file that it belongs to."""
+        """The name of a complete file that waits for the file that it belongs to."""
         return self._hidden(".new")
 
     @property
     def old(self) -> Path:
-        """What was there before."""
+        """The name of a file that is being replaced."""
         return self._hidden(".old")
 
     def beside(self, suffix: str) -> Place:
-        """Give the place of what belongs to this file."""
+        """Give the place of the file with this ending that belongs to this one."""
         return Place(self.final.parent / (self.final.name + suffix), suffix)
 
     def _hidden(self, ending: str, of: str | None = None) -> Path:
-        """Derive a name from the file's own, or that of another, with a digest of it in place of what does not fit."""
+        """Derive a hidden name from the file's name, or from ``of``. If it is too long, a digest replaces its end."""
         name = os.fsencode(self.final.name if of is None else of)
         whole = b"." + name + os.fsencode(ending)
         if len(whole) <= NAME_MAX:
@@ -99,7 +99,7 @@ def manifest_path(backup: str | os.PathLike[str]) -> Path:
 
 
 class Rename(NamedTuple):
-    """What brings a file and what belongs to it together again."""
+    """The rename that completes or undoes a replacement which was interrupted."""
 
     source: Path
     target: Path
@@ -107,13 +107,13 @@ class Rename(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """The file at ``main`` and those ``attached`` to it. Who changes it holds the lock of ``main``."""
+    """The file at ``main`` and those ``attached`` to it. A caller that changes them must hold the lock of ``main``."""
 
     main: Place
     attached: tuple[Place, ...] = ()
 
     def find_due(self) -> Rename | None:
-        """Tell which rename an interrupted run left to do, if readers must not go on without it."""
+        """Find the rename that an interrupted run did not do, if readers must not use the files before it is done."""
         has_name = self._has_name()
         for place in self.attached:
             if has_name and exists(place.new):
@@ -124,37 +124,37 @@ class Publication:
 
     @property
     def _kept(self) -> list[Path]:
-        """What says, if it is there, that another run can go on with the data."""
+        """The names of which one exists if another run can go on with the data."""
         return [self.main.beside(suffix).kept for suffix in (MANIFEST, JOURNAL)]
 
     def find_leftovers(self) -> list[Path]:
-        """Find what stands under the names between."""
+        """Find the files that have intermediate names."""
         between = [path for place in self.attached for path in (place.partial, place.new, place.old)]
         between += [self.main.beside(JOURNAL).partial, *self._kept, self.main.partial]
         return [path for path in between if exists(path)]
 
     def is_unfinished(self, suffix: str | None = None) -> bool:
-        """Tell whether there is something that another run can go on with, by what belongs to it of that ``suffix``."""
+        """Tell if another run can go on with the data. With a ``suffix``, only a file with that ending counts."""
         kept = self._kept if suffix is None else [self.main.beside(suffix).kept]
         return any(map(exists, kept)) and not self._has_name()
 
     def keep(self, written: Place) -> None:
-        """Let another run go on with the data and ``written``, one of the attached; both are on disk."""
+        """Let another run go on with the data and ``written``, one of the attached files. Both must be on disk."""
         self._flush()
         written.partial.replace(written.kept)
         self._flush()
 
     def discard(self) -> None:
-        """Remove what another run could have gone on with."""
+        """Remove the files that another run could go on with."""
         _remove(*self._kept)
         self._flush()
         _remove(self.main.partial)
 
     def recover(self, *, has_name: bool | None = None) -> None:
-        """Bring back one of the two states, old with old or new with new, and remove what is left over.
+        """Restore one of the two states, old data with its old manifest or new with new, and remove all leftovers.
 
-        What another run can go on with stays. ``has_name``: whether the data that was written has its name, where that
-        is known.
+        Files that another run can go on with stay. ``has_name``: whether the data that was written has its name; None
+        if the caller does not know it.
         """
         self._flush()
         if has_name is None:
@@ -169,15 +169,16 @@ class Publication:
         _remove(self.main.beside(JOURNAL).partial)
         if has_name or not any(map(exists, self._kept)):
             _remove(*self._kept)
-            # The data goes last: without it what is left of a manifest would look as if it were due.
+            # The data is removed last: without it, a leftover manifest would look as if it had to get its name.
             self._flush()
             _remove(self.main.partial)
 
     def publish(self, written: Place | None, *, replace: bool, is_kept: bool = False) -> None:
-        """Give the data its name, and ``written``, which is one of the attached. The other attached files are removed.
+        """Give the data and ``written``, one of the attached files, their names. Remove the other attached files.
 
-        What was written is on disk under the partial names, or under those of what ``is_kept``. Raises TargetExists and
-        OSError with everything as it was, and HalfReplaced if that could not be brought back.
+        Both must be on disk. They have their partial names or, if the run ``is_kept``, the names that ``keep`` gave.
+        Raises TargetExists and OSError with all names as before, and HalfReplaced if the old names could not be
+        restored.
         """
         replaced = [place for place in self.attached if replace and exists(place.final)]
         has_name = False
@@ -185,7 +186,7 @@ class Publication:
             if written is not None or replaced:
                 self._flush()
                 if written is not None and is_kept:
-                    # It keeps the other name as well, so that a crash here loses nothing.
+                    # The file keeps its other name too, so that a crash here loses nothing.
                     _remove(written.new)
                     _double(written.kept, written.new)
                 elif written is not None:
@@ -218,14 +219,14 @@ class Publication:
                 raise HalfReplaced(str(self.main.final), str(due.source), str(due.target)) from error
 
     def _take_back(self) -> None:
-        """Take its name from a file that was not there before."""
+        """Give the new file its partial name back. No file had the final name before."""
         if exists(self.main.partial):
             self.main.final.unlink()
         else:
             self.main.final.replace(self.main.partial)
 
     def _has_name(self) -> bool:
-        """Tell whether the data that was written has its name: a hard link may go by both."""
+        """Tell whether the data that was written has its name. A hard link may have both names."""
         try:
             partial = self.main.partial.lstat()
         except FileNotFoundError:
@@ -241,7 +242,7 @@ class Publication:
 
 
 def _double(source: Path, double: Path) -> None:
-    """Let a file have a second name; where there are no hard links, make a durable copy of it."""
+    """Give a file a second name. If the file system has no hard links, make a durable copy."""
     try:
         os.link(source, double)
     except OSError as error:
@@ -282,7 +283,7 @@ def _give_name(source: Path, final: Path, *, replace: bool) -> None:
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is something of this name, links that lead nowhere included. Raises OSError."""
+    """Tell whether this name exists, even as a link that leads nowhere. Raises OSError."""
     try:
         path.lstat()
     except FileNotFoundError:

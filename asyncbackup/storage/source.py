@@ -1,4 +1,4 @@
-"""Where the bytes of backups come from: files, read anywhere, and pipes, read once in order."""
+"""The sources of the bytes of backups: files, which are read at any offset, and pipes, which are read once in order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STANDARD_INPUT: Final = "standard input"
 
 
 class Source(Protocol):
-    """Bytes by offset, from entering to leaving its context. Entering raises SourceMissing or SourceUnreadable."""
+    """Gives bytes by offset while its context is entered. To enter it raises SourceMissing or SourceUnreadable."""
 
     @property
     def name(self) -> str:
@@ -31,7 +31,7 @@ class Source(Protocol):
 
     @property
     def size(self) -> int | None:
-        """Bytes in all; None where only the end will tell, and where offsets must come in order without gaps."""
+        """Bytes in all. None: it is not known before the end, and offsets must come in order and without gaps."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -40,22 +40,22 @@ class Source(Protocol):
     ) -> None: ...
 
     async def peek(self, size: int) -> bytes:
-        """Give the first ``size`` bytes, or all of them if there are fewer; before anything else is read."""
+        """Give the first ``size`` bytes, or all of them if there are fewer. Call it before anything else is read."""
 
     async def read_into(
         self, offset: int, view: memoryview, *, before: Step | None = None, after: Step | None = None
     ) -> int:
         """Call ``before``, fill ``view`` from ``offset`` on, call ``after``.
 
-        Gives the count of bytes, which is less than asked for only if the source ends. Both calls block, so they run in
-        the thread that reads, in the same hop. Where no thread reads, they run on the event loop. Raises
+        Gives the count of bytes, which is less than the size of ``view`` only if the source ends. Both functions block,
+        so they run in the thread that reads, in the same hop. If no thread reads, they run on the event loop. Raises
         SourceUnreadable.
         """
 
     def read_now(self, offset: int, view: memoryview) -> int:
         """Fill ``view`` from ``offset`` on without an event loop, for threads that read more than once in one hop.
 
-        Gives and raises what ``read_into`` does. A source without a ``size`` cannot do it: it is a SourceUnreadable.
+        Gives and raises what ``read_into`` does. A source without a ``size`` raises SourceUnreadable.
         """
 
 
@@ -66,12 +66,12 @@ class FileSource:
         self.name = os.fspath(path)
         self.size = 0
         self.modified_ns = 0
-        """When it was written last, as it was opened: nanoseconds since 1970."""
+        """The time of the last change before it was opened, in nanoseconds since 1970."""
         self._descriptor = -1
 
     @property
     def descriptor(self) -> int:
-        """The open file, for what the kernel does with two of them."""
+        """The descriptor of the open file, for calls that copy from file to file in the kernel."""
         return self._descriptor
 
     async def __aenter__(self) -> Self:
@@ -79,7 +79,7 @@ class FileSource:
         return self
 
     def take(self, descriptor: int) -> None:
-        """Read ``descriptor``, which is open, and is closed when the context is left."""
+        """Read from ``descriptor``, which must be open. It is closed when the context is left."""
         status = os.fstat(descriptor)
         self._descriptor, self.size, self.modified_ns = descriptor, status.st_size, status.st_mtime_ns
 
@@ -94,13 +94,13 @@ class FileSource:
         return (status.st_size, status.st_mtime_ns) != (self.size, self.modified_ns)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the descriptor."""
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
 
     async def peek(self, size: int) -> bytes:
         """Give the first ``size`` bytes, or all of them if there are fewer."""
-        # No more than there is: what the kernel has at hand is then read without a thread.
+        # Ask for no more bytes than the file has: the kernel may then have them in memory, and no thread is needed.
         buffer = bytearray(min(size, self.size))
         return bytes(buffer[: await self.read_into(0, memoryview(buffer))])
 
@@ -127,14 +127,14 @@ class FileSource:
         return count
 
     def _read_cached(self, offset: int, view: memoryview) -> int:
-        """Read what the kernel has at hand, without waiting for the disk; give the count of bytes."""
+        """Read bytes that the kernel has in memory, without waiting for the disk. Give the count of bytes."""
         try:
             return os.preadv(self._descriptor, [view], offset, os.RWF_NOWAIT)
-        except OSError:  # Nothing at hand, or a file system that cannot tell.
+        except OSError:  # Nothing is in memory, or the file system cannot tell.
             return 0
 
     def find_data(self, offset: int) -> tuple[int, int]:
-        """Find the first bytes from ``offset`` on that are no hole: start and end, both ``size`` if there are none.
+        """Find the first range of data from ``offset`` on: its start and end, both ``size`` if there is only a hole.
 
         Blocks. Raises SourceUnreadable.
         """
@@ -146,7 +146,7 @@ class FileSource:
                 return self.size, self.size
             if error.errno != errno.EINVAL:
                 raise SourceUnreadable(self.name, error.strerror or str(error)) from error
-            return offset, self.size  # A file system that knows no holes.
+            return offset, self.size  # The file system knows no holes.
         return min(start, self.size), min(end, self.size)
 
     def read_now(self, offset: int, view: memoryview) -> int:
@@ -163,9 +163,10 @@ class FileSource:
 
 
 class PipeSource:
-    """An open descriptor that is read once: a pipe, a socket. It stays open.
+    """An open descriptor that is read once: a pipe or a socket. It stays open.
 
-    ``has_name``: it is a FIFO that was opened by its name. As long as nobody has opened it to write, it looks ended.
+    ``has_name``: it is a FIFO that was opened by its name. Until somebody opens it to write, it looks as if it had
+    ended.
     """
 
     size = None
@@ -197,7 +198,7 @@ class PipeSource:
     async def read_into(
         self, offset: int, view: memoryview, *, before: Step | None = None, after: Step | None = None
     ) -> int:
-        # Readers of later offsets wait for those of earlier ones: the pipe has but one order.
+        # Readers of later offsets wait for those of earlier ones, because a pipe can only be read in order.
         while self._position != offset:
             assert self._position < offset
             await self._moved.wait()
@@ -220,7 +221,7 @@ class PipeSource:
         raise SourceUnreadable(self.name, READ_ONCE)
 
     async def peek(self, size: int) -> bytes:
-        """Look at the first ``size`` bytes, or all of them if there are fewer, before anything else is read."""
+        """Give the first ``size`` bytes, or all of them if there are fewer. They are read again later."""
         buffer = bytearray(size)
         count = await self.read_into(0, memoryview(buffer))
         self._position, self._peeked = 0, bytes(buffer[:count])
@@ -246,7 +247,7 @@ class PipeSource:
 
 @asynccontextmanager
 async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Source]:
-    """Open the file or the pipe at ``path``, whichever it is. Raises SourceMissing or SourceUnreadable."""
+    """Open ``path``, which may be a file or a pipe. Raises SourceMissing or SourceUnreadable."""
     name = os.fspath(path)
     descriptor, status = await open_in_thread(lambda: open_to_read(name), lambda opened: os.close(opened[0]))
     if stat.S_ISREG(status.st_mode):
