@@ -87,7 +87,7 @@ class Node:
         self._opening = anyio.Lock()
         self._wanted = anyio.Event()
         self._wanted.set()
-        self._most = _MOST_CONNECTIONS
+        self._most = self._options.connections or _MOST_CONNECTIONS
         """Connections that the server takes, as far as is known."""
         self._failures = 0
         """Times in a row that the node was set aside."""
@@ -162,7 +162,7 @@ class Node:
 
     async def _open_first(self) -> None:
         timeout_s = self._options.connect_timeout_s
-        self._most = _MOST_CONNECTIONS
+        self._most = self._options.connections or _MOST_CONNECTIONS
         try:
             async with asyncio.timeout(timeout_s):
                 await self._greet(await self._open_one())
@@ -211,7 +211,7 @@ class Node:
     def _wanted_connections(self) -> int:
         """Say how many connections what may be under way asks for: one TCP window does not fill a long path."""
         if self._options.connections is not None:
-            return self._options.connections
+            return min(self._options.connections, self._most)
         under_way = -(-self.pace.limit // (DEPTH * READ_SIZE))
         return min(max(under_way, _LEAST_CONNECTIONS), self._most)
 
@@ -292,12 +292,7 @@ class Node:
                 self._last_answer_s = now_s  # Silence counts from when there is something to answer.
             attempt.sent = self.pace.note_sent(now_s, attempt.size)
             connection.send(attempt, self.version_for(attempt.request.message))
-        if self._waiting or not self.is_open:
-            self._want_more()
-
-    def _want_more(self) -> None:
-        open_ones = sum(connection.is_open for connection in self.connections)
-        if open_ones < self._wanted_connections():
+        if self._waiting and len(self.connections) < self._wanted_connections():
             self._wanted.set()
 
     def _choose(self, attempt: Attempt) -> Connection | None:
@@ -347,7 +342,7 @@ class Node:
             if attempt.sent is not None:
                 self.pace.note_given_up(now_s, attempt.sent)
         self._send()
-        self._want_more()
+        self._wanted.set()
 
     # What depends on the release.
 

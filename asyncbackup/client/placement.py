@@ -15,6 +15,7 @@ Address = tuple[str, int]
 
 _RING_VERSION: Final = 0x0A
 """The internal version of the release whose ring is known, 1.0."""
+_MAX_FOUND: Final = 1 << 12
 _MAX_VDIS: Final = 1 << 16
 """VDIs of which the copies are kept in mind."""
 
@@ -31,6 +32,8 @@ class Placement:
         self._ring: Ring | None = None
         self._copies: dict[int, int] = {}
         self._usual_copies = 1
+        self._found: dict[int, list[Address]] = {}
+        """What was found out: an object is read in several requests."""
 
     def learn(self, nodes: Sequence[Node], gateway: Address, peers: set[Address], internal_version: int) -> bool:
         """Take over a list of nodes from ``gateway``, which is connected at ``peers``; False if it is not in the list.
@@ -44,6 +47,7 @@ class Placement:
         if not found:
             return False
         self.addresses = [_address(node) for node in nodes]
+        self._found.clear()
         if len(found) == 1:
             self.addresses[found[0]] = gateway
         try:
@@ -58,6 +62,7 @@ class Placement:
             self._copies.clear()
         self._copies[vdi_id] = 0 if copy_policy else copies
         self._usual_copies = self._copies[vdi_id]
+        self._found.clear()
 
     def knows_copies(self, vdi_id: int) -> bool:
         """Tell whether it is known how many copies there are of a VDI's objects."""
@@ -75,8 +80,16 @@ class Placement:
         """Name the nodes that should hold an object; none if that is not known."""
         if self._ring is None:
             return []
+        found = self._found.get(object_id)
+        if found is None:
+            if len(self._found) >= _MAX_FOUND:
+                self._found.clear()
+            found = self._found[object_id] = self._find(self._ring, object_id)
+        return found
+
+    def _find(self, ring: Ring, object_id: int) -> list[Address]:
         copies = self._copies.get(oid.vdi_of(object_id), self._usual_copies)
-        return [self.addresses[index] for index in self._ring.holders(object_id, copies)]
+        return [self.addresses[index] for index in ring.holders(object_id, copies)]
 
 
 def _address(node: Node) -> Address:

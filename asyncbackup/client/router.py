@@ -349,7 +349,8 @@ class Router:
     async def _carry_out(self, requests: Sequence[Request], avoided: dict[Request, set[Node]], counts: Counts) -> Batch:
         """Make one attempt at each request, or two where the first one takes long, and wait until all have ended."""
         counts.requests += len(requests)
-        await self._keep_to_rate(requests)
+        if self._bucket is not None:
+            await self._keep_to(self._bucket, requests)
         batch = Batch(requests)
         try:
             for request in requests:
@@ -371,13 +372,11 @@ class Router:
                 counts.latencies.note(attempt.latency_s)
         return batch
 
-    async def _keep_to_rate(self, requests: Sequence[Request]) -> None:
+    async def _keep_to(self, bucket: Bucket, requests: Sequence[Request]) -> None:
         """Wait until what is to be read may be read."""
         size = sum(request.message.capacity for request in requests)
-        if self._bucket is None or not size:
-            return
         share = _SHARE_IN_RECOVERY if self._is_recovering else 1.0
-        delay_s = self._bucket.take(time.monotonic(), size, share=share)
+        delay_s = bucket.take(time.monotonic(), size, share=share)
         if delay_s:
             await anyio.sleep(delay_s)
 
