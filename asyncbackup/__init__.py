@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from asyncbackup.client import ClientOptions, Cluster, Volume, connect
+    from asyncbackup.client import ClientOptions, Cluster, Volume, connect, connect_any
     from asyncbackup.engine.chain import ChainOptions
     from asyncbackup.engine.opening import BaseSnapshot
     from asyncbackup.engine.progress import Progress, Summary
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncbackup.errors import AsyncBackupError
     from asyncbackup.format import Dialect
     from asyncbackup.storage import FileTarget, NullTarget, PipeTarget, Target
-    from asyncbackup.verbs.backup import backup
+    from asyncbackup.verbs.backup import Estimate, backup, estimate
     from asyncbackup.verbs.compare import Comparison, compare
     from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
     from asyncbackup.verbs.discard import Discarded, discard
@@ -43,6 +43,7 @@ __all__ = [
     "Comparison",
     "Dialect",
     "Discarded",
+    "Estimate",
     "ExportSummary",
     "FileReport",
     "FileTarget",
@@ -61,9 +62,11 @@ __all__ = [
     "backup",
     "compare",
     "connect",
+    "connect_any",
     "convert",
     "convert_to_rbd_diff",
     "discard",
+    "estimate",
     "export",
     "follow",
     "info",
@@ -84,6 +87,7 @@ _HOMES: Final = {
     "Comparison": "asyncbackup.verbs.compare",
     "Dialect": "asyncbackup.format",
     "Discarded": "asyncbackup.verbs.discard",
+    "Estimate": "asyncbackup.verbs.backup",
     "ExportSummary": "asyncbackup.verbs.export",
     "FileReport": "asyncbackup.verbs.verify",
     "FileTarget": "asyncbackup.storage",
@@ -101,9 +105,11 @@ _HOMES: Final = {
     "backup": "asyncbackup.verbs.backup",
     "compare": "asyncbackup.verbs.compare",
     "connect": "asyncbackup.client",
+    "connect_any": "asyncbackup.client",
     "convert": "asyncbackup.verbs.convert",
     "convert_to_rbd_diff": "asyncbackup.verbs.convert",
     "discard": "asyncbackup.verbs.discard",
+    "estimate": "asyncbackup.verbs.backup",
     "export": "asyncbackup.verbs.export",
     "follow": "asyncbackup.verbs.follow",
     "info": "asyncbackup.verbs.info",

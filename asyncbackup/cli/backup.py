@@ -8,7 +8,7 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.files import open_output
+from asyncbackup.cli.files import open_output, refuse_existing
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
     PATH,
@@ -32,7 +32,7 @@ from asyncbackup.engine.progress import OnProgress, Summary
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced, NotResumable
 from asyncbackup.format import Dialect
-from asyncbackup.verbs.backup import backup
+from asyncbackup.verbs.backup import Estimate, backup, estimate
 
 
 @click.command(
@@ -78,6 +78,11 @@ from asyncbackup.verbs.backup import backup
 )
 @click.option("--no-manifest", is_flag=True, help="Do not write FILE.manifest, which can prove the backup later.")
 @click.option("--force", is_flag=True, help="Replace FILE if it exists, when the new backup is complete.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be read and written at most, and do nothing. No data object is read.",
+)
 @resume_options
 @click.option(
     "--skip-unreadable",
@@ -101,6 +106,7 @@ def command(
     manifest: str | None,
     no_manifest: bool,
     force: bool,
+    dry_run: bool,
     resume: bool,
     checkpoint_bytes: int,
     skip_unreadable: bool,
@@ -125,6 +131,10 @@ def command(
     _check_manifest(skip_unreadable=skip_unreadable, no_manifest=no_manifest, is_piped=to_stdout and manifest is None)
     _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
+    if dry_run:
+        refuse_existing(file, replace=force or resume)
+        _estimate(gateways, client_options, vdi, snapshot, base, live=live, as_json=as_json, quiet=quiet)
+        return
     opening = open_output(file, replace=force, resume=resume, manifest=manifest, with_manifest=not no_manifest)
     again = command_that_resumes()
     if live and not quiet:
@@ -180,6 +190,34 @@ def _end(summary: Summary, file: str, *, as_json: bool) -> None:
         if not as_json:
             complain(f"{text.target(file)} is INCOMPLETE: {text.missing(summary.missing)} could not be read")
         raise click.exceptions.Exit(ExitCode.FAILURE)
+
+
+def _estimate(
+    gateways: Sequence[Address],
+    client_options: ClientOptions,
+    vdi: str,
+    snapshot: int | str | None,
+    base: int | str | None,
+    *,
+    live: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Say what the backup would read and write at most."""
+
+    async def work() -> Estimate:
+        async with connect_any(gateways, client_options) as cluster:
+            return await estimate(cluster, vdi, snapshot=snapshot, base=base, live=live)
+
+    found = run_async(work)
+    lines = [
+        f"would compare {text.objects(found.objects_planned)}, and skip {found.objects_shared:,} shared",
+        (
+            f"would read at most {text.size(found.bytes_to_read)} of {text.objects(found.objects_to_read)}, "
+            f"and write at most {text.size(found.bytes_to_write)}"
+        ),
+    ]
+    say_report(found.as_dict(), lines, as_json=as_json, quiet=quiet)
 
 
 def _check_resume(*, resume: bool, to_stdout: bool, live: bool, no_manifest: bool) -> None:

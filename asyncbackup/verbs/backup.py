@@ -123,6 +123,48 @@ async def backup(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a backup would do at most. Sizes are in bytes."""
+
+    objects_planned: int
+    objects_shared: int
+    objects_to_read: int
+    """Data objects that would be read, each side counted once."""
+    bytes_to_read: int
+    bytes_to_write: int
+
+    def as_dict(self) -> dict[str, object]:
+        """Give the fields as plain values, for JSON."""
+        return asdict(self)
+
+
+async def estimate(
+    cluster: Cluster, vdi: str, *, snapshot: Snapshot | None = None, base: Snapshot | None = None, live: bool = False
+) -> Estimate:
+    """Say what ``backup`` with the same arguments would read and write at most. It reads no data object.
+
+    Raises what ``backup`` raises before it reads any.
+    """
+    if (snapshot is None) != live:
+        raise ValueError("expected either a snapshot or live=True")
+    with single_error():
+        to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
+        work = await _plan(cluster, to_inode, base_inode)
+        async with aclosing(work.pairs):
+            to_read = sum(
+                [sum(owner != 0 for owner in (pair.to_owner, *pair.base_owners)) async for pair in work.pairs]
+            )
+    size = to_inode.object_size
+    return Estimate(
+        objects_planned=work.planned,
+        objects_shared=work.shared,
+        objects_to_read=to_read,
+        bytes_to_read=to_read * size,
+        bytes_to_write=work.planned * size,
+    )
+
+
 async def _find(
     cluster: Cluster, vdi: str, snapshot: Snapshot | None, base: Snapshot | None
 ) -> tuple[Inode, Inode | None]:

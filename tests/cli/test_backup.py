@@ -10,6 +10,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from asyncbackup import Volume, __version__, connect
+from asyncbackup.cli import text
 from asyncbackup.sheep import Sheep
 from tests.cli.command import Command, Served, disk_store, start
 from tests.disks import OBJECT, PARTS
@@ -217,3 +218,27 @@ def test_what_the_guest_discarded_meanwhile_is_told(command: Command, tmp_path: 
 
     assert told.out.decode().splitlines()[-1] == "1 object discarded by the guest meanwhile: zeros in the backup"
     assert summary["objects_discarded"] == 1
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(command: Command, served: Served, tmp_path: Path) -> None:
+    outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-F", "a", "--dry-run", "-p", served.port)
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.decode().splitlines() == [
+        "would compare 6 objects, and skip 1 shared",
+        f"would read at most {text.size(10 * OBJECT)} of 10 objects, and write at most {text.size(6 * OBJECT)}",
+    ]
+    assert left_in(tmp_path) == []
+
+
+def test_a_dry_run_refuses_a_file_that_exists(command: Command, served: Served, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = ("backup", "disk", tmp_path / "file", "-s", "b", "--dry-run", "-p", served.port)
+
+    assert (command(*arguments).code, command(*arguments, "--force").code) == (3, 0)
+
+
+def test_a_dry_run_tells_it_as_json(command: Command, served: Served, tmp_path: Path) -> None:
+    outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "--dry-run", "--json", "-p", served.port)
+
+    assert json.loads(outcome.out)["objects_planned"] == 7

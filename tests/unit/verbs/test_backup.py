@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 import xxhash
 
-from asyncbackup import Cluster, Dialect, NullTarget, Progress, Summary, Volume, WindowOptions, backup
+from asyncbackup import Cluster, Dialect, NullTarget, Progress, Summary, Volume, WindowOptions, backup, estimate
 from asyncbackup.errors import HyperVolume, PatchNeeded, SnapshotNotFound, TargetExists
 from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.sheep import Sheep
@@ -370,3 +370,25 @@ async def hyper_volume(cluster: Cluster) -> int:
     await cluster.write_object(inode_oid(vdi_id), root, TABLE_OFFSET, copies=1)
     await cluster.create_object(data_oid(vdi_id, 3), noise(1, 512), copies=1)
     return vdi_id
+
+
+@pytest.mark.parametrize("base", ["a", None])
+async def test_an_estimate_is_kept_by_the_backup_and_reads_no_data(
+    cluster: Cluster, sheep: Sheep, base: str | None
+) -> None:
+    await make_disk(cluster)
+    before = sheep.requests[Opcode.READ_OBJ]
+
+    guessed = await estimate(cluster, "disk", snapshot="b", base=base)
+
+    assert sheep.requests[Opcode.READ_OBJ] - before < 12
+    done = await backup(cluster, "disk", NullTarget(), snapshot="b", base=base, dialect=Dialect.DOG)
+    assert (guessed.objects_planned, guessed.objects_shared) == (done.objects_planned, done.objects_shared)
+    assert guessed.objects_to_read == done.objects_read
+    assert done.bytes_read <= guessed.bytes_to_read == guessed.objects_to_read * OBJECT
+    assert guessed.bytes_to_write == guessed.objects_planned * OBJECT
+
+
+async def test_an_estimate_is_of_a_snapshot_or_live(cluster: Cluster) -> None:
+    with pytest.raises(ValueError, match="either a snapshot or live=True"):
+        await estimate(cluster, "disk")
