@@ -1,4 +1,4 @@
-"""Finds the backups among files that were named in any order, as ``vm1.*`` does, and the order of their chain."""
+"""Finds the backups among files that were named in any order, for example with ``vm1.*``, and the order of a chain."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from asyncbackup.storage.image import MARKER, STATE
 from asyncbackup.storage.publication import MANIFEST
 
 _SUFFIXES: Final = (MANIFEST, STATE, MARKER)
-"""What is added to the name of a backup or an image for what belongs to it."""
+"""The endings of files that belong to a backup or an image."""
 
 _PARTIAL: Final = (".partial", f".partial{MANIFEST}", ".new", ".old", ".lock")
-"""How hidden files end that stand for one in the making."""
+"""The endings of hidden files that belong to an unfinished one."""
 
 _BEGINNINGS: Final = (b'{"manifest":', b'{"state":', b'{"rolling":')
 _BEGINNING_SIZE: Final = max(map(len, _BEGINNINGS))
 
 
 class Found(NamedTuple):
-    """Files that are to be read as backups, and those that only belong to one."""
+    """The files to read as backups, and the files that only belong to one of them."""
 
     backups: tuple[str, ...]
     left_out: tuple[str, ...]
 
 
 def find_backups(files: Sequence[str]) -> Found:
-    """Leave out manifests and what else stands beside backups and images. Blocks, but for no more than a few bytes.
+    """Leave out manifests and other files that belong to backups and images. Blocks, but reads only a few bytes.
 
     Raises BackupMissing for a manifest whose backup is not among ``files``.
     """
@@ -74,10 +74,11 @@ def _begins_as_ours(file: str) -> bool:
 
 
 def find_order(backups: Sequence[str], manifests: Sequence[str] = ()) -> list[int]:
-    """Find the order, oldest first, in which ``backups`` follow one another: their places. Blocks for a few KiB each.
+    """Find the order in which ``backups`` follow one another: give their places, the oldest first.
 
-    ``manifests`` are theirs, in the same order, by default those beside them. Where they follow one another as they
-    stand, or where one has no good manifest, they stay as they are. Raises ChainBroken where no order is right.
+    ``manifests`` are theirs, in the same order; by default they are the files beside them. The order stays the same if
+    it is right, or if a backup has no good manifest. Blocks, and reads a few KiB for each. Raises ChainBroken if no
+    order is right.
     """
     given = list(range(len(backups)))
     found = map(_read_subject, manifests) if manifests else map(_read_subject_beside, backups)
@@ -93,7 +94,7 @@ def _read_subject_beside(backup: str) -> Subject | None:
     try:
         path = None if backup in ("", "-") else find_manifest(backup)
     except (OSError, ValueError, HalfReplaced):
-        # Who reads the backup itself says what is wrong.
+        # To read the backup itself will raise the error.
         return None
     return None if path is None else _read_subject(path)
 
@@ -116,7 +117,7 @@ def _follows(newer: Subject, older: Subject) -> bool:
 
 
 class _Files(NamedTuple):
-    """Backups, and what their manifests say."""
+    """Backups, and the first lines of their manifests."""
 
     names: tuple[str, ...]
     subjects: tuple[Subject, ...]
@@ -142,7 +143,7 @@ class _Files(NamedTuple):
                 raise ChainBroken(f"{self.names[0]} is of VDI '{self.subjects[0].vdi}', but {name} of '{subject.vdi}'")
 
     def _refuse_twins(self) -> None:
-        """Refuse two backups of which only one can have the place."""
+        """Refuse two backups that would have the same place in the chain."""
         for place, subject in enumerate(self.subjects):
             for other in range(place):
                 pair = f"{self.names[other]} and {self.names[place]} are both"
@@ -159,7 +160,7 @@ class _Files(NamedTuple):
             return candidates[0]
         missing = [place for place in candidates if self.subjects[place].base_identity is not None]
         if len(candidates) == len(missing):
-            # Increments alone may stand on a base that is no file: only the others lack one.
+            # If all are increments, the base of the oldest need not be a file. Only the others lack one.
             missing = sorted(missing, key=self._time)[1:]
         if not missing:
             raise self._broken("they do not follow one another")

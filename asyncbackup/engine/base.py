@@ -1,7 +1,7 @@
-"""The judge of bases: decides whether what is at hand is what a chain of backups stands on. Pure.
+"""Judges bases: decides whether a snapshot or an image is the base of a chain of backups. Pure.
 
-A base is known by identity and by nothing else: names, tags and ids are used again, and equal bytes in some places
-prove nothing of the others. Callers find out what the chain says, and what the candidate says of itself.
+A base is known only by its identity. Names, tags and ids are used again, and equal bytes in some places prove nothing
+about other places. Callers read what the chain says about its base, and what the candidate says about itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from asyncbackup.format.image import ImageState
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What ``source``, a backup, says of a snapshot: its identity, and its size in bytes; None where it does not."""
+    """The identity of a snapshot and its size in bytes, as backup ``source`` says; None if it does not say it."""
 
     source: str
     identity: Identity | None
@@ -24,10 +24,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """What a VDI in a cluster was restored as, besides what it is itself.
+    """The snapshot that a VDI in a cluster was restored from, in addition to its own identity.
 
-    ``doubt`` tells why it need not equal that now; empty where it is proved that it does. ``assumed``: this rests on
-    what somebody vouched for earlier.
+    ``doubt`` says why the VDI may differ from that snapshot now; it is empty if the two are proved to be equal.
+    ``assumed``: this depends on something that somebody vouched for earlier.
     """
 
     identity: Identity
@@ -37,9 +37,9 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is at hand, called ``name`` in messages, of ``size`` bytes.
+    """A snapshot or an image that may be the base. Messages call it ``name``; it has ``size`` bytes.
 
-    Without an ``identity``, ``doubt`` tells why there is none. ``assumed``: its identity rests on what somebody vouched
+    If ``identity`` is None, ``doubt`` says why. ``assumed``: the identity depends on something that somebody vouched
     for earlier. A VDI that was restored has a ``lineage`` as well.
     """
 
@@ -51,12 +51,12 @@ class Candidate:
     lineage: Lineage | None = None
 
     def equals(self, identity: Identity) -> bool:
-        """Tell whether this is the snapshot ``identity``, or was restored as it."""
+        """Tell whether this is the snapshot ``identity``, or was restored from a backup of it."""
         return any(each.matches(identity) for each in (self.identity, self.lineage and self.lineage.identity) if each)
 
 
-def describe_image(name: str, size: int, modified_ns: int, state: ImageState | None) -> Candidate:
-    """Say what an image of ``size`` bytes, written last at ``modified_ns``, is by the state that stands beside it."""
+def judge_image(name: str, size: int, modified_ns: int, state: ImageState | None) -> Candidate:
+    """Decide by the ``state`` beside an image which snapshot it equals. Its last change was at ``modified_ns``."""
     if state is None:
         return Candidate(name, size, None, "it has no state beside it that says what it is")
     if not state.is_of(size, modified_ns):
@@ -65,15 +65,15 @@ def describe_image(name: str, size: int, modified_ns: int, state: ImageState | N
 
 
 def all_assumed(*assumed: str | None) -> str | None:
-    """Say in one text what was assumed; None if nothing was."""
+    """Join all that was assumed into one text; None if nothing was assumed."""
     return "; ".join(filter(None, assumed)) or None
 
 
 def judge_base(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -> str | None:
     """Decide whether ``candidate`` is the base that is ``wanted``.
 
-    Gives what was assumed, in words; None: it is proved. With ``assume_base`` the caller vouches for what nothing says;
-    what contradicts itself is refused nevertheless. Raises WrongSnapshot, BaseUnproved.
+    Gives what was assumed, in words; None: the base is proved. With ``assume_base`` the caller vouches for a candidate
+    that nothing proves. A candidate with another identity is refused nevertheless. Raises WrongSnapshot, BaseUnproved.
     """
     expected, got = wanted.identity, candidate.identity
     if expected is not None and got is not None and not got.matches(expected):
@@ -88,7 +88,7 @@ def judge_base(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -> st
 
 
 def _judge_lineage(wanted: Wanted, expected: Identity, candidate: Candidate, *, assume_base: bool) -> str | None:
-    """Judge what is not itself the snapshot ``expected``: it may have been restored as that."""
+    """Judge a candidate that is not the snapshot ``expected`` itself: it may have been restored from a backup of it."""
     lineage = candidate.lineage
     if lineage is None or not lineage.identity.matches(expected):
         got = candidate.identity if lineage is None else lineage.identity
@@ -107,19 +107,18 @@ def _check_base_size(wanted: Wanted, candidate: Candidate) -> None:
 
 
 def judge_compared(wanted: Wanted, candidate: Candidate, *, assume_base: bool) -> str | None:
-    """Decide whether ``candidate`` is to hold what a backup says: it is the snapshot, or the caller vouches for it.
+    """Decide whether ``candidate`` should hold what a backup holds: it is the snapshot, or the caller vouches for it.
 
-    Vouching is for a VDI that was restored, whose identity is its own. Another snapshot of the VDI that was backed up
-    never is the right one.
-    What has another size holds something else, whoever vouches for it.
-    Gives what was assumed, in words; None: it is proved, or nothing says otherwise. Raises WrongSnapshot.
+    The caller can vouch for a VDI that was restored, because that has an identity of its own. Another snapshot of the
+    VDI that was backed up is refused, and so is a candidate of another size, even if the caller vouches for it. Gives
+    what was assumed, in words; None: it is proved, or nothing contradicts it. Raises WrongSnapshot.
     """
     expected, got, lineage = wanted.identity, candidate.identity, candidate.lineage
     if expected is None or got is None or got.matches(expected):
         _check_size(wanted, candidate)
         return None
     if lineage is not None and lineage.identity.matches(expected):
-        # That it may have been written to since is what comparing them tells.
+        # If somebody wrote to it since, the comparison will show that.
         _check_size(wanted, candidate)
         return f"{candidate.name} was made on a base that was assumed" if lineage.assumed else None
     are_siblings = (

@@ -1,4 +1,4 @@
-"""Fills a VDI under construction with what a chain of backups makes of its base."""
+"""Fills a VDI under construction with the content that a chain of backups has over its base."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asyncbackup.engine.source import Indices
 from asyncbackup.engine.window import WindowOptions
 
 _GRACE_S: Final = 3.0
-"""Seconds for writes under way to be answered once it has failed: what is unanswered may be done later."""
+"""Seconds that a failed restore waits for answers: a cluster may carry out an unanswered write later."""
 
 
 async def fill(
@@ -32,13 +32,13 @@ async def fill(
     behind: int = -1,
     on_done: Callable[[int], Awaitable[None]] | None = None,
 ) -> None:
-    """Write all that ``chain`` has, and the objects ``whole``, into ``vdi``, each checked before it is written.
+    """Write the objects of ``chain`` and the objects ``whole`` into ``vdi``. Each is checked before it is written.
 
-    ``index`` is that of ``chain``; None where it has a pipe. Objects up to the one of index ``behind`` are left out.
-    ``on_done`` is called with the index of an object when that, and all before it, are written.
+    ``index`` is the index of ``chain``; None if the chain has a pipe. Objects up to index ``behind`` are left out.
+    ``on_done`` gets the index of an object when this object and all before it are written.
 
-    Raises DigestMismatch, BaseMismatch, OutsideVdi, and the errors of backups and cluster. Cancelled or failed, writes
-    under way are waited for, but only a little.
+    Raises DigestMismatch, BaseMismatch, OutsideVdi, and the errors of backups and cluster. After a cancellation or an
+    error it waits a short time for the writes that are under way.
     """
 
     async def write(content: Content) -> None:
@@ -63,9 +63,9 @@ async def fill(
 
 @asynccontextmanager
 async def _finished_soon() -> AsyncIterator[None]:
-    """Let a cancellation wait for the block, but only a little.
+    """Let a cancellation wait for the block for a short time.
 
-    A write that is given up may be done nevertheless, when what it wrote was removed already.
+    The cluster may still carry out a write that was given up, even after its object was removed.
     """
 
     async def limit(block: anyio.CancelScope) -> None:

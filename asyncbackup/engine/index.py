@@ -1,7 +1,7 @@
 """The index of a chain: which records its files have of each object, and where their bytes are.
 
-It is made in one pass over the headers, and then any object is found by its number. It takes 28 bytes a record at most.
-A file that is a pipe has no place to go back to, so a chain with one has no index: ``Chain.groups`` reads that.
+It is made in one pass over the headers. Then it finds any object by its number. It takes at most 28 bytes a record.
+A pipe can be read only once, so a chain with a pipe has no index: ``Chain.groups`` reads it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from asyncbackup.format import RecordHeader
 from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.format.record import RECORD_HEADER_SIZE
 
-_TOLD: Final = 1024
-"""Records after which the pass over the headers tells of itself again: it takes some thousand a second."""
+_REPORT_INTERVAL: Final = 1024
+"""Records between two progress reports. The pass over the headers reads some thousand records a second."""
 
 _BLOCK: Final = 1024
-"""Objects that are made groups of at a time: numpy works on many as fast as on one."""
+"""Objects whose groups are made at a time: numpy needs as long for one object as for many."""
 
 
 class Records:
-    """What the headers of some files say, column by column: idx, file, offset, length, position."""
+    """The headers of some files, column by column: idx, file, offset, length, position."""
 
     def __init__(self) -> None:
         # An array grows in place, and numpy works on it without a copy.
@@ -42,7 +42,7 @@ class Records:
         return len(self._columns[0])
 
     def append(self, file: int, records: Sequence[Record]) -> None:
-        """Add records of the file that has this place in the chain, in their order. Older files go first."""
+        """Add records of the file at place ``file`` of the chain, in their order. Older files must be added first."""
         headers = [record.header for record in records]
         idx, files, offset, length, position = self._columns
         idx.extend([header.idx for header in headers])
@@ -52,15 +52,15 @@ class Records:
         position.extend([record.position for record in records])
 
     def take_sorted(self) -> list[NDArray[Any]]:
-        """Give the columns, u32 each and the last u64, by idx and then by the age of the file. None are left here."""
+        """Give the columns, sorted by idx and then by the age of the file. The last is u64, the others u32. Empties this."""
         columns, self._columns = self._columns, []
         idx = _as_numpy(columns[0])
         if np.all(idx[:-1] <= idx[1:]):
             return [_as_numpy(column) for column in columns]
-        # Stable: files were added by age. And quick: each of them is in order already.
+        # A stable sort keeps the order of the files. It is fast, because each file is in order already.
         order = np.argsort(idx, kind="stable")
         del idx
-        # One by one, so that memory holds only one of them twice.
+        # One column after the other, so that only one of them is in memory twice.
         return [_as_numpy(columns.pop(0))[order] for _ in range(len(columns))]
 
 
@@ -69,7 +69,7 @@ def _as_numpy(column: array[int]) -> NDArray[Any]:
 
 
 class Index:
-    """Finds the records of a chain by object. Made by ``read_index``."""
+    """Finds the records of a chain by object. ``read_index`` makes it."""
 
     def __init__(self, chain: Chain, records: Records) -> None:
         self.chain = chain
@@ -77,7 +77,7 @@ class Index:
         is_first = np.ones(len(self._idx), np.bool_)
         np.not_equal(self._idx[1:], self._idx[:-1], out=is_first[1:])
         self.indices: Indices = self._idx if is_first.all() else self._idx[is_first]
-        """Of the objects that the chain has something of."""
+        """The indices of all objects that have records."""
 
     @property
     def nbytes(self) -> int:
@@ -90,7 +90,7 @@ class Index:
 
     @property
     def known_object_size(self) -> int | None:
-        """Bytes of an object; None where neither a manifest nor the caller says it."""
+        """Bytes of an object; None if neither a manifest nor the caller says it."""
         return self.chain.known_object_size
 
     @property
@@ -99,16 +99,16 @@ class Index:
         return int(self.indices[-1]) if len(self.indices) else -1
 
     def with_whole(self, whole: Indices) -> Indices:
-        """Give the indices of the objects that ``groups`` gives with these."""
+        """Give the indices of all objects for which ``groups`` gives a group if it gets ``whole``."""
         return np.union1d(self.indices, whole) if len(whole) else self.indices
 
     def group(self, idx: int) -> Group:
-        """Find the records of one object, without digests. There need not be any."""
+        """Find the records of one object, without digests. The object may have no records."""
         (found,) = self._groups_of(np.array([idx], np.uint32), NO_INDICES)
         return found
 
     def groups_undigested(self, whole: Indices = NO_INDICES) -> Iterator[Group]:
-        """Go through the objects as ``groups`` does, but without what manifests say of the records."""
+        """Go through the objects as ``groups`` does, but without the digests of the manifests."""
         indices = self.with_whole(whole)
         for start in range(0, len(indices), _BLOCK):
             yield from self._groups_of(indices[start : start + _BLOCK], whole)
@@ -116,7 +116,8 @@ class Index:
     async def groups(self, whole: Indices = NO_INDICES) -> AsyncGenerator[Group, None]:
         """Go through the objects in ascending order of idx, as ``Chain.groups`` does.
 
-        It reads manifests and no headers. Raises BackupDamaged if a manifest was changed since the index was made.
+        It reads the manifests, but not the headers. Raises BackupDamaged if a manifest was changed after the index was
+        made.
         """
         async with AsyncExitStack() as stack:
             manifests = {reader: _ManifestInStep(reader) for reader in self.chain.readers if reader.subject is not None}
@@ -132,8 +133,8 @@ class Index:
                 yield group._replace(records=tuple(records))
 
     def _groups_of(self, indices: Indices, whole: Indices) -> list[Group]:
-        """Make the groups of objects between which the chain has no others."""
-        # With u32 on both sides numpy searches in place; else it copies the column.
+        """Make the groups of objects. Between them the chain must not have other objects."""
+        # If both sides are u32, numpy searches in place. Otherwise it copies the column.
         firsts = np.searchsorted(self._idx, indices, "left").tolist()
         ends = np.searchsorted(self._idx, indices, "right").tolist()
         sizes = np.where(np.isin(indices, whole), self.chain.object_size if len(whole) else 0, 0).tolist()
@@ -150,11 +151,12 @@ class Index:
         ]
 
     def partly_covered(self) -> Indices:
-        """Find the objects of which the chain has something, but not every byte."""
+        """Find the objects of which the chain has some bytes, but not all."""
         object_size = self.chain.object_size
         order = np.lexsort((self._offset, self._idx))
         idx, offset = self._idx[order], self._offset[order]
-        # The end of what is covered without a gap, below the index of the object: so it begins anew with each.
+        # The low 32 bits hold the end of the covered range; the index of the object above them resets it for each
+        # object.
         reach = (idx.astype(np.uint64) << np.uint64(32)) | (offset + self._length[order])
         np.maximum.accumulate(reach, out=reach)
         reach &= np.uint64(0xFFFFFFFF)
@@ -168,7 +170,7 @@ class Index:
 
 
 class _ManifestInStep:
-    """Gives what a manifest says of records that are asked for in their order."""
+    """Gives the digests of records from a manifest. The records must be asked for in their order."""
 
     def __init__(self, reader: BackupReader) -> None:
         self.blocks = reader.digests()
@@ -176,9 +178,9 @@ class _ManifestInStep:
         self._block: Iterator[RecordDigests] = iter(())
 
     async def complete(self, record: Record) -> Record:
-        """Add its digests to ``record``, which stands behind all that were asked for before."""
+        """Add its digests to ``record``, which must stand behind all records that were asked for before."""
         while (digests := await self._next()) is not None and digests.header.idx < record.header.idx:
-            pass  # The index leaves out what lay behind the end of a VDI that was smaller later.
+            pass  # The index leaves out objects behind the end of a VDI that was made smaller later.
         if digests is None or digests.header != record.header:
             position = record.position - RECORD_HEADER_SIZE
             raise BackupDamaged(self._reader.name, position, "its manifest was changed since the headers were read")
@@ -196,25 +198,25 @@ class _ManifestInStep:
 async def read_index(chain: Chain, on_progress: OnProgress | None = None) -> Index:
     """Read all headers of a chain of files, none of which is a pipe.
 
-    What lay behind the end of the VDI at some later time (``Chain.spans``) is left out. Raises BackupDamaged.
+    Objects that lay behind the end of the VDI at some later time (``Chain.spans``) are left out. Raises BackupDamaged.
     """
-    records, told = Records(), 0
+    records, next_report = Records(), 0
     for place, reader in enumerate(chain.readers):
         span = chain.spans(place)
         async with aclosing(reader.blocks()) as blocks:
             async for block in blocks:
-                if on_progress is not None and len(records) >= told:
+                if on_progress is not None and len(records) >= next_report:
                     on_progress(Progress(len(records), None, 0, is_checking=True))
-                    told += _TOLD
+                    next_report += _REPORT_INTERVAL
                 left = block if span is None else [record for record in block if record.header.idx < span]
                 records.append(place, left)
     return Index(chain, records)
 
 
 class ChainObjects:
-    """A chain of backups over ``base``, as an object source. Without a base, what no record covers is a BaseNeeded.
+    """A chain of backups over ``base``, as an object source. Without a base, bytes without a record are BaseNeeded.
 
-    The base must not have what ``Chain.spans`` leaves out. Digests are not checked: ``Replay`` does that.
+    The base must not have objects that ``Chain.spans`` leaves out. Digests are not checked: ``Replay`` checks them.
     """
 
     def __init__(self, index: Index, base: ObjectSource | None) -> None:
@@ -235,6 +237,6 @@ class ChainObjects:
         return self._index.with_whole(found)
 
     async def check_unchanged(self) -> None:
-        """Raise what the base raises if it was changed. Files of a chain are complete, and nobody writes to them."""
+        """Raise the base's error if the base was changed. The files of a chain are complete, and do not change."""
         if self._base is not None:
             await self._base.check_unchanged()

@@ -1,9 +1,9 @@
-"""The journal of backups that are being applied to a VDI: an attribute that says so, and keeps other runs off.
+"""The journal of backups that are being applied to a VDI: an attribute that names them and keeps other runs away.
 
-- It is there before the first write to the VDI, and goes after the last one, and after the snapshot that was wanted.
-- Whoever keeps it writes it anew each second. Who finds one that does not change for some seconds may take it over, to
-  finish the same backups; who kept it notices, and stops. A run that hangs for so long, and goes on, is noticed late.
-- It ends as an empty value, and is never deleted: servers from 0.9 on can bring what was deleted back to light
+- It exists before the first write to the VDI. It ends after the last write, and after the snapshot if one is wanted.
+- The run that keeps it writes it again each second. If it does not change for some seconds, another run may take it
+  over, to finish the same backups. The first run notices that at its next beat, and stops.
+- At its end it gets an empty value. It is never deleted: servers from 0.9 on may give a deleted attribute again
   (``docs/protocol.md``).
 """
 
@@ -26,11 +26,11 @@ _BEAT_S: Final = 1.0
 """Seconds after which the journal is written again while it is kept."""
 
 _WATCH_S: Final = 4.0
-"""Seconds in which a journal that is kept is seen to change."""
+"""Seconds in which a journal changes if a run keeps it."""
 
 
 class Journal:
-    """Made by ``begin``."""
+    """The journal of one run. ``begin`` makes it."""
 
     def __init__(self, cluster: Cluster, inode: Inode, entry: Applying) -> None:
         self.entry = entry
@@ -41,10 +41,10 @@ class Journal:
 
     @classmethod
     async def begin(cls, cluster: Cluster, inode: Inode, entry: Applying, found: Applying | None) -> Journal:
-        """Say what is being applied, if nobody else says it; ``found`` is what an interrupted run left.
+        """Write the journal, unless another run keeps one; ``found`` is the entry that an interrupted run left.
 
-        Raises VdiInUse where a run goes on, and RequestFailed where the cluster takes no attributes. Cancelled: the
-        journal may be there, although nothing was written to the VDI.
+        Raises VdiInUse if another run is at work, and RequestFailed if the cluster does not take attributes. After a
+        cancellation the journal may exist, although nothing was written to the VDI.
         """
         journal = cls(cluster, inode, entry)
         if found is not None:
@@ -56,7 +56,7 @@ class Journal:
         elif await read_applying(cluster, inode) is not None:
             await journal._check_ours()
             return journal
-        # Only one of two that write it now finds it as it wrote it, once both have.
+        # If two runs write it now, only the later one finds its own entry after this pause.
         await journal._write()
         await anyio.sleep(_BEAT_S)
         await journal._check_ours()
@@ -64,11 +64,11 @@ class Journal:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Write it again and again while the block runs. Raises VdiInUse if somebody else took it over."""
+        """Write the journal again each second while the block runs. Raises VdiInUse if another run took it over."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._beat)
             yield
-            # Not while it is being written: given up, that could be done after all that follows.
+            # Do not cancel it during a write: the cluster could carry out that write after all later ones.
             async with self._writing:
                 group.cancel_scope.cancel()
 
@@ -81,14 +81,14 @@ class Journal:
                 await self._write()
 
     async def complete(self) -> None:
-        """Say that all is written. Raises VdiInUse."""
+        """Write into the journal that the VDI is complete. Raises VdiInUse."""
         async with self._writing:
             await self._check_ours()
             self.entry = replace(self.entry, is_complete=True)
             await self._write()
 
     async def end(self) -> None:
-        """Say that nothing is being applied any more. To be called when it is kept no longer."""
+        """Empty the journal: nothing is being applied any more. Call it after the block of ``kept``."""
         await end_journal(self._cluster, self._inode)
 
     async def _write(self) -> None:
@@ -101,5 +101,5 @@ class Journal:
 
 
 async def end_journal(cluster: Cluster, inode: Inode) -> None:
-    """Say that nothing is being applied any more to a VDI, or to what became a snapshot."""
+    """Empty the journal of a VDI, or of a snapshot that was taken of it: nothing is being applied any more."""
     await cluster.write_attribute(inode.name, applying_key(inode.vdi_id), b"")

@@ -1,4 +1,4 @@
-"""Finds out which snapshot a VDI in a cluster equals, by what a restore wrote into its attributes."""
+"""Finds out which snapshot a VDI in a cluster equals. A restore writes that into the attributes of the VDI."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from asyncbackup.wire.constants import Result
 from asyncbackup.wire.inode import Inode
 
 _UNKNOWN_REQUEST: Final = frozenset({Result.INVALID_PARMS, Result.NO_SUPPORT, Result.VER_MISMATCH})
-"""What a server answers that knows no attributes."""
+"""Answers of a server that does not know attributes."""
 
 _Line = TypeVar("_Line", Origin, Applying)
 
 
 async def examine_vdi(cluster: Cluster, inode: Inode, wanted: Identity | None) -> Candidate:
-    """Say what a VDI or snapshot is. What it was restored as is found out only if it is not itself what is wanted.
+    """Give a VDI or snapshot as a candidate. Its lineage is read only if it is not itself the snapshot ``wanted``.
 
-    Raises HalfApplied where backups were being applied to a working VDI, InodeCorrupt, RequestFailed, ClusterError.
+    Raises HalfApplied if it is a working VDI to which backups are being applied, InodeCorrupt, RequestFailed,
+    ClusterError.
     """
     await refuse_half_applied(cluster, inode)
     candidate = Candidate(str(inode), inode.vdi_size, await cluster.identify(inode))
@@ -46,9 +47,10 @@ async def examine_vdi(cluster: Cluster, inode: Inode, wanted: Identity | None) -
 
 
 async def find_lineage(cluster: Cluster, inode: Inode) -> Lineage | None:
-    """Say which snapshot a VDI or snapshot was restored as; None where nothing says it.
+    """Find out which snapshot a VDI or snapshot was restored from; None if nothing says it.
 
-    A snapshot that was half written when it was taken was restored as nothing. A working VDI must not be half written.
+    A snapshot that was taken while backups were being applied has no lineage. The caller must not pass a working VDI to
+    which backups are being applied.
     """
     if not inode.is_snapshot:
         below = await find_equal_snapshot(cluster, inode)
@@ -67,7 +69,7 @@ async def refuse_half_applied(cluster: Cluster, inode: Inode) -> None:
 
 
 def _doubt(origin: Origin, inode: Inode) -> str:
-    """Say why a VDI need not equal its origin; nothing if it does."""
+    """Say why a VDI may differ from its origin. The text is empty if it equals the origin."""
     if origin.size != inode.vdi_size:
         return f"it was resized since it was restored as {origin.identity}"
     if not inode.is_snapshot or origin.snapshot != time_text(inode.snap_ctime):
@@ -76,7 +78,7 @@ def _doubt(origin: Origin, inode: Inode) -> str:
 
 
 async def find_snapshot_below(cluster: Cluster, inode: Inode) -> Inode | None:
-    """Find the snapshot that a working VDI stands on; None if it stands on none, or that was deleted."""
+    """Find the snapshot that a working VDI stands on; None if there is none, or if it was deleted."""
     if not inode.parent_vdi_id:
         return None
     parent = await cluster.read_inode(inode.parent_vdi_id)
@@ -90,7 +92,7 @@ async def find_snapshot_below(cluster: Cluster, inode: Inode) -> Inode | None:
 
 
 async def find_equal_snapshot(cluster: Cluster, inode: Inode) -> Inode | None:
-    """Find the snapshot that a working VDI stands on, if nothing was written to it since."""
+    """Find the snapshot that a working VDI stands on; None if somebody wrote to the VDI since."""
     below = await find_snapshot_below(cluster, inode)
     if below is None or below.is_hyper or below.vdi_size != inode.vdi_size:
         return None
@@ -98,14 +100,14 @@ async def find_equal_snapshot(cluster: Cluster, inode: Inode) -> Inode | None:
 
 
 async def count_written(cluster: Cluster, inode: Inode, below: Inode) -> int:
-    """Count the objects that a working VDI does not share with the snapshot it stands on."""
+    """Count the objects that a working VDI does not share with ``below``, the snapshot that it stands on."""
     count = max(inode.object_count, below.object_count)
     owners = await cluster.read_owners(inode.vdi_id, count)
     return int(np.count_nonzero(owners != await cluster.read_owners(below.vdi_id, count)))
 
 
 def origin_of(chain: Chain, inode: Inode, *, assumed: bool) -> Origin | None:
-    """Say which snapshot a VDI equals that ``chain`` was restored to; None where no manifest says it of its size."""
+    """Give the origin of a VDI to which ``chain`` was restored; None if no manifest says it, or if the size differs."""
     newest, created = chain.readers[-1].subject, time_text(inode.create_time)
     if newest is None or newest.size != chain.size or created is None:
         return None
@@ -113,18 +115,18 @@ def origin_of(chain: Chain, inode: Inode, *, assumed: bool) -> Origin | None:
 
 
 async def write_origin(cluster: Cluster, inode: Inode, origin: Origin) -> None:
-    """Have a VDI, or a snapshot beside its working VDI, say which snapshot it equals. Raises RequestFailed."""
+    """Write ``origin`` into the attribute of a VDI, or of a snapshot whose VDI still exists. Raises RequestFailed."""
     await cluster.write_attribute(inode.name, origin_key(inode.vdi_id), origin.encode())
 
 
 async def forget_origin(cluster: Cluster, inode: Inode) -> None:
-    """Have a VDI say no more what it equalled before."""
+    """Empty the attribute that says which snapshot a VDI equalled before."""
     if await read_origin(cluster, inode) is not None:
         await cluster.write_attribute(inode.name, origin_key(inode.vdi_id), b"")
 
 
 async def check_tag_is_free(cluster: Cluster, vdi: str, tag: str) -> None:
-    """Raise SnapshotExists if there is a snapshot of ``vdi`` with this tag, and VdiUnmakeable if none can have it."""
+    """Raise SnapshotExists if ``vdi`` has a snapshot with this tag, and VdiUnmakeable if no snapshot can have it."""
     if not can_be_named(tag) or tag == UNFINISHED_TAG:
         raise VdiUnmakeable("a tag of 1 to 255 bytes that no unfinished restore has", f"'{tag}'")
     try:
@@ -135,9 +137,10 @@ async def check_tag_is_free(cluster: Cluster, vdi: str, tag: str) -> None:
 
 
 async def take_snapshot(cluster: Cluster, inode: Inode, tag: str, origin: Origin | None) -> None:
-    """Take a snapshot of the working VDI ``inode``, which equals ``origin``, and let it say so.
+    """Take a snapshot of the working VDI ``inode``, and write its ``origin`` into its attribute.
 
-    Raises ChangedMeanwhile if the VDI is another one now. Cancelled: the snapshot may be there, and not say it.
+    Raises ChangedMeanwhile if another VDI has the name now. After a cancellation the snapshot may exist without an
+    origin.
     """
     taken = await cluster.create_snapshot(inode.name, tag)
     if taken.vdi_id != inode.vdi_id:
@@ -147,12 +150,12 @@ async def take_snapshot(cluster: Cluster, inode: Inode, tag: str, origin: Origin
 
 
 async def read_origin(cluster: Cluster, inode: Inode) -> Origin | None:
-    """Read what a restore wrote of a VDI or snapshot. Raises InodeCorrupt if that is no origin."""
+    """Read the origin that a restore wrote for a VDI or snapshot. Raises InodeCorrupt if the attribute is damaged."""
     return await _read(cluster, inode, origin_key(inode.vdi_id), Origin.decode)
 
 
 async def read_applying(cluster: Cluster, inode: Inode) -> Applying | None:
-    """Read which backups are being applied to a VDI, or were to what is a snapshot now. Raises InodeCorrupt."""
+    """Read which backups are being applied to a VDI, or were when it became a snapshot. Raises InodeCorrupt."""
     return await _read(cluster, inode, applying_key(inode.vdi_id), Applying.decode)
 
 
@@ -169,5 +172,5 @@ async def _read(cluster: Cluster, inode: Inode, key: str, decode: Callable[[byte
         found = decode(value)
     except ValueError as error:
         raise InodeCorrupt(inode.vdi_id, f"its attribute '{key}' is none that a restore writes: {error}") from error
-    # Where ids are used again, it may speak of one that had the id before.
+    # In a cluster that uses ids again, it may be about a VDI that had the id before.
     return found if found.created == time_text(inode.create_time) else None

@@ -1,4 +1,4 @@
-"""Opens what a chain of backups is laid over, or compared with, once it was judged."""
+"""Opens the base of a chain of backups, after it was judged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
-from asyncbackup.engine.base import Candidate, Wanted, describe_image, judge_base
+from asyncbackup.engine.base import Candidate, Wanted, judge_base, judge_image
 from asyncbackup.engine.chain import Chain
 from asyncbackup.engine.lineage import examine_vdi
 from asyncbackup.engine.source import ImageObjects, ObjectSource, SnapshotObjects, open_snapshots
@@ -29,7 +29,7 @@ from asyncbackup.storage.image import read_state, refuse_half_rolled
 
 @dataclass(frozen=True, slots=True)
 class BaseSnapshot:
-    """Names a base in a cluster: ``snapshot`` (id or tag) of ``vdi``, by default of the VDI that was backed up."""
+    """Names a base in a cluster: ``snapshot`` (id or tag) of ``vdi``. By default that is the VDI that was backed up."""
 
     cluster: Cluster
     snapshot: Snapshot
@@ -42,18 +42,18 @@ BaseName = str | os.PathLike[str] | BaseSnapshot
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A base that was judged, open. ``assumed`` tells in words what the caller vouched for; None: it is proved."""
+    """An open base that was judged. ``assumed`` says in words what the caller vouched for; None: the base is proved."""
 
     base: ObjectSource
     assumed: str | None
     image: FileSource | None = None
-    """The base, where it is an image."""
+    """The base, if it is an image."""
     snapshot: SnapshotObjects | None = None
-    """The base, where it is in a cluster."""
+    """The base, if it is a snapshot in a cluster."""
 
 
 def wanted_base(chain: Chain) -> Wanted:
-    """Say what the chain says of its base."""
+    """Give the identity and the size that the base of the chain must have."""
     first = chain.readers[0]
     return Wanted(first.name, chain.base, first.subject.base_size if first.subject else None)
 
@@ -61,7 +61,7 @@ def wanted_base(chain: Chain) -> Wanted:
 def judge_base_of(chain: Chain, candidate: Candidate, *, assume_base: bool) -> str | None:
     """Decide whether ``candidate`` is the base of ``chain``, as ``judge_base`` does.
 
-    Raises PartlyApplied, too, if it is what the beginning of the chain leads to.
+    Also raises PartlyApplied if the candidate equals what one of the backups makes, except for the last one.
     """
     wanted = wanted_base(chain)
     if wanted.identity is not None and not candidate.equals(wanted.identity):
@@ -73,7 +73,7 @@ def judge_base_of(chain: Chain, candidate: Candidate, *, assume_base: bool) -> s
 
 
 def require_base(chain: Chain, name: BaseName | Snapshot | None) -> None:
-    """Raise BaseUnnamed where the chain needs a base, and BaseUnwanted where it stands on none."""
+    """Raise BaseUnnamed if the chain needs a base and has no ``name``, and BaseUnwanted if it must not have one."""
     first = chain.readers[0]
     if name is None and chain.base is not None:
         raise BaseUnnamed(first.name, str(chain.base))
@@ -83,7 +83,7 @@ def require_base(chain: Chain, name: BaseName | Snapshot | None) -> None:
 
 @asynccontextmanager
 async def open_base(chain: Chain, name: BaseName, *, assume_base: bool) -> AsyncIterator[Judged]:
-    """Open the base of ``chain``. Raises HalfRolled, what judging it raises, and what reading it raises."""
+    """Open the base of ``chain``. Raises HalfRolled, what ``judge_base_of`` raises, and the errors of reading."""
     if isinstance(name, BaseSnapshot):
         judged = await open_snapshot_base(chain, name, assume_base=assume_base)
         assert judged.snapshot is not None
@@ -97,19 +97,19 @@ async def open_base(chain: Chain, name: BaseName, *, assume_base: bool) -> Async
 
 
 async def examine_image(image: FileSource) -> Candidate:
-    """Find out what an open image says of itself. Raises StateDamaged where its state is none."""
+    """Find out which snapshot an open image equals. Raises StateDamaged if its state cannot be read."""
     state = await read_state(image.name)
-    return describe_image(image.name, image.size, image.modified_ns, state)
+    return judge_image(image.name, image.size, image.modified_ns, state)
 
 
 def judge_size(chain: Chain, image: FileSource) -> None:
-    """Raise ResizeUnproved where an image would become longer or shorter and no manifest says that the VDI did."""
+    """Raise ResizeUnproved if the size of an image would change, and no manifest says that the VDI was resized."""
     if chain.base is None and chain.size != image.size:
         raise ResizeUnproved(image.name, image.size, chain.size, "no manifest says that the VDI did")
 
 
 async def open_snapshot_base(chain: Chain, name: BaseSnapshot, *, assume_base: bool) -> Judged:
-    """Open the base in a cluster with all its objects."""
+    """Open a base in a cluster, and judge it. It has all its objects, also those that the backups cut off."""
     vdi = name.vdi
     if vdi is None and chain.subject is not None:
         vdi = chain.subject.vdi

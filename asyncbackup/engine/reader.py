@@ -21,17 +21,17 @@ from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.storage import Source, open_source
 
 _BATCH: Final = 256
-"""Records found in one go in a worker thread: to go there costs as much as dozens of them."""
+"""Records found in one go in a worker thread. One hop to the thread costs as much as dozens of records."""
 
 _BUFFER_SIZE: Final = 1 << 20
-"""Bytes to read at a time where nobody keeps them."""
+"""Bytes to read at a time if they are only digested, or passed over."""
 
 _SCRATCH_SIZE: Final = 64 << 10
-"""Bytes read at a time that nobody wants."""
+"""Bytes to read at a time behind the end of a backup in a pipe."""
 
 
 class Record(NamedTuple):
-    """A record, where its data stands in the backup, and what the manifest says of it."""
+    """A record, the offset of its data in the backup, and its digests from the manifest."""
 
     header: RecordHeader
     position: int
@@ -39,9 +39,9 @@ class Record(NamedTuple):
 
 
 class BackupReader:
-    """One backup, read from ``source`` and, if it has one, ``manifest``: both were entered. ``begin`` comes first.
+    """Reads one backup from ``source`` and, if it has one, ``manifest``. Both must be entered. Call ``begin`` first.
 
-    Everything here raises SourceMissing, SourceUnreadable and BackupDamaged.
+    All methods raise SourceMissing, SourceUnreadable and BackupDamaged.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class BackupReader:
     ) -> None:
         self.name = source.name
         self.end: int | None = None
-        """The size of the backup in bytes, known when ``records`` came to its end."""
+        """The size of the backup in bytes. It is known after ``records`` gave the last record."""
         self._source = source
         self._dialect = dialect
         self._object_size = object_size
@@ -62,7 +62,7 @@ class BackupReader:
 
     @property
     def subject(self) -> Subject | None:
-        """What the manifest says the backup is of; None without one."""
+        """What the backup holds, by its manifest; None if it has no manifest."""
         return self._manifest.subject if self._manifest else None
 
     @property
@@ -77,16 +77,16 @@ class BackupReader:
 
     @property
     def object_size(self) -> int | None:
-        """Bytes of an object, as the manifest or the caller says."""
+        """Bytes of an object, from the manifest or from the caller."""
         return self.subject.object_size if self.subject else self._object_size
 
     @property
     def size(self) -> int | None:
-        """Bytes of the file; None for a pipe, whose records can be read only once, and whole, in order."""
+        """Bytes of the file. None for a pipe: its records can be read only once, completely and in order."""
         return self._source.size
 
     async def count_trailing(self) -> int:
-        """Count the bytes behind the end of the backup, after ``records`` came to it; of a pipe by reading them."""
+        """Count the bytes behind the end of the backup, after ``records`` gave the last record. This reads a pipe."""
         assert self.end is not None
         if self.size is not None:
             return self.size - self.end
@@ -96,9 +96,9 @@ class BackupReader:
         return trailing
 
     async def begin(self) -> None:
-        """Check the manifest as a whole, and find out the dialect unless it was given.
+        """Check the whole manifest, and find out the dialect if the caller did not give it.
 
-        Raises ContradictsManifest where the manifest contradicts what was given, and FormatUnclear.
+        Raises ContradictsManifest if the manifest contradicts what the caller gave, and FormatUnclear.
         """
         if self._manifest is not None:
             await to_thread.run_sync(self._manifest.check)
@@ -108,14 +108,14 @@ class BackupReader:
             self._dialect = await self._find_dialect()
 
     async def records(self) -> AsyncGenerator[Record, None]:
-        """Find the records in order; their data is left to ``read_data``. At the end all is known to be there."""
+        """Find the records in order. ``read_data`` reads their data. At the end it is known that no data is missing."""
         async with aclosing(self.blocks()) as blocks:
             async for block in blocks:
                 for record in block:
                     yield record
 
     async def blocks(self) -> AsyncGenerator[list[Record], None]:
-        """Find the records as ``records`` does, as many at a time as come cheap; of a pipe one at a time."""
+        """Find the records as ``records`` does, but give many at a time. A pipe gives one at a time."""
         manifest_records = self._manifest.records() if self._manifest else iter(())
         walk = _Walk(Decoder(self.dialect, self.object_size), manifest_records, [])
         while walk.decoder.next_size:
@@ -126,14 +126,17 @@ class BackupReader:
         self._check_end(walk)
 
     async def digests(self) -> AsyncGenerator[list[RecordDigests], None]:
-        """Read what the manifest says of each record, in order, some at a time; nothing without a manifest."""
+        """Read the digests of the records from the manifest, in order, many at a time. None without a manifest."""
         if self._manifest is not None:
             records = self._manifest.records()
             while block := await to_thread.run_sync(list, islice(records, _BATCH)):
                 yield block
 
     async def read_data(self, record: Record, start: int, into: memoryview, digests: Digests | None = None) -> None:
-        """Fill ``into`` with the record's data from byte ``start`` of it, and take both contents into ``digests``."""
+        """Fill ``into`` with the record's data from its byte ``start`` on.
+
+        ``digests`` get the content that ``into`` had before, as that of the base, and the new content.
+        """
         offset = record.position + start
         if digests is None:
             count = await self._source.read_into(offset, into)
@@ -146,7 +149,7 @@ class BackupReader:
             raise _cut_short(self.name, offset + count, len(into) - count)
 
     def digest_now(self, record: Record, start: int, length: int, through: memoryview, into: xxhash.xxh3_128) -> None:
-        """Take part of a record's data into a digest, through a buffer. For threads, and not for pipes."""
+        """Add part of a record's data to the digest ``into``, through a buffer. Blocks; does not work for pipes."""
         for offset in range(record.position + start, record.position + start + length, len(through)):
             view = through[: record.position + start + length - offset]
             count = self._source.read_now(offset, view)
@@ -155,14 +158,14 @@ class BackupReader:
             into.update(view)
 
     async def skip_data(self, record: Record, digests: Digests | None = None) -> None:
-        """Pass over data that nobody wants: a pipe has to be read nevertheless, and is taken into ``digests``."""
+        """Pass over the data of a record. In a pipe the data must be read for that, and goes into ``digests``."""
         if self.size is None:
             through = memoryview(bytearray(min(_BUFFER_SIZE, record.header.length)))
             for start in range(0, record.header.length, len(through)):
                 await self.read_data(record, start, through[: record.header.length - start], digests)
 
     async def identify(self) -> str:
-        """Give the xxh3_128 of the manifest, or of a file that has none: another backup has another."""
+        """Give the xxh3_128 of the manifest, or of the file if it has no manifest. It differs between backups."""
         return await to_thread.run_sync(_digest_all, self._manifest.source if self._manifest else self._source)
 
     async def _find_dialect(self) -> Dialect:
@@ -174,7 +177,7 @@ class BackupReader:
             possible = candidates(beginning, self.object_size)
         if len(possible) == 1:
             return possible[0]
-        # Both are possible: what follows the whole way is right, and of two of those the one that explains more bytes.
+        # Both are possible. The right one can read all records. If both can, it is the one that reads more bytes.
         if self.size is not None:
             ends = {dialect: await to_thread.run_sync(self._find_end, dialect) for dialect in possible}
             likeliest = max(possible, key=lambda dialect: ends[dialect])
@@ -183,7 +186,7 @@ class BackupReader:
         raise FormatUnclear(self.name, 8)
 
     def _find_end(self, dialect: Dialect) -> int:
-        """Give the size of the backup in a dialect that it may be of; 0 if it is not."""
+        """Give the size of the backup if it is read in ``dialect``; 0 if that fails."""
         walk = _Walk(Decoder(dialect, self.object_size), iter(()), [])
         while walk.decoder.next_size and not walk.damage:
             self._find_now(walk)
@@ -242,12 +245,12 @@ class BackupReader:
             )
 
     def _check_subject(self, subject: Subject) -> None:
-        for fact, told, found in (
+        for fact, given, found in (
             (Fact.FORMAT, self._dialect and self._dialect.value, subject.dialect.value),
             (Fact.OBJECT_SIZE, self._object_size, subject.object_size),
         ):
-            if told not in (None, found):
-                raise ContradictsManifest(self.name, fact, found, told)
+            if given not in (None, found):
+                raise ContradictsManifest(self.name, fact, found, given)
 
 
 @asynccontextmanager
@@ -259,7 +262,7 @@ async def open_backup(
     dialect: Dialect | None = None,
     object_size: int | None = None,
 ) -> AsyncIterator[BackupReader]:
-    """Open a backup and its manifest, as ``open_source`` does, and begin to read them. Raises what both raise."""
+    """Open a backup and its manifest as ``open_source`` does, and ``begin``. Raises what both of these raise."""
     async with open_source(backup, manifest=manifest, with_manifest=with_manifest) as opened:
         reader = BackupReader(*opened, dialect=dialect, object_size=object_size)
         await reader.begin()
@@ -275,12 +278,12 @@ def _digest_all(source: Source) -> str:
 
 
 class _Walk(NamedTuple):
-    """A way through the records: how far it came, and the manifest's side of it."""
+    """A pass over the records: the decoder, and the lines of the manifest that were not used yet."""
 
     decoder: Decoder
     manifest_records: Iterator[RecordDigests]
     damage: list[BackupDamaged]
-    """What the way ends at, behind the records that were found last."""
+    """The damage that ends the pass. It lies behind the records that were found last."""
 
 
 def _cut_short(name: str, offset: int, missing: int) -> BackupDamaged:
