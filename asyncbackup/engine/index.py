@@ -52,7 +52,7 @@ class Records:
         position.extend([record.position for record in records])
 
     def take_sorted(self) -> list[NDArray[Any]]:
-        """Give the columns, sorted by idx and then by the age of the file. The last is u64, the others u32. Empties this."""
+        """Give the columns by idx and then by the age of the file: u32, the last one u64. Then nothing is left here."""
         columns, self._columns = self._columns, []
         idx = _as_numpy(columns[0])
         if np.all(idx[:-1] <= idx[1:]):

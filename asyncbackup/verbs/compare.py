@@ -1,4 +1,4 @@
-"""Compares what a chain of backups has with what a cluster has."""
+"""Compares a chain of backups with a snapshot or a VDI in a cluster."""
 
 from __future__ import annotations
 
@@ -57,29 +57,29 @@ class Comparison:
 
     vdi: str
     snapshot: str | None
-    """What it was compared with, as the cluster calls it. None: the working VDI."""
+    """The tag or the id of the snapshot that the backups were compared with. None: it was the working VDI."""
     assumed: str | None = None
-    """What was assumed because the caller vouched for it. None: nothing."""
+    """What was assumed because the caller vouched for it. None: nothing was assumed."""
     objects_planned: int = 0
-    """Objects that the backups have something of, and other objects that are audited."""
+    """Objects that have records in the backups, and other objects that are audited."""
     objects_done: int = 0
     bytes_compared: int = 0
     differing: int = 0
     """Objects that differ."""
     differing_idx: list[int] = field(default_factory=list)
-    """The first of them."""
+    """The indices of the first objects that differ."""
     unchanged: int = 0
     """With a sample: objects without a record that have another owner than in the base."""
     unchanged_audited: int = 0
     partly_changed: int = 0
-    """With a sample: objects with records that leave something out."""
+    """With a sample: objects whose records do not cover all bytes."""
     partly_changed_audited: int = 0
     shared: int = 0
     """With a sample: objects that are those of the base. They are equal, so they are not read."""
     seed: int | None = None
-    """It repeats the choice of the sample."""
+    """The seed of the sample. With the same seed, the same objects are chosen again."""
     replicas: ReplicaReport | None = None
-    """What was found when every replica of the objects was read; None: that was not asked for."""
+    """What was found when every replica of the objects was read; None: the replicas were not read."""
 
     @property
     def is_good(self) -> bool:
@@ -107,18 +107,18 @@ async def compare(
 ) -> Comparison:
     """Compare the records of ``backups``, oldest first, with ``snapshot`` of ``vdi``.
 
-    By default that is the snapshot that was backed up; of another VDI it is the working VDI. Its identity must be the
-    one that the newest manifest names. ``assume_base`` vouches for another VDI, such as one that was restored. What
-    backups lack, because it could not be read, is not compared.
+    By default ``snapshot`` is the one that was backed up or, if ``vdi`` is another VDI, its working VDI. It must have
+    the identity that the newest manifest names. ``assume_base`` vouches for another VDI, for example one that was
+    restored. Objects that the backups lack, because they could not be read, are not compared.
 
-    It reads only what the records cover. With a ``sample``, from 0 to 1, it also audits that part of the objects that
-    should be as in the base, and that part of the objects that have records which leave something out. It chooses them
-    at random, by ``seed`` if that is given, and at least one of each. An object with the same owner in both snapshots
-    is not read. The base is looked for in the VDI that was backed up.
+    Only the ranges of the records are read. With a ``sample``, from 0 to 1, this also audits objects that should be as
+    in the base, and objects whose records do not cover all bytes: that part of each kind, and at least one. It chooses
+    them at random, by ``seed`` if that is given. An object with the same owner in both snapshots is not read. The base
+    must be in the VDI that was backed up.
 
-    With ``all_replicas`` every replica of these objects is read as well, from the node that holds it, and compared
-    with the others: where nobody knows which nodes those are, that is PlacementUnknown. A replica that is missing, or
-    that its node cannot read, is no error, as differences are none.
+    With ``all_replicas``, every replica of these objects is read from the node that holds it, and compared with the
+    other replicas. Raises PlacementUnknown if it is not known which nodes these are. A replica that is missing, or that
+    its node cannot read, is not an error, but is reported.
 
     Raises WrongSnapshot, SampleNeedsBase, another Incompatible, NotFound, and the errors of backups and cluster.
     Differences are no errors. The digests of manifests are not compared: ``verify`` does that. Raises ValueError for a
@@ -162,7 +162,7 @@ async def _open_snapshot(cluster: Cluster, chain: Chain, inode: Inode) -> Snapsh
 
 
 def _wanted(chain: Chain) -> Wanted:
-    """Give what the newest manifest says of the snapshot that the chain is of."""
+    """Give the identity and the size of the newest snapshot of the chain, by its manifest."""
     newest = chain.readers[-1]
     return Wanted(
         newest.name, newest.subject.identity if newest.subject else None, chain.size if newest.subject else None
@@ -183,7 +183,10 @@ async def _find(cluster: Cluster, chain: Chain, vdi: str, snapshot: Snapshot | N
 
 
 async def _open_base(cluster: Cluster, chain: Chain) -> tuple[ObjectSource, Owners]:
-    """Find what the first file is the difference to, and its owners. Raises SampleNeedsBase, FactMissing."""
+    """Open the snapshot that the first file is the difference to, and give its owners, too.
+
+    Raises SampleNeedsBase, FactMissing.
+    """
     if chain.is_full is None:
         raise FactMissing(Fact.BASE)
     if chain.base is None:
@@ -214,7 +217,7 @@ def _choose(index: Index, owners: Owners, base_owners: Owners, sample: float, fo
     under[: len(base_owners)] = base_owners[:count]
     recorded = np.zeros(count, np.bool_)
     recorded[index.indices[index.indices < count]] = True
-    # What could not be read has no record, and is not as in the base for that.
+    # An object that could not be read has no record, but need not be as in the base.
     recorded[[idx for idx in index.chain.missing if idx < count]] = True
     unchanged = np.flatnonzero((owners != under) & ~recorded)
     partly = index.partly_covered()
@@ -261,7 +264,7 @@ class _SourceComparison:
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
 
     async def run(self) -> None:
-        """Do it all, and note in ``found`` what differs."""
+        """Compare all objects, and note in ``found`` which ones differ."""
         size = self.options.portion_size(self.index.chain.object_size)
         window = Window(self.options.slots(size), [size] * 2, self._compare, self._deliver)
         async with aclosing(self._items(size)) as items:

@@ -31,7 +31,7 @@ class RbdDiffSummary:
     snapshot: str | None
     """The snapshot that the import makes. None: it makes none."""
     size: int
-    """Of the image."""
+    """The size of the image."""
     ranges: int
     bytes_written: int
     elapsed_s: float
@@ -79,7 +79,7 @@ async def convert_to_rbd_diff(
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> RbdDiffSummary:
-    """Write ``backup`` as what ``rbd import-diff`` reads. What its last object has behind the VDI's end is left out.
+    """Write ``backup`` as a stream for ``rbd import-diff``. Bytes behind the end of the VDI are left out.
 
     ``target`` is the path of a file, which must not exist unless ``replace`` is true, or an entered target, without
     ``replace``. ``snapshot_name`` and ``base_name`` are what Ceph calls the snapshots. By default it calls them by
@@ -147,7 +147,7 @@ def _find_zeros(contents: list[Content]) -> list[bool]:
 
 
 def _name(snapshot: Identity | None) -> str | None:
-    """Give what Ceph calls a snapshot. None: it is a working VDI."""
+    """Give the name that the snapshot has in Ceph: its tag or its id. None: it is a working VDI."""
     if snapshot is None or snapshot.created is None:
         return None
     return snapshot.tag or str(snapshot.id)

@@ -1,4 +1,4 @@
-"""Removes what an unfinished restore left in a cluster, and nothing else."""
+"""Removes the VDI that an unfinished restore left in a cluster, and nothing else."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from asyncbackup.wire.inode import Inode
 from asyncbackup.wire.oid import data_oid
 
 _WATCH_S: Final = 2.0
-"""Seconds in which a restore that goes on is seen to create an object."""
+"""Seconds in which a restore that is at work creates an object."""
 
 _LAST: Final = 1024
-"""Objects at the end of the table that are looked for: more than a restore names ahead and has in flight."""
+"""How many of the last objects in the table are looked for: more than a restore names ahead and has in flight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Discarded:
     vdi: str
     vdi_id: str
     objects: int
-    """Objects that the table named; some of them perhaps were never created."""
+    """Objects that the table named. Perhaps some of them were never created."""
 
     def as_dict(self) -> dict[str, object]:
         """Give the fields as plain values, for JSON."""
@@ -40,10 +40,10 @@ class Discarded:
 
 
 async def discard(cluster: Cluster, vdi: str) -> Discarded:
-    """Remove the working VDI ``vdi`` and all its objects, if it is an unfinished restore, which its tag says.
+    """Remove the working VDI ``vdi`` and all its objects, if its tag says that it is an unfinished restore.
 
-    A snapshot, and a VDI of any other tag, is never removed. Neither is one that a restore is seen to go on with: it is
-    watched for two seconds. A restore that does nothing in that time, such as one that waits for its pipe, is not seen.
+    A snapshot, or a VDI with another tag, is never removed. The VDI is watched for two seconds, and is not removed if a
+    restore writes to it in that time. A restore that does nothing so long, because it waits for a pipe, is not noticed.
 
     Raises VdiNotFound, NotDiscarded, RequestFailed, ClusterError. After an error or a cancellation it can be repeated.
     """
@@ -75,7 +75,7 @@ async def _find(cluster: Cluster, vdi: str) -> Inode:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """How far a restore has come: objects that it named, and those that are there of the last ones."""
+    """The progress of a restore: how many objects its table names, and which of the last ones exist."""
 
     named: int
     there: frozenset[int]

@@ -40,7 +40,7 @@ class ExportSummary:
 
     files: int
     size: int
-    """Of the image, holes included."""
+    """The size of the image, holes included."""
     in_place: bool
     checked: bool
     """Whether manifests proved all data."""
@@ -49,7 +49,7 @@ class ExportSummary:
     objects_done: int
     """Objects that the backups have something of."""
     objects_resumed: int
-    """Objects that an interrupted run had written, and this one did not write again."""
+    """Objects that an interrupted run wrote, and that this run did not write again."""
     bytes_written: int
     elapsed_s: float
     missing: Sequence[int] = ()
@@ -80,23 +80,22 @@ async def export(
     ``target`` is the path of an image. It must not exist, or with ``replace`` it is replaced once the new one is
     complete. Or it is an entered target, without ``replace``, which gets all bytes in order.
 
-    Increments need a ``base``: an image or a snapshot in a cluster, of what the first of them is the difference to. It
-    is known by identity. The state beside an image says which snapshot it equals; each image made here has one.
-    ``assume_base`` vouches for a base if nothing says what it is. The summary tells that.
+    Increments need a ``base``: an image of the snapshot that the first of them is the difference to, or that snapshot
+    in a cluster. It must have the right identity. The state beside an image says which snapshot it equals; each image
+    made here has one. ``assume_base`` vouches for a base that nothing proves. The summary says so.
 
-    With ``allow_incomplete`` backups may lack objects that could not be read, but not where an image is changed in
-    place. Such an object becomes what the other backups and the base have of it, zeros without any, and the state says
-    nothing of what the image equals.
+    With ``allow_incomplete``, backups may lack objects that could not be read, unless an image is changed in place. The
+    content of such an object then comes from the other backups and the base, or is zeros, and the image gets no state.
 
     If the base is the image ``target`` itself, that image is rolled forward in place. All is judged and checked before
     the image is changed. An interruption after that leaves the image marked, and the same call finishes it.
 
-    Once ``checkpoint_bytes`` of a new image were written, and then again and again, what is there is made durable, and
-    stays whatever happens, if manifests prove all that it is made of. With ``resume`` this goes on with what a run with
-    the same backups left, if there is such.
+    After each ``checkpoint_bytes`` of a new image, the bytes that were written are made durable, and stay after an
+    interruption. This is only done if manifests prove all data. With ``resume``, the export goes on with the unfinished
+    image of an export of the same backups, if there is one.
 
     Raises WrongSnapshot, BaseUnproved, BaseMismatch and Incompatible if backups, base and target do not go together,
-    AlreadyApplied, HalfRolled if an image was left in pieces, and the errors of reading and writing.
+    AlreadyApplied, HalfRolled if an image was left half changed, and the errors of reading and writing.
     """
     started = time.monotonic()
     if replace:
@@ -143,10 +142,10 @@ class _ImageExport:
     objects: int = 0
     """Objects that the backups have something of."""
     resumed: int = 0
-    """Objects that an interrupted run had written."""
+    """Objects that an interrupted run wrote."""
 
     async def run(self, target: str | os.PathLike[str] | Target, *, replace: bool, resume: bool) -> bool:
-        """Do it all. Tells whether it was done in place."""
+        """Make or change the image. Tells whether it was changed in place."""
         require_base(self.chain, self.base)
         if not isinstance(target, str | os.PathLike):
             if resume:
@@ -163,7 +162,7 @@ class _ImageExport:
         return False
 
     async def _read_index(self) -> Index:
-        """Read all headers: damage is found before anything is begun."""
+        """Read all headers, so that damage is found before anything is written."""
         index = await read_index(self.chain, self.meter.on_progress)
         self.objects = self.meter.counts.objects_planned = len(index.indices)
         self.chain.position(index.last_idx)
@@ -186,7 +185,7 @@ class _ImageExport:
 
     async def _to_image(self, path: str | os.PathLike[str], *, replace: bool, resume: bool) -> None:
         """Make a new image, with holes where nothing was ever written."""
-        # What nobody says is told before anything is made.
+        # These raise FactMissing if a fact is unknown, before anything is made.
         size, object_size = self.chain.size, self.chain.object_size
         async with (
             NewImage(path, replace=replace, resume=resume, on_leftover=self.on_leftover) as image,
@@ -194,7 +193,7 @@ class _ImageExport:
         ):
             is_proved = self.assumed is None and all(reader.subject for reader in self.chain.readers)
             if self.chain.is_piped or not is_proved:
-                # Nothing proves that what another run reads is what this one reads.
+                # Nothing proves that another run reads the same content as this one.
                 if resume:
                     raise NotResumable(image.name, "manifests do not prove all that it is made of, or not twice")
                 await self._fill(image, judged, None, object_size)
@@ -231,7 +230,7 @@ class _ImageExport:
         await image.finish(self._identity(), assumed=self.assumed is not None)
 
     async def _prepare(self, image: NewImage, judged: Judged, object_size: int) -> None:
-        """Take over what the base has, and make the image as long as it will be."""
+        """Copy the base if it is an image, and give the new image its final size."""
         spans = self.chain.spans()
         if judged.image is not None:
             await image.copy_from(judged.image)
@@ -239,7 +238,7 @@ class _ImageExport:
         await image.resize(self.chain.size)
 
     async def _find_whole(self, index: Index | None, base: ObjectSource) -> Indices:
-        """Find the objects of the base that are in the image, and plan to write them."""
+        """Find the objects of the base that the image must have, and add them to the planned ones."""
         found = await base.find_objects(self.meter.on_progress)
         whole = found[found < -(-self.chain.size // self.chain.object_size)]
         if index is not None:
@@ -252,7 +251,10 @@ class _ImageExport:
         await self.meter.count(contents)
 
     def _identity(self) -> Identity | None:
-        """Say what the image is of. None: no manifest says it, or another size; or the backups lack objects."""
+        """Give the snapshot that the image equals.
+
+        None: no manifest says it, the manifest says another size, or the backups lack objects.
+        """
         if self.chain.missing:
             return None
         newest = self.chain.readers[-1].subject
@@ -286,9 +288,9 @@ class _ImageStream:
     position: int = 0
 
     async def write(self, content: Content) -> None:
-        """Write a portion that lies behind all written before. What is behind the end of the VDI is left out."""
+        """Write a portion that lies behind all portions before. Bytes behind the end of the VDI are left out."""
         start = self.chain.position(content.group.idx) + content.portion.offset
-        # The last object may be longer than what the VDI has of it.
+        # The last object may reach behind the end of the VDI.
         if start < self.chain.size:
             await self.fill(start)
             await self._append([content.data[: self.chain.size - start]])

@@ -72,15 +72,15 @@ async def follow(
 ) -> RestoreSummary:
     """Apply ``backups``, increments that follow one another, oldest first, to ``vdi``, which equals their base.
 
-    The VDI stands on a snapshot of which its origin, or its identity, says that it is the base, and shares all objects
-    with it. Then a ``snapshot`` with this tag is taken, if one is wanted. ``assume_base`` vouches for a snapshot that
-    somebody may have written to before it was taken.
-    All is judged before anything is written. From then on the VDI says in an attribute what is being applied; whatever
-    interrupts it, the same call finishes it, and no other does.
+    The VDI must stand on a snapshot that is the base by its origin or its identity, and must share all objects with it.
+    At the end a snapshot with the tag ``snapshot`` is taken, if one is wanted. ``assume_base`` vouches for the base if
+    somebody may have written to the VDI before that snapshot was taken.
+    All is judged before anything is written. Then an attribute of the VDI says what is being applied. After an
+    interruption the same call finishes the work, and no call with other backups does.
 
-    Where all was applied before, and the VDI still equals that, nothing is written, and the summary says so.
-    Raises BackupsMissing, ReplicaWritten, NoReplica, VdiInUse, HalfApplied where other backups were being applied, and
-    what judging bases and backups raises, with nothing changed. Later errors are a HalfApplied with their cause.
+    If all was applied before, and the VDI still equals the result, nothing is written, and the summary says so. Raises
+    BackupsMissing, ReplicaWritten, NoReplica, VdiInUse, HalfApplied if other backups were being applied, and the errors
+    of judging bases and backups. After these nothing is changed. Later errors are a HalfApplied with their cause.
     """
     started = time.monotonic()
     with single_error():
@@ -161,7 +161,7 @@ class _Following:
         await self._apply(await self._judge_records(), found)
 
     async def _finish_snapshot(self) -> None:
-        """Have the snapshot below say what it equals, if the run that took it was interrupted before it could."""
+        """Write the origin of the snapshot below, if the run that took it was interrupted before it did so."""
         found = await read_applying(self.cluster, self.below)
         if found is None or not found.is_complete or found.snapshot != self.below.tag:
             return
@@ -171,7 +171,7 @@ class _Following:
         await end_journal(self.cluster, self.below)
 
     async def _judge_unfinished(self, candidate: Candidate) -> bool:
-        """Judge a VDI that nothing is being applied to. Tells whether it has all that is to be applied already."""
+        """Judge a VDI to which no backups are being applied. Tells whether all backups were applied before."""
         newest, vdi = self.chain.subject, self.inode.name
         written = await count_written(self.cluster, self.inode, self.below)
         is_whole = written == 0 and self.inode.vdi_size == self.below.vdi_size
@@ -196,7 +196,7 @@ class _Following:
         return False
 
     async def _refuse_written(self, written: int) -> None:
-        """Raise ReplicaWritten for so many objects, or SnapshotChanged if it is the snapshot below that was emptied."""
+        """Raise ReplicaWritten for ``written`` objects, or SnapshotChanged if the snapshot below was deleted."""
         below, vdi = [await SnapshotObjects.open(self.cluster, each) for each in (self.below, self.inode)]
         below.refuse_emptied(vdi)
         raise ReplicaWritten(self.inode.name, str(self.below), written)
@@ -242,9 +242,9 @@ class _Following:
             raise
 
     async def _apply_alone(self, index: Index, entry: Applying, found: Applying | None) -> None:
-        """Write, and keep others off meanwhile.
+        """Apply the backups, and keep other runs away meanwhile.
 
-        What an interrupted run wrote is written again, even if that was all: somebody may have written over it since.
+        This writes again what an interrupted run wrote, even if that was all: somebody may have overwritten it since.
         """
         journal = await Journal.begin(self.cluster, self.inode, entry, found)
         is_begun = found is not None
@@ -267,7 +267,7 @@ class _Following:
             raise
 
     async def _check_use(self) -> Inode:
-        """Give the inode of the VDI as it is now. Raises VdiInUse, ChangedMeanwhile if it is another VDI."""
+        """Give the inode of the VDI as it is now. Raises VdiInUse, and ChangedMeanwhile if another VDI has the name."""
         vdi = self.inode.name
         if await self.cluster.is_locked(self.inode.vdi_id):
             raise VdiInUse(vdi, "a guest has locked it")
@@ -277,9 +277,10 @@ class _Following:
         return now
 
     async def _open(self, index: Index, found: Applying | None) -> tuple[Construction, SnapshotObjects]:
-        """Read the tables of both, and judge the VDI again: it may have changed until other runs were kept off.
+        """Read the tables of the VDI and its snapshot, and judge the VDI again: it may have changed meanwhile.
 
-        Raises VdiInUse, ChangedMeanwhile, and ReplicaWritten if somebody wrote to the VDI, other than ``found`` says.
+        Raises VdiInUse, ChangedMeanwhile, and ReplicaWritten if the VDI has objects that the run of ``found`` did not
+        write.
         """
         if (await self._check_use()).vdi_size != self.inode.vdi_size:
             raise ChangedMeanwhile(f"VDI '{self.inode.name}'", "it was resized")
@@ -292,7 +293,7 @@ class _Following:
         kept = min(objects, below.object_count, objects if spans is None else spans)
         is_foreign = owners != beneath
         if found is not None:
-            # These are written again, and those behind them were taken out, or will be.
+            # The objects of the chain are written again. Entries behind the kept ones are cleared now, or were before.
             is_foreign[index.indices] = False
             is_foreign[kept:] &= owners[kept:] != 0
         if is_foreign.any():

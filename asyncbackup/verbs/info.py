@@ -1,4 +1,4 @@
-"""Tells what a backup is, from its headers alone; of a chain, what its objects come to."""
+"""Reads the facts of a backup from its headers and its manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asyncbackup.format.manifest import Subject
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What a backup file is. Sizes in bytes."""
+    """The facts of a backup file. Sizes in bytes."""
 
     file: str
     dialect: Dialect
@@ -25,9 +25,9 @@ class Info:
     size: int
     """From the first byte to the end of the backup."""
     trailing_bytes: int
-    """What follows that end."""
+    """Bytes that follow the end of the backup."""
     manifest: Subject | None
-    """What the manifest says, if there is one."""
+    """The first line of the manifest; None if there is no manifest."""
     missing: Sequence[int] = ()
     """The idx of each object that was left out because it could not be read."""
 

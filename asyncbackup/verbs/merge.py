@@ -1,4 +1,4 @@
-"""Merges a chain of backups into one that equals it."""
+"""Merges a chain of backups into one backup that does the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MergeSummary:
     dialect: Dialect
     has_manifest: bool
     assumed: str | None
-    """What was taken for the base because the caller vouched for it; None: all was proved, or none was named."""
+    """What was assumed because the caller vouched for it; None: all was proved, or no base was named."""
     records: int
     bytes_written: int
     elapsed_s: float
@@ -58,19 +58,20 @@ async def merge(
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> MergeSummary:
-    """Write one backup that does what ``backups`` do one after the other; oldest first.
+    """Write one backup that does the same as all ``backups`` one after the other. They come oldest first.
 
-    ``target`` is the path of a file, which gets a manifest beside it, and must not exist unless ``replace`` is true; or
-    an entered target, without ``replace``, whose manifest goes to the entered target ``manifest`` or nowhere. There is
-    one only if all ``backups`` have one. What lies between two ranges of an object, and what no file has, comes from
-    ``base``: an image, or a snapshot in a cluster, of what the first of the backups is the difference to. A full backup
-    needs none.
-    ``assume_base`` vouches for a base of which nothing says what it is: the summary tells, and so does the manifest of
-    each record that has bytes of it.
+    ``target`` is the path of a file. It gets a manifest beside it, and must not exist unless ``replace`` is true. Or it
+    is an entered target, without ``replace``; its manifest goes to the entered target ``manifest``, if that is given. A
+    manifest is only written if all ``backups`` have one.
 
-    Raises BackupIncomplete where one of them lacks objects, BaseNeeded where it needs a base, WrongSnapshot or
-    BaseMismatch where it is another one, BaseUnproved, NotMergeable, and the errors of reading and writing. There is
-    then, and after a cancellation, no new file.
+    Bytes between two ranges of an object that no backup has come from ``base``: an image of the snapshot that the first
+    backup is the difference to, or that snapshot in a cluster. A full backup needs no base. ``assume_base`` vouches for
+    a base that nothing proves. The summary says so, and the manifest says it for each record that has bytes of the
+    base.
+
+    Raises BackupIncomplete if a backup lacks objects, BaseNeeded if a base is needed, WrongSnapshot or BaseMismatch if
+    the base is another one, BaseUnproved, NotMergeable, and the errors of reading and writing. After an error or a
+    cancellation there is no new file.
     """
     started = time.monotonic()
     options = options or WindowOptions()
@@ -100,15 +101,15 @@ async def merge(
 
 
 def _subject(chain: Chain, dialect: Dialect) -> Subject | None:
-    """Say what the merged backup is of: the newest snapshot, and what the oldest file is the difference to.
+    """Make the first line of the merged manifest: the snapshot of the newest file, and the base of the oldest.
 
-    None if a file has no manifest that says it.
+    None if a file has no manifest.
     """
     subjects = [reader.subject for reader in chain.readers if reader.subject is not None]
     if len(subjects) < len(chain.readers):
         return None
     oldest, newest = subjects[0], subjects[-1]
-    # Files of version 1 do not say the cluster, but it is the same in all: that of their neighbours, which follow them.
+    # Manifests of version 1 do not name the cluster. All files of a chain are of the same cluster.
     cluster = next((subject.cluster for subject in subjects if subject.cluster), None)
     return dataclasses.replace(
         newest,
@@ -151,10 +152,10 @@ async def _write_records(records: _Records, options: WindowOptions, meter: Meter
 
 @dataclass(slots=True)
 class _Records:
-    """Makes records of what a chain has of each object over ``under``, and gives them to ``writer``.
+    """Makes records from the content that a chain has over ``under``, and gives them to ``writer``.
 
-    A record may be one of a file as it stands. Then the manifest of the file has its digests. Digests of other records
-    are taken.
+    If a record is copied unchanged from a file, the manifest of the file has its digests. For other records the digests
+    are computed.
     """
 
     chain: Chain
@@ -169,7 +170,7 @@ class _Records:
             base = await self._read_base(content) if len(content.group.records) > 1 else None
             ready.append(self._fragment(content, base))
             if base is not None:
-                # The next one is read into the same buffer.
+                # The next base content is read into the same buffer.
                 await self.writer.append(ready)
                 ready = []
         await self.writer.append(ready)
@@ -186,8 +187,8 @@ class _Records:
         return Fragment(header, [data], None if base is None else [base], portion.is_last, assumed=assumed)
 
     async def _read_base(self, content: Content) -> memoryview | None:
-        """Read what the base holds in the place of ``content``, if the manifest is to have a digest of it."""
-        # A digest of what nobody proved would say otherwise.
+        """Read the base's bytes in the range of ``content``; None if the manifest gets no digest of them."""
+        # If the base is not proved, a digest of it would look like a proof.
         if self.under is None or self.under.assumed is not None or not self.writer.wants_base:
             return None
         if self._buffer is None:

@@ -1,4 +1,4 @@
-"""Brings a chain of backups back into a cluster, as a new VDI."""
+"""Restores a chain of backups as a new VDI in a cluster."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ from asyncbackup.storage.journal import JournalFile, journal_beside
 from asyncbackup.wire.inode import Inode, Owners
 
 _LEAVING_S: Final = 10.0
-"""Seconds that the way out waits for the journal."""
+"""Seconds that a failed restore waits for its journal."""
 
 _REMOVAL_S: Final = 60.0
-"""Seconds for taking back what a failed restore wrote, after which it is left: it delays a Ctrl-C."""
+"""Seconds to remove the VDI of a failed restore. It is left behind after that, because a Ctrl-C waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class RestoreSummary:
 
     vdi: str
     vdi_id: str
-    """The id that the VDI was written with: if a snapshot was taken of it, that has the id now."""
+    """The id that the VDI had while it was written. If a snapshot was taken of it, the snapshot has this id now."""
     size: int
     object_size: int
     copies: int
@@ -81,23 +81,23 @@ class RestoreSummary:
     base: str | None
     """The snapshot that the new VDI is a clone of, or that an existing VDI stood on; None: there is none."""
     base_image: str | None
-    """The image that the backups were put on; None: none."""
+    """The image that was the base; None: the base was no image."""
     assumed: str | None
-    """What was taken for the base because the caller vouched for it; None: all was proved."""
+    """What was assumed because the caller vouched for it; None: all was proved."""
     files: int
     checked: bool
     """Whether manifests proved all data."""
     origin: str | None
-    """Which snapshot the VDI says that it equals, in words; None: it says nothing."""
+    """The snapshot that the VDI's attribute says it equals, in words; None: the attribute was not written."""
     origin_missing: str | None
-    """Why it says nothing; None: it does."""
+    """Why the attribute was not written; None: it was."""
     snapshot: str | None
-    """The tag of the snapshot that was taken of it; None: none was wanted."""
+    """The tag of the snapshot that was taken of the VDI; None: no snapshot was wanted."""
     already_applied: bool
-    """Whether a VDI to which backups were to be applied had them all, so that nothing was done."""
+    """Whether all backups had been applied to the VDI before, so that nothing was done."""
     objects_done: int
     objects_resumed: int
-    """Objects that an interrupted run had written, and this one did not write again."""
+    """Objects that an interrupted run wrote, and that this run did not write again."""
     bytes_written: int
     elapsed_s: float
     missing: Sequence[int] = ()
@@ -128,22 +128,22 @@ async def restore(
 ) -> RestoreSummary:
     """Make VDI ``to`` of ``backups``, oldest first: a full one and increments, or increments on their ``base``.
 
-    ``base`` is a snapshot in ``cluster``, of which the new VDI becomes a clone, or an image of one, of which all that
-    is no zeros is written as well. It has to be what the manifest names, known by identity, that of an image by the
-    state that stands beside it. ``assume_base`` vouches for a base where nothing says what it is. What manifests say of
-    its content is checked, each object before it is written.
-    With ``allow_incomplete`` backups may lack objects that could not be read. Such an object becomes what the other
-    backups and the base have of it, zeros without any; the VDI does not say then that it equals the snapshot.
-    Size, object size and redundancy are those of the manifest; ``chain_options`` and ``copies`` go before it. No other
-    VDI is changed. All headers are judged before anything is written, unless they come from a pipe.
+    ``base`` is a snapshot in ``cluster`` or an image. The new VDI becomes a clone of the snapshot. Of an image, all
+    that is not zeros is written as well. The base must have the identity that the manifest names; an image has it from
+    the state beside it. ``assume_base`` vouches for a base that nothing proves. If manifests have digests of the base,
+    each object is checked before it is written. With ``allow_incomplete``, backups may lack objects that could not be
+    read. The content of such an object then comes from the other backups and the base, or is zeros, and the VDI does
+    not say that it equals the snapshot. Size, object size and redundancy are those of the manifest, unless
+    ``chain_options`` or ``copies`` say otherwise. No other VDI is changed. All headers are judged before anything is
+    written, unless they come from a pipe.
 
-    Once ``checkpoint_bytes`` were written, and then again and again, a ``journal`` says how far the VDI is. It stands
-    beside the first of the backups, where that is possible, unless it is named. From then on an interruption leaves
-    the VDI, tagged as unfinished, and calls ``on_kept``. With ``resume`` this goes on with what a restore of the same
-    backups left, if there is such. Nothing is kept where manifests do not prove all.
+    After each ``checkpoint_bytes`` that were written, a ``journal`` notes how many objects are complete. By default it
+    stands beside the first of the backups, if it can be written there. After the first note an interruption leaves the
+    VDI, tagged as unfinished, and calls ``on_kept``. With ``resume``, the restore goes on with the unfinished VDI of a
+    restore of the same backups, if there is one. No journal is written unless manifests prove all data.
 
-    Raises VdiExists, and the other errors of ``asyncbackup.errors``. After an error or a cancellation before that the
-    new VDI is gone, or LeftUnfinished says why it is not.
+    Raises VdiExists, and the other errors of ``asyncbackup.errors``. After an error or a cancellation before the first
+    note, the new VDI is removed, or LeftUnfinished says why it is not.
     """
     started = time.monotonic()
     with single_error():
@@ -174,14 +174,16 @@ async def restore(
             expected = None if index is None else index.with_whole(whole)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
             options = options or WindowOptions()
-            job = _Job(cluster, chain, index, under, clone_of, shape, whole, expected, options, meter, assumed, keeping)
+            restoration = _Restoration(
+                cluster, chain, index, under, clone_of, shape, whole, expected, options, meter, assumed, keeping
+            )
             try:
-                new = await job.run(to, left)
+                new = await restoration.run(to, left)
             finally:
                 if keeping is not None and keeping.is_kept and on_kept is not None:
                     on_kept()
             if snapshot is not None:
-                await _take_snapshot(cluster, new, snapshot, job.origin)
+                await _take_snapshot(cluster, new, snapshot, restoration.origin)
             return RestoreSummary(
                 vdi=to,
                 vdi_id=f"{new.inode.vdi_id:x}",
@@ -194,12 +196,12 @@ async def restore(
                 assumed=assumed,
                 files=len(backups),
                 checked=all(reader.subject is not None for reader in chain.readers),
-                origin=None if job.origin is None else str(job.origin.identity),
-                origin_missing=job.origin_missing,
+                origin=None if restoration.origin is None else str(restoration.origin.identity),
+                origin_missing=restoration.origin_missing,
                 snapshot=snapshot,
                 already_applied=False,
                 objects_done=meter.counts.objects_done,
-                objects_resumed=job.resumed,
+                objects_resumed=restoration.resumed,
                 bytes_written=meter.counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
                 missing=chain.missing,
@@ -210,7 +212,7 @@ async def restore(
 async def _open_base(
     cluster: Cluster, chain: Chain, base: BaseName | None, *, assume_base: bool
 ) -> AsyncIterator[Judged]:
-    """Open what the backups go on. A snapshot has all its owners, also those that a detour cut off: its clone has."""
+    """Open the base. A snapshot keeps all its owners, also those that the backups cut off: its clone has them."""
     require_base(chain, base)
     if base is None:
         yield Judged(ZeroObjects(), None)
@@ -228,7 +230,7 @@ async def _open_base(
 async def _open_keeping(
     journal: JournalFile, stack: AsyncExitStack, entry: Restoring, interval: int, *, is_needed: bool
 ) -> VdiKeeping | None:
-    """Open the journal. Unless it ``is_needed``, the restore does without it where it cannot be opened."""
+    """Open the journal. If it cannot be opened and is not needed, the restore does without it."""
     try:
         await stack.enter_async_context(journal)
     except (TargetBusy, TargetUnusable):
@@ -239,7 +241,7 @@ async def _open_keeping(
 
 
 async def _entry(chain: Chain, to: str, shape: Shape, clone_of: SnapshotObjects | None) -> Restoring | None:
-    """Say what will be restored, for a journal; None: manifests do not determine every byte of it."""
+    """Make the first entry of the journal; None: manifests do not determine every byte of the VDI."""
     if chain.is_piped or not all(reader.subject for reader in chain.readers):
         return None
     backups = tuple([await reader.identify() for reader in chain.readers])
@@ -270,7 +272,7 @@ async def _check_name_is_free(cluster: Cluster, name: str) -> None:
 
 
 async def _take_snapshot(cluster: Cluster, new: NewVdi, tag: str, origin: Origin | None) -> None:
-    """Take the snapshot of a VDI that is complete. Raises SnapshotNotTaken. Cancelled: it may be taken or not."""
+    """Take a snapshot of the complete VDI. Raises SnapshotNotTaken. After a cancellation it may be taken or not."""
     try:
         await take_snapshot(cluster, new.inode, tag, origin)
     except asyncio.CancelledError as cancelled:
@@ -287,9 +289,9 @@ async def _check_copies(cluster: Cluster, shape: Shape) -> None:
 
 
 async def _judge(chain: Chain, whole: Indices, on_progress: OnProgress | None) -> Index | None:
-    """Read all headers, if they can be read twice: damage is found before anything is begun.
+    """Read all headers, unless the chain has a pipe. So damage is found before anything is written.
 
-    Raises OutsideVdi, also for one of the objects of the base that are ``whole``, and BackupDamaged.
+    Raises OutsideVdi, also for one of the objects ``whole`` of the base, and BackupDamaged.
     """
     if len(whole):
         chain.position(int(whole[-1]))
@@ -301,7 +303,7 @@ async def _judge(chain: Chain, whole: Indices, on_progress: OnProgress | None) -
 
 
 @dataclass
-class _Job:
+class _Restoration:
     """One restore under way."""
 
     cluster: Cluster
@@ -312,21 +314,21 @@ class _Job:
     clone_of: SnapshotObjects | None
     shape: Shape
     whole: Indices
-    """The indices of what the base has and the new VDI does not have by itself."""
+    """The indices of the objects of the base that must be written, because the new VDI is no clone."""
     expected: Owners | None
-    """The indices of all objects to come, where they are known."""
+    """The indices of all objects that will be written; None if they are not known."""
     options: WindowOptions
     meter: Meter
     assumed: str | None
     keeping: VdiKeeping | None = None
     resumed: int = 0
-    """Objects that an interrupted run had written."""
+    """Objects that an interrupted run wrote."""
     origin: Origin | None = None
-    """What the new VDI says of itself, once it does."""
+    """The origin that was written into the VDI's attribute; None before that, or if it was not written."""
     origin_missing: str | None = None
 
     async def run(self, name: str, left: Inode | None = None) -> NewVdi:
-        """Make the VDI, whole or not at all; or go on with what is ``left`` of it. It stays from a checkpoint on."""
+        """Make the VDI, or go on with the unfinished VDI ``left``. After an error it is removed, unless it is kept."""
         made: list[NewVdi] = []
         keeping, behind = self.keeping, -1
 
@@ -360,7 +362,7 @@ class _Job:
                 behind=behind,
                 on_done=note,
             )
-            await self._say_what_it_is(made[0])
+            await self._write_origin(made[0])
             await made[0].publish()
         except BaseException as failure:
             await self._leave(made, failure)
@@ -370,12 +372,12 @@ class _Job:
         return made[0]
 
     async def _leave(self, made: list[NewVdi], failure: BaseException) -> None:
-        """Keep the VDI if another run can go on with it, or else remove it, if it was ``made``."""
+        """Keep the VDI if another run can go on with it. Otherwise remove it, if it was ``made``."""
         keeping = self.keeping
         if keeping is not None and keeping.is_kept and not isinstance(first_error(failure), ChangedMeanwhile):
             await _undisturbed(keeping.leave, _LEAVING_S)
             return
-        # Each of the two is done, and raises that it was cancelled only after that.
+        # Both steps are completed. If they are cancelled, they raise that only after their end.
         try:
             if made:
                 await _remove(made[0], self.cluster, failure)
@@ -411,8 +413,8 @@ class _Job:
             return self.under
         return self.clone_of.first(self.chain.spans())
 
-    async def _say_what_it_is(self, new: NewVdi) -> None:
-        """Write the origin, before anybody takes the VDI for complete. A cluster that refuses it does without."""
+    async def _write_origin(self, new: NewVdi) -> None:
+        """Write the origin, before the tag is removed. If the cluster refuses it, note why it is missing."""
         if self.chain.missing:
             self.origin_missing = "the backups lack some of its objects"
             return
@@ -429,14 +431,14 @@ class _Job:
 
 
 async def _undisturbed(function: Callable[[], Awaitable[None]], timeout_s: float = math.inf) -> bool:
-    """Run ``function`` whatever is cancelled meanwhile; tell whether it came to its end within ``timeout_s``."""
+    """Run ``function`` even if this task is cancelled meanwhile. Give False if it did not end within ``timeout_s``."""
     scope = anyio.CancelScope(shield=True, deadline=anyio.current_time() + timeout_s)
 
     async def run() -> None:
         with scope:
             await function()
 
-    # A task of its own: a shield does not stop the cancellation of a task by plain asyncio.
+    # It needs a task of its own: a shield does not stop a cancellation by plain asyncio.
     async with anyio.create_task_group() as group:
         group.start_soon(run)
     return not scope.cancelled_caught
@@ -446,7 +448,7 @@ async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException) -> None
     """Remove ``new`` because of ``failure``. Raises LeftUnfinished if that cannot be done."""
 
     async def remove() -> None:
-        # The server may still hold requests that were given up, and then the old connections have no room for others.
+        # The server may still hold requests that were given up. Then the old connections have no room for others.
         async with cluster.connected_anew() as fresh:
             await new.remove(fresh)
 

@@ -1,4 +1,4 @@
-"""Proves backups: their structure and, where manifests are, their data and that they follow one another."""
+"""Verifies backups: their structure and, if they have manifests, their data and their order."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from asyncbackup.format import Dialect
 from asyncbackup.storage import Source, open_source
 
 MAX_PROBLEMS: Final = 1000
-"""Problems that a report holds; those beyond are only counted, so that memory is bounded."""
+"""Problems that a report holds. All others are only counted, so that memory is bounded."""
 
 _THROUGH: Final = 256 << 10
-"""Bytes read and digested at a time: they are still in the core's cache when they are digested."""
+"""Bytes to read and digest at a time. They are still in the processor's cache when they are digested."""
 
 _BATCH_BYTES: Final = 16 << 20
 _BATCH_RECORDS: Final = 256
-"""Data and records digested in one go in a thread: few hops, and a cancellation waits only for so much."""
+"""Bytes and records to digest in one go in a thread. More would need fewer hops, but a cancellation waits for them."""
 
 
 @dataclass(slots=True)
 class Problems:
-    """What is wrong: the first problems, and how many there are."""
+    """The first problems that were found, and the count of all."""
 
     errors: list[AsyncBackupError] = field(default_factory=list)
     count: int = 0
@@ -52,7 +52,7 @@ class Problems:
     def add(self, problem: AsyncBackupError) -> None:
         self.count += 1
         if len(self.errors) < MAX_PROBLEMS:
-            # A traceback would keep what its frames hold.
+            # A traceback would keep the values of its frames in memory.
             self.errors.append(problem.with_traceback(None))
 
     @property
@@ -67,7 +67,7 @@ class Problems:
 
 @dataclass(slots=True)
 class FileReport:
-    """What is known of one file. Sizes in bytes."""
+    """What was found in one file. Sizes in bytes."""
 
     file: str
     dialect: Dialect | None = None
@@ -75,9 +75,9 @@ class FileReport:
     records: int = 0
     data_bytes: int = 0
     trailing_bytes: int = 0
-    """Bytes that follow the backup and are no part of it."""
+    """Bytes that follow the end of the backup."""
     has_manifest: bool = False
-    """Whether there is a good manifest, so that the data could be proven."""
+    """Whether there is a good manifest, so that the data could be verified."""
     assumed: int = 0
     """Records that hold bytes of a base that nobody proved."""
     missing: Sequence[int] = ()
@@ -105,13 +105,13 @@ class FileReport:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What was found. It is all good if there are no problems."""
+    """What was found in all files, and between them."""
 
     files: list[FileReport]
     links: Problems = field(default_factory=Problems)
-    """Files that do not follow one another."""
+    """Problems of neighbours that do not follow one another."""
     unproven_links: int = 0
-    """Neighbours of which not both have a manifest."""
+    """Pairs of neighbours that do not both have a manifest."""
 
     @property
     def is_good(self) -> bool:
@@ -145,10 +145,10 @@ async def verify(
     chain_options: ChainOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> VerifyReport:
-    """Read ``backups`` through, oldest first, and tell all that is wrong with them.
+    """Read all of ``backups``, oldest first, and report all problems.
 
-    Without a manifest only a file's structure can be proven; with ``require_manifest`` that it has none is a problem.
-    Raises SourceMissing and SourceUnreadable alone; a damaged file is a problem in the report.
+    Without a manifest, only the structure of a file can be verified. With ``require_manifest``, a missing manifest is a
+    problem. Raises only SourceMissing and SourceUnreadable: a damaged file is a problem in the report.
     """
     check_given(backups)
     options = chain_options or ChainOptions()
@@ -179,7 +179,7 @@ async def verify(
 
 
 class _Given(NamedTuple):
-    """What the caller says of a file."""
+    """A file, and the facts that the caller gave for it."""
 
     path: str | os.PathLike[str]
     manifest: str | os.PathLike[str] | Source | None
@@ -193,7 +193,7 @@ async def _verify_file(
     counts: _Counts,
     on_progress: OnProgress | None,
 ) -> BackupReader | None:
-    """Verify one file. Gives its reader, closed, for what it knows; None if it is no backup."""
+    """Verify one file. Give its closed reader, which still has the manifest's facts; None if the file is no backup."""
     async with AsyncExitStack() as stack:
         reader = await _open(stack, given, report)
         if reader is not None:
@@ -204,7 +204,7 @@ async def _verify_file(
 
 
 async def _open(stack: AsyncExitStack, given: _Given, report: FileReport) -> BackupReader | None:
-    """Open a backup; if its manifest is damaged, or not in its place, read it without."""
+    """Open a backup. If its manifest is damaged, or is not in its place, open the backup without it."""
     try:
         data, manifest = await stack.enter_async_context(open_source(given.path, manifest=given.manifest))
     except HalfReplaced as half:
@@ -236,12 +236,12 @@ class _Counts:
     sizes: list[int] | None
     """Bytes of each file; None if one of them is no file."""
     bytes_before: int = 0
-    """Bytes of the files that are done."""
+    """Bytes of the files that are complete."""
     bytes_done: int = 0
     records_done: int = 0
 
     def end_file(self, place: int) -> None:
-        """Count the whole file at ``place``, with what stands behind its records."""
+        """Count the whole file at ``place``, with the bytes behind its records."""
         if self.sizes is not None:
             self.bytes_done = sum(self.sizes[: place + 1])
         self.bytes_before = self.bytes_done
@@ -266,7 +266,7 @@ def _measure(backups: Sequence[str | os.PathLike[str]]) -> list[int] | None:
 
 
 class JudgedRecord(NamedTuple):
-    """A record, and what is wrong with its data."""
+    """A record, and the problem of its data; None: no problem was found."""
 
     record: Record
     problem: DigestMismatch | None = None
@@ -274,7 +274,7 @@ class JudgedRecord(NamedTuple):
 
 @dataclass(slots=True)
 class _FileVerification:
-    """Goes through one file, and reports what is wrong with it."""
+    """Goes through one file, and reports its problems."""
 
     reader: BackupReader
     report: FileReport
@@ -290,9 +290,9 @@ class _FileVerification:
             await self._judge_end()
 
     async def _batches(self) -> AsyncGenerator[list[JudgedRecord], None]:
-        """Go through the records, a few at a time. Damage ends it, and is a problem.
+        """Go through the records, some at a time. Damage is a problem, and ends this.
 
-        Those of a pipe are judged when this gives them, because their data is there only once.
+        Records of a pipe are judged here, because their data can be read only once.
         """
         batch: list[JudgedRecord] = []
         size = 0
@@ -305,7 +305,7 @@ class _FileVerification:
                         yield batch
                         batch, size = [], 0
         except BackupDamaged as damage:
-            # What stands before the damage is proven nevertheless.
+            # The records before the damage are verified nevertheless.
             self.report.problems.add(damage)
         if batch:
             yield batch
@@ -367,7 +367,7 @@ class _FileVerification:
     async def _judge_end(self) -> None:
         self.report.trailing_bytes = await self.reader.count_trailing()
         if self.report.trailing_bytes and self.reader.dialect is Dialect.COLLIE and not self.report.has_manifest:
-            # A dog backup has a mark at its end, and a manifest knows the count.
+            # A dog backup has an end marker, and a manifest has the count of records.
             self.report.problems.add(
                 BackupDamaged(
                     self.reader.name,
