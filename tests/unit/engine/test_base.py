@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from asyncbackup.engine.base import Candidate, Lineage, Wanted, describe_image, judge_base, judge_compared
+from asyncbackup.engine.base import Candidate, Lineage, Wanted, judge_base, judge_compared, judge_image
 from asyncbackup.errors import BaseUnproved, Relation, WrongSnapshot
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState
@@ -93,8 +93,8 @@ STATE = ImageState(BASE, SIZE, 1_764_032_000_012_345_678, assumed=False)
 
 
 def test_an_image_is_what_its_state_says() -> None:
-    assert describe_image("standby.img", SIZE, STATE.modified_ns, STATE) == PROVED
-    assert describe_image("standby.img", SIZE, STATE.modified_ns, replace(STATE, assumed=True)).assumed
+    assert judge_image("standby.img", SIZE, STATE.modified_ns, STATE) == PROVED
+    assert judge_image("standby.img", SIZE, STATE.modified_ns, replace(STATE, assumed=True)).assumed
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_an_image_is_what_its_state_says() -> None:
 def test_an_image_that_nothing_current_speaks_of_is_nothing_known(
     size: int, modified_ns: int, state: ImageState | None, doubt: str
 ) -> None:
-    described = describe_image("standby.img", size, modified_ns, state)
+    described = judge_image("standby.img", size, modified_ns, state)
 
     assert described.identity is None
     assert doubt in described.doubt
