@@ -15,7 +15,7 @@ from benchmarks.pace import draw, rows
 ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = Path(asyncbackup.__file__).parent
 """Not always in ROOT: the tests also run on a package that was installed."""
-DOCUMENTS: Final = ("docs/architecture.md", "CONTRIBUTING.md")
+DOCUMENTS: Final = ("docs/architecture.md", "docs/failures.md", "CONTRIBUTING.md")
 
 _PLACE: Final = re.compile(r"[a-z][\w.-]*(?:/[\w.-]+)+/?")
 _NAME: Final = re.compile(r"[A-Z]\w*[a-z]\w*(?:\.\w+)*|[a-z]+(?:_[a-z]+)+")
