@@ -235,9 +235,9 @@ class Cluster:
         return inode
 
     async def _look_up(self, message: Message) -> Request | None:
-        """Have the cluster look up a VDI; None if that takes long.
+        """Let the cluster look up a VDI; None if that takes long.
 
-        All nodes of a cluster take part in it, of which one may hang until it is thrown out. Reading goes on meanwhile.
+        All nodes take part in it, and one of them may hang until the cluster removes it. Objects can be read meanwhile.
         """
         if not self.router.has_several_nodes:
             return await self.call(message)

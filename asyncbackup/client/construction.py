@@ -197,7 +197,7 @@ class Construction:
         """
         ours = self._owners == self.vdi_id
         if len(missing := np.flatnonzero(ours & ~self._created)):
-            raise ChangedMeanwhile("a backup", f"object {missing[0]} was to come, and did not")
+            raise ChangedMeanwhile("a backup", f"it does not have object {missing[0]} any more")
         await self._set_entries(np.flatnonzero(~ours & (self._owners != self._beneath)), 0)
 
     async def resize(self, size: int) -> None:
@@ -359,7 +359,7 @@ class NewVdi(Construction):
         await self.settle()
         found = await self._cluster.read_inode(self.vdi_id)
         if not is_unfinished(found) or found.name != self.name:
-            raise ChangedMeanwhile(f"VDI '{self.name}'", "it is not the unfinished restore any more that was made")
+            raise ChangedMeanwhile(f"VDI '{self.name}'", "it is not the unfinished restore that was made here")
         await self._tag("")
 
     async def remove(self, cluster: Cluster) -> None:

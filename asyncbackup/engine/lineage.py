@@ -171,6 +171,6 @@ async def _read(cluster: Cluster, inode: Inode, key: str, decode: Callable[[byte
     try:
         found = decode(value)
     except ValueError as error:
-        raise InodeCorrupt(inode.vdi_id, f"its attribute '{key}' is none that a restore writes: {error}") from error
+        raise InodeCorrupt(inode.vdi_id, f"its attribute '{key}' was not written by a restore: {error}") from error
     # In a cluster that uses ids again, it may be about a VDI that had the id before.
     return found if found.created == time_text(inode.create_time) else None

@@ -344,7 +344,7 @@ class ManifestDecoder:
             if name not in fields:
                 continue
             if type(fields[name]) is not int or fields[name] != counted:
-                raise ValueError(f"{name}: expected {counted}, as the lines before come to, got {shown(fields[name])}")
+                raise ValueError(f"{name}: expected {counted}, by the lines before, got {shown(fields[name])}")
         self._complete = True
         return Trailer(self._records, self._data_length, self._missing)
 

@@ -80,7 +80,7 @@ def decode_plan(data: bytes) -> PlanTable:
     if len(data) != end + _DIGEST_SIZE:
         raise Damage(min(len(data), end + _DIGEST_SIZE), f"expected {end + _DIGEST_SIZE} bytes, got {len(data)}")
     if xxhash.xxh3_128_digest(memoryview(data)[:end]) != data[end:]:
-        raise Damage(end, "the digest is another one: the plan was changed")
+        raise Damage(end, "the digest is wrong: the plan was changed")
     idx, to_owners, *base_owners = np.frombuffer(data, _U32, count * (2 + bases), _HEADER.size).reshape(
         2 + bases, count
     )

@@ -25,7 +25,7 @@ class RecordHeader:
     def encode(self) -> bytes:
         """Build the 16 bytes. Raises ValueError if ``idx`` is the one that the end marker uses."""
         if self.idx == END_IDX:
-            raise ValueError(f"data object index {END_IDX} cannot be told from the end of the backup")
+            raise ValueError(f"data object index {END_IDX} would look like the end of the backup")
         return _HEADER.pack(self.idx, self.offset, self.length, 0)
 
     @classmethod

@@ -43,7 +43,7 @@ def unseal(line: bytes, kind: str, version: int, make: Callable[[dict[str, Any]]
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"expected a JSON object of another form ({error})") from error
     if decoded.encode() != line:
-        raise ValueError("its digest does not fit: it was changed, or not written to its end")
+        raise ValueError("its digest is wrong: it was changed, or was not written completely")
     return decoded
 
 

@@ -195,7 +195,7 @@ class _ImageExport:
             if self.chain.is_piped or not is_proved:
                 # Nothing proves that another run reads the same content as this one.
                 if resume:
-                    raise NotResumable(image.name, "manifests do not prove all that it is made of, or not twice")
+                    raise NotResumable(image.name, "this needs backups in files, and manifests that prove all data")
                 await self._fill(image, judged, None, object_size)
                 return
             async with image.open_journal() as (journal, partial):

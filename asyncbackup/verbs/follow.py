@@ -189,7 +189,7 @@ class _Following:
                 raise HeldAlready(vdi, newest.identity, "unless somebody wrote to it since")
         if lineage is None and (candidate.identity is None or wanted is None or not candidate.identity.matches(wanted)):
             applying = await read_applying(self.cluster, self.below)
-            half = "backups were being applied to it when the snapshot was taken that it stands on"
+            half = "the snapshot that it stands on was taken while backups were being applied"
             raise NoReplica(vdi, "nothing says what it was restored as" if applying is None else half)
         if not is_whole:
             await self._refuse_written(written)

@@ -157,7 +157,7 @@ async def restore(
             assumed = all_assumed(chain.assumed, judged.assumed)
             entry = None if assumed is not None else await _entry(chain, to, shape, clone_of)
             if resume and entry is None:
-                raise NotResumable(f"VDI '{to}'", "manifests do not prove all that it is made of, or not twice")
+                raise NotResumable(f"VDI '{to}'", "this needs backups in files, and manifests that prove all data")
             keeping = None
             if entry is not None:
                 file = JournalFile(journal or journal_beside(backups[0], to))

@@ -115,7 +115,7 @@ async def test_an_origin_that_is_damaged_is_told(replica: Replica) -> None:
     await replica.cluster.write_attribute("disk", origin_key(b.vdi_id), replica.origin.encode()[:-3])
 
     with pytest.raises(
-        InodeCorrupt, match=r"its attribute 'asyncbackup.origin.[0-9a-f]+' is none that a restore writes"
+        InodeCorrupt, match=r"its attribute 'asyncbackup.origin.[0-9a-f]+' was not written by a restore"
     ):
         await find_lineage(replica.cluster, b)
 

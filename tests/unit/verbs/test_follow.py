@@ -550,7 +550,9 @@ async def test_a_snapshot_of_a_half_written_vdi_equals_nothing(pair: Pair) -> No
 
     async with Sheep(pair.store) as sheep, connect(sheep.host, sheep.port) as cluster:
         await cluster.create_snapshot("replica", "b")
-        with pytest.raises(NoReplica, match="backups were being applied to it when the snapshot was taken"):
+        with pytest.raises(
+            NoReplica, match="the snapshot that it stands on was taken while backups were being applied"
+        ):
             await follow(cluster, [pair.ab], "replica", snapshot="b")
 
 
@@ -791,7 +793,7 @@ async def test_a_snapshot_of_a_half_written_vdi_equals_not_what_the_vdi_did_befo
     await resize(pair.origin, "disk", OBJECT)
     await pair.origin.create_snapshot("disk", "e")
 
-    with pytest.raises(NoReplica, match="backups were being applied to it when the snapshot was taken"):
+    with pytest.raises(NoReplica, match="the snapshot that it stands on was taken while backups were being applied"):
         await follow(pair.replica, [await pair.night("d", "e")], "replica", assume_base=True)
     with pytest.raises(WrongSnapshot):
         await compare(pair.replica, [unchanged], "replica", "half")
