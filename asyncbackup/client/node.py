@@ -28,8 +28,6 @@ DEPTH: Final = 2
 
 The server sends one answer, and meanwhile reads for the next.
 """
-_LEAST_CONNECTIONS: Final = 3
-"""With one connection a core of the node is idle."""
 _MOST_CONNECTIONS: Final = 32
 """Each costs the server a file descriptor and buffers. More than these fill no path that is known to us."""
 _PAUSE_S: Final = 0.02
@@ -209,11 +207,11 @@ class Node:
                 return
 
     def _wanted_connections(self) -> int:
-        """Say how many connections what may be under way asks for: one TCP window does not fill a long path."""
+        """Say how many connections are needed for what may be under way: one TCP window does not fill a long path."""
         if self._options.connections is not None:
             return min(self._options.connections, self._most)
-        under_way = -(-self.pace.limit // (DEPTH * READ_SIZE))
-        return min(max(under_way, _LEAST_CONNECTIONS), self._most)
+        under_way = -(-min(self.pace.limit, self.load) // (DEPTH * READ_SIZE))
+        return min(max(under_way, 1), self._most)
 
     def set_aside(self, error: AsyncBackupError) -> None:
         """Send nothing here for a while: close all connections, and end what waits with ``error``."""
@@ -292,7 +290,7 @@ class Node:
                 self._last_answer_s = now_s  # Silence counts from when there is something to answer.
             attempt.sent = self.pace.note_sent(now_s, attempt.size)
             connection.send(attempt, self.version_for(attempt.request.message))
-        if self._waiting and len(self.connections) < self._wanted_connections():
+        if len(self.connections) < self._wanted_connections():
             self._wanted.set()
 
     def _choose(self, attempt: Attempt) -> Connection | None:

@@ -61,6 +61,8 @@ Address = tuple[str, int]
 _ELSEWHERE: Final = frozenset({Outcome.REPEAT_ELSEWHERE, Outcome.ASK_ELSEWHERE})
 _MANY: Final = 32
 """Repetitions after which the delay is the longest."""
+_MOST_NODES: Final = 256
+"""Nodes of a list to talk to. Each takes a descriptor or more; the others are reached through these."""
 _SHARE_IN_RECOVERY: Final = 0.5
 _RECOVERY_PAUSE_S: Final = 5.0
 """Seconds between two questions whether the cluster recovers objects. A recovery takes minutes."""
@@ -208,7 +210,7 @@ class Router:
         if not self.placement.learn(listed, gateway, node.peers, node.internal_version):
             _log.info("%s is not in its own list of nodes: only the gateways that were named are used", node.address)
             return
-        wanted = {*self.gateways, *self.placement.addresses}
+        wanted = {*self.gateways, *self.placement.addresses[:_MOST_NODES]}
         for address in wanted - self._nodes.keys():
             self._add(address)
         for address in self._nodes.keys() - wanted:

@@ -26,6 +26,8 @@ from asyncbackup.wire.messages import (
     vdi_info,
     write_object,
 )
+from asyncbackup.wire.nodes import Node as WireNode
+from asyncbackup.wire.nodes import pack_node
 from tests.faults.proxy import answer, proxy, receive, serve
 from tests.waiting import turn, until
 
@@ -569,3 +571,26 @@ async def test_a_cluster_that_recovers_gets_half_as_much_to_do(monkeypatch: pyte
         await until(lambda: router.node.share == 0.5)
         recovering = False
         await until(lambda: router.node.share == 1.0)
+
+
+async def test_a_list_of_nodes_that_do_not_exist_does_no_harm() -> None:
+    nodes = b""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            header = await receive(reader)
+            if header.opcode == Opcode.GET_NODE_LIST:
+                writer.write(answer(header, nodes))
+            else:
+                writer.write(answer(header, b"data"))
+
+    async with serve(handle) as port:
+        here = pack_node(WireNode("127.0.0.1", port, 0, 1))
+        elsewhere = [pack_node(WireNode("127.0.0.1", 1, zone, 65535)) for zone in range(2000)]
+        nowhere = [pack_node(WireNode(f"127.9.{n >> 8}.{n & 255}", 1, n, 128)) for n in range(4000)]
+        nodes = b"".join([here, *elsewhere, *nowhere])
+        async with routed(port) as router:
+            for oid in range(5):
+                await router.call(reads(oid), Counts())
+
+            assert len(router._nodes) < 300
