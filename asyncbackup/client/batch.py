@@ -30,7 +30,8 @@ class Batch:
         return not self._unended
 
     def begin(self, request: Request, buffer: memoryview | None) -> Attempt:
-        """Make an attempt at a request, for somebody to send."""
+        """Make an attempt at a request that has not ended, for somebody to send."""
+        assert request not in self.last
         request.answer, request.error, request.payload = None, None, NO_PAYLOAD
         attempt = Attempt(request, buffer, self._note_end)
         self._under_way[request].append(attempt)

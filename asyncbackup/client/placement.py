@@ -44,12 +44,15 @@ class Placement:
             index for index, node in enumerate(nodes) if _address(node) in peers or (node.host, node.port) in peers
         ]
         found = found or [index for index, node in enumerate(nodes) if _is_here(node, peers)]
+        # The same node may stand in the list more than once.
+        places = {_address(nodes[index]) for index in found}
         if not found:
             return False
         self.addresses = [_address(node) for node in nodes]
         self._found.clear()
-        if len(found) == 1:
-            self.addresses[found[0]] = gateway
+        if len(places) == 1:
+            for index in found:
+                self.addresses[index] = gateway
         try:
             self._ring = Ring(nodes) if internal_version == _RING_VERSION else None
         except ValueError:

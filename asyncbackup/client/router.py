@@ -210,7 +210,7 @@ class Router:
         if not self.placement.learn(listed, gateway, node.peers, node.internal_version):
             _log.info("%s is not in its own list of nodes: only the gateways that were named are used", node.address)
             return
-        wanted = {*self.gateways, *self.placement.addresses[:_MOST_NODES]}
+        wanted = {*self.gateways, *list(dict.fromkeys(self.placement.addresses))[:_MOST_NODES]}
         for address in wanted - self._nodes.keys():
             self._add(address)
         for address in self._nodes.keys() - wanted:
@@ -438,6 +438,8 @@ class Router:
         hang_s = self._hedging.hang_s()
         for attempt in batch.under_way():
             node, message = attempt.node, attempt.request.message
+            if attempt.on_end is None:
+                continue  # It ended when its node was set aside just now.
             if node is None or not any(other.is_open and other is not node for other in self._nodes.values()):
                 continue
             self._hedge(attempt.request, batch, counts)

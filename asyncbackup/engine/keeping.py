@@ -52,8 +52,12 @@ class Keeping:
             return
         assert subject is not None, "what is kept has a manifest"
         checkpoint = found.checkpoint
-        # The first line may say something else from now on: that objects may be missing. It is as long as before.
-        await self.partial.write_beginnings(subject.dialect.opening, subject.encode())
+        beginning = subject.encode()
+        if beginning != found.beginning:
+            # It says something else from now on: that objects may be missing. It is as long as before. Otherwise it
+            # stays untouched, since a crash may tear what is written.
+            await self.partial.write_beginning_of_manifest(beginning)
+        await self.partial.write_beginning(subject.dialect.opening)
         await self.partial.go_back(checkpoint.position, checkpoint.manifest_length)
         async with self.partial.read() as (_, manifest):
             assert manifest is not None

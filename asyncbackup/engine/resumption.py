@@ -45,6 +45,8 @@ class Resumption(NamedTuple):
     """The idx of each object up to there that was left out."""
     cut: int
     """Bytes of data behind it, which were not complete, or not what the manifest says."""
+    beginning: bytes
+    """The first line of the manifest: what was begun."""
 
 
 async def find_resumption(
@@ -61,7 +63,7 @@ async def find_resumption(
         if on_progress is not None:
             on_progress(Progress(walk.records, None, walk.position, data.size, is_checking=True))
     found = Checkpoint(walk.position, walk.records, walk.last_idx, walk.length)
-    return Resumption(found, walk.indices, walk.missing, max(0, (data.size or 0) - walk.position))
+    return Resumption(found, walk.indices, walk.missing, max(0, (data.size or 0) - walk.position), walk.beginning)
 
 
 async def read_lines(manifest: Source) -> AsyncGenerator[bytes, None]:
@@ -91,6 +93,7 @@ class _Walk:
         self.last_idx = -1
         self.position = len(subject.dialect.opening)
         self.length = 0
+        self.beginning = b""
         """Bytes of the lines so far."""
 
     @property
@@ -109,6 +112,7 @@ class _Walk:
         if line != begun.encode():
             raise PartialDamaged(target, self._name, "its first line is not written as it is written now")
         self.length = len(line)
+        self.beginning = line
 
     def go_on(self) -> bool:
         """Go on by some records, and tell whether there may be more."""

@@ -49,11 +49,15 @@ class Partial:
         async with FileSource(self._data.written) as data, FileSource(self._manifest.written) as manifest:
             yield BackupSource(data, manifest)
 
-    async def write_beginnings(self, data: bytes, manifest: bytes) -> None:
-        """Write what both begin with over what stands there. Raises TargetFull, TargetWriteFailed."""
+    async def write_beginning(self, data: bytes) -> None:
+        """Write what the data begins with over what stands there. Raises TargetFull, TargetWriteFailed."""
         self.was_written = True
-        await self._manifest.write_at(0, manifest)
         await self._data.write_at(0, data)
+
+    async def write_beginning_of_manifest(self, line: bytes) -> None:
+        """Write the first line of the manifest over the one that stands there. Raises TargetFull, TargetWriteFailed."""
+        self.was_written = True
+        await self._manifest.write_at(0, line)
 
     async def go_back(self, data_size: int, manifest_size: int) -> None:
         """Keep, durably, only the first bytes of both, and append behind them. Raises TargetFull, TargetWriteFailed."""

@@ -87,7 +87,9 @@ def test_a_creation_without_an_answer_says_how_to_look(command: Command, tmp_pat
     with serving(disk_store(), "new_vdi@1:stall") as served:
         assert command("backup", "disk", tmp_path / "full", "-s", "a", "-p", served.port).code == 0
 
-        outcome = command("restore", tmp_path / "full", "--to", "new", "--timeout", "0.5", "-p", served.port)
+        outcome = command(
+            "restore", tmp_path / "full", "--to", "new", "--timeout", "0.5", "--give-up-after", "0", "-p", served.port
+        )
 
     assert outcome.code == 2
     assert "may be there" in outcome.err

@@ -448,6 +448,34 @@ async def test_a_node_that_answers_no_read_is_set_aside() -> None:
         assert "answered nothing" in silent.trouble.reason
 
 
+async def test_a_read_that_ends_as_its_node_is_set_aside_is_sent_again_and_not_hedged() -> None:
+    async with two(replace(PATIENT, request_timeout_s=1)) as (first, second, router):
+        for _ in range(40):
+            router._hedging.latencies.note(0.001)
+        requests, counts = reads(1, 2, 3), Counts()
+        call = asyncio.create_task(router.call(requests, counts))
+        await until(lambda: len(first.held) + len(second.held) == 3)
+        quick = second if len(first.held) == 2 else first
+        (silent,) = [node for node in router._nodes.values() if node.unanswered == 2]
+        silent._last_answer_s -= 1000
+
+        def answer_all() -> bool:
+            for _, header, _ in list(quick.held):
+                if header.opcode == Opcode.READ_OBJ:
+                    quick.answer(ObjectBody.unpack(header.body).oid)
+            return call.done()
+
+        try:
+            await until(answer_all)
+        except TimeoutError:
+            call.cancel()
+            raise
+        await call
+
+    assert [bytes(request.payload) for request in requests] == [n.to_bytes(4, "big") for n in (1, 2, 3)]
+    assert (counts.hedges, counts.causes) == (1, {"unreachable": 1})
+
+
 async def test_a_late_look_up_is_sent_to_other_nodes() -> None:
     async with two() as (first, second, router):
         router.node.pace.note_waiting()

@@ -74,7 +74,8 @@ async def test_what_is_kept_can_be_read_and_cut_and_gone_on_with(tmp_path: Path)
             assert await data.peek(9) == b"begun"
             assert manifest is not None
             assert await manifest.peek(9) == b"begun"
-        await partial.write_beginnings(b"B", b"M")
+        await partial.write_beginning(b"B")
+        await partial.write_beginning_of_manifest(b"M")
         await partial.go_back(3, 4)
         await complete(target)
 
