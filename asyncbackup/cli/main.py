@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib
+import math
 import os
 import re
 import shlex
@@ -182,19 +183,28 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _tell_as_json(error: BaseException, message: str, code: int, arguments: Sequence[str]) -> None:
-    """Say to a program what went wrong, if the command line asks for JSON. What is no plain value is left out."""
-    if "--json" not in arguments:
+    """Say to a program what went wrong, if an option asks for JSON. What is no plain value is left out."""
+    typed = list(arguments)
+    options = typed[: typed.index("--")] if "--" in typed else typed
+    if "--json" not in options:
         return
-    # Where data goes to standard output, the report goes to standard error; so does this.
-    is_piped = "-" in arguments
-    fields = {
-        name: value
-        for name, value in vars(error).items()
-        if not name.startswith("_") and isinstance(value, str | int | float | None)
+    fields = {} if isinstance(error, click.ClickException) else vars(error)
+    told = {
+        "kind": type(error).__name__,
+        "message": message,
+        "fields": {name: value for name, value in fields.items() if not name.startswith("_") and _is_plain(value)},
+        "exit_code": int(code),
     }
-    told = {"kind": type(error).__name__, "message": message, "fields": fields, "exit_code": int(code)}
     with suppress(CannotPrint):
-        say_json({"error": told}, err=is_piped)
+        # Where data goes to standard output, the report goes to standard error; so does this.
+        say_json({"error": told}, err="-" in typed)
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether JSON has such values."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _tell_usage(error: click.UsageError) -> ExitCode:

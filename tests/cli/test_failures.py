@@ -17,6 +17,7 @@ import pytest
 
 from asyncbackup import ClientOptions, connect
 from asyncbackup.client.objects import READ_SIZE
+from asyncbackup.errors import TargetExists
 from asyncbackup.sheep import MemoryStore
 from tests.cli.command import Command, Outcome, disk_store, playing, serving, start
 from tests.disks import CHANGED, rewrite_inode
@@ -304,3 +305,25 @@ def test_where_data_goes_to_standard_output_a_program_is_told_on_standard_error(
 
     assert outcome.out == b""
     assert json.loads(outcome.err.splitlines()[-1])["error"]["kind"] == "Unreachable"
+
+
+def test_a_file_that_is_called_like_the_option_asks_for_nothing(command: Command, nobody: str) -> None:
+    outcome = command("backup", "disk", "-s", "b", "-p", nobody, "--", "--json")
+
+    assert (outcome.code, outcome.out) == (2, b"")
+
+
+@pytest.mark.parametrize("field", [float("nan"), object(), [object()], (1, float("inf"))])
+def test_what_json_has_no_value_for_is_left_out(
+    command: Command, monkeypatch: pytest.MonkeyPatch, field: object
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        error = TargetExists("file")
+        error.odd, error.names = field, ("a", "b")  # type: ignore[attr-defined] # no error has such a field
+        raise error
+
+    monkeypatch.setattr("asyncbackup.cli.vdi.run_async", fail)
+
+    told = json.loads(command("vdi", "list", "--json").out)["error"]
+
+    assert told["fields"] == {"target": "file", "problem": "exists already", "names": ["a", "b"]}
