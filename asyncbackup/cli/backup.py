@@ -171,7 +171,8 @@ def command(
             raise click.UsageError("--manifest is only for `-` and FIFOs: that of a file stands beside it") from error
         except NotResumable as error:
             raise click.UsageError(f"--resume needs a file: {error}") from error
-    say_report(summary.as_dict(), _report(summary, file), as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
+    is_good, report = not summary.missing, _report(summary, file)
+    say_report(summary.as_dict(), report, as_json=as_json, quiet=quiet, is_good=is_good, err=is_piped, done=COMPLETE)
     _end(summary, file, as_json=as_json)
 
 
@@ -211,11 +212,11 @@ def _estimate(
 
     found = run_async(work)
     lines = [
-        f"would compare {text.objects(found.objects_planned)}, and skip {found.objects_shared:,} shared",
         (
             f"would read at most {text.size(found.bytes_to_read)} of {text.objects(found.objects_to_read)}, "
             f"and write at most {text.size(found.bytes_to_write)}"
         ),
+        f"would compare {text.objects(found.objects_planned)}, and skip {found.objects_shared:,} shared",
     ]
     say_report(found.as_dict(), lines, as_json=as_json, quiet=quiet)
 

@@ -43,13 +43,24 @@ def say_json(value: object, *, err: bool = False, done: str | None = None) -> No
 
 
 def say_report(
-    values: object, lines: Sequence[str], *, as_json: bool, quiet: bool, err: bool = False, done: str | None = None
+    values: object,
+    lines: Sequence[str],
+    *,
+    as_json: bool,
+    quiet: bool,
+    is_good: bool = True,
+    err: bool = False,
+    done: str | None = None,
 ) -> None:
-    """Print a report: ``values`` as JSON, or else ``lines``, which ``quiet`` leaves out. Raises CannotPrint."""
+    """Print a report: ``values`` as JSON, or else ``lines``, which ``quiet`` leaves out. Raises CannotPrint.
+
+    The first line says what came of it. It is printed last, where a mail from cron or the end of a log shows it.
+    """
     if as_json:
         say_json(values, err=err, done=done)
     elif not quiet:
-        say(*lines, err=err, done=done)
+        outcome, *details = lines
+        say(*details, f"{'ok' if is_good else 'incomplete'}: {outcome}", err=err, done=done)
 
 
 def say_json_text(text: str, *, err: bool = False, done: str | None = None) -> None:

@@ -23,7 +23,7 @@ def test_a_file_is_collie_and_has_a_manifest(command: Command, served: Served, t
     outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-F", "a", "-p", served.port)
 
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.decode().startswith("disk b against a: 5 objects in ")
+    assert outcome.out.decode().splitlines()[-1].startswith("ok: disk b against a: 5 objects in ")
     assert len(reference.parse((tmp_path / "file").read_bytes(), "collie", OBJECT)) == 5
     assert left_in(tmp_path) == ["file", "file.manifest"]
 
@@ -32,7 +32,7 @@ def test_a_file_is_collie_and_has_a_manifest(command: Command, served: Served, t
 def test_the_base_has_several_names(command: Command, served: Served, tmp_path: Path, option: str) -> None:
     outcome = command("backup", "disk", tmp_path / "file", "-s", "b", option, "a", "-p", served.port)
 
-    assert outcome.out.decode().startswith("disk b against a: 5 objects in ")
+    assert outcome.out.decode().splitlines()[-1].startswith("ok: disk b against a: 5 objects in ")
 
 
 def test_a_manifest_can_be_done_without(command: Command, served: Served, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_standard_output_gets_dog_and_nothing_else(command: Command, served: Ser
 
     assert outcome.code == 0
     assert len(reference.parse(outcome.out, "dog", OBJECT)) == 5
-    assert outcome.err.startswith("disk b against a: 5 objects in ")
+    assert outcome.err.splitlines()[-1].startswith("ok: disk b against a: 5 objects in ")
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def test_a_live_backup_comes_with_a_warning(command: Command, served: Served, tm
         outcome.err
         == "warning: if a guest writes to disk while it is backed up, the backup mixes older and newer data\n"
     )
-    assert outcome.out.decode().startswith("disk (live) against a: 5 objects in ")
+    assert outcome.out.decode().splitlines()[-1].startswith("ok: disk (live) against a: 5 objects in ")
 
 
 def test_force_replaces_a_file(command: Command, served: Served, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_what_the_guest_discarded_meanwhile_is_told(command: Command, tmp_path: 
         portal.call(write_and_discard)
         summary = json.loads(command("backup", "disk", tmp_path / "two", "--live", "--json", "-p", str(sheep.port)).out)
 
-    assert told.out.decode().splitlines()[-1] == "1 object discarded by the guest meanwhile: zeros in the backup"
+    assert told.out.decode().splitlines()[-2] == "1 object discarded by the guest meanwhile: zeros in the backup"
     assert summary["objects_discarded"] == 1
 
 
@@ -226,7 +226,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(command: Command, serv
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.decode().splitlines() == [
         "would compare 6 objects, and skip 1 shared",
-        f"would read at most {text.size(10 * OBJECT)} of 10 objects, and write at most {text.size(6 * OBJECT)}",
+        f"ok: would read at most {text.size(10 * OBJECT)} of 10 objects, and write at most {text.size(6 * OBJECT)}",
     ]
     assert left_in(tmp_path) == []
 

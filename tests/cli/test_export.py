@@ -21,7 +21,9 @@ def test_export_makes_an_image_and_tells_what_it_wrote(command: Command, files: 
 
     assert outcome.code == 0
     assert (tmp_path / "image").read_bytes() == files.images["c"]
-    assert outcome.out.decode().startswith(f"{tmp_path / 'image'}: 8.0 MiB from 3 backups\nwrote ")
+    wrote, last = outcome.out.decode().splitlines()
+    assert wrote.startswith("wrote ")
+    assert last == f"ok: {tmp_path / 'image'}: 8.0 MiB from 3 backups"
     assert outcome.err == ""
 
 

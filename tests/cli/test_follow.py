@@ -94,9 +94,8 @@ def test_the_report_says_what_was_applied_to_what(follow: Follow) -> None:
 
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.decode().splitlines()
-    assert lines[0] == "rep: 8.0 MiB, what was applied to VDI 'rep' snapshot 1"
-    assert lines[1].startswith("wrote 5 objects, 1.0 MiB, in ")
-    assert lines[2:] == ["took snapshot b"]
+    assert lines[0].startswith("wrote 5 objects, 1.0 MiB, in ")
+    assert lines[1:] == ["took snapshot b", "ok: rep: 8.0 MiB, what was applied to VDI 'rep' snapshot 1"]
 
 
 def test_what_is_applied_already_is_told_and_no_error(follow: Follow) -> None:
@@ -106,7 +105,7 @@ def test_what_is_applied_already_is_told_and_no_error(follow: Follow) -> None:
 
     assert (outcome.code, outcome.err) == (0, "")
     assert re.fullmatch(
-        r"rep: holds snapshot 2 'b' of VDI 'disk' .* already; nothing was written\n", outcome.out.decode()
+        r"ok: rep: holds snapshot 2 'b' of VDI 'disk' .* already; nothing was written\n", outcome.out.decode()
     )
 
 

@@ -18,7 +18,7 @@ def test_merge_makes_one_backup_with_a_manifest(command: Command, files: Files, 
     outcome = command("merge", *files.all, "--to", tmp_path / "merged")
 
     assert outcome.code == 0
-    assert outcome.out.decode().startswith(f"{tmp_path / 'merged'}: 8 objects from 3 backups\n")
+    assert outcome.out.decode().endswith(f"\nok: {tmp_path / 'merged'}: 8 objects from 3 backups\n")
     assert manifest_path(tmp_path / "merged").exists()
     command("export", tmp_path / "merged", "--to", tmp_path / "image")
     assert (tmp_path / "image").read_bytes() == files.images["c"]

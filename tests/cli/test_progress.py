@@ -59,7 +59,7 @@ def test_a_backup_shows_how_far_it_is(served: Served, tmp_path: Path) -> None:
     assert re.search(r"disk .* 7 of 7 objects, [0-9.]+ [KM]iB/s ETA 0:00:00", shown)
     assert "checking" not in shown
     assert max(map(len, shown.splitlines())) <= 80
-    assert out.startswith("disk b: 7 objects in ")
+    assert out.splitlines()[-1].startswith("ok: disk b: 7 objects in ")
 
 
 def test_a_report_in_json_goes_with_progress(served: Served, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def test_restore_makes_a_vdi_that_verifies(command: Command, served: Served, bac
     outcome = command("restore", *backups, "--to", "new", "-p", served.port)
 
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out.decode().startswith("new: 8.0 MiB\nwrote 7 objects, ")
+    wrote, last = outcome.out.decode().splitlines()
+    assert (wrote.startswith("wrote 7 objects, "), last) == (True, "ok: new: 8.0 MiB")
     against = ("--against", "new", "--assume-base", "--sample", "100%", "-p", served.port)
     assert command("verify", *backups, *against).code == 0
 

@@ -46,7 +46,7 @@ def test_the_advice_after_an_unfinished_restore_works_to_the_letter(
     assert advised == [["restore --discard 'new disk'"]] * 2
     discarded = command(*shlex.split(advised[0][0]), "-p", served.port)
     assert (discarded.code, discarded.err) == (0, "")
-    assert discarded.out.startswith(b"new disk: discarded")
+    assert discarded.out.startswith(b"ok: new disk: discarded")
     assert command("restore", backup, "--to", "new disk", "-q", "-p", served.port).code == 0
 
 

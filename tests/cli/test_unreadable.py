@@ -47,7 +47,7 @@ def test_a_backup_without_them_says_so(command: Command, served: Served, tmp_pat
     outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "--skip-unreadable", "-p", served.port)
 
     assert outcome.code == 1
-    assert outcome.out.decode().startswith("disk b: 5 objects in ")
+    assert outcome.out.decode().splitlines()[-1].startswith("incomplete: disk b: 5 objects in ")
     assert outcome.err == f"asyncbackup: {tmp_path / 'file'} is INCOMPLETE: 2 objects (2, 5) could not be read\n"
     assert left_in(tmp_path) == ["file", "file.manifest"]
 
