@@ -24,6 +24,8 @@ _MASK: Final = (1 << 64) - 1
 
 _MOST_POINTS: Final = 1 << 21
 """Points to make: twice what the largest cluster has, with the vnodes that servers choose by themselves."""
+_MOST_OF_A_NODE: Final = 1 << 13
+"""Points of one node. They are made one after the other, and a node of usual size has 128."""
 _MOST_STEPS: Final = 1 << 12
 """Points to look at for one object. Only a ring that nobody would make needs more."""
 
@@ -57,16 +59,18 @@ class Ring:
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         vnodes = np.array([node.vnodes for node in nodes], np.int64)
-        if vnodes.sum() > _MOST_POINTS or max(vnodes, default=0) > _MOST_POINTS // max(1, len(nodes)) * 64:
+        if vnodes.sum() > _MOST_POINTS:
             raise ValueError(f"expected at most {_MOST_POINTS} vnodes, got {vnodes.sum()}")
+        if max(vnodes, default=0) > _MOST_OF_A_NODE:
+            raise ValueError(f"expected at most {_MOST_OF_A_NODE} vnodes of a node, got {max(vnodes)}")
         self._zones = [node.zone for node in nodes]
         self._zone_count = len({node.zone for node in nodes if node.vnodes})
         values = np.array([hash_bytes(_address_bytes(node)) for node in nodes], np.uint64)
         points, owners = [], []
         values = _hash_again(values)
         for number in range(int(max(vnodes, default=0))):
-            values = _hash_again(values)
             having = np.flatnonzero(vnodes > number)
+            values[having] = _hash_again(values[having])
             points.append(values[having])
             owners.append(having)
         all_points = np.concatenate(points) if points else np.zeros(0, np.uint64)

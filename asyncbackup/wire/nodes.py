@@ -64,8 +64,10 @@ def pack_node(node: Node, internal_version: int = 0x0A) -> bytes:
 
 
 def unpack_nodes(entries: Bytes, internal_version: int = 0x0A) -> list[Node]:
-    """Read a node list of a server of ``internal_version``. Raises ValueError unless it is whole entries."""
-    entry = _ENTRIES[internal_version]
+    """Read a node list of a server of ``internal_version``. Raises ValueError unless it is whole entries of it."""
+    entry = _ENTRIES.get(internal_version)
+    if entry is None:
+        raise ValueError(f"expected a known internal version, got {internal_version:#x}")
     if len(entries) % entry.size:
         raise ValueError(f"expected a multiple of {entry.size} bytes, got {len(entries)}")
     if len(entries) > MAX_NODES * entry.size:

@@ -94,7 +94,8 @@ async def test_what_was_interrupted_anywhere_and_resumed_is_what_was_not_interru
         await run.check()
         await delete_as_dog(run.cluster, "new")
 
-    assert max(resumed) > 2
+    # With several workers it depends on their order how many objects are delivered when the run ends.
+    assert max(resumed) > (2 if options is ONE else 0)
 
 
 async def test_what_is_interrupted_again_and_again_comes_to_its_end(run: Run) -> None:

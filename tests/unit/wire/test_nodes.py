@@ -40,3 +40,25 @@ def test_a_list_of_broken_entries_is_refused() -> None:
 @pytest.mark.parametrize(("host", "address"), [("sheep1", "sheep1:7000"), ("::1", "[::1]:7000")])
 def test_an_address_tells_the_host_from_the_port(host: str, address: str) -> None:
     assert format_address(host, 7000) == address
+
+
+@pytest.mark.parametrize(("version", "size"), [(0x0A, 80), (0x09, 80), (0x08, 56), (0x07, 56), (0x06, 32), (0x05, 24)])
+def test_each_release_has_entries_of_its_own(version: int, size: int) -> None:
+    space = 0 if version == 0x05 else 1 << 40
+    io = ("10.0.0.9", 7009) if version >= 0x07 else (None, 0)
+    node = Node("192.168.1.2", 7000, 4, 128, space, *io)
+
+    packed = pack_node(node, version)
+
+    assert len(packed) == size
+    assert unpack_nodes(packed * 2, version) == [node, node]
+
+
+def test_a_release_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a known internal version, got 0x4"):
+        unpack_nodes(b"", 4)
+
+
+def test_more_nodes_than_there_can_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected at most 6144 nodes, got 6145"):
+        unpack_nodes(pack_node(NODE) * 6145)
