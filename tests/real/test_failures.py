@@ -34,16 +34,29 @@ async def fill(cluster: Cluster, name: str = "disk") -> None:
     await cluster.create_snapshot(name, "s")
 
 
-@pytest.fixture
-def doomed(tmp_path: Path) -> Iterator[RealCluster]:
-    """Three nodes with two copies of VDI ``disk``, to be broken."""
-    with RealCluster(tmp_path / "doomed", nodes=3, copies=2) as cluster:
+@contextmanager
+def made(folder: Path, nodes: int, copies: int) -> Iterator[RealCluster]:
+    with RealCluster(folder, nodes=nodes, copies=copies) as cluster:
 
         async def connect_and_fill() -> None:
             async with connect("127.0.0.1", cluster.port) as connected:
                 await fill(connected)
 
         asyncio.run(connect_and_fill())
+        yield cluster
+
+
+@pytest.fixture
+def doomed(tmp_path: Path) -> Iterator[RealCluster]:
+    """Three nodes with two copies of VDI ``disk``, to be broken."""
+    with made(tmp_path / "doomed", nodes=3, copies=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[RealCluster]:
+    """One node with VDI ``disk``, to be broken."""
+    with made(tmp_path / "alone", nodes=1, copies=1) as cluster:
         yield cluster
 
 
@@ -73,9 +86,21 @@ def test_a_node_killed_behind_the_gateway_does_not_show(doomed: RealCluster) -> 
     assert rest == expected[8:]
 
 
-def test_a_killed_gateway_ends_the_backup(doomed: RealCluster) -> None:
+@pytest.mark.parametrize("harm", [RealCluster.kill, RealCluster.stop], ids=["killed", "hanging"])
+def test_a_gateway_that_is_lost_does_not_show(doomed: RealCluster, harm: Callable[[RealCluster, int], None]) -> None:
+    expected = doomed.asyncbackup("backup", "-s", "s", "disk", "-").stdout
+
     with half_way(doomed) as process:
-        doomed.kill(0)
+        harm(doomed, 0)
+        rest, complaint = process.communicate(timeout=60)
+
+    assert process.returncode == 0, complaint
+    assert rest == expected[8:]
+
+
+def test_the_only_node_killed_ends_the_backup(alone: RealCluster) -> None:
+    with half_way(alone, "--give-up-after", "0") as process:
+        alone.kill(0)
         started = time.monotonic()
         _, complaint = process.communicate(timeout=60)
 
@@ -85,9 +110,9 @@ def test_a_killed_gateway_ends_the_backup(doomed: RealCluster) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_a_hanging_gateway_ends_the_backup(doomed: RealCluster) -> None:
-    with half_way(doomed, "--timeout", "1") as process:
-        doomed.stop(0)
+def test_the_only_node_hanging_ends_the_backup(alone: RealCluster) -> None:
+    with half_way(alone, "--timeout", "1", "--give-up-after", "0") as process:
+        alone.stop(0)
         started = time.monotonic()
         _, complaint = process.communicate(timeout=60)
 
@@ -106,7 +131,7 @@ def test_a_hanging_gateway_ends_the_backup(doomed: RealCluster) -> None:
     ids=["killed", "hanging"],
 )
 async def test_a_failed_backup_leaves_no_file(
-    doomed: RealCluster,
+    alone: RealCluster,
     tmp_path: Path,
     harm: Callable[[RealCluster], None],
     error: type[ClusterError] | tuple[type[ClusterError], ...],
@@ -120,11 +145,11 @@ async def test_a_failed_backup_leaves_no_file(
         nonlocal harmed
         if progress.objects_done >= 3 and not harmed:
             harmed = True
-            harm(doomed)
+            harm(alone)
 
     options = ClientOptions(connections=2, request_timeout_s=1, give_up_after_s=0)
     with pytest.raises(error):
-        async with connect("127.0.0.1", doomed.port, options) as cluster:
+        async with connect("127.0.0.1", alone.port, options) as cluster:
             await backup(
                 cluster,
                 "disk",
