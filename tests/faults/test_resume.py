@@ -25,6 +25,9 @@ from asyncbackup.wire.oid import inode_oid
 from tests.disks import OBJECT, OBJECTS, PARTS, make_disk, noise
 from tests.faults.deletion import deletable
 
+# Each of many runs is interrupted somewhere.
+pytestmark = pytest.mark.slow
+
 ONE = WindowOptions(workers=1)
 PORTIONS = WindowOptions(workers=2, memory=1 << 20)
 """Objects do not fit into a slot of so little memory."""

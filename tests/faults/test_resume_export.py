@@ -15,6 +15,9 @@ from tests.chains import SIZE, Files, copy_files
 from tests.disks import OBJECT, OBJECTS
 from tests.folders import left_in
 
+# Each of many runs is interrupted somewhere.
+pytestmark = pytest.mark.slow
+
 ONE = WindowOptions(workers=1)
 PORTIONS = WindowOptions(workers=2, memory=1 << 20)
 KEPT = [".image.partial", ".image.partial.journal"]

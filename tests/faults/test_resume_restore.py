@@ -19,6 +19,9 @@ from asyncbackup.verbs.follow import follow
 from tests.disks import OBJECT, OBJECTS, content_of, delete_as_dog, make_disk
 from tests.folders import left_in
 
+# Each of many runs is interrupted somewhere.
+pytestmark = pytest.mark.slow
+
 ONE = WindowOptions(workers=1)
 PORTIONS = WindowOptions(workers=2, memory=1 << 20)
 

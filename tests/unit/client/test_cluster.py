@@ -890,6 +890,7 @@ async def test_the_place_of_what_is_coded_is_not_known(cluster: Cluster) -> None
         await cluster.locate(data_oid(5, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snapshot", [None, "b", 1])
 async def test_what_the_cluster_does_not_look_up_is_found_by_reading(
     monkeypatch: pytest.MonkeyPatch, snapshot: int | str | None

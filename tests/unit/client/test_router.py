@@ -432,6 +432,7 @@ async def test_a_late_read_is_sent_to_a_second_node_and_the_first_answer_counts(
     assert (counts.hedges, counts.requests, counts.retries) == (1, 2, 0)
 
 
+@pytest.mark.slow
 async def test_a_node_that_answers_no_read_is_set_aside() -> None:
     async with two() as (first, second, router):
         router._hedging = Hedging(hedged=1 << 30)
