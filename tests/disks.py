@@ -71,6 +71,4 @@ async def delete_as_dog(cluster: Cluster, name: str) -> None:
 
 def rewrite_inode(store: Store, inode: Inode) -> None:
     """Put ``inode`` in place of the header that the store holds for its VDI."""
-    view = store.get(inode_oid(inode.vdi_id))
-    assert view is not None
-    view[: Inode.HEADER_SIZE] = inode.pack()
+    assert store.write(inode_oid(inode.vdi_id), 0, inode.pack())

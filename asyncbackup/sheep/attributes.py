@@ -36,7 +36,7 @@ class Attributes:
                 if is_exclusive:
                     raise Refused(Result.VDI_EXIST)
                 if flags & Flag.ATTR_DELETE:
-                    view[NAME_OFFSET] = 0
+                    self._store.write(attribute_oid(vdi_id, attr_id), NAME_OFFSET, b"\0")
                 elif creates:
                     self._put(attribute_oid(vdi_id, attr_id), asked)
                 return attr_id

@@ -62,16 +62,16 @@ class Objects:
         self._check_writable(body.oid)
         view = self._view(body.oid)
         if is_table_update(body.oid, body.offset, len(payload)) and not Inode.unpack(view).is_hyper:
-            self._write_owners(view, body.offset, payload)
+            self._write_owners(body.oid, view, body.offset, payload)
         else:
-            view[body.offset : body.offset + len(payload)] = payload
+            self._store.write(body.oid, body.offset, payload)
 
-    def _write_owners(self, inode: memoryview, offset: int, payload: memoryview) -> None:
-        """Change owners, then remove the objects that were referred to from here alone."""
+    def _write_owners(self, oid: int, inode: memoryview, offset: int, payload: memoryview) -> None:
+        """Change owners in inode object ``oid``, then remove the objects that were referred to from here alone."""
         first = (offset - TABLE_OFFSET) // 4
         last = -(-(offset - TABLE_OFFSET + len(payload)) // 4)
         before = owners_of(inode)[first:last].copy()
-        inode[offset : offset + len(payload)] = payload
+        self._store.write(oid, offset, payload)
         after = owners_of(inode)[first:last]
         before[before == after] = 0
         self._volumes.reclaim(first, before)
@@ -94,11 +94,12 @@ class Objects:
 
     def discard(self, oid: int) -> None:
         """Remove a data object from its VDI: the owner table's entry first, then the object."""
-        inode = self._view(inode_oid(vdi_of(oid)))
-        owners = owners_of(inode)
+        inode = inode_oid(vdi_of(oid))
+        view = self._view(inode)
+        owners = owners_of(view)
         idx = index_of(oid)
         if idx < len(owners) and owners[idx]:
-            self._write_owners(inode, TABLE_OFFSET + 4 * idx, memoryview(bytes(4)))
+            self._write_owners(inode, view, TABLE_OFFSET + 4 * idx, memoryview(bytes(4)))
             self._store.remove(oid)
 
     def _view(self, oid: int) -> memoryview:

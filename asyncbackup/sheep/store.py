@@ -1,7 +1,8 @@
 """Where the embedded server keeps its objects: anonymous memory, or a folder with a sparse file an object.
 
-A store hands objects out as writable views of a mapping. A view stays good after the object was replaced, removed or
-pushed out of the cache of open mappings: the mapping goes when its last view does. No protocol, no rules here.
+A store hands objects out as views of a mapping, which show what ``write`` changes. A view stays good after the object
+was replaced, removed or pushed out of the cache of open mappings: the mapping goes when its last view does. No
+protocol, no rules here.
 """
 
 from __future__ import annotations
@@ -49,10 +50,13 @@ class Store(Protocol):
     """Objects of fixed sizes under 64-bit ids, and one cluster configuration."""
 
     def get(self, oid: int) -> memoryview | None:
-        """View a whole object, writable, or None if there is none."""
+        """View a whole object, or None if there is none."""
 
     def put(self, oid: int, size: int, pieces: Iterable[Piece]) -> None:
         """Create an object of ``size`` bytes, zeros but for ``pieces``, or replace it; all of it appears at once."""
+
+    def write(self, oid: int, offset: int, data: Bytes) -> bool:
+        """Change bytes within an object; False if there is none."""
 
     def remove(self, oid: int) -> bool:
         """Remove an object; False if there is none."""
@@ -76,13 +80,17 @@ class MemoryStore:
         self._config: ClusterConfig | None = None
 
     def get(self, oid: int) -> memoryview | None:
-        return self._objects.get(oid)
+        view = self._objects.get(oid)
+        return None if view is None else view.toreadonly()
 
     def put(self, oid: int, size: int, pieces: Iterable[Piece]) -> None:
         view = memoryview(mmap.mmap(-1, size))
         for offset, data in pieces:
             view[offset : offset + len(data)] = data
         self._objects[oid] = view
+
+    def write(self, oid: int, offset: int, data: Bytes) -> bool:
+        return _write_into(self._objects.get(oid), offset, data)
 
     def remove(self, oid: int) -> bool:
         return self._objects.pop(oid, None) is not None
@@ -120,6 +128,10 @@ class FolderStore:
         return self._objects / f"{oid:016x}"
 
     def get(self, oid: int) -> memoryview | None:
+        view = self._map(oid)
+        return None if view is None else view.toreadonly()
+
+    def _map(self, oid: int) -> memoryview | None:
         view = self._mapped.get(oid)
         if view is not None:
             self._mapped.move_to_end(oid)
@@ -146,6 +158,9 @@ class FolderStore:
             temporary.unlink(missing_ok=True)
             raise
         self._mapped.pop(oid, None)
+
+    def write(self, oid: int, offset: int, data: Bytes) -> bool:
+        return _write_into(self._map(oid), offset, data)
 
     def remove(self, oid: int) -> bool:
         self._mapped.pop(oid, None)
@@ -177,6 +192,13 @@ class FolderStore:
         with tempfile.NamedTemporaryFile("w", dir=self._path, suffix=".tmp", delete=False) as file:
             json.dump(asdict(config), file)
         Path(file.name).replace(self._config)
+
+
+def _write_into(view: memoryview | None, offset: int, data: Bytes) -> bool:
+    if view is None:
+        return False
+    view[offset : offset + len(data)] = data
+    return True
 
 
 def _write_fully(descriptor: int, data: Bytes, offset: int) -> None:

@@ -173,10 +173,8 @@ class Volumes:
         return view[TABLE_OFFSET : TABLE_OFFSET + TABLE_SIZE]
 
     def _freeze(self, vdi_id: int, now: int) -> None:
-        view = self._store.get(inode_oid(vdi_id))
-        if view is None:
+        if not self._store.write(inode_oid(vdi_id), SNAP_CTIME_OFFSET, _TIME.pack(now)):
             raise Refused(Result.BASE_VDI_READ)
-        _TIME.pack_into(view, SNAP_CTIME_OFFSET, now)
 
     def delete(self, wanted: Wanted) -> int:
         """Delete a VDI and give its id, which stays in use. Raises Refused if there is none.
@@ -190,10 +188,10 @@ class Volumes:
             raise Refused(Result.NO_OBJ)
         inode = Inode.unpack(view)
         if inode.is_hyper:
-            self._remove_hyper(vdi_id, view)
+            self._remove_hyper(vdi_id)
         elif self._release is not Release.V1_0:
             owners = owners_of(view).copy()
-            owners_of(view)[:] = 0
+            self._store.write(inode_oid(vdi_id), TABLE_OFFSET, bytes(TABLE_SIZE))
             self.reclaim(0, owners)
         if inode.is_hyper or not owners_of(view)[: inode.object_count].any():
             kept = bytearray(view[:TABLE_OFFSET])
@@ -203,13 +201,13 @@ class Volumes:
         self._states[vdi_id] = replace(self._states[vdi_id], is_deleted=True)
         return vdi_id
 
-    def _remove_hyper(self, vdi_id: int, view: memoryview) -> None:
+    def _remove_hyper(self, vdi_id: int) -> None:
         """Remove the objects that hyper volume ``vdi_id`` owns; what its tree says plays no part in whose they are."""
         inode = inode_oid(vdi_id)
         for oid in self._store.oids():
             if vdi_of(oid) == vdi_id and oid != inode and not oid & ATTR_BIT:
                 self._store.remove(oid)
-        view[TABLE_OFFSET : TABLE_OFFSET + btree.NODE_HEADER_SIZE] = btree.pack_node_header(btree.LEAF, 0)
+        self._store.write(inode, TABLE_OFFSET, btree.pack_node_header(btree.LEAF, 0))
 
     def reclaim(self, start_idx: int, owners: Owners) -> None:
         """Remove those data objects that no VDI refers to any more.
@@ -233,7 +231,7 @@ class Volumes:
 
 
 def owners_of(inode: memoryview) -> Owners:
-    """View an inode object's owner table, writable."""
+    """View an inode object's owner table."""
     return np.frombuffer(inode, dtype="<u4", count=TABLE_SIZE // 4, offset=TABLE_OFFSET)
 
 

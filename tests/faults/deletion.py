@@ -10,7 +10,7 @@ from asyncbackup import ClientOptions, Cluster, connect
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.sheep.volumes import owners_of
 from asyncbackup.wire.constants import Opcode
-from asyncbackup.wire.inode import Inode
+from asyncbackup.wire.inode import TABLE_OFFSET, Inode, entry_offset
 from asyncbackup.wire.messages import ObjectBody, RequestHeader
 from asyncbackup.wire.oid import data_oid, index_of, inode_oid, is_data
 
@@ -51,13 +51,15 @@ class Deletable:
         for idx in range(count):
             if owners[idx] == inode.vdi_id:
                 self.store.remove(data_oid(inode.vdi_id, idx))
-        owners[:count] = 0
+        self.store.write(inode_oid(inode.vdi_id), TABLE_OFFSET, bytes(4 * count))
+
+    def set_owner(self, inode: Inode, idx: int, owner: int) -> None:
+        """Put ``owner`` into the table of a VDI. No object comes or goes."""
+        assert self.store.write(inode_oid(inode.vdi_id), entry_offset(idx), owner.to_bytes(4, "little"))
 
     def discard(self, inode: Inode, idx: int) -> None:
         """Discard an object as a guest does: its entry first, then the object."""
-        view = self.store.get(inode_oid(inode.vdi_id))
-        assert view is not None
-        owners_of(view)[idx] = 0
+        self.set_owner(inode, idx, 0)
         self.store.remove(data_oid(inode.vdi_id, idx))
 
 

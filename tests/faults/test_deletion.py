@@ -147,7 +147,7 @@ def table_of(server: Deletable, inode: Inode) -> Owners:
 
 
 def give_one_up(server: Deletable, inode: Inode) -> None:
-    table_of(server, inode)[0] = 0
+    server.set_owner(inode, 0, 0)
 
 
 def give_all_up(server: Deletable, inode: Inode) -> None:
@@ -221,7 +221,8 @@ async def test_a_snapshot_that_gave_up_what_it_had_of_an_older_one_is_found_out(
 
 async def test_what_the_guest_discarded_since_is_no_sign_of_a_deletion(scene: Scene) -> None:
     working = await scene.cluster.find_vdi("disk")
-    table_of(scene.server, working)[:2] = 0
+    for idx in range(2):
+        scene.server.set_owner(working, idx, 0)
 
     await backup(scene.cluster, "disk", NullTarget(), snapshot="c", base="b")
 
@@ -232,7 +233,7 @@ async def test_what_a_guest_entered_late_in_a_snapshot_is_no_sign_of_a_deletion(
     owners = table_of(scene.server, inode)
     assert owners[0] not in (0, inode.vdi_id)
     scene.server.store.put(data_oid(inode.vdi_id, 0), OBJECT, [(0, noise(41, OBJECT))])
-    owners[0] = inode.vdi_id
+    scene.server.set_owner(inode, 0, inode.vdi_id)
 
     await backup(scene.cluster, "disk", NullTarget(), snapshot="c")
     await backup(scene.cluster, "disk", NullTarget(), snapshot="c", base="b")
@@ -294,14 +295,14 @@ async def test_a_check_that_fails_itself_does_not_hide_what_failed() -> None:
 async def test_objects_behind_those_that_are_needed_may_go(scene: Scene) -> None:
     """The increment is of a VDI that grew, so the base's table is read as far as it spans."""
     inode = await scene.snapshot("b")
-    scene.server.at_read(1, lambda: table_of(scene.server, inode).__setitem__(OBJECTS, 0))
+    scene.server.at_read(1, lambda: scene.server.set_owner(inode, OBJECTS, 0))
 
     await full(scene)
 
 
 async def test_a_working_vdi_may_change_while_it_is_read(scene: Scene) -> None:
     inode = await scene.cluster.find_vdi("disk")
-    scene.server.at_read(1, lambda: table_of(scene.server, inode).__setitem__(0, inode.vdi_id))
+    scene.server.at_read(1, lambda: scene.server.set_owner(inode, 0, inode.vdi_id))
 
     await backup(scene.cluster, "disk", scene.folder / "new", live=True)
     await compare(scene.cluster, [scene.folder / "bc"], "disk")
@@ -369,7 +370,7 @@ async def test_an_object_that_a_working_vdi_shares_is_not_its_guests_to_discard(
 
     def lose() -> None:
         scene.server.store.remove(data_oid(snapshot.vdi_id, 3))
-        table_of(scene.server, inode)[3] = 0
+        scene.server.set_owner(inode, 3, 0)
 
     scene.server.at_read(1, lose)
     with pytest.raises(ObjectReadFailed, match=r"reading object 3 .* no such object"):
@@ -387,9 +388,7 @@ async def test_an_object_of_a_hyper_volume_that_is_discarded_meanwhile_is_zeros(
     await scene.cluster.write_object(inode_oid(vdi_id), root(vdi_id), TABLE_OFFSET, copies=1)
 
     def discard() -> None:
-        view = scene.server.store.get(inode_oid(vdi_id))
-        assert view is not None
-        view[TABLE_OFFSET : TABLE_OFFSET + len(root(0))] = root(0)
+        scene.server.store.write(inode_oid(vdi_id), TABLE_OFFSET, root(0))
         scene.server.store.remove(data_oid(vdi_id, 4))
 
     scene.server.at_read(1, discard)
@@ -404,9 +403,7 @@ async def test_an_object_of_a_hyper_volume_that_is_discarded_meanwhile_is_zeros(
 async def test_a_clone_of_a_snapshot_that_is_being_deleted_is_removed(tmp_path: Path) -> None:
     def give_up(request: RequestHeader) -> None:
         if request.opcode == Opcode.NEW_VDI and VdiBody.unpack(request.body).base_vdi_id and armed:
-            view = store.get(inode_oid(armed[0].vdi_id))
-            assert view is not None
-            owners_of(view)[0] = 0
+            store.write(inode_oid(armed[0].vdi_id), TABLE_OFFSET, bytes(4))
 
     armed: list[Inode] = []
     store = MemoryStore()

@@ -617,9 +617,7 @@ async def test_an_attribute_that_is_none_is_a_violation(
         spoiled = b"\xff" * ATTRIBUTE_SIZE if stored is None else stored.pack()
 
         found = await cluster.call(find_attribute("disk", "key"))
-        view = store.get(oid)
-        assert view is not None
-        view[:] = spoiled
+        assert store.write(oid, 0, spoiled)
         monkeypatch.setattr(cluster, "call", answers(found))
 
         with pytest.raises(ProtocolViolation, match=expected):

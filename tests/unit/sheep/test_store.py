@@ -25,16 +25,20 @@ def test_an_object_is_zeros_but_for_its_pieces(store: Store) -> None:
     assert bytes(view) == b"heAD" + bytes(3996) + b"tail" + bytes(92)
 
 
-def test_a_view_is_writable_and_shared(store: Store) -> None:
+def test_a_view_shows_what_is_written_and_takes_no_write_itself(store: Store) -> None:
     store.put(OID, 4096, [])
-
     view = store.get(OID)
-    assert view is not None
-    view[10:13] = b"new"
 
-    again = store.get(OID)
-    assert again is not None
-    assert bytes(again[10:13]) == b"new"
+    assert store.write(OID, 10, b"new")
+
+    assert view is not None
+    assert view.readonly
+    assert bytes(view[9:14]) == b"\0new\0"
+
+
+def test_writing_into_nothing_says_so(store: Store) -> None:
+    assert not store.write(OID, 0, b"new")
+    assert store.get(OID) is None
 
 
 def test_putting_again_replaces_all_of_it(store: Store) -> None:
@@ -105,9 +109,7 @@ def test_a_folder_keeps_everything_for_the_next_store(tmp_path: Path) -> None:
     first = FolderStore(tmp_path)
     first.save_config(ClusterConfig(1, 2, 3))
     first.put(OID, 4096, [(0, b"data")])
-    view = first.get(OID)
-    assert view is not None
-    view[100:104] = b"more"
+    first.write(OID, 100, b"more")
 
     second = FolderStore(tmp_path)
 

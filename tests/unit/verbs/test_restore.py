@@ -553,9 +553,7 @@ async def test_a_wrong_base_is_refused_before_a_vdi_is_made(backed: Backed, *, a
 
 async def test_a_base_that_was_changed_is_refused_before_the_first_write_of_an_object(backed: Backed) -> None:
     inode = await backed.cluster.find_vdi("disk", "a")
-    stored = backed.store.get(data_oid(inode.vdi_id, 1))
-    assert stored is not None
-    stored[:SECTOR_SIZE] = noise(99, SECTOR_SIZE)
+    assert backed.store.write(data_oid(inode.vdi_id, 1), 0, noise(99, SECTOR_SIZE))
 
     with pytest.raises(BaseMismatch, match=r"snapshot 1 does not hold at object 1 "):
         await restore(
@@ -764,9 +762,7 @@ async def test_a_vdi_that_somebody_deletes_meanwhile_is_not_called_restored(back
     def delete(request: RequestHeader) -> None:
         body = ObjectBody.unpack(request.body)
         if request.opcode == Opcode.CREATE_AND_WRITE_OBJ and index_of(body.oid) == 4:
-            view = store.get(inode_oid(vdi_of(body.oid)))
-            assert view is not None
-            view[:256] = bytes(256)
+            store.write(inode_oid(vdi_of(body.oid)), 0, bytes(256))
 
     before = {oid for oid in store.oids() if is_data(oid)}
     async with failing(store, on_request=delete) as (_, cluster):
