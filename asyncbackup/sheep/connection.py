@@ -13,6 +13,7 @@ import struct
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, cast
 
 from asyncbackup.sheep import faults
@@ -50,6 +51,10 @@ class Shared:
     on_request: Callable[[RequestHeader], None] | None = None
     requests: Counter[Opcode] = field(default_factory=Counter)
     connections: set[Connection] = field(default_factory=set)
+    is_stalled: bool = False
+    """Whether the server hangs: it reads nothing, and sends nothing."""
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+    """What serves the requests that wait for another node which hangs."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -72,6 +77,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=0)
         self._shared.connections.add(self)
+        self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
         self._shared.connections.discard(self)
@@ -96,7 +102,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._is_writable = True
-        self._flush()
+        self.flush()
 
     def _on_header(self, header: memoryview) -> Placement:
         request = RequestHeader.unpack(header)
@@ -123,17 +129,26 @@ class Connection(asyncio.BufferedProtocol):
         request = self._request
         if request is None or self._transport.is_closing():
             return
-        if self._shared.on_request is not None:
-            self._shared.on_request(request)
         if request.opcode in _KNOWN_OPCODES:
             self._shared.requests[Opcode(request.opcode)] += 1
+        if self._shared.on_request is not None:
+            self._shared.on_request(request)
+        payload, self._payload = self._payload, _NOTHING
+        self._serve(request, payload)
+
+    def _serve(self, request: RequestHeader, payload: memoryview) -> None:
+        if self._transport.is_closing():
+            return
+        if self._shared.service.must_wait(request):
+            # The next payload goes where this one is.
+            self._shared.waiting.append(partial(self._serve, request, memoryview(bytes(payload))))
+            return
         oid = ObjectBody.unpack(request.body).oid if request.opcode in OBJECT_REQUESTS else None
         action = self._shared.script.decide(request.opcode, oid)
         if isinstance(action, faults.Error):
             answer = Answer(action.result)
         else:
-            answer = self._shared.service.answer(request, self._payload)
-        self._payload = _NOTHING
+            answer = self._shared.service.answer(request, payload)
         self._deliver(request, answer, action)
 
     def _deliver(self, request: RequestHeader, answer: Answer, action: faults.Action | None) -> None:
@@ -141,27 +156,27 @@ class Connection(asyncio.BufferedProtocol):
         payload = memoryview(answer.payload)
         match action:
             case faults.Delay(seconds):
-                self._send_later(seconds, _message(request, answer, payload))
+                self._send_later(seconds, self._message(request, answer, payload))
             case faults.Reorder(replies):
-                self._held.append((replies, _message(request, answer, payload)))
+                self._held.append((replies, self._message(request, answer, payload)))
                 self._release_held(0)
             case faults.Short(length):
-                self._send(_message(request, answer, payload[:length]))
+                self._send(self._message(request, answer, payload[:length]))
             case faults.Long(length):
-                self._send(_message(request, answer, memoryview(bytes(payload) + bytes(length))))
+                self._send(self._message(request, answer, memoryview(bytes(payload) + bytes(length))))
             case faults.WrongId():
-                self._send(_message(request, answer, payload, request_id=request.id ^ 0x4000_0000))
+                self._send(self._message(request, answer, payload, request_id=request.id ^ 0x4000_0000))
             case faults.Reset():
                 self._reset()
             case faults.Cut(length):
-                header, *_ = _message(request, answer, payload)
+                header, *_ = self._message(request, answer, payload)
                 self._queue([header[:HEADER_SIZE], payload[:length], None])
             case faults.Garbage(length, seed):
                 self._send([memoryview(random.Random(seed).randbytes(length))])  # noqa: S311 -- repeatable on purpose
             case faults.Stall():
                 pass
             case _:
-                self._send(_message(request, answer, payload))
+                self._send(self._message(request, answer, payload))
 
     def _reset(self) -> None:
         """End the connection with RST, as a crashed host's kernel does."""
@@ -191,10 +206,11 @@ class Connection(asyncio.BufferedProtocol):
     def _queue(self, pieces: list[memoryview | None]) -> None:
         """Put pieces at the end of what is to be sent; None closes the connection when everything before it is out."""
         self._outbox.extend(pieces)
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
-        while self._outbox and self._is_writable and not self._transport.is_closing():
+    def flush(self) -> None:
+        """Send what waits, unless the server hangs or the client reads nothing; and read, or not, accordingly."""
+        while self._outbox and self._is_writable and not (self._shared.is_stalled or self._transport.is_closing()):
             piece = self._outbox.popleft()
             if piece is None:
                 self._transport.close()
@@ -208,7 +224,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _throttle(self) -> None:
         """Read requests only while their answers do not pile up."""
-        should_read = len(self._outbox) <= MAX_QUEUED_ANSWERS
+        should_read = len(self._outbox) <= MAX_QUEUED_ANSWERS and not self._shared.is_stalled
         if should_read == self._is_reading or self._transport.is_closing():
             return
         self._is_reading = should_read
@@ -217,21 +233,20 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._transport.pause_reading()
 
-
-def _message(
-    request: RequestHeader, answer: Answer, payload: memoryview, request_id: int | None = None
-) -> list[memoryview]:
-    """Build what goes over the wire: a header and, joined to it only if it is small, the payload."""
-    header = ResponseHeader(
-        proto_ver=0,  # as servers of 1.0 do
-        opcode=request.opcode,
-        flags=0,
-        epoch=1,
-        id=request.id if request_id is None else request_id,
-        data_length=len(payload),
-        result=answer.result,
-        body=answer.body,
-    ).pack()
-    if len(payload) <= JOINED_SIZE:
-        return [memoryview(header + payload)]
-    return [memoryview(header), payload]
+    def _message(
+        self, request: RequestHeader, answer: Answer, payload: memoryview, request_id: int | None = None
+    ) -> list[memoryview]:
+        """Build what goes over the wire: a header and, joined to it only if it is small, the payload."""
+        header = ResponseHeader(
+            proto_ver=0,  # as servers of 1.0 do
+            opcode=request.opcode,
+            flags=0,
+            epoch=self._shared.service.epoch,
+            id=request.id if request_id is None else request_id,
+            data_length=len(payload),
+            result=answer.result,
+            body=answer.body,
+        ).pack()
+        if len(payload) <= JOINED_SIZE:
+            return [memoryview(header + payload)]
+        return [memoryview(header), payload]

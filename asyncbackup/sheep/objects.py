@@ -34,28 +34,38 @@ class Extent:
 
 
 class Objects:
-    """Serves object requests from a store. Every method raises Refused with NO_OBJ if the object is missing."""
+    """Serves one node's object requests. Every method raises Refused with NO_OBJ if the object is missing.
 
-    def __init__(self, store: Store, volumes: Volumes) -> None:
+    ``store`` holds the objects of the cluster, ``own`` those among them that the node has itself.
+    """
+
+    def __init__(self, store: Store, volumes: Volumes, own: Store) -> None:
         self._store = store
         self._volumes = volumes
+        self._own = own
+        self.forwarded_reads = 0
+        """Reads of objects that the node had to get from another one."""
 
     def has_room(self, body: ObjectBody, length: int) -> bool:
         """Tell whether ``length`` bytes at the request's offset lie within the object."""
         return body.offset + length <= self._volumes.object_size(body.oid)
 
-    def exists(self, oid: int) -> bool:
-        return self._store.get(oid) is not None
+    def has_replica(self, oid: int) -> bool:
+        """Tell whether the node has the object itself."""
+        return self._own.get(oid) is not None
 
     def read(self, body: ObjectBody, length: int) -> Extent:
         """View ``length`` bytes of an object, without copying; beyond its end there are zeros."""
-        view = self._view(body.oid)
-        data = view[body.offset : body.offset + length]
-        if len(data) == length:
-            return Extent(data)
-        padded = memoryview(mmap.mmap(-1, length))
-        padded[: len(data)] = data
-        return Extent(padded)
+        if not self.has_replica(body.oid):
+            self.forwarded_reads += 1
+        return _cut(self._view(body.oid), body.offset, length)
+
+    def read_replica(self, body: ObjectBody, length: int) -> Extent:
+        """View ``length`` bytes of the node's own replica."""
+        view = self._own.get(body.oid)
+        if view is None:
+            raise Refused(Result.NO_OBJ)
+        return _cut(view, body.offset, length)
 
     def write(self, body: ObjectBody, payload: memoryview) -> None:
         """Change part of an object. Raises Refused with READONLY for a snapshot's data object."""
@@ -103,7 +113,9 @@ class Objects:
             self._store.remove(oid)
 
     def _view(self, oid: int) -> memoryview:
-        view = self._store.get(oid)
+        view = self._own.get(oid)
+        if view is None:
+            view = self._store.get(oid)
         if view is None:
             raise Refused(Result.NO_OBJ)
         return view
@@ -111,6 +123,16 @@ class Objects:
     def _check_writable(self, oid: int) -> None:
         if is_data(oid) and self._volumes.state(vdi_of(oid)).is_snapshot:
             raise Refused(Result.READONLY)
+
+
+def _cut(view: memoryview, offset: int, length: int) -> Extent:
+    """View ``length`` bytes of an object from ``offset`` on; beyond its end there are zeros."""
+    data = view[offset : offset + length]
+    if len(data) == length:
+        return Extent(data)
+    padded = memoryview(mmap.mmap(-1, length))
+    padded[: len(data)] = data
+    return Extent(padded)
 
 
 def _leading_zero_sectors(data: memoryview) -> int:

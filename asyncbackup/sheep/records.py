@@ -6,14 +6,13 @@ Sizes and offsets are facts of the protocol headers of sheepdog 0.4 to 1.0, chec
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from asyncbackup.sheep.membership import Epoch
 from asyncbackup.wire.constants import EPOCH_LOG_SIZES, VDI_STATE_SIZE
 from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, Node, pack_node
-
-EPOCH: Final = 1
-"""Every change of the membership begins a new epoch; a single node stays in its first."""
 
 AUTO_VNODES: Final = 0x0004
 """Cluster flag: the number of virtual nodes follows from the disk space. What ``dog cluster format`` sets."""
@@ -33,8 +32,6 @@ _CLUSTER_DEFAULT: Final = struct.Struct("<BBB25x")
 _VDI_STATE: Final = struct.Struct("<IBBBBB3xII")
 _VDI_COPIES_0_7: Final = struct.Struct("<II")
 _EPOCH_LOG_0_6: Final = struct.Struct("<QQIII4x")
-_NODE_0_7: Final = struct.Struct("<16sH22xH2xIQ")
-_NODE_0_6: Final = struct.Struct("<16sHHIQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,37 +62,51 @@ class VdiState:
         ).ljust(VDI_STATE_SIZE, b"\0")
 
 
-def pack_node_for(internal_version: int, node: Node) -> bytes:
-    """Build a node list entry as the release that speaks ``internal_version`` sends it."""
-    entry = pack_node(node)
-    address = entry[24:40]
-    if internal_version <= 0x06:
-        return _NODE_0_6.pack(address, node.port, node.vnodes, node.zone, node.space)
-    if internal_version == 0x07:
-        return _NODE_0_7.pack(address, node.port, node.vnodes, node.zone, node.space)
-    return entry
+def pack_node_list(internal_version: int, nodes: Sequence[Node]) -> bytes:
+    """Build the GET_NODE_LIST answer of the release that speaks ``internal_version``."""
+    return b"".join(pack_node(node, internal_version) for node in nodes)
 
 
-def pack_epoch_log(ctime: int, copies: int, node: Node, room: int) -> bytes:
-    """Build the STAT_CLUSTER answer of a cluster with one node, for a client with room for ``room`` nodes an epoch."""
-    count, time_s = (1, ctime >> 32) if room else (0, 0)
-    log = _EPOCH_LOG.pack(ctime, time_s, EPOCH, count, 0, copies, 0, AUTO_VNODES, STORE_NAME)
-    return log + (pack_node(node).ljust(room * NODE_ENTRY_SIZE, b"\0") if room else b"")
+def pack_epoch_log(ctime: int, copies: int, epochs: Sequence[Epoch], room: int) -> bytes:
+    """Build the STAT_CLUSTER answer of 1.0: the newest of ``epochs`` first, with room for ``room`` nodes in each."""
+    return b"".join(
+        _EPOCH_LOG.pack(
+            ctime, epoch.time_s, epoch.number, len(epoch.nodes) if room else 0, 0, copies, 0, AUTO_VNODES, STORE_NAME
+        )
+        + pack_node_list(0x0A, epoch.nodes if room else ()).ljust(room * NODE_ENTRY_SIZE, b"\0")
+        for epoch in reversed(epochs)
+    )
 
 
-def pack_epoch_log_for(internal_version: int, ctime: int, copies: int, node: Node) -> bytes:
+def pack_epoch_log_for(internal_version: int, ctime: int, copies: int, epochs: Sequence[Epoch]) -> bytes:
     """Build the STAT_CLUSTER answer of 0.6 and before, which always has room for the most nodes there can be."""
     # In 0.6 a flag, whether recovery is disabled, stands in place of the copies.
-    log = _EPOCH_LOG_0_6.pack(ctime, ctime >> 32, EPOCH, 1, copies if internal_version <= 0x06 else 0)
-    return (log + pack_node_for(internal_version, node)).ljust(EPOCH_LOG_SIZES[internal_version], b"\0")
+    entries = (
+        _EPOCH_LOG_0_6.pack(
+            ctime, epoch.time_s, epoch.number, len(epoch.nodes), copies if internal_version <= 0x06 else 0
+        )
+        + pack_node_list(internal_version, epoch.nodes)
+        for epoch in reversed(epochs)
+    )
+    return b"".join(entry.ljust(EPOCH_LOG_SIZES[internal_version], b"\0") for entry in entries)
 
 
-def pack_cluster_info(internal_version: int, ctime: int, copies: int, block_size_shift: int, node: Node) -> bytes:
+def pack_cluster_info(internal_version: int, ctime: int, copies: int, block_size_shift: int, epoch: Epoch) -> bytes:
     """Build the CLUSTER_INFO answer: state, then room for the most nodes there can be."""
     info = _CLUSTER_INFO.pack(
-        internal_version, 0, 1, EPOCH, ctime, AUTO_VNODES, copies, 0, _STATUS_OK, block_size_shift, STORE_NAME
+        internal_version,
+        0,
+        len(epoch.nodes),
+        epoch.number,
+        ctime,
+        AUTO_VNODES,
+        copies,
+        0,
+        _STATUS_OK,
+        block_size_shift,
+        STORE_NAME,
     )
-    return info + pack_node(node).ljust(MAX_NODES * NODE_ENTRY_SIZE, b"\0")
+    return info + pack_node_list(0x0A, epoch.nodes).ljust(MAX_NODES * NODE_ENTRY_SIZE, b"\0")
 
 
 def pack_cluster_default(copies: int, block_size_shift: int) -> bytes:

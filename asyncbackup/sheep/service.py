@@ -5,21 +5,18 @@ from __future__ import annotations
 import errno
 import logging
 import struct
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from asyncbackup.sheep import records
-from asyncbackup.sheep.attributes import Attributes
+from asyncbackup.sheep.cluster import ClusterState
 from asyncbackup.sheep.objects import Objects
 from asyncbackup.sheep.release import Release
-from asyncbackup.sheep.store import ClusterConfig, Store
 from asyncbackup.sheep.vdis import Wanted
-from asyncbackup.sheep.volumes import Refused, Volumes
+from asyncbackup.sheep.volumes import Refused
 from asyncbackup.wire.attributes import Attribute
 from asyncbackup.wire.constants import (
-    DEFAULT_BLOCK_SIZE_SHIFT,
     EPOCH_LOG_SIZES,
     NAME_SIZE,
     VDI_BITMAP_SIZE,
@@ -36,7 +33,7 @@ from asyncbackup.wire.messages import (
     VdiReply,
     unpack_name,
 )
-from asyncbackup.wire.nodes import NODE_ENTRY_SIZE, Node
+from asyncbackup.wire.nodes import NODE_ENTRY_SIZE
 from asyncbackup.wire.vdi_ids import first_id
 
 OBJECT_WRITES: Final = frozenset({Opcode.CREATE_AND_WRITE_OBJ, Opcode.WRITE_OBJ})
@@ -51,9 +48,19 @@ OBJECT_REQUESTS: Final = OBJECT_WRITES | {
 MAX_OTHER_PAYLOAD: Final = 1 << 20
 """Bytes of payload taken with a request that writes no object: 131072 oids of OIDS_EXIST, names, …"""
 
-ZONE: Final = 1
-VNODES: Final = 128
-"""What a single node of 1.0 comes to: all vnodes that sheep gives to an average node."""
+_OF_ALL_NODES: Final = frozenset(
+    {
+        Opcode.NEW_VDI,
+        Opcode.DEL_VDI,
+        Opcode.DEL_VDI_OLD,
+        Opcode.GET_VDI_INFO,
+        Opcode.LOCK_VDI,
+        Opcode.RELEASE_VDI,
+        Opcode.GET_VDI_ATTR,
+    }
+)
+"""Requests that a cluster carries out together: one node that hangs holds them up."""
+_CHANGES: Final = OBJECT_WRITES | {Opcode.REMOVE_OBJ, Opcode.DISCARD_OBJ}
 
 _NO_BODY: Final = bytes(28)
 _AFTER_COPIES: Final[dict[int, slice[int, int, None]]] = {
@@ -81,26 +88,20 @@ class _Call:
 
 
 class Service:
-    """One sheep's answers. Formats ``store`` with ``copies`` if it is new; a formatted one keeps its own."""
+    """The answers of one node of a cluster."""
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        copies: int = 1,
-        release: Release = Release.V1_0,
-        clock_ns: Callable[[], int] = time.time_ns,
-    ) -> None:
-        self._store = store
-        self._release = release
-        self._config = store.load_config() or _format(store, copies, clock_ns())
-        self._volumes = Volumes(store, self._config, release, clock_ns)
-        self._objects = Objects(store, self._volumes)
-        self._attributes = Attributes(store, overwrites=release.value.overwrites_attributes)
-        self._address = ("127.0.0.1", 0)
+    def __init__(self, cluster: ClusterState, node: int = 0) -> None:
+        """Answer for the node with index ``node``."""
+        self._cluster = cluster
+        self._release = cluster.release
+        self._config = cluster.config
+        self._volumes = cluster.volumes
+        self._attributes = cluster.attributes
+        self._store = cluster.members[node].store
+        self._objects = Objects(cluster.replicas, cluster.volumes, self._store)
         self._handlers: dict[int, Callable[[_Call], Answer]] = {
             Opcode.READ_OBJ: self._read,
-            Opcode.READ_PEER: self._read,
+            Opcode.READ_PEER: self._read_replica,
             Opcode.WRITE_OBJ: self._write,
             Opcode.CREATE_AND_WRITE_OBJ: self._create,
             Opcode.REMOVE_OBJ: self._remove,
@@ -127,15 +128,34 @@ class Service:
             Opcode.STAT: lambda _: Answer(payload=bytes(records.STATISTICS_SIZE)),
         }
 
-    def announce(self, host: str, port: int) -> None:
-        """Say under which address, an IPv4 or IPv6 one, the node lists name this sheep."""
-        self._address = (host, port)
+    @property
+    def epoch(self) -> int:
+        """The epoch that the cluster is in."""
+        return self._cluster.membership.epoch
+
+    @property
+    def forwarded_reads(self) -> int:
+        """Reads of objects that the node had to get from another one."""
+        return self._objects.forwarded_reads
 
     def wants(self, header: RequestHeader) -> bool:
         """Tell whether a request's payload is of use: known opcode, and as long as it may be."""
         if header.opcode in OBJECT_WRITES:
             return self._objects.has_room(ObjectBody.unpack(header.body), header.payload_length)
         return header.opcode in self._handlers and header.payload_length <= MAX_OTHER_PAYLOAD
+
+    def must_wait(self, header: RequestHeader) -> bool:
+        """Tell whether a request cannot be served now, because it takes another node that hangs."""
+        if not any(member.is_stalled for member in self._cluster.members):
+            return False
+        if header.opcode not in OBJECT_REQUESTS:
+            return header.opcode in _OF_ALL_NODES
+        oid = ObjectBody.unpack(header.body).oid
+        holders = self._cluster.replicas.holders(oid)
+        if header.opcode in _CHANGES:
+            return any(member.is_stalled for member in holders)
+        is_forwarded = header.opcode == Opcode.READ_OBJ and not self._objects.has_replica(oid)
+        return is_forwarded and any(member.is_stalled for member in holders[:1])
 
     def answer(self, header: RequestHeader, payload: memoryview) -> Answer:
         """Serve a request whose payload is complete, or empty if it was not wanted. Never raises.
@@ -165,12 +185,17 @@ class Service:
         return handler(_Call(header, payload))
 
     def _read(self, call: _Call) -> Answer:
-        body = ObjectBody.unpack(call.header.body)
-        extent = self._objects.read(body, call.header.data_length) if call.header.data_length else None
-        if extent is None:
-            return Answer() if self._objects.exists(body.oid) else Answer(Result.NO_OBJ)
+        extent = self._objects.read(ObjectBody.unpack(call.header.body), call.header.data_length)
         if self._release.trims(call.header.proto_ver):
             extent = extent.trimmed()
+        return Answer(body=ObjectReply(offset=extent.offset).pack(), payload=extent.data)
+
+    def _read_replica(self, call: _Call) -> Answer:
+        """Read what this node has itself. As between nodes, both have to be in the same epoch."""
+        if call.header.epoch != self.epoch:
+            is_old = call.header.epoch < self.epoch
+            return Answer(Result.OLD_NODE_VER if is_old else Result.NEW_NODE_VER)
+        extent = self._objects.read_replica(ObjectBody.unpack(call.header.body), call.header.data_length)
         return Answer(body=ObjectReply(offset=extent.offset).pack(), payload=extent.data)
 
     def _write(self, call: _Call) -> Answer:
@@ -190,13 +215,13 @@ class Service:
         return Answer()
 
     def _exist(self, call: _Call) -> Answer:
-        exists = self._objects.exists(ObjectBody.unpack(call.header.body).oid)
+        exists = self._objects.has_replica(ObjectBody.unpack(call.header.body).oid)
         return Answer(Result.SUCCESS if exists else Result.NO_OBJ)
 
     def _oids_exist(self, call: _Call) -> Answer:
         """Send the missing ones among the oids back."""
         oids = struct.unpack(f"<{len(call.payload) // 8}Q", call.payload)
-        missing = [oid for oid in oids if not self._objects.exists(oid)]
+        missing = [oid for oid in oids if not self._objects.has_replica(oid)]
         result = Result.NO_OBJ if missing else Result.SUCCESS
         return Answer(result, payload=struct.pack(f"<{len(missing)}Q", *missing))
 
@@ -237,43 +262,37 @@ class Service:
         version = self._release.value.internal_version
         return Answer(payload=b"".join(state.pack_for(version) for state in self._volumes.states()))
 
-    def _node(self) -> Node:
-        host, port = self._address
-        return Node(host, port, ZONE, VNODES, self._store.space().size)
-
     def _node_list(self, _: _Call) -> Answer:
-        entry = records.pack_node_for(self._release.value.internal_version, self._node())
-        return Answer(body=NodeReply(nr_nodes=1).pack(), payload=entry)
+        nodes = self._cluster.membership.nodes
+        entries = records.pack_node_list(self._release.value.internal_version, nodes)
+        return Answer(body=NodeReply(nr_nodes=len(nodes)).pack(), payload=entries)
 
     def _cluster_default(self, _: _Call) -> Answer:
         return Answer(body=records.pack_cluster_default(self._config.copies, self._config.block_size_shift))
 
     def _cluster_info(self, _: _Call) -> Answer:
         version = self._release.value.internal_version
-        config = self._config
-        info = records.pack_cluster_info(version, config.ctime, config.copies, config.block_size_shift, self._node())
+        config, epoch = self._config, self._cluster.membership.epochs[-1]
+        info = records.pack_cluster_info(version, config.ctime, config.copies, config.block_size_shift, epoch)
         return Answer(payload=info)
 
     def _stat_cluster(self, call: _Call) -> Answer:
-        version = self._release.value.internal_version
-        if self._release is not Release.V1_0:
-            log = records.pack_epoch_log_for(version, self._config.ctime, self._config.copies, self._node())
-            return Answer(payload=log if len(log) <= call.header.data_length else b"")
+        """Send the log of epochs, the newest ones that the client has room for."""
+        version, config = self._release.value.internal_version, self._config
         (room,) = struct.unpack_from("<I", call.header.body, 24)
-        if call.header.data_length < EPOCH_LOG_SIZES[version] + room * NODE_ENTRY_SIZE:
-            return Answer()
-        return Answer(payload=records.pack_epoch_log(self._config.ctime, self._config.copies, self._node(), room))
+        is_new = self._release is Release.V1_0
+        size = EPOCH_LOG_SIZES[version] + (room * NODE_ENTRY_SIZE if is_new else 0)
+        most = call.header.data_length // size
+        epochs = self._cluster.membership.epochs[-most:] if most else []
+        if not is_new:
+            return Answer(payload=records.pack_epoch_log_for(version, config.ctime, config.copies, epochs))
+        if room and any(len(epoch.nodes) > room for epoch in epochs):
+            return Answer(Result.BUFFER_SMALL)
+        return Answer(payload=records.pack_epoch_log(config.ctime, config.copies, epochs, room))
 
     def _stat_sheep(self, _: _Call) -> Answer:
         space = self._store.space()
         return Answer(body=NodeReply(store_size=space.size, store_free=space.size - space.used).pack())
-
-
-def _format(store: Store, copies: int, now_ns: int) -> ClusterConfig:
-    seconds, nanoseconds = divmod(now_ns, 10**9)
-    config = ClusterConfig(seconds << 32 | nanoseconds, copies, DEFAULT_BLOCK_SIZE_SHIFT)
-    store.save_config(config)
-    return config
 
 
 def _wanted(call: _Call) -> Wanted:

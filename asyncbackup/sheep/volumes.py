@@ -154,10 +154,15 @@ class Volumes:
         pieces = [(0, inode.pack())] + ([] if table is None else [(TABLE_OFFSET, table)])
         if table is None and inode.is_hyper:
             pieces.append((TABLE_OFFSET, btree.pack_node_header(btree.LEAF, 0)))
-        self._store.put(inode_oid(inode.vdi_id), INODE_SIZE, pieces)
+        # The state comes first: where the inode goes depends on the copies.
+        state = self._states[inode.vdi_id] = VdiState(inode.vdi_id, copies, asked.copy_policy, shift, previous)
+        try:
+            self._store.put(inode_oid(inode.vdi_id), INODE_SIZE, pieces)
+        except OSError:
+            del self._states[inode.vdi_id]
+            raise
         self.in_use.add(inode.vdi_id)
-        self._states[inode.vdi_id] = VdiState(inode.vdi_id, copies, asked.copy_policy, shift, previous)
-        return self._states[inode.vdi_id]
+        return state
 
     def _now(self) -> int:
         """Give the time as inodes hold it: seconds << 32 | nanoseconds, of microsecond resolution as sheep's is."""

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from hypothesis import strategies as st
 
+from asyncbackup.sheep.cluster import ClusterState
 from asyncbackup.sheep.release import Release
 from asyncbackup.sheep.service import Answer, Service
 from asyncbackup.sheep.store import Store
@@ -226,8 +227,9 @@ class Hostile:
     """Serves ``store``, and spoils its answers; ``async with`` it, for its port."""
 
     def __init__(self, store: Store, spoilings: Sequence[Spoiling], release: Release) -> None:
-        self._service = Service(store, release=release)
-        self._service.announce("127.0.0.1", 7000)
+        cluster = ClusterState([store], release=release)
+        cluster.begin([("127.0.0.1", 7000)])
+        self._service = Service(cluster)
         self._spoilings = spoilings
         self._seen = [0] * len(spoilings)
         self._answers = 0

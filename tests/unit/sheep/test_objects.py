@@ -25,7 +25,7 @@ def volumes(store: Store) -> Volumes:
 
 @pytest.fixture
 def objects(store: Store, volumes: Volumes) -> Objects:
-    return Objects(store, volumes)
+    return Objects(store, volumes, store)
 
 
 @pytest.fixture
@@ -108,8 +108,8 @@ def test_a_missing_object_is_said_to_be_missing(objects: Objects, disk: int) -> 
         with pytest.raises(Refused) as refused:
             do()
         assert refused.value.result is Result.NO_OBJ
-    assert not objects.exists(missing.oid)
-    assert not objects.exists(data_oid(disk, 6))
+    assert not objects.has_replica(missing.oid)
+    assert not objects.has_replica(data_oid(disk, 6))
 
 
 def test_data_of_a_snapshot_is_not_changed(objects: Objects, volumes: Volumes, disk: int) -> None:
@@ -141,7 +141,7 @@ def test_a_discarded_object_is_gone_with_its_entry(store: Store, objects: Object
     objects.discard(data_oid(disk, 3))
 
     assert table_of(store, disk) == [0] * 8
-    assert not objects.exists(data_oid(disk, 3))
+    assert not objects.has_replica(data_oid(disk, 3))
 
 
 def test_an_object_that_its_last_table_gives_up_is_removed(
@@ -151,7 +151,7 @@ def test_an_object_that_its_last_table_gives_up_is_removed(
     assert table_of(store, working) == table_of(store, disk) == [0, 0, 0, disk, 0, 0, 0, 0]
 
     objects.write(ObjectBody(inode_oid(working), offset=TABLE_OFFSET), memoryview(np.zeros(8, "<u4").tobytes()))
-    assert objects.exists(data_oid(disk, 3))
+    assert objects.has_replica(data_oid(disk, 3))
 
     objects.write(ObjectBody(inode_oid(disk), offset=TABLE_OFFSET), memoryview(np.zeros(8, "<u4").tobytes()))
-    assert not objects.exists(data_oid(disk, 3))
+    assert not objects.has_replica(data_oid(disk, 3))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from asyncbackup.sheep import FolderStore, MemoryStore, Release, Store
+from asyncbackup.sheep.cluster import ClusterState
 from asyncbackup.sheep.service import Answer, Service
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import EPOCH_LOG_SIZES, FIRST_INTERNAL_OPCODE, Flag, Opcode, Result
@@ -78,12 +80,19 @@ class Volume:
         self.service.ok(write_object(oid, TABLE_OFFSET, bytes(16 * 4), copies=1))
 
 
+def alone(store: Store, **options: Any) -> Service:
+    """Give the service of a cluster's only node."""
+    cluster = ClusterState([store], **options)
+    cluster.begin([("127.0.0.1", 7000)])
+    return Service(cluster)
+
+
 class Served:
     """A service that is asked with the protocol versions of its release."""
 
     def __init__(self, store: Store, release: Release = Release.V1_0) -> None:
         self.release = release
-        self.service = Service(store, release=release, clock_ns=lambda: 1_700_000_000_123_456_789)
+        self.service = alone(store, release=release, clock_ns=lambda: 1_700_000_000_123_456_789)
 
     def ask(self, request: Message, proto_ver: int | None = None) -> Answer:
         if proto_ver is None:
@@ -336,8 +345,7 @@ def test_missing_oids_come_back(served: Served) -> None:
     assert bytes(answer.payload) == struct.pack("<2Q", 5, 6)
 
 
-def test_the_node_list_holds_the_announced_address(served: Served) -> None:
-    served.service.announce("127.0.0.1", 7000)
+def test_the_node_list_holds_the_address_of_the_node(served: Served) -> None:
 
     answer = served.ok(node_list(800))
 
@@ -364,7 +372,6 @@ def test_vdi_states_start_with_id_and_copies(release: Release, size: int) -> Non
 
 def test_cluster_state_names_the_epochs_nodes() -> None:
     served = Served(MemoryStore())
-    served.service.announce("127.0.0.1", 7000)
     asked_for_one = bytes(24) + struct.pack("<II", 1, 0)
 
     state = served.data(Message(Opcode.STAT_CLUSTER, asked_for_one, capacity=48 + 80))
@@ -376,7 +383,7 @@ def test_cluster_state_names_the_epochs_nodes() -> None:
 def test_a_store_keeps_the_time_at_which_it_was_formatted(tmp_path: Path) -> None:
     Served(FolderStore(tmp_path))
 
-    later = Service(FolderStore(tmp_path), clock_ns=lambda: 1_800_000_000_000_000_000)
+    later = alone(FolderStore(tmp_path), clock_ns=lambda: 1_800_000_000_000_000_000)
 
     request = stat_cluster(0x0A)
     header = RequestHeader.unpack(request.header(1, 0x0A))
@@ -515,9 +522,9 @@ def test_everything_is_there_after_a_restart(store: Store) -> None:
 
 
 def test_a_formatted_store_keeps_its_copies(store: Store) -> None:
-    Service(store, copies=3)
+    alone(store, copies=3)
 
-    again = Service(store, copies=1)
+    again = alone(store, copies=1)
 
     header = RequestHeader.unpack(Message(Opcode.GET_CLUSTER_DEFAULT, bytes(32)).header(1, 2))
     assert again.answer(header, memoryview(b"")).body[0] == 3

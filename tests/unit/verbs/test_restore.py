@@ -749,7 +749,7 @@ async def test_a_name_that_is_taken_after_a_repeated_creation_is_perhaps_ours(ba
 
     made: list[RequestHeader] = []
     async with failing(backed.store, "new_vdi@1:error=AGAIN", on_request=make) as (sheep, cluster):
-        store_service = sheep._service._volumes
+        store_service = sheep._cluster.volumes
         with pytest.raises(PerhapsCreated, match="there is one of its name now"):
             await restore(cluster, [backed.full], "new")
 
