@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import anyio
 import click
@@ -12,10 +13,12 @@ from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PathName, WholeNumber
 from asyncbackup.cli.output import say
 from asyncbackup.cli.running import Interrupted, run_async
-from asyncbackup.client import connect
+from asyncbackup.client import connect_any
 from asyncbackup.errors import TargetUnusable
-from asyncbackup.sheep import Fault, FolderStore, MemoryStore, Sheep
+from asyncbackup.sheep import Fault, FolderStore, MemoryStore, SheepCluster
 from asyncbackup.wire.constants import DEFAULT_PORT
+
+_ALL_ADDRESSES: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - not bound, but refused
 
 
 def _folder(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
@@ -38,7 +41,12 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
         raise click.BadParameter(str(error)) from error
 
 
-@click.command("sheep", cls=Verb, context_settings=CONTEXT, examples=["asyncbackup sheep --demo -p 7000"])
+@click.command(
+    "sheep",
+    cls=Verb,
+    context_settings=CONTEXT,
+    examples=["asyncbackup sheep --demo", "asyncbackup sheep --nodes 3 --copies 2"],
+)
 @click.option(
     "--store",
     type=PathName(path_type=Path),
@@ -62,6 +70,15 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     metavar="PORT",
     help="Listen at this port. 0 takes any free port.",
 )
+@click.option(
+    "--nodes", type=WholeNumber(1, 64), default=1, show_default=True, metavar="N", help="Be a cluster of so many nodes."
+)
+@click.option(
+    "--copies",
+    type=WholeNumber(1, 31),
+    metavar="N",
+    help="Keep each object on so many nodes.  [default: 2, or 1 where there is one node]",
+)
 @click.option("--demo", is_flag=True, help="Start with a volume `vm` that has snapshots of three days.")
 @click.option(
     "--fault",
@@ -71,21 +88,34 @@ def _faults(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...
     metavar="FAULT",
     help="Make this fault, such as `read_obj@3:error=EIO` or `any@10:reset`. You can give several.",
 )
-def command(*, store: Path | None, bind: str, port: int, demo: bool, faults: tuple[Fault, ...]) -> None:
-    """Run the embedded server, a cluster of one node, until it is interrupted.
+def command(
+    *,
+    store: Path | None,
+    bind: str,
+    port: int,
+    nodes: int,
+    copies: int | None,
+    demo: bool,
+    faults: tuple[Fault, ...],
+) -> None:
+    """Run the embedded server, a cluster of one node or more, until it is interrupted.
 
-    It is for tests, demonstrations and benchmarks, and keeps no replicas. `dog` and QEMU can use it like any sheep.
+    It is for tests, demonstrations and benchmarks. All nodes run in this process, each at its own port: the first one
+    at PORT, the next one at the port after it. `dog` and QEMU can use them like any sheep.
     """
+    if nodes > 1:
+        _check_several(store, bind)
+    if port + nodes > 65536:
+        raise click.BadParameter(f"there are no {nodes} ports from {port} on", param_hint="'--port'")
 
     async def serve() -> None:
         try:
-            async with Sheep(
-                MemoryStore() if store is None else FolderStore(store), bind, port, faults=faults
-            ) as sheep:
+            stores = [FolderStore(store)] if store else [MemoryStore() for _ in range(nodes)]
+            async with SheepCluster(stores, bind, port, copies=copies or min(2, nodes), faults=faults) as sheep:
                 if demo:
-                    async with connect(sheep.host, sheep.port) as cluster:
+                    async with connect_any(sheep.addresses) as cluster:
                         await guest.live(cluster, guest.DAYS, say=say)
-                say(f"serving {store or 'from memory'} at {sheep.address}")
+                say(f"serving {store or 'from memory'} at {', '.join(node.address for node in sheep.nodes)}")
                 await anyio.sleep_forever()
         except OSError as error:
             where = f"{bind}:{port}" if error.filename is None else str(error.filename)
@@ -97,3 +127,10 @@ def command(*, store: Path | None, bind: str, port: int, demo: bool, faults: tup
         run_async(serve)
     except Interrupted:
         say("stopped")
+
+
+def _check_several(store: Path | None, bind: str) -> None:
+    if store is not None:
+        raise click.UsageError("--nodes keeps objects in memory: leave --store out, or run one node")
+    if bind in _ALL_ADDRESSES:
+        raise click.UsageError(f"nodes name each other to clients: give one address with --bind, not {bind}")

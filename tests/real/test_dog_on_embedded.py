@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import connect
-from asyncbackup.sheep import FolderStore, MemoryStore, Sheep, Store
+from asyncbackup.sheep import FolderStore, MemoryStore, Sheep, SheepCluster, Store
 
 pytestmark = [
     pytest.mark.real,
@@ -210,6 +210,23 @@ async def test_dog_restores_what_dog_backed_up(tmp_path: Path) -> None:
                     inode.snap_id for inode in (await cluster.list_vdis()).sound if inode.is_snapshot and not inode.tag
                 ]
             assert (await run(Dog(f"vdi read disk -s {max(untagged)}"), sheep.port)).stdout == wanted.stdout, number
+
+
+async def test_several_nodes_are_a_cluster_to_dog_and_objects_are_where_it_looks_for_them() -> None:
+    async with SheepCluster(3, copies=2) as sheep:
+        port = sheep.nodes[1].port
+        for step in (Dog("vdi create -P disk 64M"), Dog("vdi write disk", pattern(3_000_000, 1))):
+            assert (await run(step, port)).code == 0
+        sheep.kill(0)
+        assert (await run(Dog("vdi read disk 0 3000000"), port)).stdout == pattern(3_000_000, 1)
+        await sheep.restart(0)
+
+        for idx in range(16):
+            ran = await run(Dog(f"vdi object location -i {idx} disk"), port)
+            told, _, computed = ran.stdout.decode().partition("According to")
+            holders = set(re.findall(r"(\S+) has the object", told))
+            assert holders == set(re.findall(r"[\d.]+:\d+", computed))
+            assert len(holders) == 2
 
 
 @dataclass(frozen=True)
