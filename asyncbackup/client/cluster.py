@@ -12,11 +12,13 @@ import anyio
 import numpy as np
 
 from asyncbackup.client.fan_out import for_each
+from asyncbackup.client.nodes import Nodes
 from asyncbackup.client.objects import READ_SIZE, ObjectRead, cut
 from asyncbackup.client.options import ClientOptions
 from asyncbackup.client.outcome import failure
+from asyncbackup.client.placement import Address
 from asyncbackup.client.request import Request
-from asyncbackup.client.router import Address, Counts, Router
+from asyncbackup.client.router import Counts, Router
 from asyncbackup.errors import (
     InodeCorrupt,
     PlacementUnknown,
@@ -90,13 +92,13 @@ async def connect_any(gateways: Sequence[Address], options: ClientOptions | None
     The other nodes of the cluster are found, and used as well. Leaving the context closes all connections. Raises
     Unreachable if there is no sheep, within ``options.connect_timeout_s`` seconds for each gateway.
     """
-    router = Router(gateways, options or ClientOptions())
+    nodes = Nodes(gateways, options or ClientOptions())
     try:
-        await router.open()
-        yield Cluster(router)
+        await nodes.open()
+        yield Cluster(Router(nodes))
     finally:
         with anyio.CancelScope(shield=True):
-            await router.close()
+            await nodes.close()
 
 
 @dataclass(slots=True)
@@ -121,6 +123,11 @@ class Cluster:
     """What was sent through this very object."""
     _format_time: _FormatTime = field(default_factory=_FormatTime)
 
+    @property
+    def nodes(self) -> Nodes:
+        """The nodes of the cluster, as far as they are known."""
+        return self.router.nodes
+
     def counted(self) -> Cluster:
         """Give the same cluster over the same connections for another job, with counts of its own."""
         return Cluster(self.router, _format_time=self._format_time)
@@ -128,12 +135,12 @@ class Cluster:
     @asynccontextmanager
     async def connected_anew(self) -> AsyncIterator[Cluster]:
         """Connect to the same cluster over connections of their own. Raises Unreachable."""
-        async with connect_any(self.router.gateways, self.router.options) as cluster:
+        async with connect_any(self.nodes.gateways, self.router.options) as cluster:
             yield cluster
 
     def in_flight_limit(self) -> int:
         """Give how many bytes may be under way now, as far as the cluster's answers have shown."""
-        return self.router.limit
+        return self.nodes.limit
 
     async def call(self, message: Message) -> Request:
         """Carry out one request. Its result may be an error."""
@@ -158,7 +165,7 @@ class Cluster:
         After a cancellation the buffers may hold anything. Raises ObjectReadFailed for a data object, and RequestFailed
         for another.
         """
-        parts = cut(reads, may_be_trimmed=self.router.node.may_trim)
+        parts = cut(reads, may_be_trimmed=self.nodes.gateway.may_trim)
         if parts:
             await self.router.call(parts, self.counts)
         for part in parts:
@@ -177,7 +184,7 @@ class Cluster:
 
     async def locate(self, object_id: int) -> list[Address]:
         """Name the nodes that hold a replica of an object. Raises PlacementUnknown."""
-        placement, vdi_id = self.router.placement, oid.vdi_of(object_id)
+        placement, vdi_id = self.nodes.placement, oid.vdi_of(object_id)
         if not placement.knows_copies(vdi_id):
             # The VDI may be deleted while snapshots still use its objects. Then only these two fields are reliable.
             inode = Inode.unpack(await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE))
@@ -189,7 +196,7 @@ class Cluster:
     @property
     def epoch(self) -> int:
         """The newest number of the list of nodes that an answer named. Each change of the list increases it by one."""
-        return self.router.epoch
+        return self.nodes.epoch
 
     async def _read(self, object_id: int, offset: int, length: int) -> memoryview:
         buffer = memoryview(bytearray(length))
@@ -239,7 +246,7 @@ class Cluster:
 
         All nodes take part in it, and one of them may hang until the cluster removes it. Objects can be read meanwhile.
         """
-        if not self.router.has_several_nodes:
+        if not self.nodes.are_several:
             return await self.call(message)
         with anyio.move_on_after(_LOOK_UP_PATIENCE_S):
             return await self.call(message)
@@ -260,7 +267,7 @@ class Cluster:
         """Give the id of the VDI that a successful answer names. Raises ProtocolViolation if no VDI can have it."""
         vdi_id = VdiReply.unpack(request.header.body).vdi_id
         if not is_vdi_id(vdi_id):
-            raise ProtocolViolation(self.router.node.address, "a VDI id of 24 bits", f"{vdi_id:x}")
+            raise ProtocolViolation(self.nodes.gateway.address, "a VDI id of 24 bits", f"{vdi_id:x}")
         return vdi_id
 
     async def has_vdi(self, name: str) -> bool:
@@ -276,13 +283,13 @@ class Cluster:
 
     async def count_nodes(self) -> int | None:
         """Count the nodes that keep objects; None if the cluster is of a release whose list we cannot read."""
-        if self.router.node.internal_version != INTERNAL_VERSIONS[0]:
+        if self.nodes.gateway.internal_version != INTERNAL_VERSIONS[0]:
             return None
         request = await self.expect_success(messages.node_list(MAX_NODES * NODE_ENTRY_SIZE), "listing the nodes")
         try:
             return sum(node.vnodes > 0 for node in unpack_nodes(request.payload)) or None
         except ValueError as error:
-            raise ProtocolViolation(self.router.node.address, "a list of nodes", str(error)) from error
+            raise ProtocolViolation(self.nodes.gateway.address, "a list of nodes", str(error)) from error
 
     async def _not_found(self, name: str, snapshot: Snapshot | None) -> VdiNotFound | SnapshotNotFound:
         """Make the error that says what exists instead.
@@ -310,7 +317,7 @@ class Cluster:
         """Read the header of an inode. Raises InodeCorrupt unless it is that of VDI ``vdi_id`` and can be used."""
         inode = Inode.unpack(await self._read(oid.inode_oid(vdi_id), 0, Inode.HEADER_SIZE))
         inode.check(vdi_id)
-        self.router.placement.note_copies(vdi_id, inode.nr_copies, inode.copy_policy)
+        self.nodes.placement.note_copies(vdi_id, inode.nr_copies, inode.copy_policy)
         return inode
 
     async def format_time(self) -> str | None:
@@ -325,7 +332,7 @@ class Cluster:
         return known.text
 
     async def _read_format_time(self) -> str | None:
-        internal_version = self.router.node.internal_version
+        internal_version = self.nodes.gateway.internal_version
         if internal_version is None:
             return None
         request = await self.call(messages.stat_cluster(internal_version))
@@ -335,7 +342,7 @@ class Cluster:
             return time_text(messages.unpack_format_time(request.payload))
         except ValueError as error:
             raise ProtocolViolation(
-                self.router.node.address, "the time at which the cluster was formatted", str(error)
+                self.nodes.gateway.address, "the time at which the cluster was formatted", str(error)
             ) from error
 
     async def identify(self, inode: Inode) -> Identity:
@@ -361,7 +368,7 @@ class Cluster:
         """
         ids = await self._read_ids()
         if len(ids) > MAX_LISTED:
-            raise TooManyVdis(self.router.node.address, len(ids), MAX_LISTED)
+            raise TooManyVdis(self.nodes.gateway.address, len(ids), MAX_LISTED)
         if name is not None and len(ids) > _MAX_HINTS and not await self._is_known(name, ids):
             raise await self._not_found(name, None)
         vdis = await self._read_headers(ids.ascending().tolist(), name)
@@ -421,7 +428,7 @@ class Cluster:
             raise failure("listing the VDIs", request.result)
         if len(request.payload) != message.capacity:
             expected = f"{message.capacity} bytes of bitmap"
-            raise ProtocolViolation(self.router.node.address, expected, f"{len(request.payload)} bytes")
+            raise ProtocolViolation(self.nodes.gateway.address, expected, f"{len(request.payload)} bytes")
         return request.payload
 
     async def read_owners(self, vdi_id: int, count: int) -> Owners:
@@ -490,13 +497,13 @@ class Cluster:
         try:
             attribute = Attribute.unpack(await self._read(object_id, 0, attributes.ATTRIBUTE_SIZE))
         except ValueError as error:
-            raise ProtocolViolation(self.router.node.address, "an attribute", str(error)) from error
+            raise ProtocolViolation(self.nodes.gateway.address, "an attribute", str(error)) from error
         if not attribute.name:  # It was deleted after the request that found it.
             return None
         if not attribute.is_same(Attribute(vdi.name, key)):
             expected = f"attribute '{key}' of VDI '{vdi.name}'"
             raise ProtocolViolation(
-                self.router.node.address, expected, f"attribute '{attribute.key}' of VDI '{attribute.name}'"
+                self.nodes.gateway.address, expected, f"attribute '{attribute.key}' of VDI '{attribute.name}'"
             )
         return attribute.value
 
@@ -530,7 +537,7 @@ class Cluster:
 
         This reads only the answer of 1.0. A cluster says it only if it was formatted with locks.
         """
-        if self.router.node.internal_version != INTERNAL_VERSIONS[0]:
+        if self.nodes.gateway.internal_version != INTERNAL_VERSIONS[0]:
             return None
         capacity = _FIRST_STATES * VDI_STATE_SIZE
         while capacity <= _MAX_STATES:
@@ -565,14 +572,14 @@ class Cluster:
             copies=working.nr_copies,
             copy_policy=working.copy_policy,
             store_policy=working.store_policy,
-            block_size_shift=working.block_size_shift if self.router.node.takes_object_sizes else 0,
+            block_size_shift=working.block_size_shift if self.nodes.gateway.takes_object_sizes else 0,
         )
         await self.expect_success(message, f"taking snapshot '{tag}' of VDI '{name}'")
         return await self.read_inode(working.vdi_id)
 
     async def delete_vdi(self, name: str) -> None:
         """Delete the working VDI ``name``. A server of 1.0 keeps its objects: the caller must remove them before."""
-        message = messages.delete_vdi(name, old=self.router.node.deletes_as_of_old)
+        message = messages.delete_vdi(name, old=self.nodes.gateway.deletes_as_of_old)
         await self.expect_success(message, f"deleting VDI '{name}'")
 
     async def remove_object(self, object_id: int) -> None:

@@ -6,7 +6,7 @@ for longer than nearly all others took. So few are sent twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from asyncbackup.client.latency import Latencies
@@ -18,7 +18,6 @@ _LEAST_DELAY_S: Final = 0.05
 """Pauses of this process are as long: less would tell of nothing."""
 _LEAST_SEEN: Final = 20
 """Answers to see before any is called late."""
-_MEMORY: Final = 2000
 _SHARE: Final = 0.05
 """Hedges among all requests, at most."""
 _FIRST: Final = 4
@@ -34,9 +33,10 @@ MOST_LOOKUPS: Final = 6
 
 @dataclass(slots=True)
 class Hedging:
-    """Watches latencies of reads, and says which request is late, and whether it may be hedged."""
+    """Says which request is late, and whether it may be hedged."""
 
-    latencies: Latencies = field(default_factory=lambda: Latencies(_MEMORY))
+    latencies: Latencies
+    """How long reads took lately."""
     sent: int = 0
     """Reads that were sent, hedges not included."""
     hedged: int = 0

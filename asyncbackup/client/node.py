@@ -47,10 +47,10 @@ _log = logging.getLogger(__name__)
 
 
 class Owner(Protocol):
-    """What a node tells the router."""
+    """What a node tells who keeps it."""
 
-    def note_answer(self, node: Node, attempt: Attempt, latency_s: float) -> None:
-        """Take note that ``node`` answered an attempt."""
+    def note_answer(self, attempt: Attempt) -> None:
+        """Take note that an attempt was answered, maybe one that nobody waits for."""
 
     def note_trouble(self, node: Node, error: AsyncBackupError) -> None:
         """Take note that ``node`` was set aside, and why."""
@@ -326,7 +326,8 @@ class Node:
                 change.before >> 10,
                 change.reason,
             )
-        self._owner.note_answer(self, attempt, now_s - sent.at_s)
+        attempt.latency_s = now_s - sent.at_s
+        self._owner.note_answer(attempt)
         self._send()
 
     def note_room(self) -> None:

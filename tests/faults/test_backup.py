@@ -142,7 +142,7 @@ async def test_a_broken_answer_ends_the_backup(
         with pytest.raises(kind, match=message):
             await difference(cluster, tmp_path)
 
-        await until(lambda: cluster.router.in_flight == 0)
+        await until(lambda: cluster.nodes.unanswered == 0)
     assert left_in(tmp_path) == []
 
 
@@ -368,12 +368,12 @@ async def test_nothing_is_ever_locked_or_written(store: MemoryStore, tmp_path: P
 async def test_a_connection_outlives_a_cancelled_request(store: MemoryStore) -> None:
     async with served(store, "read_obj@1:delay=0.1") as cluster:
         cancelled = asyncio.create_task(cluster.read_object(1, memoryview(bytearray(512))))
-        await until(lambda: cluster.router.in_flight == 1)
+        await until(lambda: cluster.nodes.unanswered == 1)
         cancelled.cancel()
         await asyncio.wait([cancelled])
 
         assert (await cluster.find_vdi("disk", "a")).tag == "a"
-        await until(lambda: cluster.router.in_flight == 0)
+        await until(lambda: cluster.nodes.unanswered == 0)
 
 
 async def test_a_connection_outlives_a_request_out_of_time(store: MemoryStore) -> None:
@@ -384,7 +384,7 @@ async def test_a_connection_outlives_a_request_out_of_time(store: MemoryStore) -
         cluster.router.options = ONE
 
         assert (await cluster.find_vdi("disk", "a")).tag == "a"
-        await until(lambda: cluster.router.in_flight == 0)
+        await until(lambda: cluster.nodes.unanswered == 0)
 
 
 async def test_each_waiter_gets_an_exception_of_its_own(store: MemoryStore) -> None:
@@ -426,7 +426,7 @@ async def test_a_connection_that_drops_anywhere_ends_the_backup(store: MemorySto
         with pytest.raises(ConnectionLost):
             await difference(cluster, tmp_path)
 
-        await until(lambda: cluster.router.in_flight == 0)
+        await until(lambda: cluster.nodes.unanswered == 0)
     assert left_in(tmp_path) == []
 
 

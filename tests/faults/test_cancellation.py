@@ -50,8 +50,8 @@ def waiters(cluster: Cluster) -> int:
     return sum(
         attempt.on_end is not None
         for attempts in (
-            cluster.router.node._waiting,
-            *(connection._attempts.values() for connection in cluster.router.node.connections),
+            cluster.nodes.gateway._waiting,
+            *(connection._attempts.values() for connection in cluster.nodes.gateway.connections),
         )
         for attempt in attempts
     )
@@ -81,7 +81,7 @@ async def test_a_backup_cancelled_at_any_step_leaves_nothing(
             was_cut = await run_cancelled(cancel, work, at)
 
             assert waiters(cluster) == 0
-            await until(lambda: cluster.router.in_flight == 0)
+            await until(lambda: cluster.nodes.unanswered == 0)
             files = take_files(tmp_path)
             assert files in ({}, expected), at
             if not was_cut:
@@ -112,7 +112,7 @@ async def test_a_backup_with_checkpoints_cancelled_at_any_step_can_be_resumed(
         for at in itertools.count():
             was_cut = await run_cancelled(cancel, work, at)
 
-            await until(lambda: cluster.router.in_flight == 0)
+            await until(lambda: cluster.nodes.unanswered == 0)
             names = set(left_in(tmp_path))
             assert names in (set(), {".file.partial", ".file.partial.manifest"}, set(expected)), at
             if names == set(expected):

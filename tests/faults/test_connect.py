@@ -74,7 +74,7 @@ async def test_what_is_no_sheep_is_told_in_time(handler: Handler, kind: type[Clu
 async def test_surplus_after_a_good_answer_ends_the_connection() -> None:
     options = ClientOptions(connections=1, give_up_after_s=0)
     async with serve(one_good_answer) as port, connect("127.0.0.1", port, options) as cluster:
-        await until(lambda: not cluster.router.node.connections[0].is_open)
+        await until(lambda: not cluster.nodes.gateway.connections[0].is_open)
 
 
 @pytest.fixture

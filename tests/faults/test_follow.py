@@ -102,7 +102,7 @@ class Served:
 
 async def quiet(cluster: Cluster) -> None:
     """Return when no request is under way any more."""
-    await until(lambda: cluster.router.in_flight == 0)
+    await until(lambda: cluster.nodes.unanswered == 0)
 
 
 @pytest.fixture(autouse=True)

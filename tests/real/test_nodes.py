@@ -142,7 +142,7 @@ def test_objects_are_where_the_ring_says(tmp_path: Path) -> None:
         async def holders() -> list[set[int]]:
             async with connect("127.0.0.1", real.port) as cluster:
                 vdi = await cluster.find_vdi("disk")
-                placement = cluster.router.placement
+                placement = cluster.nodes.placement
                 return [{port for _, port in placement.holders(data_oid(vdi.vdi_id, idx))} for idx in range(100)]
 
         for idx, ours in enumerate(anyio.run(holders)):

@@ -189,7 +189,7 @@ async def test_the_same_cluster_is_reached_over_connections_of_their_own(sheep: 
     async with cluster.connected_anew() as other:
         assert sheep.connections == 2 * open_before
         assert other.router.options == cluster.router.options
-        await cluster.router.close()
+        await cluster.nodes.close()
         assert not await other.has_vdi("disk")
 
 
@@ -878,11 +878,11 @@ async def test_how_many_copies_there_are_is_found_out_of_an_owner_that_was_not_l
     vdi_id = await cluster.create_vdi("disk", OBJECT * 4)
 
     assert len(await cluster.locate(data_oid(vdi_id, 0))) == 1
-    assert cluster.router.placement.knows_copies(vdi_id)
+    assert cluster.nodes.placement.knows_copies(vdi_id)
 
 
 async def test_the_place_of_what_is_coded_is_not_known(cluster: Cluster) -> None:
-    cluster.router.placement.note_copies(5, 3, 0x21)
+    cluster.nodes.placement.note_copies(5, 3, 0x21)
 
     with pytest.raises(PlacementUnknown, match="coded, and not copied"):
         await cluster.locate(data_oid(5, 0))

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 
 from asyncbackup.client.hedge import Hedging
+from asyncbackup.client.latency import Latencies
 
 
 def seen(count: int, latency_s: float) -> Hedging:
-    made = Hedging()
+    made = Hedging(Latencies())
     for _ in range(count):
         made.latencies.note(latency_s)
     return made
@@ -33,11 +34,11 @@ def test_a_node_hangs_after_many_times_what_is_usual(latency_s: float, hang_s: f
 
 
 def test_before_enough_was_seen_a_node_hangs_after_a_constant_time() -> None:
-    assert Hedging().hang_s() == 2.0
+    assert Hedging(Latencies()).hang_s() == 2.0
 
 
 def test_a_twentieth_of_what_is_sent_may_be_hedged_and_a_few_at_the_start() -> None:
-    hedging = Hedging()
+    hedging = Hedging(Latencies())
     assert [hedging.may_hedge() for _ in range(5)] == [True] * 4 + [False]
 
     hedging.sent = 100

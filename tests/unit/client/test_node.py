@@ -26,14 +26,14 @@ OPTIONS = ClientOptions(connections=3, connect_timeout_s=5, give_up_after_s=0)
 
 
 class Told:
-    """Keeps what a node tells the router."""
+    """Keeps what a node tells."""
 
     def __init__(self) -> None:
         self.answered: list[Attempt] = []
         self.troubles: list[AsyncBackupError] = []
 
-    def note_answer(self, node: Node, attempt: Attempt, latency_s: float) -> None:
-        assert latency_s > 0
+    def note_answer(self, attempt: Attempt) -> None:
+        assert attempt.latency_s > 0
         self.answered.append(attempt)
 
     def note_trouble(self, node: Node, error: AsyncBackupError) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -26,30 +26,17 @@ from asyncbackup.wire.messages import (
     vdi_info,
     write_object,
 )
-from asyncbackup.wire.nodes import Node as WireNode
-from asyncbackup.wire.nodes import pack_node
 from tests.faults.proxy import answer, proxy, receive, serve
+from tests.holding import PATIENT, QUICK, all_nodes, held, reads, routed, two
 from tests.waiting import turn, until
 
-QUICK = ClientOptions(connections=1, request_timeout_s=10, give_up_after_s=0, retry_delay_s=0)
-PATIENT = replace(QUICK, give_up_after_s=60)
 LOOKUP = vdi_info("disk")
-
-
-@asynccontextmanager
-async def routed(port: int, options: ClientOptions = QUICK) -> AsyncIterator[Router]:
-    router = Router([("127.0.0.1", port)], options)
-    try:
-        await router.open()
-        yield router
-    finally:
-        await router.close()
 
 
 @asynccontextmanager
 async def served(*faults: str, options: ClientOptions = QUICK, **served_as: Any) -> AsyncIterator[Router]:
     script = [Fault.parse(fault) for fault in faults]
-    async with Sheep(MemoryStore(), faults=script, **served_as) as sheep, routed(sheep.port, options) as router:
+    async with Sheep(MemoryStore(), faults=script, **served_as) as sheep, routed(sheep.port, options=options) as router:
         yield router
 
 
@@ -59,50 +46,6 @@ async def look_up(router: Router, counts: Counts | None = None) -> Request:
     return request
 
 
-def reads(*objects: int) -> list[Request]:
-    return [Request(read_object(oid, 0, 4)) for oid in objects]
-
-
-@dataclass
-class Holding:
-    """A server that keeps requests until a test has them answered, and knows which connection each came on."""
-
-    held: list[tuple[int, RequestHeader, asyncio.StreamWriter]] = field(default_factory=list)
-    came: list[tuple[int, int]] = field(default_factory=list)
-    """The connection, and the object, of each read, in the order in which they came."""
-    connections: int = 0
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        number = self.connections
-        self.connections += 1
-        while True:
-            header = await receive(reader)
-            if header.opcode == Opcode.GET_NODE_LIST:
-                writer.write(answer(header, bytes(80)))
-            else:
-                self.held.append((number, header, writer))
-                self.came.append((number, ObjectBody.unpack(header.body).oid))
-
-    @property
-    def objects(self) -> list[int]:
-        return [oid for _, oid in self.came]
-
-    def answer(self, oid: int, result: Result = Result.SUCCESS) -> None:
-        """Answer the read of object ``oid``."""
-        (found,) = [each for each in self.held if ObjectBody.unpack(each[1].body).oid == oid]
-        self.held.remove(found)
-        _, header, writer = found
-        payload = oid.to_bytes(4, "big") if result is Result.SUCCESS else b""
-        writer.write(answer(header, payload, result=result))
-
-
-@asynccontextmanager
-async def held(options: ClientOptions) -> AsyncIterator[tuple[Holding, Router]]:
-    holding = Holding()
-    async with serve(holding.handle) as port, routed(port, options) as router:
-        yield holding, router
-
-
 async def test_the_server_has_no_more_requests_than_the_depth_and_the_first_come_goes_first() -> None:
     async with held(QUICK) as (server, router), asyncio.TaskGroup() as group:
         group.create_task(router.call(reads(1, 2, 3), Counts()))
@@ -110,13 +53,13 @@ async def test_the_server_has_no_more_requests_than_the_depth_and_the_first_come
         await until(lambda: len(server.held) == 2)
         await turn()
         assert server.objects == [1, 2]
-        assert router.in_flight == 4
+        assert router.nodes.unanswered == 4
 
         for done, came in [(2, [1, 2, 3]), (1, [1, 2, 3, 4]), (3, [1, 2, 3, 4]), (4, [1, 2, 3, 4])]:
             server.answer(done)
             await until(lambda came=came: server.objects == came)  # type: ignore[misc] # mypy infers no default
 
-    assert router.in_flight == 0
+    assert router.nodes.unanswered == 0
 
 
 async def test_a_request_goes_to_the_connection_with_the_fewest_under_way() -> None:
@@ -128,7 +71,7 @@ async def test_a_request_goes_to_the_connection_with_the_fewest_under_way() -> N
         assert len({of_object[1], of_object[2], of_object[3]}) == 3
         assert of_object[4] == of_object[1], "among equals the first"
         server.answer(2)
-        await until(lambda: router.in_flight == 3)
+        await until(lambda: router.nodes.unanswered == 3)
         group.create_task(router.call(reads(5), Counts()))
         await until(lambda: len(server.held) == 4)
         assert server.came[-1] == (of_object[2], 5)
@@ -142,10 +85,10 @@ async def test_what_is_given_up_before_its_turn_is_never_sent() -> None:
         await until(lambda: len(server.held) == 2)
         given_up.cancel()
         await asyncio.wait([given_up])
-        assert router.in_flight == 2, "tombstones take their places until they are answered"
+        assert router.nodes.unanswered == 2, "tombstones take their places until they are answered"
         async with asyncio.TaskGroup() as group:
             group.create_task(router.call(reads(4), Counts()))
-            await until(lambda: router.in_flight == 3)
+            await until(lambda: router.nodes.unanswered == 3)
             server.answer(1)
             await until(lambda: len(server.held) == 2)
             server.answer(2)
@@ -168,9 +111,9 @@ async def test_a_request_waits_while_the_socket_takes_nothing() -> None:
         group.start_soon(router.call, [Request(write_object(7, 0, bytes(8 << 20), copies=1))], Counts())
         (request,) = reads(7)
         group.start_soon(router.call, [request], Counts())
-        await until(lambda: router.in_flight == 2)
+        await until(lambda: router.nodes.unanswered == 2)
         await turn()
-        (connection,) = router.node.connections
+        (connection,) = router.nodes.gateway.connections
         assert connection.unanswered == 1
         may_read.set()
 
@@ -265,7 +208,7 @@ async def test_without_patience_a_lost_connection_is_an_error() -> None:
         with pytest.raises(ConnectionLost):
             await look_up(router)
 
-        await until(lambda: router.node.is_open)
+        await until(lambda: router.nodes.gateway.is_open)
         assert (await look_up(router)).result is Result.NO_VDI
 
 
@@ -276,23 +219,26 @@ async def test_what_may_not_be_done_twice_is_not_repeated() -> None:
 
 
 async def test_a_server_that_is_gone_is_unreachable() -> None:
-    async with Sheep(MemoryStore()) as sheep:
-        router = Router([("127.0.0.1", sheep.port)], QUICK)
-        await router.open()
-    await until(lambda: router.node.trouble is not None)
+    async with AsyncExitStack() as stack:
+        async with Sheep(MemoryStore()) as sheep:
+            router = await stack.enter_async_context(routed(sheep.port))
+        await until(lambda: router.nodes.gateway.trouble is not None)
 
-    with pytest.raises(Unreachable) as caught:
-        await look_up(router)
+        with pytest.raises(Unreachable) as caught:
+            await look_up(router)
 
     assert caught.value.__cause__ is not None
-    await router.close()
 
 
 async def test_a_server_that_comes_back_is_used_again() -> None:
-    async with Sheep(MemoryStore()) as sheep, proxy(sheep.port) as between, routed(between.port, PATIENT) as router:
+    async with (
+        Sheep(MemoryStore()) as sheep,
+        proxy(sheep.port) as between,
+        routed(between.port, options=PATIENT) as router,
+    ):
         upstream, between.upstream = between.upstream, 1
         between.drop()
-        await until(lambda: router.node.trouble is not None)
+        await until(lambda: router.nodes.gateway.trouble is not None)
         call = asyncio.create_task(look_up(router))
         await turn()
         between.upstream = upstream
@@ -304,7 +250,7 @@ async def test_the_end_of_the_last_connection_reaches_those_under_way_and_those_
     async with held(replace(QUICK, connections=2)) as (server, router):
         calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in range(1, 8)]
         await until(lambda: len(server.held) == 4)
-        router.node.set_aside(Unreachable("here", "it hangs"))
+        router.nodes.gateway.set_aside(Unreachable("here", "it hangs"))
 
         errors = await asyncio.gather(*calls, return_exceptions=True)
 
@@ -318,7 +264,7 @@ async def test_those_who_wait_go_on_over_the_connections_that_are_left() -> None
         await until(lambda: len(server.held) == 4)
         of_object = {oid: number for number, oid in server.came}
         lost, left = ([oid for oid in of_object if of_object[oid] == number] for number in (0, 1))
-        router.node.connections[0].abort()
+        router.nodes.gateway.connections[0].abort()
         for oid in left:
             server.answer(oid)
         await until(lambda: 5 in server.objects)
@@ -331,38 +277,6 @@ async def test_those_who_wait_go_on_over_the_connections_that_are_left() -> None
 
 
 # Several nodes
-
-
-@asynccontextmanager
-async def two(options: ClientOptions = PATIENT) -> AsyncIterator[tuple[Holding, Holding, Router]]:
-    """Two gateways that hold requests; none of them has a list of nodes."""
-    first, second = Holding(), Holding()
-    async with serve(first.handle) as one, serve(second.handle) as other:
-        router = Router([("127.0.0.1", one), ("127.0.0.1", other)], options)
-        try:
-            await router.open()
-            await until(lambda: all(node.is_open for node in router._nodes.values()))
-            yield first, second, router
-        finally:
-            await router.close()
-
-
-async def test_the_first_gateway_that_answers_is_used() -> None:
-    async with Sheep(MemoryStore()) as sheep:
-        router = Router([("127.0.0.1", 1), ("127.0.0.1", sheep.port)], QUICK)
-        await router.open()
-
-        assert router.node.port == sheep.port
-        assert (await look_up(router)).result is Result.NO_VDI
-        await router.close()
-
-
-async def test_that_no_gateway_answers_is_the_error_of_the_last() -> None:
-    router = Router([("127.0.0.1", 1), ("127.0.0.1", 2)], QUICK)
-    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:2"):
-        await router.open()
-
-    await router.close()
 
 
 async def test_without_a_ring_reads_go_to_the_node_with_the_fewest_bytes_under_way() -> None:
@@ -384,8 +298,8 @@ async def test_what_was_under_way_to_a_lost_node_goes_to_another_at_once() -> No
         call = asyncio.create_task(router.call([request], counts))
         await until(lambda: len(first.held) + len(second.held) == 1)
         lost, left = (first, second) if first.held else (second, first)
-        address = next(address for address, node in router._nodes.items() if node.load)
-        router._nodes[address].set_aside(Unreachable("here", "it is gone"))
+        address = next(address for address, node in router.nodes._nodes.items() if node.load)
+        router.nodes._nodes[address].set_aside(Unreachable("here", "it is gone"))
         await until(lambda: len(left.held) == 1)
         left.answer(7)
         await call
@@ -413,7 +327,7 @@ async def test_a_late_read_is_sent_to_a_second_node_and_the_first_answer_counts(
     counts = Counts()
     async with two() as (first, second, router):
         for _ in range(40):
-            router._hedging.latencies.note(0.001)
+            router.nodes.latencies.note(0.001)
         buffer = bytearray(4)
         request = Request(read_object(7, 0, 4), memoryview(buffer))
         call = asyncio.create_task(router.call([request], counts))
@@ -425,7 +339,7 @@ async def test_a_late_read_is_sent_to_a_second_node_and_the_first_answer_counts(
         answered = bytes(buffer)
         buffer[:] = b"mine"
         slow.answer(7)
-        await until(lambda: router.in_flight == 0)
+        await until(lambda: router.nodes.unanswered == 0)
 
     assert answered == (7).to_bytes(4, "big")
     assert buffer == b"mine", "the slower answer is dropped"
@@ -435,10 +349,10 @@ async def test_a_late_read_is_sent_to_a_second_node_and_the_first_answer_counts(
 @pytest.mark.slow
 async def test_a_node_that_answers_no_read_is_set_aside() -> None:
     async with two() as (first, second, router):
-        router._hedging = Hedging(hedged=1 << 30)
+        router._hedging = Hedging(router.nodes.latencies, hedged=1 << 30)
         call = asyncio.create_task(router.call(reads(7), Counts()))
         await until(lambda: bool(first.held or second.held))
-        (silent,) = [node for node in router._nodes.values() if node.load]
+        (silent,) = [node for node in all_nodes(router) if node.load]
         silent._last_answer_s -= 1000
         quick = second if first.held else first
         await until(lambda: bool(quick.held))
@@ -452,12 +366,12 @@ async def test_a_node_that_answers_no_read_is_set_aside() -> None:
 async def test_a_read_that_ends_as_its_node_is_set_aside_is_sent_again_and_not_hedged() -> None:
     async with two(replace(PATIENT, request_timeout_s=1)) as (first, second, router):
         for _ in range(40):
-            router._hedging.latencies.note(0.001)
+            router.nodes.latencies.note(0.001)
         requests, counts = reads(1, 2, 3), Counts()
         call = asyncio.create_task(router.call(requests, counts))
         await until(lambda: len(first.held) + len(second.held) == 3)
         quick = second if len(first.held) == 2 else first
-        (silent,) = [node for node in router._nodes.values() if node.unanswered == 2]
+        (silent,) = [node for node in all_nodes(router) if node.unanswered == 2]
         silent._last_answer_s -= 1000
 
         def answer_all() -> bool:
@@ -479,11 +393,11 @@ async def test_a_read_that_ends_as_its_node_is_set_aside_is_sent_again_and_not_h
 
 async def test_a_late_look_up_is_sent_to_other_nodes() -> None:
     async with two() as (first, second, router):
-        router.node.pace.note_waiting()
+        router.nodes.gateway.pace.note_waiting()
         request = Request(LOOKUP)
         call = asyncio.create_task(router.call([request], Counts()))
         await until(lambda: bool(first.held and second.held))
-        server = first if router.node is not router._nodes[router.gateways[0]] else second
+        server = first if router.nodes.gateway is not router.nodes._nodes[router.nodes.gateways[0]] else second
         _, header, writer = server.held.pop()
         writer.write(answer(header))
         await call
@@ -501,7 +415,7 @@ async def test_an_answer_after_the_end_of_its_batch_goes_nowhere() -> None:
         await asyncio.wait([call])
         buffer[:] = b"mine"
         server.answer(2)
-        await until(lambda: router.in_flight == 1)
+        await until(lambda: router.nodes.unanswered == 1)
 
         assert buffer == b"mine"
         assert batch[1].answer is None
@@ -511,7 +425,7 @@ async def test_an_answer_after_the_end_of_its_batch_goes_nowhere() -> None:
 
 
 def replica_read(router: Router, oid: int, place: int) -> Request:
-    return Request(read_replica(oid, 0, 4), at=list(router._nodes)[place])
+    return Request(read_replica(oid, 0, 4), at=list(router.nodes._nodes)[place])
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -561,7 +475,7 @@ async def test_a_replica_is_asked_for_in_the_newest_epoch_that_an_answer_named()
             told = answer(header, b"" if is_old else b"abcd", result=Result.OLD_NODE_VER if is_old else Result.SUCCESS)
             writer.write(told[:4] + (5).to_bytes(4, "little") + told[8:])
 
-    async with serve(handle) as port, routed(port, PATIENT) as router:
+    async with serve(handle) as port, routed(port, options=PATIENT) as router:
         request = replica_read(router, 7, 0)
         await router.call([request], Counts())
 
@@ -582,44 +496,3 @@ async def test_no_more_is_read_than_the_rate_allows(monkeypatch: pytest.MonkeyPa
 
     first, second = slept[-2:]
     assert 0 < first < second < 0.4
-
-
-async def test_a_cluster_that_recovers_gets_half_as_much_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asyncbackup.client.router._RECOVERY_PAUSE_S", 0.01)
-    recovering = True
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            header = await receive(reader)
-            if header.opcode == Opcode.STAT_RECOVERY:
-                writer.write(answer(header, bytes([recovering]) + bytes(23)))
-            else:
-                writer.write(answer(header, bytes(80)))
-
-    async with serve(handle) as port, routed(port) as router:
-        await until(lambda: router.node.share == 0.5)
-        recovering = False
-        await until(lambda: router.node.share == 1.0)
-
-
-async def test_a_list_of_nodes_that_do_not_exist_does_no_harm() -> None:
-    nodes = b""
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            header = await receive(reader)
-            if header.opcode == Opcode.GET_NODE_LIST:
-                writer.write(answer(header, nodes))
-            else:
-                writer.write(answer(header, b"data"))
-
-    async with serve(handle) as port:
-        here = pack_node(WireNode("127.0.0.1", port, 0, 1))
-        elsewhere = [pack_node(WireNode("127.0.0.1", 1, zone, 65535)) for zone in range(2000)]
-        nowhere = [pack_node(WireNode(f"127.9.{n >> 8}.{n & 255}", 1, n, 128)) for n in range(4000)]
-        nodes = b"".join([here, *elsewhere, *nowhere])
-        async with routed(port) as router:
-            for oid in range(5):
-                await router.call(reads(oid), Counts())
-
-            assert len(router._nodes) < 300

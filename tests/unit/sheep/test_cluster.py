@@ -88,7 +88,7 @@ async def test_a_client_of_all_nodes_has_no_read_forwarded() -> None:
     async with SheepCluster(3) as sheep:
         vdi = await filled(sheep)
         async with connected(sheep) as cluster:
-            await until(lambda: all(node.is_open for node in cluster.router._nodes.values()))
+            await until(lambda: all(node.is_open for node in cluster.nodes._nodes.values()))
             await cluster.find_vdi("disk")
             before = sheep.forwarded_reads
             for idx in range(OBJECTS):
