@@ -169,7 +169,7 @@ class LeftUnfinished(ClusterError):
 class PerhapsCreated(LeftUnfinished):
     """The creation of ``vdi`` failed because of ``cause``, but it may be there, empty and without a mark.
 
-    It is not removed, because it could be a VDI that somebody else made meanwhile.
+    Either the cluster did not say whether it is there, or a node may still make it, or it could not be removed.
     """
 
     def __init__(self, vdi: str, cause: str, reason: str) -> None:

@@ -2,8 +2,12 @@
 
 The law of this module:
 
-- The VDI carries the tag ``UNFINISHED_TAG`` from its creation to the end of ``publish``. If this process ends in
-  between, even by a kill, the tag stays: ``asyncbackup vdi list`` and ``dog vdi list`` show it.
+- The VDI carries the tag ``UNFINISHED_TAG`` from ``mark`` to the end of ``publish``. If this process ends in between,
+  even by a kill, the tag stays: ``asyncbackup vdi list`` and ``dog vdi list`` show it.
+- ``create`` makes the VDI with a size that it draws by lot, and that needs as many objects as the wanted size. Nobody
+  else makes a VDI of that size. So the request can be repeated when nobody knows whether it was carried out: the size
+  says whether the VDI that is there came of this call. ``mark`` writes the wanted size together with the tag. A process
+  that is killed between ``create`` and ``mark`` leaves an empty VDI without a tag, of an odd number of bytes.
 - The owner table names an object before the object is created, never after it. To delete the VDI, with our ``remove``
   or with dog, frees the objects that the table names. So a process that was killed leaves no object that nobody can
   free. Until the end the table may name objects that do not exist yet; a guest would find them missing.
@@ -17,8 +21,10 @@ The law of this module:
 
 from __future__ import annotations
 
+import math
+import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
@@ -28,13 +34,16 @@ from numpy.typing import NDArray
 from asyncbackup.client.cluster import Cluster
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.client.outcome import failure
+from asyncbackup.client.request import Request
 from asyncbackup.errors import (
+    AsyncBackupError,
     ChangedMeanwhile,
     ClusterError,
     ClusterNotReady,
     HyperVolume,
     PerhapsCreated,
     RedundancyUnkeepable,
+    RequestFailed,
     SnapshotChanged,
     VdiExists,
     VdiNotFound,
@@ -48,10 +57,13 @@ from asyncbackup.wire.constants import (
     MIN_BLOCK_SIZE_SHIFT,
     Result,
 )
-from asyncbackup.wire.inode import SIZE_OFFSET, TAG_OFFSET, Inode, Owners, entry_offset
+from asyncbackup.wire.inode import SIZE_LENGTH, SIZE_OFFSET, TAG_OFFSET, Inode, Owners, entry_offset
 from asyncbackup.wire.messages import Bytes, Message
 
 UNFINISHED_TAG: Final = "unfinished restore"
+
+_LOOK_UP_S: Final = 30.0
+"""Seconds to look for a VDI after its creation got no answer, and was given up: a node is missed sooner."""
 
 _ENTRIES_TO_CLEAR: Final = 1024
 """Entries cleared in a request: a server of 1.0 counts down the references of each."""
@@ -202,7 +214,7 @@ class Construction:
 
     async def resize(self, size: int) -> None:
         """Change the size of the VDI to ``size`` bytes. Its table does not change."""
-        await self._write_inode(SIZE_OFFSET, size.to_bytes(8, "little"))
+        await self._write_inode(SIZE_OFFSET, size.to_bytes(SIZE_LENGTH, "little"))
 
     async def _set_entries(self, indices: NDArray[np.integer], owner: int) -> None:
         """Write ``owner`` into the entries at ``indices``, ascending."""
@@ -247,9 +259,11 @@ class NewVdi(Construction):
         vdi_id: int,
         shape: Shape | None = None,
         *,
+        sent: Shape | None = None,
         parent: Parent | None = None,
         expected: Owners | None = None,
     ) -> None:
+        """``sent``: the shape that the cluster was asked for. ``mark`` makes it ``shape``."""
         inherited = parent.owners if parent else np.zeros(0, np.uint32)
         object_count = shape.object_count if shape else MAX_DENSE_OBJECTS
         owners = np.zeros(max(object_count, len(inherited)), np.uint32)
@@ -261,6 +275,7 @@ class NewVdi(Construction):
         self.is_marked = False
         """Whether the VDI has its tag."""
         self._shape = shape
+        self._sent = sent
         self._parent = parent
 
     @classmethod
@@ -274,30 +289,18 @@ class NewVdi(Construction):
     ) -> NewVdi:
         """Make VDI ``name``, fresh or as a clone of ``parent``. As far as the caller knows, nothing has this name yet.
 
-        ``expected``: the indices of all objects that will be created, ascending, u32 each; None if they are not known.
+        Until ``mark`` the VDI has another size. ``expected``: the indices of all objects that will be created,
+        ascending, u32 each; None if they are not known.
 
         Raises VdiExists, VdiUnmakeable, RedundancyUnkeepable, and RequestFailed if the VDI was not made. Raises
-        PerhapsCreated if it is not known whether it was made: no answer came, or the request was repeated, and the
-        first one may have made what the second one found.
+        PerhapsCreated if no answer came, and the cluster has no such VDI or does not say it: a node may still hold the
+        request, and carry it out later.
 
         After a cancellation the VDI may be made or not, so the caller should shield this.
         """
-        message = _creation(cluster, name, shape, parent)
-        try:
-            request = await cluster.call(message)
-            vdi_id = cluster.vdi_id_of(request) if request.result is Result.SUCCESS else 0
-        except ClusterNotReady:
-            raise
-        except ClusterError as error:
-            raise PerhapsCreated(name, str(error), "nothing says whether its creation was carried out") from error
-        if vdi_id:
-            return cls(cluster, name, vdi_id, shape, parent=parent, expected=expected)
-        if request.result is Result.VDI_EXIST and not request.repeats:
-            raise VdiExists(name)
-        failed = failure(f"creating VDI '{name}'", request.result)
-        if await cluster.has_vdi(name):
-            raise PerhapsCreated(name, str(failed), "there is one of its name now") from failed
-        raise failed
+        sent = _recognizable(shape)
+        vdi_id = await _make(cluster, name, sent, parent)
+        return cls(cluster, name, vdi_id, shape, sent=sent, parent=parent, expected=expected)
 
     @classmethod
     async def adopt(
@@ -337,19 +340,21 @@ class NewVdi(Construction):
             )
 
     async def mark(self) -> None:
-        """Tag the VDI as unfinished. Raises VdiUnmakeable if the cluster made it with other sizes."""
-        self._inode = await self._cluster.read_inode(self.vdi_id)
-        asked, made = self._shape, self._inode
-        if asked and (asked.size, asked.object_size) != (made.vdi_size, made.object_size):
+        """Tag the VDI as unfinished, and give it its size. Raises VdiUnmakeable if the cluster made another one."""
+        assert self._shape is not None
+        assert self._sent is not None
+        made = self._inode = await self._cluster.read_inode(self.vdi_id)
+        sent = self._sent
+        if (sent.size, sent.object_size) != (made.vdi_size, made.object_size):
             raise VdiUnmakeable(
-                f"VDI '{self.name}' of {asked.size} bytes in objects of {asked.object_size}",
+                f"VDI '{self.name}' of {sent.size} bytes in objects of {sent.object_size}",
                 f"{made.vdi_size} bytes in objects of {made.object_size}",
             )
-        await self._tag(UNFINISHED_TAG)
+        marked = replace(made, tag=UNFINISHED_TAG, vdi_size=self._shape.size)
+        # One write: there is no VDI with the tag and a wrong size, which another run could go on with.
+        await self._write_inode(TAG_OFFSET, marked.pack()[TAG_OFFSET : SIZE_OFFSET + SIZE_LENGTH])
+        self._inode = marked
         self.is_marked = True
-
-    async def _tag(self, tag: str) -> None:
-        await self._write_inode(TAG_OFFSET, messages.pack_name(tag))
 
     async def publish(self) -> None:
         """Clear the entries that must not stay, as ``settle`` does, and remove the tag.
@@ -360,7 +365,7 @@ class NewVdi(Construction):
         found = await self._cluster.read_inode(self.vdi_id)
         if not is_unfinished(found) or found.name != self.name:
             raise ChangedMeanwhile(f"VDI '{self.name}'", "it is not the unfinished restore that was made here")
-        await self._tag("")
+        await self._write_inode(TAG_OFFSET, messages.pack_name(""))
 
     async def remove(self, cluster: Cluster) -> None:
         """Delete the VDI and all its own objects through ``cluster``, whose connections must work.
@@ -375,13 +380,23 @@ class NewVdi(Construction):
         ours = np.flatnonzero((table == self.vdi_id) | self._created)
         await for_each(ours.tolist(), self._remove_object)
         await for_each(self._entries_in_use(table), self._clear_entries)
+        await self._delete()
+
+    async def _delete(self) -> None:
+        """Delete the VDI. If no answer comes, look whether it is gone, and ask once more if it is not."""
+        try:
+            await self._delete_if_there()
+        except ClusterError:
+            await self._delete_if_there()
+
+    async def _delete_if_there(self) -> None:
         # Deletion goes by name. Somebody else may have deleted the VDI meanwhile, or made another one of this name.
         try:
-            if (await cluster.find_vdi(self.name)).vdi_id != self.vdi_id:
+            if (await self._cluster.find_vdi(self.name)).vdi_id != self.vdi_id:
                 return
         except VdiNotFound:
             return
-        await cluster.delete_vdi(self.name)
+        await self._cluster.delete_vdi(self.name)
 
     def _entries_in_use(self, owners: Owners) -> Iterable[tuple[int, int]]:
         for start in range(0, len(owners), _ENTRIES_TO_CLEAR):
@@ -401,6 +416,56 @@ class NewVdi(Construction):
 def is_unfinished(inode: Inode) -> bool:
     """Tell whether a restore is making this VDI, or left it unfinished."""
     return inode.tag == UNFINISHED_TAG and not inode.is_snapshot and not inode.is_hyper
+
+
+def _recognizable(shape: Shape) -> Shape:
+    """Draw another size by lot, which needs as many objects. It is odd, as the sizes of guests' disks are not."""
+    least = (shape.object_count - 1) * shape.object_size + 1
+    size = shape.size
+    while size == shape.size:
+        size = least + 2 * secrets.randbelow(shape.object_size // 2)
+    return replace(shape, size=size)
+
+
+async def _make(cluster: Cluster, name: str, sent: Shape, parent: Parent | None) -> int:
+    """Make VDI ``name`` of the shape ``sent``, which nobody else sends, and give its id. Raises as ``create`` does."""
+    request = Request(_creation(cluster, name, sent, parent))
+    failed: AsyncBackupError
+    try:
+        await cluster.router.call([request], cluster.counts)
+        if request.result is Result.SUCCESS:
+            return cluster.vdi_id_of(request)
+        failed = failure(f"creating VDI '{name}'", request.result)
+    except ClusterError as error:
+        if isinstance(error, ClusterNotReady) and not request.repeats:
+            raise
+        failed = error
+    else:
+        if request.result is Result.VDI_EXIST and not request.repeats:
+            raise VdiExists(name)
+    return await _find_made(cluster, name, sent, failed)
+
+
+async def _find_made(cluster: Cluster, name: str, sent: Shape, failed: AsyncBackupError) -> int:
+    """Find out whether a creation that ``failed`` made a VDI nevertheless, and give its id.
+
+    Raises VdiExists if there is another VDI of this name; ``failed`` or, if no answer came, PerhapsCreated if there is
+    none.
+    """
+    was_answered = isinstance(failed, RequestFailed)
+    try:
+        with anyio.fail_after(math.inf if was_answered else _LOOK_UP_S):
+            found = await cluster.find_vdi(name)
+    except VdiNotFound:
+        if was_answered:
+            raise failed from None
+        raise PerhapsCreated(name, str(failed), "a node may still carry out its creation") from failed
+    except (AsyncBackupError, TimeoutError) as error:
+        reason = str(error) or f"looking for it took longer than {_LOOK_UP_S:g} s"
+        raise PerhapsCreated(name, str(failed), reason) from failed
+    if (found.vdi_size, found.object_size) != (sent.size, sent.object_size):
+        raise VdiExists(name) from failed
+    return found.vdi_id
 
 
 def _creation(cluster: Cluster, name: str, shape: Shape, parent: Parent | None) -> Message:

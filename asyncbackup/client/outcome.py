@@ -1,9 +1,11 @@
 """What the answer to a request means, or what prevented one, and what to do next. Pure: callers wait and send.
 
 Repeating is safe for what is read, and for objects that nobody else writes: to create or to write them again with the
-same bytes changes nothing, whether the first attempt arrived or not. So these are repeated whatever happened. To create
-or delete a VDI, or an attribute of which another client may be the first writer, is not the same done twice: such a
-request is repeated only where the cluster says that it was not carried out.
+same bytes changes nothing, whether the first attempt arrived or not. So these are repeated whatever happened. So is the
+creation of a VDI: the cluster refuses the second one, and whoever asks for it tells by the size which VDI is there
+(``client/construction``). To take a snapshot, to delete a VDI, or to write an attribute of which another client may be
+the first writer, is not the same done twice: such a request is repeated only where the cluster says that it was not
+carried out.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Final
 
 from asyncbackup.errors import AsyncBackupError, ClusterFull, ConnectionLost, RequestFailed, RequestTimeout, Unreachable
 from asyncbackup.wire.constants import PUBLIC_VERSIONS, Flag, Opcode, Result
-from asyncbackup.wire.messages import Message
+from asyncbackup.wire.messages import Message, VdiBody
 
 
 class Outcome(Enum):
@@ -67,7 +69,7 @@ NOT_SERVING: Final = frozenset(
 )
 """Results that speak of the state of the cluster, and not of the request."""
 
-_UNREPEATABLE: Final = frozenset({Opcode.NEW_VDI, Opcode.DEL_VDI, Opcode.DEL_VDI_OLD, Opcode.GET_VDI_ATTR})
+_UNREPEATABLE: Final = frozenset({Opcode.DEL_VDI, Opcode.DEL_VDI_OLD})
 _LOOKUPS: Final = frozenset({Opcode.GET_VDI_INFO, Opcode.READ_VDIS, Opcode.READ_DEL_VDIS, Opcode.GET_VDI_COPIES})
 
 _MIN_DELAY_S: Final = 0.001
@@ -80,6 +82,9 @@ def is_repeatable(message: Message) -> bool:
     """Tell whether ``message`` may be sent again when nobody knows whether it was carried out."""
     if message.opcode is Opcode.GET_VDI_ATTR:
         return not message.flags & (Flag.ATTR_EXCLUSIVE | Flag.ATTR_DELETE)
+    if message.opcode is Opcode.NEW_VDI:
+        # The server takes the working VDI that the request names. After the first time that is the snapshot.
+        return not VdiBody.unpack(message.body).snapid
     return message.opcode not in _UNREPEATABLE
 
 

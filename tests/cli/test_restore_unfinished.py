@@ -84,9 +84,11 @@ def test_a_restore_needs_files_and_a_target(command: Command, arguments: list[st
 
 
 def test_a_creation_without_an_answer_says_how_to_look(command: Command, tmp_path: Path) -> None:
-    with serving(disk_store(), "new_vdi@1:stall") as served:
+    store = disk_store()
+    with serving(store) as served:
         assert command("backup", "disk", tmp_path / "full", "-s", "a", "-p", served.port).code == 0
 
+    with serving(store, "new_vdi@1:stall", "get_vdi_info@2+:error=EIO") as served:
         outcome = command(
             "restore", tmp_path / "full", "--to", "new", "--timeout", "0.5", "--give-up-after", "0", "-p", served.port
         )

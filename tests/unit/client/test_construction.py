@@ -21,6 +21,7 @@ from asyncbackup.errors import (
 from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode, Owners
+from asyncbackup.wire.messages import RequestHeader, VdiBody
 from asyncbackup.wire.oid import inode_oid, is_data
 from tests.disks import OBJECT, OBJECTS, SHIFT, delete_as_dog, noise
 
@@ -55,7 +56,7 @@ async def test_a_vdi_that_is_made_otherwise_than_asked_for_is_refused(made: dict
         header = replace(await cluster.read_inode(new.vdi_id), **made)
         await cluster.write_object(inode_oid(new.vdi_id), header.pack(), copies=header.nr_copies)
 
-        with pytest.raises(VdiUnmakeable, match=f"expected VDI 'new' of {SHAPE.size} bytes"):
+        with pytest.raises(VdiUnmakeable, match=r"expected VDI 'new' of \d+ bytes"):
             await new.mark()
 
 
@@ -70,6 +71,33 @@ async def test_a_vdi_of_a_taken_name_is_not_made(cluster: Cluster) -> None:
         await NewVdi.create(cluster, "new", SHAPE)
 
     assert [inode.vdi_id for inode in (await cluster.list_vdis()).sound] == [taken]
+
+
+@pytest.mark.parametrize("size", [1, OBJECT - 1, OBJECT, OBJECT + 1, 2 * OBJECT, 8 * OBJECT - 512])
+async def test_a_vdi_is_made_with_a_size_of_its_own_that_needs_as_many_objects(size: int) -> None:
+    asked: list[int] = []
+
+    def watch(request: RequestHeader) -> None:
+        if request.opcode == Opcode.NEW_VDI:
+            asked.append(VdiBody.unpack(request.body).vdi_size)
+
+    async with Sheep(MemoryStore(), on_request=watch) as sheep, connect(sheep.host, sheep.port, QUICK) as cluster:
+        for name in ("one", "other"):
+            await NewVdi.create(cluster, name, Shape(size, OBJECT))
+
+    assert len({*asked, size}) == 3
+    assert {-(-each // OBJECT) for each in asked} == {-(-size // OBJECT)}
+    assert all(each % 2 for each in asked), "nobody else makes a disk of an odd size"
+
+
+async def test_the_mark_brings_the_wanted_size_and_nothing_else(cluster: Cluster) -> None:
+    new = await NewVdi.create(cluster, "new", SHAPE)
+    before = await cluster.read_inode(new.vdi_id)
+
+    await new.mark()
+
+    assert new.inode == replace(before, tag=UNFINISHED_TAG, vdi_size=SHAPE.size)
+    assert await cluster.read_inode(new.vdi_id) == new.inode
 
 
 async def test_a_cluster_that_makes_no_vdi_is_told() -> None:

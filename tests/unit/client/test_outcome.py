@@ -81,12 +81,17 @@ ERRORS = [ConnectionLost("n1:7000", "reset"), RequestTimeout("n1:7000", "READ_OB
 
 
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("message", [READ, WRITE, create_object(1, 0, b"data", copies=2), LOOKUP, node_list(80)])
+@pytest.mark.parametrize(
+    "message", [READ, WRITE, create_object(1, 0, b"data", copies=2), LOOKUP, node_list(80), new_vdi("a", 1)]
+)
 def test_another_way_is_tried_for_what_may_be_done_twice(error: AsyncBackupError, message: Message) -> None:
     assert judge_error(error, message, is_sent=True) is Outcome.REPEAT_ELSEWHERE
 
 
-@pytest.mark.parametrize("message", [new_vdi("disk", 512), delete_vdi("disk"), delete_vdi("disk", old=True)])
+@pytest.mark.parametrize(
+    "message",
+    [new_vdi("disk", 512, base_vdi_id=1, snapshot=True), delete_vdi("disk"), delete_vdi("disk", old=True)],
+)
 def test_what_may_not_be_done_twice_is_tried_again_only_if_it_was_not_sent(message: Message) -> None:
     outcomes = [judge_error(error, message, is_sent=is_sent) for error in ERRORS for is_sent in (True, False)]
 

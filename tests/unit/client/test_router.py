@@ -20,7 +20,7 @@ from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.messages import (
     ObjectBody,
     RequestHeader,
-    new_vdi,
+    delete_vdi,
     read_object,
     read_replica,
     vdi_info,
@@ -213,9 +213,9 @@ async def test_without_patience_a_lost_connection_is_an_error() -> None:
 
 
 async def test_what_may_not_be_done_twice_is_not_repeated() -> None:
-    async with served("new_vdi@1:reset", options=PATIENT) as router:
+    async with served("del_vdi@1:reset", options=PATIENT) as router:
         with pytest.raises(ConnectionLost):
-            await router.call([Request(new_vdi("disk", 512))], Counts())
+            await router.call([Request(delete_vdi("disk"))], Counts())
 
 
 async def test_a_server_that_is_gone_is_unreachable() -> None:
