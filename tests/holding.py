@@ -13,7 +13,9 @@ from asyncbackup.client.nodes import Nodes
 from asyncbackup.client.request import Request
 from asyncbackup.client.router import Router
 from asyncbackup.wire.constants import Opcode, Result
-from asyncbackup.wire.messages import ObjectBody, RequestHeader, read_object
+from asyncbackup.wire.messages import NodeReply, ObjectBody, RequestHeader, read_object
+from asyncbackup.wire.nodes import Node as WireNode
+from asyncbackup.wire.nodes import pack_node
 from tests.faults.proxy import answer, receive, serve
 from tests.waiting import until
 
@@ -48,14 +50,24 @@ class Holding:
     came: list[tuple[int, int]] = field(default_factory=list)
     """The connection, and the object, of each read, in the order in which they came."""
     connections: int = 0
+    nodes: list[WireNode] = field(default_factory=list)
+    """What it answers to who asks for the nodes of the cluster. None of them: it knows itself by another address."""
+    lists: int = 0
+    """Times that somebody asked for it."""
+    epoch: int = 1
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = self.connections
         self.connections += 1
+        self.writers.append(writer)
         while True:
             header = await receive(reader)
             if header.opcode == Opcode.GET_NODE_LIST:
-                writer.write(answer(header, bytes(80)))
+                self.lists += 1
+                body = NodeReply(len(self.nodes) or 1).pack()
+                entries = b"".join(map(pack_node, self.nodes)) or bytes(80)
+                writer.write(answer(header, entries, body=body, epoch=self.epoch))
             else:
                 self.held.append((number, header, writer))
                 self.came.append((number, ObjectBody.unpack(header.body).oid))
@@ -69,8 +81,14 @@ class Holding:
         (found,) = [each for each in self.held if ObjectBody.unpack(each[1].body).oid == oid]
         self.held.remove(found)
         _, header, writer = found
-        payload = oid.to_bytes(4, "big") if result is Result.SUCCESS else b""
-        writer.write(answer(header, payload, result=result))
+        is_read = result is Result.SUCCESS and not header.payload_length
+        payload = oid.to_bytes(4, "big") if is_read else b""
+        writer.write(answer(header, payload, result=result, epoch=self.epoch))
+
+    def cut(self) -> None:
+        """Close all connections."""
+        for writer in self.writers:
+            writer.close()
 
 
 @asynccontextmanager

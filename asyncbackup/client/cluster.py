@@ -35,7 +35,7 @@ from asyncbackup.wire.attributes import Attribute
 from asyncbackup.wire.constants import DEFAULT_PORT, INTERNAL_VERSIONS, VDI_STATE_SIZE, Result
 from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET, TAG_OFFSET, Inode, Owners, entry_offset, unpack_owners
 from asyncbackup.wire.messages import Bytes, Message, VdiReply
-from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, unpack_nodes
+from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, unpack_node_list
 from asyncbackup.wire.vdi_ids import VdiIds, is_vdi_id
 
 Snapshot = int | str
@@ -287,9 +287,10 @@ class Cluster:
             return None
         request = await self.expect_success(messages.node_list(MAX_NODES * NODE_ENTRY_SIZE), "listing the nodes")
         try:
-            return sum(node.vnodes > 0 for node in unpack_nodes(request.payload)) or None
+            nodes = unpack_node_list(request.header.body, request.payload)
         except ValueError as error:
             raise ProtocolViolation(self.nodes.gateway.address, "a list of nodes", str(error)) from error
+        return sum(node.vnodes > 0 for node in nodes) or None
 
     async def _not_found(self, name: str, snapshot: Snapshot | None) -> VdiNotFound | SnapshotNotFound:
         """Make the error that says what exists instead.

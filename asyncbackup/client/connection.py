@@ -112,7 +112,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, address: str, listener: Listener) -> None:
         self.address = address
         self.peer = ("", 0)
-        """The IP address and the port that the socket is connected to."""
+        """The IP address and the port that the socket is connected to; no address if it is not known."""
         self._listener = listener
         self._reader = MessageReader(self._on_header, self._on_message)
         self._attempts: dict[int, Attempt] = {}

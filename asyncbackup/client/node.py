@@ -16,7 +16,7 @@ from asyncbackup.client.connection import Attempt, Connection, another
 from asyncbackup.client.objects import READ_SIZE
 from asyncbackup.client.options import ClientOptions
 from asyncbackup.client.pace import Pace
-from asyncbackup.client.request import NO_PAYLOAD, Request
+from asyncbackup.client.request import Request
 from asyncbackup.errors import AsyncBackupError, ConnectionLost, Unreachable, single_error
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import INTERNAL_VERSIONS, PUBLIC_VERSIONS, Result
@@ -32,7 +32,7 @@ _MOST_CONNECTIONS: Final = 32
 """Each costs the server a file descriptor and buffers. More than these fill no path that is known to us."""
 _PAUSE_S: Final = 0.02
 """Seconds between two times that connections are opened."""
-_MIN_ASIDE_S: Final = 0.1
+_MIN_ASIDE_S: Final = 0.2
 _MAX_ASIDE_S: Final = 5.0
 """Seconds between two probes of a node that is set aside: they double up to this."""
 
@@ -68,8 +68,8 @@ class Node:
         self.port = port
         self.internal_version: int | None = None
         """Which release the server is of, by its internal protocol version; None if it is none that is known."""
-        self.node_list = NO_PAYLOAD
-        """What the server answered last when it was asked who is in the cluster."""
+        self.listing: Request | None = None
+        """What the server answered when it was asked who is in the cluster; None if it did not understand."""
         self.connections: list[Connection] = []
         """Those that are open, and those that were lost and are not replaced yet."""
         self.pace = Pace()
@@ -87,8 +87,8 @@ class Node:
         self._wanted.set()
         self._most = self._options.connections or _MOST_CONNECTIONS
         """Connections that the server takes, as far as is known."""
-        self._failures = 0
-        """Times in a row that the node was set aside."""
+        self._probe_after_s = _MIN_ASIDE_S
+        """Seconds after which the node is probed if it is set aside now."""
         self._last_answer_s = 0.0
         self._is_closed = False
 
@@ -100,7 +100,7 @@ class Node:
     @property
     def peers(self) -> set[tuple[str, int]]:
         """The IP addresses and ports that open connections lead to."""
-        return {connection.peer for connection in self.connections if connection.is_open}
+        return {connection.peer for connection in self.connections if connection.is_open and connection.peer[0]}
 
     @property
     def unanswered(self) -> int:
@@ -120,8 +120,8 @@ class Node:
     # Connections.
 
     async def keep(self) -> None:
-        """Open connections as they are wanted, and probe the node while it is set aside. Ends only if cancelled."""
-        while True:
+        """Open connections as they are wanted, and probe the node while it is set aside, until it is closed."""
+        while not self._is_closed:
             await self._wanted.wait()
             self._wanted = anyio.Event()
             if self.trouble is None:
@@ -130,7 +130,8 @@ class Node:
                     # A server that closes what it just accepted is not asked without a pause.
                     await anyio.sleep(_PAUSE_S)
             if self.trouble is not None:
-                await anyio.sleep(min(_MAX_ASIDE_S, _MIN_ASIDE_S * 2**self._failures))
+                await anyio.sleep(self._probe_after_s)
+                self._probe_after_s = min(_MAX_ASIDE_S, 2 * self._probe_after_s)
                 self.trouble = None
                 self._wanted.set()
 
@@ -155,7 +156,7 @@ class Node:
                 self.set_aside(error)
                 raise
             if self.trouble is None:
-                self._failures = 0
+                self._probe_after_s = _MIN_ASIDE_S
             self._send()
 
     async def _open_first(self) -> None:
@@ -165,12 +166,12 @@ class Node:
             async with asyncio.timeout(timeout_s):
                 await self._greet(await self._open_one())
         except TimeoutError as error:
-            self._abort()
+            self._abort_connections()
             reason = f"it accepts connections but gave no answer within {timeout_s:g} s, so it is no sheep or stalled"
             raise Unreachable(self.address, reason) from error
         except BaseException:
             # The next call must not take a connection for good on which the greeting failed.
-            self._abort()
+            self._abort_connections()
             raise
 
     async def _open_more(self) -> None:
@@ -197,13 +198,12 @@ class Node:
 
     async def _greet(self, connection: Connection) -> None:
         """Ask for the node list in each internal version: only the server's own is not a version mismatch."""
-        self.internal_version, self._public_version = None, PUBLIC_VERSIONS[0]
+        self.internal_version, self.listing, self._public_version = None, None, PUBLIC_VERSIONS[0]
         for version in INTERNAL_VERSIONS:
             request = Request(messages.node_list(MAX_NODES * NODE_ENTRY_SIZE))
             await connection.call(request, version, self._options.request_timeout_s)
             if request.result is not Result.VER_MISMATCH:
-                self.internal_version = version
-                self.node_list = request.payload
+                self.internal_version, self.listing = version, request
                 return
 
     def _wanted_connections(self) -> int:
@@ -218,26 +218,31 @@ class Node:
         if self.trouble is not None or self._is_closed:
             return
         self.trouble = error
-        self._failures += 1
         for connection in self.connections:
             connection.abort(error)
         self._wanted.set()
         self._owner.note_trouble(self, error)
+        self._end_waiting()
+
+    def _end_waiting(self) -> None:
         waiting, self._waiting, self._waiting_size = self._waiting, deque(), 0
         for attempt in waiting:
             attempt.end(self.lost())
 
-    def _abort(self) -> None:
+    def _abort_connections(self) -> None:
         for connection in self.connections:
             connection.abort()
 
-    async def close(self) -> None:
-        """Close all connections for good, and end what waits. Idempotent."""
+    def abort(self) -> None:
+        """End all connections for good, and what waits. Idempotent."""
         self._is_closed = True
-        self._abort()
-        waiting, self._waiting, self._waiting_size = self._waiting, deque(), 0
-        for attempt in waiting:
-            attempt.end(self.lost())
+        self._abort_connections()
+        self._end_waiting()
+        self._wanted.set()
+
+    async def close(self) -> None:
+        """Do what ``abort`` does, and wait until the connections are closed. Idempotent."""
+        self.abort()
         for connection in self.connections:
             await connection.close()
 

@@ -30,7 +30,7 @@ from asyncbackup.errors import AsyncBackupError, Unreachable
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import Result
 from asyncbackup.wire.messages import Message
-from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, format_address, unpack_nodes
+from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, format_address, unpack_node_list
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ class Nodes:
         """Share of the pace, and of a rate, that is used: less while the cluster recovers objects."""
         self._nodes = {address: Node(*address, options, self) for address in self.gateways}
         self._gateway = self._nodes[self.gateways[0]]
+        self.closed = asyncio.Event()
+        """Set when nothing is sent any more."""
         self._changed = asyncio.Event()
         self._group: TaskGroup | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -80,7 +82,8 @@ class Nodes:
         # of its own. ``close`` waits for it.
         self._keeping = asyncio.create_task(self._keep(started))  # noqa: TID251 - as said above
         await started.wait()
-        self._learn(self._gateway)
+        if self._gateway.listing is not None:
+            self._learn(self._gateway, self._gateway.listing)
 
     async def _open_any(self) -> Node:
         *others, last = (self._nodes[address] for address in self.gateways)
@@ -95,14 +98,20 @@ class Nodes:
         return last
 
     async def close(self) -> None:
-        """Close all connections. Idempotent."""
-        keeping, self._keeping, self._group = self._keeping, None, None
-        if keeping is not None:
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+        """End all connections and what waits, and wait until they are closed. Idempotent.
+
+        Cancelled: all of it ends nevertheless, and the next call waits for it.
+        """
+        self.closed.set()
+        for node in self._nodes.values():
+            node.abort()
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
         for node in self._nodes.values():
             await node.close()
+        if self._keeping is not None and not self._keeping.cancelled():
+            self._keeping.result()
 
     # Which nodes there are.
 
@@ -123,13 +132,8 @@ class Nodes:
             node = self.gateway
             if node.is_open:
                 with suppress(AsyncBackupError):
-                    node.node_list = await self._read_node_list(node)
-                    self._learn(node)
+                    self._learn(node, await self._ask(node, messages.node_list(MAX_NODES * NODE_ENTRY_SIZE)))
             await anyio.sleep(_REFRESH_PAUSE_S)
-
-    async def _read_node_list(self, node: Node) -> memoryview:
-        request = await self._ask(node, messages.node_list(MAX_NODES * NODE_ENTRY_SIZE))
-        return request.payload if request.result is Result.SUCCESS else node.node_list
 
     async def _ask(self, node: Node, message: Message) -> Request:
         """Ask an open node something, and no other one in its place."""
@@ -138,16 +142,17 @@ class Nodes:
         await connection.call(request, node.version_for(message), self.options.connect_timeout_s)
         return request
 
-    def _learn(self, node: Node) -> None:
+    def _learn(self, node: Node, listing: Request) -> None:
         """Take over which nodes there are, from what ``node`` answered.
 
         Where the gateway is not in its own list, something stands between it and us, a proxy or a tunnel. Then
         only the gateways that were named are used.
         """
-        if node.internal_version is None:
+        if node.internal_version is None or listing.result is not Result.SUCCESS:
             return
+        self.epoch = max(self.epoch, listing.header.epoch)
         try:
-            listed = unpack_nodes(node.node_list, node.internal_version)
+            listed = unpack_node_list(listing.header.body, listing.payload, node.internal_version)
         except ValueError as error:
             _log.info("%s: cannot read its list of nodes: %s", node.address, error)
             return
@@ -172,8 +177,7 @@ class Nodes:
     def _remove(self, address: Address) -> None:
         node = self._nodes.pop(address)
         _log.info("%s is no node of the cluster any more", node.address)
-        if self._group is not None:
-            self._group.start_soon(node.close)
+        node.abort()
 
     async def _watch_recovery(self) -> None:
         """Ask again and again whether the cluster recovers objects."""
@@ -275,11 +279,9 @@ class Nodes:
         """Learn from an answer how long reads take, and whether the membership has changed."""
         if is_read(attempt.request.message):
             self.latencies.note(attempt.latency_s)
-        epoch = attempt.header.epoch if attempt.header is not None else 0
-        if epoch > self.epoch:
-            if self.epoch:
-                self._changed.set()
-            self.epoch = epoch
+        if attempt.header is not None and attempt.header.epoch > self.epoch:
+            self.epoch = attempt.header.epoch
+            self._changed.set()
 
     def note_trouble(self, node: Node, error: AsyncBackupError) -> None:
         """Look again which nodes there are."""

@@ -121,7 +121,7 @@ class Router:
                 if left_s <= 0:
                     self._give_up(again)
                     return
-                await anyio.sleep(min(delay_s, left_s))
+                await self._pause(min(delay_s, left_s))
             requests = again
 
     def _judge(self, request: Request, attempt: Attempt, avoided: set[Node], causes: Counter[str]) -> float | None:
@@ -135,9 +135,9 @@ class Router:
             outcome, cause = judge_error(error, message, is_sent=attempt.connection is not None), _cause(error)
         else:
             outcome, cause = judge_result(request.result, message, attempt.proto_ver), request.result.meaning
+        if error is not None and (outcome is Outcome.FAILED or self.nodes.closed.is_set()):
+            raise error
         if outcome is Outcome.FAILED:
-            if error is not None:
-                raise error
             return None
         if outcome is Outcome.NOT_READY:
             raise ClusterNotReady(node.address, request.result, request.result.meaning)
@@ -206,7 +206,12 @@ class Router:
         size = sum(request.message.capacity for request in requests)
         delay_s = bucket.take(time.monotonic(), size, share=self.nodes.share)
         if delay_s:
-            await anyio.sleep(delay_s)
+            await self._pause(delay_s)
+
+    async def _pause(self, delay_s: float) -> None:
+        """Wait, but no longer than until the nodes are closed."""
+        with anyio.move_on_after(delay_s):
+            await self.nodes.closed.wait()
 
     def _start(self, request: Request, buffer: memoryview | None, avoided: set[Node], batch: Batch) -> None:
         if is_read(request.message):

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from asyncbackup.wire.messages import Bytes
+from asyncbackup.wire.messages import Bytes, NodeReply
 
 NODE_ENTRY_SIZE: Final = 80
 """Bytes of an entry of 1.0, the longest that there is."""
@@ -81,6 +81,19 @@ def unpack_nodes(entries: Bytes, internal_version: int = 0x0A) -> list[Node]:
         Node(_host(address), port, zone, vnodes, space, *_io_address(io_address, io_port))
         for address, port, io_address, io_port, vnodes, zone, space in entry.iter_unpack(entries)
     ]
+
+
+def unpack_node_list(reply: Bytes, entries: Bytes, internal_version: int = 0x0A) -> list[Node]:
+    """Read an answer to GET_NODE_LIST of a server of ``internal_version``: the end of its header, and its payload.
+
+    Raises ValueError unless it is whole entries, as many as the header says. Servers that were built with vnodes for
+    disks have longer entries: those could be read as some of another layout.
+    """
+    nodes = unpack_nodes(entries, internal_version)
+    said = NodeReply.unpack(reply).nr_nodes
+    if said != len(nodes):
+        raise ValueError(f"expected {said} nodes, got {len(nodes)}")
+    return nodes
 
 
 def _io_address(address: bytes, port: int) -> tuple[str | None, int]:

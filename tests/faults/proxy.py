@@ -64,13 +64,14 @@ def answer(
     request_id: int | None = None,
     opcode: int | None = None,
     data_length: int | None = None,
+    epoch: int = 1,
 ) -> bytes:
     """Build an answer to ``request``, right unless told otherwise."""
     header = ResponseHeader(
         proto_ver=2,
         opcode=request.opcode if opcode is None else opcode,
         flags=0,
-        epoch=1,
+        epoch=epoch,
         id=request.id if request_id is None else request_id,
         data_length=len(payload) if data_length is None else data_length,
         result=result,

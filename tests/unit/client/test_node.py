@@ -11,7 +11,7 @@ import pytest
 
 from asyncbackup.client import ClientOptions
 from asyncbackup.client.connection import Attempt
-from asyncbackup.client.node import DEPTH, Node
+from asyncbackup.client.node import _PAUSE_S, DEPTH, Node
 from asyncbackup.client.objects import READ_SIZE
 from asyncbackup.client.request import Request
 from asyncbackup.errors import AsyncBackupError, ConnectionLost, ProtocolViolation, Unreachable
@@ -20,7 +20,7 @@ from asyncbackup.sheep.release import Release
 from asyncbackup.wire.constants import Result
 from asyncbackup.wire.messages import node_list, read_object, vdi_info
 from tests.faults.proxy import answer, proxy, receive, serve
-from tests.waiting import until
+from tests.waiting import turn, until
 
 OPTIONS = ClientOptions(connections=3, connect_timeout_s=5, give_up_after_s=0)
 
@@ -210,6 +210,48 @@ async def test_a_node_that_was_set_aside_is_probed_until_it_is_back(sheep: Sheep
         await until(lambda: has_ended(attempt))
 
         assert attempt.error is None
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What a node slept; it takes no time. The node is the only one that sleeps by way of anyio."""
+    slept: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        slept.append(delay_s)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("asyncbackup.client.node.anyio.sleep", sleep)
+    return slept
+
+
+async def test_probes_come_less_and_less_often_and_stop_when_the_node_answers(sheep: Sheep, slept: list[float]) -> None:
+    async with proxy(sheep.port) as between, kept(between.port) as node:
+        await until(lambda: len(between._writers) == 6)
+        upstream, between.upstream = between.upstream, 1
+        between.drop()
+        await until(lambda: len(slept) > 9)
+        assert [pause_s for pause_s in slept if pause_s != _PAUSE_S][:7] == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+        between.upstream = upstream
+        await until(lambda: node.is_open and node.trouble is None)
+        await until(lambda: slept[-1] == _PAUSE_S)
+        probes = len(slept)
+        await turn()
+        assert len(slept) == probes
+
+        node.set_aside(Unreachable("here", "it hangs"))
+        await until(lambda: len(slept) > probes)
+        assert slept[probes] == 0.2, "trouble that is over counts no more"
+
+
+async def test_a_node_that_is_away_for_hours_is_still_probed(sheep: Sheep, slept: list[float]) -> None:
+    async with proxy(sheep.port) as between, kept(between.port) as node:
+        for _ in range(1100):
+            node.set_aside(Unreachable("here", "it is away"))
+            await until(lambda: node.trouble is None)
+
+        await until(lambda: node.is_open)
 
 
 async def test_what_waits_ends_when_the_node_is_set_aside() -> None:

@@ -1,19 +1,101 @@
+"""Which nodes are kept, as the list of them changes, and which one is asked."""
+
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
+from asyncbackup.client import ClientOptions
+from asyncbackup.client.node import Node
 from asyncbackup.client.nodes import Nodes
-from asyncbackup.client.router import Counts
-from asyncbackup.errors import Unreachable
+from asyncbackup.client.router import Counts, Router
+from asyncbackup.errors import ConnectionLost, Unreachable
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.constants import Opcode
+from asyncbackup.wire.messages import RequestHeader, read_object, vdi_info
 from asyncbackup.wire.nodes import Node as WireNode
-from asyncbackup.wire.nodes import pack_node
 from tests.faults.proxy import answer, receive, serve
-from tests.holding import QUICK, reads, routed
-from tests.waiting import until
+from tests.holding import PATIENT, QUICK, Holding, all_nodes, reads, routed
+from tests.waiting import turn, until
+
+READ = read_object(1, 0, 4)
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncbackup.client.nodes._REFRESH_PAUSE_S", 0.0)
+
+
+def listed(port: int, zone: int = 1) -> WireNode:
+    return WireNode("127.0.0.1", port, zone, 128)
+
+
+class Members:
+    """Servers of which the first one is the gateway, and answers what the test says that the nodes are."""
+
+    def __init__(self, servers: list[Holding], ports: list[int]) -> None:
+        self.servers = servers
+        self.ports = ports
+
+    @property
+    def gateway(self) -> Holding:
+        return self.servers[0]
+
+    def set_members(self, *places: int) -> None:
+        """Have all servers say that the nodes are those at ``places``, in a newer epoch."""
+        for server in self.servers:
+            server.nodes = [listed(self.ports[place], place) for place in places]
+            server.epoch += 1
+
+    def addresses(self, *places: int) -> set[tuple[str, int]]:
+        return {("127.0.0.1", self.ports[place]) for place in places}
+
+
+@asynccontextmanager
+async def members(
+    *places: int, count: int = 3, named: int = 1, options: ClientOptions = QUICK
+) -> AsyncIterator[tuple[Members, Router]]:
+    """Serve ``count`` nodes, of which those at ``places`` are in the list, and the first ``named`` are gateways."""
+    async with AsyncExitStack() as stack:
+        servers = [Holding() for _ in range(count)]
+        ports = [await stack.enter_async_context(serve(server.handle)) for server in servers]
+        made = Members(servers, ports)
+        made.set_members(*places)
+        router = await stack.enter_async_context(routed(*ports[:named], options=options))
+        await until(lambda: all(node.is_open for node in all_nodes(router)))
+        yield made, router
+
+
+async def show_epoch(made: Members, router: Router) -> None:
+    """Have the gateway answer something: each answer names the epoch."""
+    call = asyncio.create_task(router.call(reads(1), Counts()))
+    answering = await held_by(made)
+    answering.answer(1)
+    await call
+
+
+async def held_by(made: Members) -> Holding:
+    """Wait until one of the servers got a request, and give that."""
+    await until(lambda: any(server.held for server in made.servers))
+    (server,) = [server for server in made.servers if server.held]
+    return server
+
+
+def kept(router: Router) -> set[tuple[str, int]]:
+    return {(node.host, node.port) for node in all_nodes(router)}
+
+
+def keepers() -> int:
+    """Count the tasks that keep a node."""
+    return sum(task.get_name().endswith("Node.keep") for task in asyncio.all_tasks())
+
+
+def node_at(made: Members, router: Router, place: int) -> Node:
+    return router.nodes.named(("127.0.0.1", made.ports[place]))
 
 
 async def test_the_first_gateway_that_answers_is_used() -> None:
@@ -27,6 +109,125 @@ async def test_that_no_gateway_answers_is_the_error_of_the_last() -> None:
         await nodes.open()
 
     await nodes.close()
+
+
+async def test_the_nodes_that_the_gateway_lists_are_used_as_well() -> None:
+    async with members(0, 1, 2) as (made, router):
+        assert kept(router) == made.addresses(0, 1, 2)
+        assert [server.connections for server in made.servers] == [1, 1, 1]
+
+
+async def test_a_node_that_joins_is_used_once_an_answer_names_the_newer_epoch() -> None:
+    async with members(0, 1) as (made, router):
+        made.set_members(0, 1, 2)
+        await show_epoch(made, router)
+
+        await until(lambda: kept(router) == made.addresses(0, 1, 2))
+        await until(lambda: node_at(made, router, 2).is_open)
+
+
+async def test_while_the_epoch_stays_the_list_is_not_read_again() -> None:
+    async with members(0, 1) as (made, router):
+        before = made.gateway.lists
+        await show_epoch(made, router)
+        await turn()
+
+        assert made.gateway.lists == before
+
+
+async def test_a_node_that_leaves_is_closed_and_not_kept_any_more() -> None:
+    async with members(0, 1) as (made, router):
+        leaving = node_at(made, router, 1)
+        before = keepers()
+        made.set_members(0)
+        await show_epoch(made, router)
+
+        await until(lambda: kept(router) == made.addresses(0))
+        await until(lambda: not leaving.is_open)
+        await until(lambda: keepers() == before - 1)
+
+
+async def test_a_node_that_is_at_another_address_now_is_used_there() -> None:
+    async with members(0, 1) as (made, router):
+        made.set_members(0, 2)
+        await show_epoch(made, router)
+
+        await until(lambda: kept(router) == made.addresses(0, 2))
+        await until(lambda: node_at(made, router, 2).is_open)
+
+
+async def test_what_was_under_way_to_a_node_that_leaves_goes_to_another() -> None:
+    async with members(0, 1, options=PATIENT) as (made, router):
+        holders = router.nodes.placement.holders
+        oid = next(oid for oid in range(1, 1000) if set(holders(oid)) == made.addresses(1))
+        (request,) = reads(oid)
+        call = asyncio.create_task(router.call([request], Counts()))
+        assert await held_by(made) is made.servers[1]
+        made.set_members(0)
+        router.nodes.note_change()
+        await until(lambda: bool(made.gateway.held))
+        made.gateway.answer(oid)
+        await call
+
+    assert bytes(request.payload) == oid.to_bytes(4, "big")
+
+
+async def test_gateways_stay_in_use_whether_they_are_listed_or_not() -> None:
+    async with members(0, named=2) as (made, router):
+        assert kept(router) == made.addresses(0, 1)
+
+
+async def test_where_the_gateway_is_not_in_its_own_list_only_the_gateways_are_used() -> None:
+    async with members(1, 2) as (made, router):
+        assert kept(router) == made.addresses(0)
+
+
+async def test_trouble_with_a_node_has_the_list_read_again() -> None:
+    async with members(0, 1) as (made, router):
+        made.set_members(0)
+        node_at(made, router, 1).set_aside(Unreachable("here", "it hangs"))
+
+        await until(lambda: kept(router) == made.addresses(0))
+
+
+async def test_while_the_gateway_is_away_another_node_is_asked() -> None:
+    async with members(0, 1) as (made, router):
+        gateway = router.nodes.gateway
+        gateway.set_aside(Unreachable("here", "it hangs"))
+
+        assert router.nodes.gateway is node_at(made, router, 1)
+        assert router.nodes.choose(vdi_info("disk")) is node_at(made, router, 1)
+
+
+async def test_where_no_node_is_open_one_that_may_open_soon_is_chosen() -> None:
+    nodes = Nodes([("127.0.0.1", 1), ("127.0.0.1", 2)], QUICK)
+    first, second = nodes._nodes.values()
+    first.trouble = Unreachable("here", "it is gone")
+
+    assert nodes.choose(READ) is second
+
+
+async def test_a_node_that_is_avoided_is_not_chosen_unless_there_is_no_other() -> None:
+    async with members(0, 1) as (_, router):
+        first, second = all_nodes(router)
+
+        assert router.nodes.choose(READ, {first}) is second
+        assert router.nodes.choose(READ, {second}) is first
+        assert router.nodes.choose(READ, {first, second}) in (first, second)
+        assert router.nodes.has_other({first})
+        assert not router.nodes.has_other({first, second})
+
+
+async def test_no_more_nodes_are_used_than_there_are_descriptors_for() -> None:
+    async with AsyncExitStack() as stack:
+        server = Holding()
+        port = await stack.enter_async_context(serve(server.handle))
+        server.nodes = [WireNode(f"127.9.{n >> 8}.{n & 255}", 1, n, 1) for n in range(1000)]
+        server.nodes.append(listed(port))
+        router = await stack.enter_async_context(routed(port))
+
+        assert len(all_nodes(router)) == 256
+        assert ("127.0.0.1", port) in kept(router)
 
 
 async def test_a_cluster_that_recovers_gets_half_as_much_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,24 +248,69 @@ async def test_a_cluster_that_recovers_gets_half_as_much_to_do(monkeypatch: pyte
         await until(lambda: router.nodes.gateway.share == 1.0)
 
 
-async def test_a_list_of_nodes_that_do_not_exist_does_no_harm() -> None:
-    nodes = b""
+async def test_a_node_that_joins_during_a_recovery_gets_half_as_much_to_do_too() -> None:
+    async with members(0) as (made, router):
+        router.nodes._ease(is_recovering=True)
+        made.set_members(0, 1)
+        router.nodes.note_change()
+        await until(lambda: kept(router) == made.addresses(0, 1))
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            header = await receive(reader)
-            if header.opcode == Opcode.GET_NODE_LIST:
-                writer.write(answer(header, nodes))
-            else:
-                writer.write(answer(header, b"data"))
+        assert node_at(made, router, 1).share == 0.5
 
-    async with serve(handle) as port:
-        here = pack_node(WireNode("127.0.0.1", port, 0, 1))
-        elsewhere = [pack_node(WireNode("127.0.0.1", 1, zone, 65535)) for zone in range(2000)]
-        nowhere = [pack_node(WireNode(f"127.9.{n >> 8}.{n & 255}", 1, n, 128)) for n in range(4000)]
-        nodes = b"".join([here, *elsewhere, *nowhere])
-        async with routed(port) as router:
-            for oid in range(5):
-                await router.call(reads(oid), Counts())
 
-            assert len(router.nodes._nodes) < 300
+# Closing
+
+
+async def test_what_waits_when_the_nodes_are_closed_ends_at_once_with_an_error_of_its_own() -> None:
+    async with members(0, 1, options=PATIENT) as (made, router):
+        calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in range(8)]
+        await until(lambda: sum(len(server.held) for server in made.servers) == 4)
+        await router.nodes.close()
+
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+
+    assert all(isinstance(error, ConnectionLost) and error.reason == "closed by us" for error in errors)
+    assert len(set(map(id, errors))) == 8
+
+
+async def test_what_waits_to_be_repeated_ends_when_the_nodes_are_closed() -> None:
+    patient = replace(PATIENT, retry_delay_s=5)
+    async with Sheep(MemoryStore()) as sheep, routed(sheep.port, options=patient) as router:
+        router.nodes.gateway.set_aside(Unreachable("here", "it is gone"))
+        call = asyncio.create_task(router.call(reads(1), Counts()))
+        await turn()
+        await router.nodes.close()
+
+        with pytest.raises(Unreachable):
+            async with asyncio.timeout(2):
+                await call
+
+
+async def test_closing_can_be_cancelled_and_done_again() -> None:
+    async with members(0, 1) as (_, router):
+        closing = asyncio.create_task(router.nodes.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        await router.nodes.close()
+
+        assert closing.cancelled()
+        assert not any(node.is_open for node in all_nodes(router))
+
+
+async def test_an_opening_that_is_cancelled_leaves_nothing_open() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await receive(reader))
+        await asyncio.Event().wait()
+
+    seen: list[RequestHeader] = []
+    async with serve(silent) as port:
+        nodes = Nodes([("127.0.0.1", port)], QUICK)
+        opening = asyncio.create_task(nodes.open())
+        await until(lambda: bool(seen))
+        opening.cancel()
+        await asyncio.wait([opening])
+        await nodes.close()
+
+        assert opening.cancelled()
+        assert nodes.unanswered == 0

@@ -11,6 +11,7 @@ import pytest
 
 from asyncbackup.client import ClientOptions
 from asyncbackup.client.hedge import Hedging
+from asyncbackup.client.outcome import RetryBudget
 from asyncbackup.client.request import Request
 from asyncbackup.client.router import Counts, Router
 from asyncbackup.errors import ClusterNotReady, ConnectionLost, Unreachable
@@ -27,7 +28,7 @@ from asyncbackup.wire.messages import (
     write_object,
 )
 from tests.faults.proxy import answer, proxy, receive, serve
-from tests.holding import PATIENT, QUICK, all_nodes, held, reads, routed, two
+from tests.holding import PATIENT, QUICK, Holding, all_nodes, held, reads, routed, two
 from tests.waiting import turn, until
 
 LOOKUP = vdi_info("disk")
@@ -479,20 +480,198 @@ async def test_a_replica_is_asked_for_in_the_newest_epoch_that_an_answer_named()
         request = replica_read(router, 7, 0)
         await router.call([request], Counts())
 
-    assert epochs == [0, 5]
+    assert epochs == [1, 5]
     assert bytes(request.payload) == b"abcd"
 
 
 async def test_no_more_is_read_than_the_rate_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
-    async def sleep(delay_s: float) -> None:
+    async def pause(delay_s: float) -> None:
         slept.append(delay_s)
 
     async with served(options=replace(QUICK, rate=1000)) as router:
-        monkeypatch.setattr("asyncbackup.client.router.anyio.sleep", sleep)
+        monkeypatch.setattr(router, "_pause", pause)
         for _ in range(3):
             await router.call([Request(read_object(1, 0, 200))], Counts())
 
-    first, second = slept[-2:]
+    first, second = slept
     assert 0 < first < second < 0.4
+
+
+# Repetition
+
+
+async def test_writes_are_repeated_on_another_node_after_a_cut() -> None:
+    counts = Counts()
+    async with two() as (first, second, router):
+        request = Request(write_object(7, 0, b"data", copies=1))
+        call = asyncio.create_task(router.call([request], counts))
+        await until(lambda: bool(first.held or second.held))
+        lost, left = (first, second) if first.held else (second, first)
+        lost.cut()
+        await until(lambda: bool(left.held))
+        left.answer(7)
+        await call
+
+    assert request.result is Result.SUCCESS
+    assert counts.causes == {"connection lost": 1}
+
+
+@pytest.mark.parametrize("has_budget", [True, False])
+async def test_without_a_budget_for_repetitions_none_is_made_at_once(*, has_budget: bool) -> None:
+    async with two() as (first, second, router):
+        if not has_budget:
+            router._budget = RetryBudget(left=0)
+        call = asyncio.create_task(router.call(reads(7), Counts()))
+        await until(lambda: bool(first.held or second.held))
+        lost, left = (first, second) if first.held else (second, first)
+        lost.answer(7, Result.EIO)
+        await until(lambda: not lost.held)
+        await turn(100)
+
+        assert bool(left.held) is has_budget
+        await cancelled(call)
+
+
+async def test_a_hundred_failures_without_a_success_use_the_budget_up() -> None:
+    options = replace(PATIENT, retry_delay_s=0.0001)
+    async with served("read_obj@1+:error=AGAIN", options=options) as router:
+        call = asyncio.create_task(router.call(reads(*range(50)), Counts()))
+        await until(lambda: router._budget.left < 1)
+        delays = [router._delay_s(0, is_elsewhere=True) for _ in range(20)]
+        await cancelled(call)
+
+    assert min(delays) > 2.5 * 0.9
+
+
+# Cancellation
+
+
+async def cancelled(call: asyncio.Task[None]) -> None:
+    call.cancel()
+    await asyncio.wait([call])
+    assert call.cancelled()
+
+
+def read_into(oid: int) -> tuple[Request, bytearray]:
+    buffer = bytearray(4)
+    return Request(read_object(oid, 0, 4), memoryview(buffer)), buffer
+
+
+async def see_that_it_works(first: Holding, second: Holding, router: Router) -> None:
+    """Have everything answered that servers still hold, and carry out another request."""
+    call = asyncio.create_task(router.call(reads(99), Counts()))
+
+    def answer_all() -> bool:
+        for server in (first, second):
+            for oid in {ObjectBody.unpack(header.body).oid for _, header, _ in server.held}:
+                server.answer(oid)
+        return call.done() and not router.nodes.unanswered
+
+    await until(answer_all)
+    await call
+    assert all(node.load == 0 and node.trouble is None for node in all_nodes(router))
+
+
+async def test_a_call_is_cancelled_while_its_requests_wait_for_the_pace() -> None:
+    async with two() as (first, second, router):
+        busy = asyncio.create_task(router.call(reads(1, 2, 3, 4), Counts()))
+        await until(lambda: len(first.held) + len(second.held) == 4)
+        request, buffer = read_into(7)
+        call = asyncio.create_task(router.call([request], Counts()))
+        await until(lambda: router.nodes.unanswered == 5)
+        await cancelled(call)
+        buffer[:] = b"mine"
+        await see_that_it_works(first, second, router)
+        await busy
+
+    assert buffer == b"mine"
+    assert 7 not in first.objects + second.objects
+
+
+async def test_a_call_is_cancelled_while_its_request_is_under_way() -> None:
+    async with two() as (first, second, router):
+        request, buffer = read_into(7)
+        call = asyncio.create_task(router.call([request], Counts()))
+        await until(lambda: bool(first.held or second.held))
+        await cancelled(call)
+        buffer[:] = b"mine"
+        await see_that_it_works(first, second, router)
+
+    assert buffer == b"mine"
+
+
+async def test_a_call_is_cancelled_while_its_answer_is_being_received() -> None:
+    async with two() as (first, second, router):
+        request, buffer = read_into(7)
+        call = asyncio.create_task(router.call([request], Counts()))
+        await until(lambda: bool(first.held or second.held))
+        (server,) = [server for server in (first, second) if server.held]
+        _, header, writer = server.held.pop()
+        whole = answer(header, b"data")
+        writer.write(whole[:-2])
+        await until(lambda: buffer.startswith(b"da"))
+        await cancelled(call)
+        buffer[:] = b"mine"
+        writer.write(whole[-2:])
+        await see_that_it_works(first, second, router)
+
+    assert buffer == b"mine"
+
+
+async def test_a_call_is_cancelled_while_its_request_is_hedged() -> None:
+    async with two() as (first, second, router):
+        for _ in range(40):
+            router.nodes.latencies.note(0.001)
+        request, buffer = read_into(7)
+        call = asyncio.create_task(router.call([request], Counts()))
+        await until(lambda: bool(first.held and second.held))
+        await cancelled(call)
+        buffer[:] = b"mine"
+        await see_that_it_works(first, second, router)
+
+    assert buffer == b"mine"
+
+
+async def test_a_call_is_cancelled_between_two_repetitions() -> None:
+    async with two(replace(PATIENT, retry_delay_s=5)) as (first, second, router):
+        request, buffer = read_into(7)
+        call = asyncio.create_task(router.call([request], Counts()))
+        await until(lambda: bool(first.held or second.held))
+        (first if first.held else second).answer(7, Result.AGAIN)
+        await until(lambda: request.repeats == 1)
+        await cancelled(call)
+        buffer[:] = b"mine"
+        await see_that_it_works(first, second, router)
+
+    assert buffer == b"mine"
+    assert (first.objects + second.objects).count(7) == 1
+
+
+async def test_a_call_is_cancelled_while_it_waits_for_the_rate() -> None:
+    async with two(replace(PATIENT, rate=1000)) as (first, second, router):
+        request = Request(read_object(7, 0, 100_000))
+        call = asyncio.create_task(router.call([request], Counts()))
+        await turn()
+        await cancelled(call)
+        router._bucket = None
+        await see_that_it_works(first, second, router)
+
+    assert 7 not in first.objects + second.objects
+
+
+# Hedging
+
+
+async def test_at_most_a_twentieth_of_all_reads_are_sent_twice() -> None:
+    counts = Counts()
+    async with two() as (_, _, router):
+        for _ in range(40):
+            router.nodes.latencies.note(0.001)
+        call = asyncio.create_task(router.call(reads(*range(200)), counts))
+        await until(lambda: counts.hedges > 0)
+        await turn(1000)
+        await cancelled(call)
+
+    assert counts.hedges == 4 + 200 // 20

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from asyncbackup.wire.nodes import NODE_ENTRY_SIZE, Node, format_address, pack_node, unpack_nodes
+from asyncbackup.wire.messages import NodeReply
+from asyncbackup.wire.nodes import NODE_ENTRY_SIZE, Node, format_address, pack_node, unpack_node_list, unpack_nodes
 
 NODE = Node("192.168.1.2", 7000, zone=4, vnodes=128, space=1 << 40)
 
@@ -62,3 +63,13 @@ def test_a_release_that_nobody_knows_is_refused() -> None:
 def test_more_nodes_than_there_can_be_are_refused() -> None:
     with pytest.raises(ValueError, match="expected at most 6144 nodes, got 6145"):
         unpack_nodes(pack_node(NODE) * 6145)
+
+
+def test_a_list_is_read_if_it_is_as_long_as_the_answer_says() -> None:
+    assert unpack_node_list(NodeReply(nr_nodes=2).pack(), pack_node(NODE) * 2) == [NODE, NODE]
+
+
+@pytest.mark.parametrize("said", [0, 1, 3, 0xFFFFFFFF])
+def test_a_list_whose_entries_are_of_another_layout_is_refused(said: int) -> None:
+    with pytest.raises(ValueError, match=f"expected {said} nodes, got 2"):
+        unpack_node_list(NodeReply(nr_nodes=said).pack(), pack_node(NODE) * 2)
