@@ -123,7 +123,8 @@ def _resume_or_discard(error: UnfinishedExists) -> str:
 
 
 def _discard(error: LeftUnfinished | UnfinishedExists) -> str:
-    return f"`{shlex.join(['asyncbackup', 'restore', '--discard', error.vdi])}` removes it"
+    discard = shlex.join(["asyncbackup", "restore", "--discard", error.vdi])
+    return f"`{discard}` removes it, and with the FILEs also its journal"
 
 
 def _delete(error: PerhapsCreated) -> str:

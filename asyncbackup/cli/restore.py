@@ -50,7 +50,7 @@ _OF_NEW_VDI: Final = frozenset(
 )
 """Parameters that say of a VDI what one that exists says itself."""
 
-_OF_RESTORE: Final = _OF_NEW_VDI | {
+_OF_RESTORE: Final = (_OF_NEW_VDI - {"journal"}) | {
     *("to", "is_onto", "snapshot", "size", "assume_base"),
     *("manifests", "dialect", "object_size", "in_flight", "memory"),
 }
@@ -90,7 +90,10 @@ _DISCARDED: Final = "the VDI itself is removed"
     help="Take a snapshot with this tag when the VDI is complete.",
 )
 @click.option(
-    "--discard", "left", metavar="VDI", help="Remove the VDI that an unfinished restore left. This takes no FILE."
+    "--discard",
+    "left",
+    metavar="VDI",
+    help="Remove the VDI that an unfinished restore left, and the journal of that restore.",
 )
 @base_options
 @incomplete_option
@@ -159,14 +162,16 @@ def command(
     VDI is changed only after all this was checked. If the command is interrupted, the same command finishes its work.
     If the VDI holds everything already, nothing is written, and this is no error.
 
-    --discard removes a VDI that has exactly this tag, with all its objects. It watches the VDI for two seconds first,
+    --discard removes a VDI that has exactly this tag, with all its objects. With the FILEs of the restore, or its
+    --journal, it removes the journal, too. It watches the VDI for two seconds first,
     and removes nothing if a restore still works on it. It cannot see a restore that waits, for example for a pipe: make
     sure that none is running.
     """
     if left is not None:
-        if given := "FILEs" if files else find_given(_OF_RESTORE):
+        if given := find_given(_OF_RESTORE):
             raise click.UsageError(f"--discard only removes a VDI: leave {given} out")
-        _discard(left, gateways, client_options, quiet=quiet, as_json=as_json)
+        first = find_chain(files, (), quiet=quiet)[0][0] if files and journal is None else None
+        _discard(left, first, journal, gateways, client_options, quiet=quiet, as_json=as_json)
         return
     if not files or to is None:
         raise click.UsageError("Missing argument 'FILE...'." if not files else "Missing option '--to'.")
@@ -221,14 +226,25 @@ def command(
     say_report(summary.as_dict(), _report(summary, is_onto=is_onto), as_json=as_json, quiet=quiet, done=_COMPLETE)
 
 
-def _discard(vdi: str, gateways: Sequence[Address], options: ClientOptions, *, quiet: bool, as_json: bool) -> None:
+def _discard(
+    vdi: str,
+    backup: str | None,
+    journal: str | None,
+    gateways: Sequence[Address],
+    options: ClientOptions,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     async def work() -> Discarded:
         async with connect_any(gateways, options) as cluster:
-            return await discard(cluster, vdi)
+            return await discard(cluster, vdi, backup=None if backup == "-" else backup, journal=journal)
 
     discarded = run_async(work)
-    told = f"{vdi}: discarded, with {text.objects(discarded.objects)} at most"
-    say_report(discarded.as_dict(), [told], as_json=as_json, quiet=quiet, done=_DISCARDED)
+    report = [f"{vdi}: discarded, with {text.objects(discarded.objects)} at most"]
+    if discarded.journal is not None:
+        report.append(f"removed {discarded.journal}")
+    say_report(discarded.as_dict(), report, as_json=as_json, quiet=quiet, done=_DISCARDED)
 
 
 def _report(summary: RestoreSummary, *, is_onto: bool) -> list[str]:

@@ -17,6 +17,15 @@ from asyncbackup.storage.journal import JournalFile
 from asyncbackup.wire.inode import Inode
 
 
+async def read_last(journal: JournalFile) -> Restoring | None:
+    """Read the last entry of a journal; None: it has none that is whole. Raises TargetUnusable, SourceUnreadable."""
+    found = None
+    with suppress(ValueError):
+        for line in await journal.read():
+            found = Restoring.decode(line)
+    return found
+
+
 @dataclass(slots=True)
 class VdiKeeping:
     """Takes a checkpoint into ``journal`` whenever ``interval`` bytes more were written.
@@ -39,10 +48,7 @@ class VdiKeeping:
 
         Raises BegunOtherwise if it is being made of something else.
         """
-        found = None
-        with suppress(ValueError):
-            for line in await self.journal.read():
-                found = Restoring.decode(line)
+        found = await read_last(self.journal)
         if found is None or not await cluster.has_vdi(self.entry.vdi):
             return None
         inode = await cluster.find_vdi(self.entry.vdi)

@@ -1,9 +1,11 @@
-"""Removes the VDI that an unfinished restore left in a cluster, and nothing else."""
+"""Removes the VDI that an unfinished restore left in a cluster, and its journal, and nothing else."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+import os
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 import anyio
@@ -13,7 +15,9 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, is_unfinished
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.client.objects import ObjectRead
-from asyncbackup.errors import NotDiscarded, ObjectReadFailed
+from asyncbackup.engine.vdi_keeping import read_last
+from asyncbackup.errors import NotDiscarded, ObjectReadFailed, TargetUnusable
+from asyncbackup.storage.journal import JournalFile, journal_beside
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS, SECTOR_SIZE, Result
 from asyncbackup.wire.inode import Inode
 from asyncbackup.wire.oid import data_oid
@@ -33,25 +37,63 @@ class Discarded:
     vdi_id: str
     objects: int
     """Objects that the table named. Perhaps some of them were never created."""
+    journal: str | None = None
+    """The journal that was removed; None: none was named, or there was none of this VDI."""
 
     def as_dict(self) -> dict[str, object]:
         """Give the fields as plain values, for JSON."""
         return asdict(self)
 
 
-async def discard(cluster: Cluster, vdi: str) -> Discarded:
+async def discard(
+    cluster: Cluster,
+    vdi: str,
+    *,
+    backup: str | os.PathLike[str] | None = None,
+    journal: str | os.PathLike[str] | None = None,
+) -> Discarded:
     """Remove the working VDI ``vdi`` and all its objects, if its tag says that it is an unfinished restore.
 
-    A snapshot, or a VDI with another tag, is never removed. The VDI is watched for two seconds, and is not removed if a
-    restore writes to it in that time. A restore that does nothing so long, because it waits for a pipe, is not noticed.
+    The restore's journal goes as well: the one that is named, or the one that stands beside ``backup``, the first of
+    those that were restored. A file that is no journal of this VDI stays.
 
-    Raises VdiNotFound, NotDiscarded, RequestFailed, ClusterError. After an error or a cancellation it can be repeated.
+    A snapshot, or a VDI with another tag, is never removed. The VDI is watched for two seconds, and is not removed if a
+    restore writes to it in that time. A restore that does nothing so long, because it waits for a pipe, is noticed only
+    by its journal.
+
+    Raises VdiNotFound, NotDiscarded, RequestFailed, ClusterError, TargetBusy if a restore has the journal open, and
+    TargetUnusable if the ``journal`` that was named cannot be opened. After an error or a cancellation it can be
+    repeated.
     """
     try:
-        return await _discard(cluster, vdi)
+        async with AsyncExitStack() as stack:
+            opened = await _open_journal(stack, vdi, backup, journal)
+            discarded = await _discard(cluster, vdi)
+            if opened is None:
+                return discarded
+            await opened.clear()
+            return replace(discarded, journal=str(opened.path))
     except asyncio.CancelledError as cancelled:
         cancelled.add_note(f"VDI '{vdi}' is still there, if only in part")
         raise
+
+
+async def _open_journal(
+    stack: AsyncExitStack, vdi: str, backup: str | os.PathLike[str] | None, journal: str | os.PathLike[str] | None
+) -> JournalFile | None:
+    """Open the journal of a restore of ``vdi``; None: there is none. If it is empty, it goes when it is closed."""
+    place = journal or (backup and journal_beside(backup, vdi))
+    if not place:
+        return None
+    opened = JournalFile(place)
+    try:
+        await stack.enter_async_context(opened)
+    except TargetUnusable:
+        if journal:
+            raise
+        return None  # The restore could not write a journal there either.
+    found = await read_last(opened)
+    return opened if found is not None and found.vdi == vdi else None
 
 
 async def _discard(cluster: Cluster, vdi: str) -> Discarded:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from asyncbackup.storage.journal import journal_beside
 from tests.cli.command import Command, Served, disk_store, serving
+from tests.folders import left_in
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +72,42 @@ def test_discarding_what_is_not_there_is_5(command: Command, served: Served) -> 
     assert command("restore", "--discard", "", "-p", served.port).code == 5
 
 
-@pytest.mark.parametrize("more", [["file"], ["--to", "new"]])
-def test_discard_takes_no_file_and_no_target(command: Command, more: list[str]) -> None:
+@pytest.fixture
+def kept(command: Command, tmp_path: Path) -> Iterator[Served]:
+    """A cluster with VDI new, which a restore of tmp_path/full left together with its journal."""
+    store, folder = disk_store(), tmp_path
+    with serving(store) as served:
+        assert command("backup", "disk", folder / "full", "-s", "a", "-p", served.port).code == 0
+    with serving(store, "create_and_write_obj@4+:error=EIO") as served:
+        command("restore", folder / "full", "--to", "new", "--checkpoint", "1M", "--in-flight", "1", "-p", served.port)
+        assert journal_beside(folder / "full", "new").exists()
+        yield served
+
+
+def test_discard_removes_the_journal_beside_the_file(command: Command, kept: Served, tmp_path: Path) -> None:
+    outcome = command("restore", tmp_path / "full", "--discard", "new", "-p", kept.port)
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"removed {journal_beside(tmp_path / 'full', 'new')}" in outcome.out.decode()
+    assert left_in(tmp_path) == ["full", "full.manifest"]
+
+
+def test_discard_removes_the_journal_that_is_named(command: Command, kept: Served, tmp_path: Path) -> None:
+    journal = journal_beside(tmp_path / "full", "new")
+
+    assert command("restore", "--journal", journal, "--discard", "new", "-p", kept.port).code == 0
+
+    assert left_in(tmp_path) == ["full", "full.manifest"]
+
+
+def test_discard_without_a_file_leaves_the_journal(command: Command, kept: Served, tmp_path: Path) -> None:
+    assert command("restore", "--discard", "new", "-p", kept.port).code == 0
+
+    assert journal_beside(tmp_path / "full", "new").exists()
+
+
+@pytest.mark.parametrize("more", [["--base", "a"], ["--to", "new"]])
+def test_discard_takes_no_target_and_no_base(command: Command, more: list[str]) -> None:
     assert command("restore", "--discard", "disk", *more).code == 64
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import numpy as np
@@ -13,13 +14,16 @@ import pytest
 
 from asyncbackup import Cluster, connect, discard
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape
-from asyncbackup.errors import NotDiscarded, RequestFailed, VdiNotFound
+from asyncbackup.errors import NotDiscarded, RequestFailed, TargetBusy, TargetUnusable, VdiNotFound
+from asyncbackup.format.restoring import Restoring
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
+from asyncbackup.storage.journal import JournalFile, journal_beside
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.inode import TAG_OFFSET, Inode
 from asyncbackup.wire.oid import inode_oid, is_data
 from tests.disks import OBJECT, OBJECTS, SHIFT, content_of, make_disk, noise, rewrite_inode
+from tests.folders import left_in
 
 SHAPE = Shape(OBJECTS * OBJECT, OBJECT)
 
@@ -71,6 +75,7 @@ async def test_an_unfinished_restore_is_removed_whole(cluster: Cluster, store: M
         "vdi": "new",
         "vdi_id": f"{new.vdi_id:x}",
         "objects": OBJECTS if objects else 0,
+        "journal": None,
     }
 
 
@@ -240,3 +245,68 @@ async def test_a_cancelled_discard_says_that_the_vdi_is_still_there(
 
     assert raised.value.__notes__ == ["VDI 'new' is still there, if only in part"]
     assert len(data_objects(store)) == 3
+
+
+def entry(vdi: str) -> bytes:
+    return Restoring(("0" * 32,), vdi, 5, 1, 0, SHAPE.size, 1, 0, 3).encode()
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Path:
+    return tmp_path / "full"
+
+
+@pytest.mark.parametrize("content", [entry("other"), b"somebody's letters\n", entry("new")[:-9]])
+async def test_a_file_that_is_no_journal_of_the_vdi_stays(cluster: Cluster, tmp_path: Path, content: bytes) -> None:
+    await leave_unfinished(cluster)
+    (tmp_path / "journal").write_bytes(content)
+
+    discarded = await discard(cluster, "new", journal=tmp_path / "journal")
+
+    assert discarded.journal is None
+    assert (tmp_path / "journal").read_bytes() == content
+    assert not await cluster.has_vdi("new")
+
+
+async def test_that_there_is_no_journal_is_no_trouble(cluster: Cluster, backup: Path, tmp_path: Path) -> None:
+    await leave_unfinished(cluster)
+
+    discarded = await discard(cluster, "new", backup=backup)
+
+    assert (discarded.journal, left_in(tmp_path)) == (None, [])
+
+
+async def test_a_vdi_whose_journal_a_restore_has_open_is_left_to_it(cluster: Cluster, backup: Path) -> None:
+    await leave_unfinished(cluster)
+    async with JournalFile(journal_beside(backup, "new")):
+        with pytest.raises(TargetBusy, match="is writing it"):
+            await discard(cluster, "new", backup=backup)
+
+    assert await cluster.has_vdi("new")
+
+
+async def test_a_place_where_no_journal_can_be_is_only_refused_if_it_was_named(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    await leave_unfinished(cluster)
+
+    with pytest.raises(TargetUnusable):
+        await discard(cluster, "new", journal=tmp_path / "missing" / "journal")
+    await discard(cluster, "new", backup=tmp_path / "missing" / "full")
+
+    assert not await cluster.has_vdi("new")
+
+
+async def test_the_journal_of_a_vdi_that_could_not_be_removed_stays(store: MemoryStore, backup: Path) -> None:
+    journal = journal_beside(backup, "new")
+    async with (
+        Sheep(store, faults=[Fault.parse("remove_obj@1:error=EIO")]) as sheep,
+        connect(sheep.host, sheep.port) as cluster,
+    ):
+        await leave_unfinished(cluster)
+        journal.write_bytes(entry("new"))
+
+        with pytest.raises(RequestFailed):
+            await discard(cluster, "new", backup=backup)
+
+    assert journal.read_bytes() == entry("new")
