@@ -104,6 +104,10 @@ class RealCluster:
         """Make a node hang: it keeps its connections, and answers nothing."""
         os.kill(self._sheep[node].pid, signal.SIGSTOP)
 
+    def go_on(self, node: int) -> None:
+        """Let a node that hangs go on."""
+        os.kill(self._sheep[node].pid, signal.SIGCONT)
+
     def dog(self, *arguments: str, data: bytes | None = None) -> bytes:
         """Run ``dog`` with ``arguments`` against the first node; give its standard output. Raises if it fails."""
         group, verb, *rest = arguments
