@@ -51,6 +51,8 @@ class Shared:
     on_request: Callable[[RequestHeader], None] | None = None
     requests: Counter[Opcode] = field(default_factory=Counter)
     connections: set[Connection] = field(default_factory=set)
+    is_serving: bool = False
+    """Whether the server runs: what is accepted while it ends is closed."""
     is_stalled: bool = False
     """Whether the server hangs: it reads nothing, and sends nothing."""
     waiting: list[Callable[[], None]] = field(default_factory=list)
@@ -76,6 +78,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=0)
+        if not self._shared.is_serving:
+            self.abort()
+            return
         self._shared.connections.add(self)
         self.flush()
 

@@ -55,12 +55,18 @@ class Server:
     async def serve(self) -> None:
         """Take connections at the address that ``bind`` took."""
         assert self._server is not None
+        self._shared.is_serving = True
         await self._server.start_serving()
 
     def end(self) -> None:
         """Close all sockets at once."""
+        self._shared.is_serving = False
         if self._server is not None:
-            self._server.close()
+            loop = asyncio.get_running_loop()
+            for listening in self._server.sockets:
+                loop.remove_reader(listening.fileno())
+            # What was accepted just now becomes a connection first, which then closes: asyncio would leave it open.
+            loop.call_soon(self._server.close)
         for connection in tuple(self._shared.connections):
             connection.abort()
 
@@ -68,6 +74,8 @@ class Server:
         """Wait until the address is free again."""
         server, self._server = self._server, None
         if server is not None:
+            await asyncio.sleep(0)
+            server.close()
             await server.wait_closed()
 
 
