@@ -28,7 +28,7 @@ from asyncbackup.cli.progress import progress_option, telling_progress
 from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
-from asyncbackup.engine.progress import OnProgress, Summary
+from asyncbackup.engine.progress import Summary
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced, NotResumable
 from asyncbackup.format import Dialect
@@ -140,9 +140,10 @@ def command(
     if live and not quiet:
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
 
-    async def work(on_progress: OnProgress | None) -> tuple[Summary, bool]:
+    async def work() -> tuple[Summary, bool]:
         # The target comes first, so that an error of it is told before anything is read.
         async with (
+            telling_progress(vdi, wanted=not quiet) as tell,
             opening as target,
             telling_how_to_go_on(lambda: target.partial is not None and target.partial.is_kept, again),
             connect_any(gateways, client_options) as cluster,
@@ -160,17 +161,16 @@ def command(
                 partial=target.partial,
                 dialect=to_dialect or Dialect.usual(can_patch=target.data.can_patch),
                 options=options,
-                on_progress=on_progress,
+                on_progress=tell,
             )
             return summary, not target.data.can_patch
 
-    with telling_progress(vdi, wanted=not quiet) as tell:
-        try:
-            summary, is_piped = run_async(lambda: work(tell))
-        except ManifestUnplaced as error:
-            raise click.UsageError("--manifest is only for `-` and FIFOs: that of a file stands beside it") from error
-        except NotResumable as error:
-            raise click.UsageError(f"--resume needs a file: {error}") from error
+    try:
+        summary, is_piped = run_async(work)
+    except ManifestUnplaced as error:
+        raise click.UsageError("--manifest is only for `-` and FIFOs: that of a file stands beside it") from error
+    except NotResumable as error:
+        raise click.UsageError(f"--resume needs a file: {error}") from error
     is_good, report = not summary.missing, _report(summary, file)
     say_report(summary.as_dict(), report, as_json=as_json, quiet=quiet, is_good=is_good, err=is_piped, done=COMPLETE)
     _end(summary, file, as_json=as_json)

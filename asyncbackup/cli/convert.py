@@ -25,7 +25,6 @@ from asyncbackup.cli.output import COMPLETE, say_report
 from asyncbackup.cli.progress import name_target, progress_option, telling_progress
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
 from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
@@ -112,8 +111,8 @@ def command(
 
     opening = open_output(target, replace=force, with_manifest=not (no_manifest or to_rbd), inputs=[file])
 
-    async def work(on_progress: OnProgress | None) -> tuple[MergeSummary | RbdDiffSummary, bool]:
-        async with opening as opened:
+    async def work() -> tuple[MergeSummary | RbdDiffSummary, bool]:
+        async with telling_progress(name_target(target), wanted=not quiet) as tell, opening as opened:
             if to_rbd:
                 return await convert_to_rbd_diff(
                     file,
@@ -122,7 +121,7 @@ def command(
                     base_name=base_name,
                     chain_options=chain_options,
                     options=options,
-                    on_progress=on_progress,
+                    on_progress=tell,
                 ), not opened.data.can_patch
             return await convert(
                 file,
@@ -131,11 +130,10 @@ def command(
                 dialect=Dialect(to_format),
                 chain_options=chain_options,
                 options=options,
-                on_progress=on_progress,
+                on_progress=tell,
             ), not opened.data.can_patch
 
-    with telling_progress(name_target(target), wanted=not quiet) as tell:
-        summary, is_piped = run_async(lambda: work(tell))
+    summary, is_piped = run_async(work)
     told = _report(summary, target) if isinstance(summary, RbdDiffSummary) else report(summary, target)
     say_report(summary.as_dict(), told, as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
 

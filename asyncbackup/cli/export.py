@@ -32,7 +32,6 @@ from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, tellin
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import NotResumable
 from asyncbackup.format import Dialect
@@ -112,7 +111,7 @@ def command(
     chain_options = ChainOptions(dialect, object_size, size, manifests)
     again = command_that_resumes()
 
-    async def work(on_progress: OnProgress | None) -> tuple[ExportSummary, bool]:
+    async def work() -> tuple[ExportSummary, bool]:
         is_piped = to_stdout or await is_fifo(image)
         if is_piped and resume:
             raise click.UsageError("--resume needs a file: what went into a pipe cannot be gone on with")
@@ -120,6 +119,7 @@ def command(
         if is_piped:
             opening = PipeTarget(1) if to_stdout else open_fifo(image)
         async with (
+            telling_progress(name_target(image), wanted=not quiet) as tell,
             opening as target,
             telling_how_to_go_on(lambda: not is_piped and is_unfinished(image), again),
             named_base(base, base_vdi, base_image, connect_any(gateways, client_options)) as under,
@@ -135,18 +135,17 @@ def command(
                 checkpoint_bytes=checkpoint_bytes,
                 chain_options=chain_options,
                 options=options,
-                on_progress=on_progress,
+                on_progress=tell,
                 on_leftover=warn,
             )
             return summary, is_piped
 
-    with telling_progress(name_target(image), wanted=not quiet) as tell:
-        try:
-            summary, is_piped = run_async(lambda: work(tell))
-        except Interrupted as error:
-            raise _interrupted(error, image) from error
-        except NotResumable as error:
-            raise click.UsageError(f"--resume is not for this: {error}") from error
+    try:
+        summary, is_piped = run_async(work)
+    except Interrupted as error:
+        raise _interrupted(error, image) from error
+    except NotResumable as error:
+        raise click.UsageError(f"--resume is not for this: {error}") from error
     say_report(summary.as_dict(), _report(summary, image), as_json=as_json, quiet=quiet, err=is_piped, done=_COMPLETE)
 
 

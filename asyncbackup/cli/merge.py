@@ -29,7 +29,6 @@ from asyncbackup.cli.progress import name_target, progress_option, telling_progr
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
 from asyncbackup.verbs.merge import MergeSummary, merge
@@ -85,8 +84,9 @@ def command(
     opening = open_output(target, replace=force, with_manifest=not no_manifest, inputs=inputs)
     chain_options = ChainOptions(dialect, object_size, manifests=manifests)
 
-    async def work(on_progress: OnProgress | None) -> tuple[MergeSummary, bool]:
+    async def work() -> tuple[MergeSummary, bool]:
         async with (
+            telling_progress(name_target(target), wanted=not quiet) as tell,
             opening as opened,
             named_base(base, base_vdi, base_image, connect_any(gateways, client_options)) as under,
         ):
@@ -99,12 +99,11 @@ def command(
                 chain_options=chain_options,
                 dialect=to_dialect or Dialect.usual(can_patch=opened.data.can_patch),
                 options=options,
-                on_progress=on_progress,
+                on_progress=tell,
             )
             return summary, not opened.data.can_patch
 
-    with telling_progress(name_target(target), wanted=not quiet) as tell:
-        summary, is_piped = run_async(lambda: work(tell))
+    summary, is_piped = run_async(work)
     say_report(summary.as_dict(), report(summary, target), as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
 
 

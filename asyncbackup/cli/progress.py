@@ -1,12 +1,13 @@
-"""The progress bar: on standard error, and only where that is a terminal."""
+"""Progress on standard error: a bar where that is a terminal, and otherwise a line each minute."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +19,9 @@ from asyncbackup.engine.progress import OnProgress, Progress
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+_CallLater = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
+"""Calls a function in so many seconds, as an event loop does."""
+
 _MODE: Final = "asyncbackup.progress"
 _EVERY_S: Final = 60.0
 """Seconds between two lines of progress: a night's log stays short."""
@@ -27,8 +31,8 @@ _BAR_WIDTH: Final = 16
 """Columns of the name and of the bar. With amounts and times, the line fits in 80."""
 
 
-@contextmanager
-def telling_progress(name: str, *, wanted: bool) -> Iterator[OnProgress | None]:
+@asynccontextmanager
+async def telling_progress(name: str, *, wanted: bool) -> AsyncIterator[OnProgress]:
     """Tell how far the work of the block is, labelled ``name``. Give the function that is told.
 
     How is said by --progress: with a bar, with a line each minute, or not at all. SIGUSR1 prints a line in any case.
@@ -37,18 +41,19 @@ def telling_progress(name: str, *, wanted: bool) -> Iterator[OnProgress | None]:
     mode = click.get_current_context().meta.get(_MODE, "auto")
     if mode == "auto":
         mode = "bar" if is_terminal(err=True) else "lines"
-    lines = _Lines(name, every_s=_EVERY_S if wanted and mode == "lines" else None)
-    with lines.printed_at_signal():
-        if not (wanted and mode == "bar"):
-            yield lines.tell
-            return
-        with _bar(name) as show:
+    lines = Lines(name)
+    with ExitStack() as stack:
+        stack.enter_context(lines.printed_at_signal())
+        if wanted and mode == "lines":
+            stack.enter_context(lines.printed_each(_EVERY_S, asyncio.get_running_loop().call_later))
+        show = stack.enter_context(_bar(name)) if wanted and mode == "bar" else None
 
-            def tell(progress: Progress) -> None:
-                lines.tell(progress)
+        def tell(progress: Progress) -> None:
+            lines.tell(progress)
+            if show is not None:
                 show(progress)
 
-            yield tell
+        yield tell
 
 
 def progress_option(function: _Function) -> _Function:
@@ -69,27 +74,41 @@ def _keep_mode(context: click.Context, _param: click.Parameter, value: str) -> N
     context.meta[_MODE] = value
 
 
-class _Lines:
+class Lines:
     """Prints progress as lines: every so many seconds, and when SIGUSR1 comes."""
 
-    def __init__(self, name: str, every_s: float | None) -> None:
+    def __init__(self, name: str) -> None:
         self._name = shorten(name)
-        self._every_s = every_s
         self._progress = Progress(0, None, 0)
-        self._begun_s = self._printed_s = time.monotonic()
+        self._begun_s = time.monotonic()
 
     def tell(self, progress: Progress) -> None:
-        """Take note of progress, and print it if it is time to."""
+        """Take note of progress."""
         if progress.is_checking != self._progress.is_checking:
             self._begun_s = time.monotonic()
         self._progress = progress
-        if self._every_s is not None and time.monotonic() - self._printed_s >= self._every_s:
+
+    @contextmanager
+    def printed_each(self, every_s: float, call_later: _CallLater) -> Iterator[None]:
+        """Print a line every ``every_s`` seconds during the block, also while nothing is done."""
+        timer: asyncio.TimerHandle
+
+        # No task: who waits for one to end loses what a cancellation of the work said about what stays.
+        def print_and_go_on() -> None:
+            nonlocal timer
+            timer = call_later(every_s, print_and_go_on)
             self._print()
 
+        timer = call_later(every_s, print_and_go_on)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def _print(self) -> None:
-        now_s = self._printed_s = time.monotonic()
+        elapsed_s = time.monotonic() - self._begun_s
         what = f"checking {self._name}" if self._progress.is_checking else self._name
-        line = f"{what}: {amounts(self._progress, now_s - self._begun_s)}, {now_s - self._begun_s:.0f} s\n"
+        line = f"{what}: {amounts(self._progress, elapsed_s)}, {elapsed_s:.0f} s\n"
         # A signal may come while a line is printed: the stream must not be entered twice.
         with suppress(OSError):
             os.write(2, line.encode(errors="backslashreplace"))

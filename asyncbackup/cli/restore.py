@@ -36,7 +36,6 @@ from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, tellin
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
-from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import NotResumable
 from asyncbackup.format import Dialect
@@ -183,8 +182,9 @@ def command(
 
     again, kept = command_that_resumes(), list[bool]()
 
-    async def work(on_progress: OnProgress | None) -> RestoreSummary:
+    async def work() -> RestoreSummary:
         async with (
+            telling_progress(to, wanted=not quiet) as tell,
             telling_how_to_go_on(lambda: bool(kept), again),
             connect_any(gateways, client_options) as cluster,
             named_base(base, base_vdi, base_image, nullcontext(cluster)) as under,
@@ -198,7 +198,7 @@ def command(
                     assume_base=assume_base,
                     chain_options=chain_options,
                     options=options,
-                    on_progress=on_progress,
+                    on_progress=tell,
                 )
             return await restore(
                 cluster,
@@ -215,14 +215,13 @@ def command(
                 on_kept=lambda: kept.append(True),
                 chain_options=chain_options,
                 options=options,
-                on_progress=on_progress,
+                on_progress=tell,
             )
 
-    with telling_progress(to, wanted=not quiet) as tell:
-        try:
-            summary = run_async(lambda: work(tell))
-        except NotResumable as error:
-            raise click.UsageError(f"--resume is not for this: {error}") from error
+    try:
+        summary = run_async(work)
+    except NotResumable as error:
+        raise click.UsageError(f"--resume is not for this: {error}") from error
     say_report(summary.as_dict(), _report(summary, is_onto=is_onto), as_json=as_json, quiet=quiet, done=_COMPLETE)
 
 

@@ -156,27 +156,29 @@ def command(
     async def work() -> tuple[VerifyReport, Comparison | None]:
         if vdi is not None:
             await _refuse_pipes(files)
-        with telling_progress(name_files(files), wanted=not quiet) as tell:
+        async with telling_progress(name_files(files), wanted=not quiet) as tell:
             report = await verify(
                 files, require_manifest=require_manifest, chain_options=chain_options, on_progress=tell
             )
         if vdi is None or not report.is_sound:
             return report, None
-        async with connect_any(gateways, client_options) as cluster:
-            with telling_progress(vdi, wanted=not quiet) as tell:
-                return report, await compare(
-                    cluster,
-                    files,
-                    vdi,
-                    snapshot,
-                    assume_base=assume_base,
-                    sample=sample,
-                    seed=seed,
-                    all_replicas=all_replicas,
-                    chain_options=chain_options,
-                    options=options,
-                    on_progress=tell,
-                )
+        async with (
+            connect_any(gateways, client_options) as cluster,
+            telling_progress(vdi, wanted=not quiet) as tell,
+        ):
+            return report, await compare(
+                cluster,
+                files,
+                vdi,
+                snapshot,
+                assume_base=assume_base,
+                sample=sample,
+                seed=seed,
+                all_replicas=all_replicas,
+                chain_options=chain_options,
+                options=options,
+                on_progress=tell,
+            )
 
     report, comparison = run_async(work)
     is_good = report.is_good and (comparison is None or comparison.is_good)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import click
 import pytest
 
-from asyncbackup.cli.progress import amounts, name_files, name_target, shorten, telling_progress
+from asyncbackup.cli.progress import Lines, amounts, name_files, name_target, shorten, telling_progress
 from asyncbackup.engine.progress import Progress
 from asyncbackup.sheep import MemoryStore
 from asyncbackup.wire.constants import Opcode
 from tests.cli.command import Served, serving, start
 from tests.cli.test_signals import until_true
+from tests.waiting import turn
 
 # Each test starts processes of its own.
 pytestmark = pytest.mark.slow
@@ -155,16 +160,58 @@ def test_a_signal_harms_nothing_where_there_is_no_progress(store: MemoryStore) -
     assert process.returncode == 128 + signal.SIGTERM
 
 
-def test_a_line_is_printed_each_minute_and_not_before(
+class Timers:
+    """Stands in for an event loop: time passes only when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        self.pending: list[tuple[float, Callable[[], None]]] = []
+        monkeypatch.setattr("time.monotonic", lambda: self.now_s)
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        self.pending.append((self.now_s + delay_s, call))
+        return cast("asyncio.TimerHandle", SimpleNamespace(cancel=self.pending.clear))
+
+    def pass_s(self, seconds: float) -> None:
+        self.now_s += seconds
+        for at_s, call in self.pending[:]:
+            if at_s <= self.now_s:
+                self.pending.remove((at_s, call))
+                call()
+
+
+def test_a_line_is_printed_each_minute_also_while_nothing_is_done(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now_s = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now_s)
-    with click.Context(click.Command("verb")) as context:
-        context.meta["asyncbackup.progress"] = "lines"
-        with telling_progress("vm", wanted=True) as tell:
-            assert tell is not None
-            for now_s in (1.0, 59.0, 61.0, 62.0, 120.0, 122.0):
-                tell(Progress(int(now_s), 200, 0))
+    timers, lines = Timers(monkeypatch), Lines("vm")
+    with lines.printed_each(60, timers.call_later):
+        timers.pass_s(59)
+        timers.pass_s(1)
+        lines.tell(Progress(7, 200, 0))
+        timers.pass_s(60)
+        timers.pass_s(60)
+    timers.pass_s(60)
 
-    assert capfd.readouterr().err == "vm: 61 of 200 objects, 61 s\nvm: 122 of 200 objects, 122 s\n"
+    assert capfd.readouterr().err == "vm: 0 objects, 60 s\nvm: 7 of 200 objects, 120 s\nvm: 7 of 200 objects, 180 s\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "is_due"), [(("lines", True), True), (("lines", False), False), (("none", True), False)]
+)
+async def test_lines_are_printed_while_the_work_runs_if_they_are_wanted(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, bool],
+    is_due: bool,  # noqa: FBT001 - what is expected
+) -> None:
+    monkeypatch.setattr("asyncbackup.cli.progress._EVERY_S", 0)
+    mode, wanted = options
+    with click.Context(click.Command("verb")) as context:
+        context.meta["asyncbackup.progress"] = mode
+        async with telling_progress("vm", wanted=wanted):
+            await turn()
+        printed = capfd.readouterr().err
+        await turn()
+
+    assert printed.startswith("vm: 0 objects, 0 s\n") is is_due
+    assert capfd.readouterr().err == ""
