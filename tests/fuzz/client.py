@@ -1,4 +1,4 @@
-"""Lets the client work with a hostile server: whatever that answers, there is a result or an error of ours, in time."""
+"""Lets the client work with hostile servers: whatever they answer, there is a result or an error of ours, in time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Final
 import uvloop
 from hypothesis import strategies as st
 
-from asyncbackup import ClientOptions, Cluster, WindowOptions, backup, compare, connect, restore, verify
+from asyncbackup import ClientOptions, Cluster, WindowOptions, backup, compare, connect_any, restore, verify
 from asyncbackup.errors import AsyncBackupError
 from asyncbackup.sheep.release import Release
 from tests.fuzz.commands import check_end, check_output
@@ -120,12 +120,19 @@ COMMANDS: Final = {
 
 @dataclass(frozen=True)
 class Case:
-    """An operation or a command, and what the server does to it."""
+    """An operation or a command, and what the servers do to it."""
 
     operation: str
     spoilings: list[Spoiling]
     release: Release
     uvloop: bool
+    nodes: int
+    gateways: list[int]
+    """The nodes that are named, by their places. At places where there is none nobody answers."""
+
+    def addresses(self, ports: list[int]) -> list[tuple[str, int]]:
+        """Give the addresses of the gateways."""
+        return [("127.0.0.1", ports[place] if place < len(ports) else 1) for place in self.gateways]
 
 
 cases: Final = st.builds(
@@ -134,6 +141,8 @@ cases: Final = st.builds(
     spoilings,
     st.sampled_from(list(Release)),
     st.booleans(),
+    st.integers(1, 3),
+    st.lists(st.sampled_from([0, 0, 1, 2, 3]), min_size=1, max_size=3),
 )
 
 
@@ -157,9 +166,10 @@ def open_check() -> Iterator[Callable[[Case], None]]:
 
 
 async def _check_command(case: Case, folder: Path, forks: Forks) -> None:
-    hostile = Hostile(new_store(), case.spoilings, case.release)
-    async with hostile as port:
-        arguments = [*COMMANDS[case.operation], "-a", "127.0.0.1", "-p", str(port)]
+    hostile = Hostile(new_store(), case.spoilings, case.release, case.nodes)
+    async with hostile as ports:
+        named = [f"-a{host}:{port}" for host, port in case.addresses(ports)]
+        arguments = [*COMMANDS[case.operation], *named]
         # What takes no --timeout may wait for half a minute, and has to heed a signal meanwhile.
         may_wait = "--timeout" not in arguments
         call = Call(arguments, str(folder), WAITING_S if may_wait else DEADLINE_S)
@@ -176,14 +186,14 @@ async def _check_command(case: Case, folder: Path, forks: Forks) -> None:
 async def _check(case: Case, folder: Path) -> None:
     loop_errors: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))
-    hostile = Hostile(new_store(), case.spoilings, case.release)
+    hostile = Hostile(new_store(), case.spoilings, case.release, case.nodes)
     started = time.monotonic()
-    async with hostile as port:
+    async with hostile as ports:
         tracemalloc.start()
         try:
             async with asyncio.timeout(DEADLINE_S):
                 with suppress(AsyncBackupError):
-                    async with connect("127.0.0.1", port, CLIENT_OPTIONS) as cluster:
+                    async with connect_any(case.addresses(ports), CLIENT_OPTIONS) as cluster:
                         await OPERATIONS[case.operation](cluster, folder)
             peak = tracemalloc.get_traced_memory()[1]
         except TimeoutError:

@@ -127,7 +127,7 @@ def _commands() -> dict[tuple[str, ...], click.Command]:
 
 def _files() -> st.SearchStrategy[str]:
     return st.one_of(
-        st.sampled_from(["full", "inc", "last", "image-a", "image-b", "image-c"]),
+        st.sampled_from(["full", "inc", "last", "gaps", "image-a", "image-b", "image-c"]),
         st.sampled_from(file_names()),
         st.sampled_from(_SPECIAL),
     )
@@ -159,7 +159,7 @@ _USUAL: Final = {
     "to": ["new", "image-a", "full"],
     "image": ["new", "new", "image-a", "image-b", "-"],
     "manifest": ["new.manifest", "full.manifest"],
-    "manifests": ["full.manifest", "inc.manifest"],
+    "manifests": ["full.manifest", "inc.manifest", "gaps.manifest"],
     "memory": ["8M"],
     "object_size": ["1M"],
     "size": ["4194304", "4193792", "8M"],

@@ -1,4 +1,4 @@
-"""A server that answers like the embedded one, but for some answers, which it spoils."""
+"""Servers that answer like the embedded ones, but for some answers, which they spoil."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Self
 
 from hypothesis import strategies as st
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 from asyncbackup.sheep.cluster import ClusterState
 from asyncbackup.sheep.release import Release
 from asyncbackup.sheep.service import Answer, Service
-from asyncbackup.sheep.store import Store
+from asyncbackup.sheep.store import MemoryStore, Store
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import HEADER_SIZE, Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
-from asyncbackup.wire.messages import ObjectBody, RequestHeader, ResponseHeader
+from asyncbackup.wire.messages import NodeReply, ObjectBody, RequestHeader, ResponseHeader
+from asyncbackup.wire.nodes import Node, pack_node
 from asyncbackup.wire.oid import INODE_BIT
 from tests.faults.proxy import serve
 
@@ -206,6 +208,27 @@ class Trickle:
 
 
 @dataclass(frozen=True)
+class Strangers:
+    """Puts nodes that don't exist into the list of nodes, and all of them ``times`` times, and miscounts them."""
+
+    count: int
+    times: int
+    vnodes: int
+    miscount: int
+
+    def __call__(self, message: Message) -> None:
+        version = message.request.proto_ver
+        if message.request.opcode != Opcode.GET_NODE_LIST or not message.payload:
+            return
+        strangers = [Node(f"127.9.{n >> 8}.{n & 255}", 1, n, self.vnodes) for n in range(self.count)]
+        entries = message.payload + b"".join(pack_node(node, version) for node in strangers)
+        payload = entries * min(self.times, message.request.data_length // len(entries))
+        number = len(payload) // len(pack_node(Node("127.0.0.1", 1, 1, 1), version))
+        message.header["body"] = NodeReply(max(0, number + self.miscount)).pack()
+        message.replace_payload(payload)
+
+
+@dataclass(frozen=True)
 class Stall:
     """Sends nothing, now or later, on this connection."""
 
@@ -215,42 +238,50 @@ class Stall:
 
 @dataclass(frozen=True)
 class Spoiling:
-    """Which answers are spoiled, and how: ``times`` of those to ``opcode``, or to any, after the first ``skip``."""
+    """Which answers are spoiled, and how: ``times`` of those to ``opcode``, or to any, after the first ``skip``.
+
+    Those of the node ``at`` count, or of any.
+    """
 
     opcode: Opcode | None
     skip: int
     times: int
     how: Spoil
+    at: int | None = None
 
 
 class Hostile:
-    """Serves ``store``, and spoils its answers; ``async with`` it, for its port."""
+    """Serves ``store`` as a cluster of some nodes, and spoils answers; ``async with`` it, for the ports."""
 
-    def __init__(self, store: Store, spoilings: Sequence[Spoiling], release: Release) -> None:
-        cluster = ClusterState([store], release=release)
-        cluster.begin([("127.0.0.1", 7000)])
-        self._service = Service(cluster)
+    def __init__(self, store: Store, spoilings: Sequence[Spoiling], release: Release, nodes: int = 1) -> None:
+        self._cluster = ClusterState([store, *(MemoryStore() for _ in range(nodes - 1))], release=release)
+        self._services = [Service(self._cluster, node) for node in range(nodes)]
         self._spoilings = spoilings
         self._seen = [0] * len(spoilings)
         self._answers = 0
         self.connections = 0
-        self._serving = serve(self._handle)
+        self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> int:
-        return await self._serving.__aenter__()
+    async def __aenter__(self) -> list[int]:
+        ports = [
+            await self._stack.enter_async_context(serve(partial(self._handle, node)))
+            for node in range(len(self._services))
+        ]
+        self._cluster.begin([("127.0.0.1", port) for port in ports])
+        return ports
 
     async def __aexit__(self, *error: object) -> None:
-        await self._serving.__aexit__(None, None, None)
+        await self._stack.aclose()
 
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _handle(self, node: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
             while True:
                 header = RequestHeader.unpack(await reader.readexactly(HEADER_SIZE))
                 payload = await reader.readexactly(header.payload_length)
                 self._answers += 1
-                message = Message.of(header, self._service.answer(header, memoryview(bytearray(payload))))
-                self._spoil(message)
+                message = Message.of(header, self._services[node].answer(header, memoryview(bytearray(payload))))
+                self._spoil(message, node)
                 if message.stalls or self._answers > MAX_ANSWERS:
                     await _drain(reader)
                     return
@@ -264,9 +295,9 @@ class Hostile:
         finally:
             self.connections -= 1
 
-    def _spoil(self, message: Message) -> None:
+    def _spoil(self, message: Message, node: int) -> None:
         for number, spoiling in enumerate(self._spoilings):
-            if spoiling.opcode not in (None, message.request.opcode):
+            if spoiling.opcode not in (None, message.request.opcode) or spoiling.at not in (None, node):
                 continue
             self._seen[number] += 1
             if 0 < self._seen[number] - spoiling.skip <= spoiling.times:
@@ -320,6 +351,13 @@ _TREES = st.builds(
         st.builds(lambda idx, vdi: struct.pack("<II", idx, vdi), _U32, _U32),
     ),
 )
+_LISTS = st.builds(
+    Strangers,
+    st.sampled_from([0, 1, 3, 300]),
+    st.sampled_from([1, 2, 1000]),
+    st.sampled_from([0, 1, 128, 65535]),
+    st.sampled_from([0, 0, 1, -1]),
+)
 _HOWS: Final[st.SearchStrategy[Spoil]] = st.one_of(
     _INODE_FIELDS,
     st.builds(Table, _PATTERNS),
@@ -336,6 +374,7 @@ _HOWS: Final[st.SearchStrategy[Spoil]] = st.one_of(
     st.builds(Garbage, st.binary(max_size=100)),
     st.builds(Trickle, st.integers(1, 100)),
     st.builds(Stall),
+    _LISTS,
 )
 
 _ASKED: Final = (
@@ -351,13 +390,22 @@ _ASKED: Final = (
     Opcode.STAT_CLUSTER,
 )
 
+_TIMES: Final = st.sampled_from([1, 2, 10, MAX_ANSWERS])
+_PLACES: Final = st.sampled_from([None, None, 0, 1])
 spoilings: Final = st.lists(
-    st.builds(
-        Spoiling,
-        st.one_of(st.just(Opcode.READ_OBJ), st.none(), st.sampled_from(_ASKED)),
-        st.one_of(st.just(0), st.integers(0, 12)),
-        st.sampled_from([1, 2, 10, MAX_ANSWERS]),
-        _HOWS,
+    st.one_of(
+        *[
+            st.builds(
+                Spoiling,
+                st.one_of(st.just(Opcode.READ_OBJ), st.none(), st.sampled_from(_ASKED)),
+                st.one_of(st.just(0), st.integers(0, 12)),
+                _TIMES,
+                _HOWS,
+                _PLACES,
+            )
+        ]
+        * 4,
+        st.builds(Spoiling, st.just(Opcode.GET_NODE_LIST), st.just(0), _TIMES, _LISTS, _PLACES),
     ),
     min_size=1,
     max_size=4,

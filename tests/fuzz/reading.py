@@ -68,7 +68,7 @@ async def read(folder: Path, backup: bytes, manifest: bytes | None) -> None:
     target: Target
     async with NullTarget() as target:
         with suppress(AsyncBackupError):
-            await export([path], target, chain_options=options)
+            await export([path], target, chain_options=options, allow_incomplete=True)
         with suppress(AsyncBackupError):
             await merge([path], target, chain_options=options)
         with suppress(AsyncBackupError):
@@ -117,8 +117,14 @@ cases: Final = st.one_of(
         st.deferred(lambda: st.sampled_from(_golden())),
         damages,
     ),
-    st.deferred(lambda: st.builds(Case, st.just(content("inc")), _damaged("inc.manifest"))),
-    st.deferred(lambda: st.builds(Case, _damaged("inc"), st.just(content("inc.manifest")))),
+    *(
+        st.deferred(lambda name=name: st.builds(Case, _damaged(name), _damaged(f"{name}.manifest")))  # type: ignore[misc]
+        for name in ("inc", "gaps")
+    ),
+    *(
+        st.deferred(lambda name=name: st.builds(Case, st.just(content(name)), _damaged(f"{name}.manifest")))  # type: ignore[misc]
+        for name in ("inc", "gaps")
+    ),
 )
 
 

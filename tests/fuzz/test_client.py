@@ -1,4 +1,4 @@
-"""Whatever a server answers, the client comes to an end with a result or a documented error, and leaves nothing."""
+"""Whatever servers answer, the client comes to an end with a result or a documented error, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def check() -> Iterator[Callable[[client.Case], None]]:
 
 @settings(max_examples=80)
 @given(case=client.cases)
-def test_a_hostile_server(check: Callable[[client.Case], None], case: client.Case) -> None:
+def test_hostile_servers(check: Callable[[client.Case], None], case: client.Case) -> None:
     check(case)

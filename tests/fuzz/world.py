@@ -35,7 +35,10 @@ def new_store() -> MemoryStore:
 
 
 def put_files(folder: Path) -> None:
-    """Put into ``folder`` backups ``full``, ``inc`` and ``last`` of the disk, an image of each, and what is beside."""
+    """Put backups ``full``, ``inc`` and ``last`` of the disk, an image of each, and what is beside, into ``folder``.
+
+    ``gaps`` is what ``last`` is, but lacks an object that could not be read.
+    """
     _, _, files = _make_once()
     for name, size, pieces in files:
         with (folder / name).open("wb") as file:
@@ -93,6 +96,11 @@ async def _make(store: MemoryStore, folder: Path) -> None:
             name = ("full", "inc", "last")[number]
             await backup(cluster, "disk", folder / name, snapshot=tag, base=base)
             base = tag
+        lost = data_oid((await cluster.find_vdi("disk", "c")).vdi_id, 2)
+        kept = bytes(store.get(lost) or b"")
+        store.remove(lost)
+        await backup(cluster, "disk", folder / "gaps", snapshot="c", base="b", skip_unreadable=True)
+        store.put(lost, len(kept), [(0, kept)])
         await _make_hyper(cluster)
     files = [folder / name for name in ("full", "inc", "last")]
     for number in range(1, 4):

@@ -16,8 +16,9 @@ from asyncbackup.client.router import Counts, Router
 from asyncbackup.errors import ConnectionLost, Unreachable
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.constants import Opcode
-from asyncbackup.wire.messages import RequestHeader, read_object, vdi_info
+from asyncbackup.wire.messages import NodeReply, RequestHeader, read_object, vdi_info
 from asyncbackup.wire.nodes import Node as WireNode
+from asyncbackup.wire.nodes import pack_node
 from tests.faults.proxy import answer, receive, serve
 from tests.holding import PATIENT, QUICK, Holding, all_nodes, reads, routed
 from tests.waiting import turn, until
@@ -314,3 +315,72 @@ async def test_an_opening_that_is_cancelled_leaves_nothing_open() -> None:
 
         assert opening.cancelled()
         assert nodes.unanswered == 0
+
+
+# Hostile lists
+
+
+@asynccontextmanager
+async def hostile(*strangers: WireNode, vnodes: int = 128, times: int = 1) -> AsyncIterator[tuple[Holding, Router]]:
+    """Serve a gateway that lists itself and ``strangers``, all of them ``times`` times."""
+    server = Holding()
+    async with serve(server.handle) as port:
+        server.nodes = [WireNode("127.0.0.1", port, 0, vnodes), *strangers] * times
+        async with routed(port, options=PATIENT) as router:
+            yield server, router
+
+
+async def see_it_read(server: Holding, router: Router) -> None:
+    for oid in range(5):
+        (request,) = reads(oid)
+        call = asyncio.create_task(router.call([request], Counts()))
+        await until(lambda: bool(server.held))
+        server.answer(oid)
+        await call
+        assert bytes(request.payload) == oid.to_bytes(4, "big")
+
+
+async def test_a_ring_of_one_vnode_is_a_ring() -> None:
+    async with hostile(vnodes=1) as (server, router):
+        assert router.nodes.placement.holders(7) == [(router.nodes.gateway.host, router.nodes.gateway.port)]
+        await see_it_read(server, router)
+
+
+async def test_a_list_that_names_a_node_a_thousand_times_names_one_node() -> None:
+    async with hostile(times=1000) as (server, router):
+        assert len(all_nodes(router)) == 1
+        await see_it_read(server, router)
+        assert server.connections == 1
+
+
+async def test_a_list_of_nodes_that_do_not_exist_does_no_harm() -> None:
+    elsewhere = [WireNode("127.0.0.1", 1, zone, 65535) for zone in range(2000)]
+    nowhere = [WireNode(f"127.9.{n >> 8}.{n & 255}", 1, n, 128) for n in range(4000)]
+    async with hostile(*elsewhere, *nowhere) as (server, router):
+        assert len(all_nodes(router)) == 256
+        await see_it_read(server, router)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [WireNode("0.0.0.0", 0, 1, 1), WireNode("::", 1, 1, 1), WireNode("224.0.0.1", 1, 1, 1)],
+    ids=lambda n: n.host,
+)
+async def test_addresses_that_no_node_can_have_do_no_harm(node: WireNode) -> None:
+    async with hostile(node) as (server, router):
+        (stranger,) = [each for each in all_nodes(router) if each.port == node.port]
+        await until(lambda: stranger.trouble is not None)
+        await see_it_read(server, router)
+
+
+@pytest.mark.parametrize("said", [0, 1, 4])
+async def test_a_list_of_another_length_than_is_said_is_not_used(said: int) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            header = await receive(reader)
+            entries = pack_node(listed(port)) + pack_node(listed(1))
+            writer.write(answer(header, entries, body=NodeReply(said).pack()))
+
+    async with serve(handle) as port, routed(port) as router:
+        assert len(all_nodes(router)) == 1
+        assert router.nodes.placement.addresses == []

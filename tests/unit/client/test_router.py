@@ -14,7 +14,7 @@ from asyncbackup.client.hedge import Hedging
 from asyncbackup.client.outcome import RetryBudget
 from asyncbackup.client.request import Request
 from asyncbackup.client.router import Counts, Router
-from asyncbackup.errors import ClusterNotReady, ConnectionLost, Unreachable
+from asyncbackup.errors import ClusterNotReady, ConnectionLost, ProtocolViolation, RequestTimeout, Unreachable
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
 from asyncbackup.wire.constants import Opcode, Result
@@ -347,8 +347,8 @@ async def test_a_late_read_is_sent_to_a_second_node_and_the_first_answer_counts(
     assert (counts.hedges, counts.requests, counts.retries) == (1, 2, 0)
 
 
-@pytest.mark.slow
-async def test_a_node_that_answers_no_read_is_set_aside() -> None:
+async def test_a_node_that_answers_no_read_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncbackup.client.hedge._LEAST_HANG_S", 0.05)
     async with two() as (first, second, router):
         router._hedging = Hedging(router.nodes.latencies, hedged=1 << 30)
         call = asyncio.create_task(router.call(reads(7), Counts()))
@@ -392,7 +392,8 @@ async def test_a_read_that_ends_as_its_node_is_set_aside_is_sent_again_and_not_h
     assert (counts.hedges, counts.causes) == (1, {"unreachable": 1})
 
 
-async def test_a_late_look_up_is_sent_to_other_nodes() -> None:
+async def test_a_late_look_up_is_sent_to_other_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncbackup.client.router.LOOKUP_DELAY_S", 0.01)
     async with two() as (first, second, router):
         router.nodes.gateway.pace.note_waiting()
         request = Request(LOOKUP)
@@ -675,3 +676,49 @@ async def test_at_most_a_twentieth_of_all_reads_are_sent_twice() -> None:
         await cancelled(call)
 
     assert counts.hedges == 4 + 200 // 20
+
+
+# Hostile servers
+
+
+async def dribble(writer: asyncio.StreamWriter, header: RequestHeader, result: Result = Result.SUCCESS) -> None:
+    """Announce as much as was asked for, and send it byte by byte."""
+    writer.write(answer(header, data_length=header.data_length, result=result))
+    while True:
+        writer.write(b"x")
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("result", [Result.SUCCESS, Result.EIO])
+async def test_bytes_that_trickle_in_do_not_put_off_the_deadline(result: Result) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(await receive(reader), bytes(80)))
+        await dribble(writer, await receive(reader), result)
+
+    async with serve(handle) as port, routed(port, options=replace(QUICK, request_timeout_s=0.05)) as router:
+        with pytest.raises(RequestTimeout):
+            await router.call([Request(read_object(7, 0, 4 << 20))], Counts())
+
+        await until(lambda: router.nodes.gateway.trouble is None)
+
+
+async def test_a_greeting_that_trickles_in_does_not_put_off_the_deadline() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await dribble(writer, await receive(reader))
+
+    async with serve(handle) as port:
+        with pytest.raises(Unreachable, match=r"gave no answer within 0\.05 s"):
+            async with routed(port, options=replace(QUICK, connect_timeout_s=0.05)):
+                pass
+
+
+@pytest.mark.parametrize("result", [Result.SUCCESS, Result.EIO])
+async def test_a_payload_without_end_is_not_waited_for(result: Result) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(await receive(reader), bytes(80)))
+        writer.write(answer(await receive(reader), data_length=0xFFFFFFFF, result=result))
+        await asyncio.Event().wait()
+
+    async with serve(handle) as port, routed(port, options=PATIENT) as router:
+        with pytest.raises(ProtocolViolation, match="expected at most 4 bytes for READ_OBJ, got 4294967295 bytes"):
+            await router.call(reads(7), Counts())
