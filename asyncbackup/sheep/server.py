@@ -67,6 +67,10 @@ class Server:
                 loop.remove_reader(listening.fileno())
             # What was accepted just now becomes a connection first, which then closes: asyncio would leave it open.
             loop.call_soon(self._server.close)
+        self.abort_connections()
+
+    def abort_connections(self) -> None:
+        """Cut all connections."""
         for connection in tuple(self._shared.connections):
             connection.abort()
 
@@ -185,6 +189,10 @@ class SheepCluster:
         await self.nodes[node].bind()
         self._cluster.join(node)
         await self.nodes[node].serve()
+
+    def cut(self, node: int) -> None:
+        """Cut all connections to a node. It goes on serving, and takes new ones."""
+        self.nodes[node].abort_connections()
 
     def stall(self, node: int) -> None:
         """Let a node hang as SIGSTOP does: it stays in the cluster, and reads and answers nothing."""
