@@ -8,7 +8,7 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.files import open_output, refuse_existing
+from asyncbackup.cli.files import open_output
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
     PATH,
@@ -32,6 +32,7 @@ from asyncbackup.engine.progress import Summary
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced, NotResumable
 from asyncbackup.format import Dialect
+from asyncbackup.storage.backup_target import check_target
 from asyncbackup.verbs.backup import Estimate, backup, estimate
 
 
@@ -81,7 +82,8 @@ from asyncbackup.verbs.backup import Estimate, backup, estimate
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be read and written at most, and do nothing. No data object is read.",
+    help="Say what would be read and written at most, or what is in the way at FILE, and do nothing. No data object is "
+    "read.",
 )
 @resume_options
 @click.option(
@@ -131,13 +133,9 @@ def command(
     _check_manifest(skip_unreadable=skip_unreadable, no_manifest=no_manifest, is_piped=to_stdout and manifest is None)
     _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
-    if dry_run:
-        refuse_existing(file, replace=force or resume)
-        _estimate(gateways, client_options, vdi, snapshot, base, live=live, as_json=as_json, quiet=quiet)
-        return
     opening = open_output(file, replace=force, resume=resume, manifest=manifest, with_manifest=not no_manifest)
     again = command_that_resumes()
-    if live and not quiet:
+    if live and not quiet and not dry_run:
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
 
     async def work() -> tuple[Summary, bool]:
@@ -165,7 +163,17 @@ def command(
             )
             return summary, not target.data.can_patch
 
+    async def look() -> Estimate:
+        place = None if to_stdout else file
+        await check_target(place, replace=force, resume=resume, manifest=manifest, with_manifest=not no_manifest)
+        async with connect_any(gateways, client_options) as cluster:
+            return await estimate(cluster, vdi, snapshot=snapshot, base=base, live=live)
+
     try:
+        if dry_run:
+            found = run_async(look)
+            say_report(found.as_dict(), _expectation(found), as_json=as_json, quiet=quiet)
+            return
         summary, is_piped = run_async(work)
     except ManifestUnplaced as error:
         raise click.UsageError("--manifest is only for `-` and FIFOs: that of a file stands beside it") from error
@@ -193,32 +201,15 @@ def _end(summary: Summary, file: str, *, as_json: bool) -> None:
         raise click.exceptions.Exit(ExitCode.FAILURE)
 
 
-def _estimate(
-    gateways: Sequence[Address],
-    client_options: ClientOptions,
-    vdi: str,
-    snapshot: int | str | None,
-    base: int | str | None,
-    *,
-    live: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def _expectation(found: Estimate) -> list[str]:
     """Say what the backup would read and write at most."""
-
-    async def work() -> Estimate:
-        async with connect_any(gateways, client_options) as cluster:
-            return await estimate(cluster, vdi, snapshot=snapshot, base=base, live=live)
-
-    found = run_async(work)
-    lines = [
+    return [
         (
             f"would read at most {text.size(found.bytes_to_read)} of {text.objects(found.objects_to_read)}, "
             f"and write at most {text.size(found.bytes_to_write)}"
         ),
         f"would compare {text.objects(found.objects_planned)}, and skip {found.objects_shared:,} shared",
     ]
-    say_report(found.as_dict(), lines, as_json=as_json, quiet=quiet)
 
 
 def _check_resume(*, resume: bool, to_stdout: bool, live: bool, no_manifest: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Final
 
 import click
@@ -12,7 +11,6 @@ import click
 from asyncbackup.cli.options import check_manifests
 from asyncbackup.cli.output import say, warn
 from asyncbackup.engine.arrange import find_backups, find_order
-from asyncbackup.errors import TargetExists
 from asyncbackup.storage import open_standard_output, open_target
 from asyncbackup.storage.backup_target import BackupTarget
 
@@ -83,9 +81,3 @@ def open_output(
         inputs=inputs,
         on_leftover=warn,
     )
-
-
-def refuse_existing(file: str, *, replace: bool) -> None:
-    """Raise TargetExists for a file that is there, and is not to be replaced. What is no regular file is written to."""
-    if not replace and Path(file).is_file():
-        raise TargetExists(file)

@@ -61,11 +61,7 @@ async def open_target(
         if not isinstance(target, str | os.PathLike):
             yield BackupTarget(target, await _open_manifest(stack, manifest, replace=replace, on_leftover=on_leftover))
             return
-        goes_to_fifo = await is_fifo(target)
-        if resume and goes_to_fifo:
-            raise NotResumable(str(target), "it is a pipe, which keeps nothing")
-        if resume and not with_manifest:
-            raise NotResumable(str(target), "without a manifest nothing proves what was written of it")
+        goes_to_fifo = await _goes_to_fifo(target, resume=resume, with_manifest=with_manifest)
         if replace or goes_to_fifo:
             await refuse_own_inputs(target, inputs)
         if goes_to_fifo:
@@ -79,6 +75,36 @@ async def open_target(
         )
         beside = await stack.enter_async_context(FileTarget.beside(data, MANIFEST)) if with_manifest else None
         yield BackupTarget(data, beside, None if beside is None else Partial(data, beside))
+
+
+async def _goes_to_fifo(target: str | os.PathLike[str], *, resume: bool, with_manifest: bool) -> bool:
+    """Tell whether ``target`` is a FIFO. Raises NotResumable if nothing is kept of what should be resumed."""
+    goes_to_fifo = await is_fifo(target)
+    if resume and goes_to_fifo:
+        raise NotResumable(str(target), "it is a pipe, which keeps nothing")
+    if resume and not with_manifest:
+        raise NotResumable(str(target), "without a manifest nothing proves what was written of it")
+    return goes_to_fifo
+
+
+async def check_target(
+    target: str | os.PathLike[str] | None,
+    *,
+    replace: bool = False,
+    resume: bool = False,
+    manifest: str | os.PathLike[str] | None = None,
+    with_manifest: bool = True,
+) -> None:
+    """Raise what ``open_target`` would raise before anything is written. This creates and changes nothing.
+
+    Without a ``target`` it is for ``open_standard_output``. A FIFO is not opened, and nobody is waited for.
+    """
+    if target is not None and not await _goes_to_fifo(target, resume=resume, with_manifest=with_manifest):
+        if manifest is not None:
+            raise ManifestUnplaced(str(target))
+        await FileTarget(target, replace=replace, resume=resume, attached=[MANIFEST]).check()
+    elif manifest is not None:
+        await FileTarget(manifest, replace=replace).check()
 
 
 @asynccontextmanager

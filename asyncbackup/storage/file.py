@@ -1,130 +1,24 @@
 """Files that appear under their name only complete and durable.
 
-Bytes go to a temporary file beside it, whose name follows from the file's own. ``publication`` gives it its name. All
-system calls of one file run in one thread, in order: after a cancellation, cleaning up waits for the write under way.
+Bytes go to a temporary file beside it, whose name follows from the file's own. ``publication`` gives it its name.
 """
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import os
 import stat
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import Self
 
-import aiofiles.os
-import anyio
-
-from asyncbackup.errors import HalfReplaced, TargetExists, TargetUnfinished, TargetUnusable
-from asyncbackup.storage.lock import NameLock
+from asyncbackup.errors import HalfReplaced, TargetBusy, TargetExists, TargetUnfinished, TargetUnusable
+from asyncbackup.storage.lock import NameLock, find_holder
 from asyncbackup.storage.opening import fault_of_target, open_in_thread
 from asyncbackup.storage.publication import JOURNAL, MANIFEST, Place, Publication, exists
+from asyncbackup.storage.serial_file import SerialFile, finished
 from asyncbackup.storage.target import IOV_MAX, Bytes, Step, unwritten, wrap_os_errors
-
-_FLUSH_SIZE: Final = 64 << 20
-"""Bytes after which the file is flushed, so that the last flush, which delays a Ctrl-C, is short."""
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
-
-
-class SerialFile(ABC):
-    """A file at ``path`` whose system calls all run in one thread, in order. Use it as a context."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="file-target")
-        self._descriptor = -1
-        self._unflushed = 0
-        self._closing: Future[None] | None = None
-
-    async def _in_thread(
-        self, function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
-    ) -> _Result:
-        run = aiofiles.os.wrap(function)
-        result: _Result = await run(*args, executor=self._thread, **kwargs)
-        return result
-
-    async def __aenter__(self) -> Self:
-        await open_in_thread(self._open_or_nothing, lambda _: self._clean_up())
-        return self
-
-    def _open_or_nothing(self) -> None:
-        try:
-            self._open()
-        except BaseException:
-            self._clean_up()
-            raise
-
-    @property
-    def is_open(self) -> bool:
-        return self._descriptor >= 0
-
-    @abstractmethod
-    def _open(self) -> None:
-        """Set the descriptor. Called in a thread, before all else."""
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._close()
-
-    async def _close(self) -> None:
-        if self._closing is None:
-            self._closing = self._thread.submit(self._clean_up)
-            self._thread.shutdown(wait=False)
-        await _finished(self._closing)
-
-    def _clean_up(self) -> None:
-        """Close the descriptor, if there is one. Called in the thread, last."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    async def write_at(self, offset: int, data: Bytes) -> None:
-        """Write ``data``, which is free for other use when this returns. Raises TargetFull or TargetWriteFailed."""
-        await self._in_thread(self._write_at, offset, data)
-
-    async def resize(self, size: int) -> None:
-        """Cut off the end, or add a hole there. Raises TargetFull if the file system has no files so large."""
-        await self._in_thread(self._resize, size)
-
-    async def go_back(self, size: int) -> None:
-        """Cut off, durably, what stands behind the first ``size`` bytes, and append there from now on."""
-        await self._in_thread(self._go_back, size)
-
-    def _go_back(self, size: int) -> None:
-        self._resize(size)
-        with wrap_os_errors(str(self.path)):
-            os.lseek(self._descriptor, size, os.SEEK_SET)
-            os.fsync(self._descriptor)
-
-    def _resize(self, size: int) -> None:
-        with wrap_os_errors(str(self.path)):
-            os.ftruncate(self._descriptor, size)
-
-    def _write_at(self, offset: int, data: Bytes) -> None:
-        with wrap_os_errors(str(self.path)):
-            self._pwrite(data, offset)
-
-    def _pwrite(self, data: Bytes, offset: int) -> None:
-        rest = memoryview(data)
-        while rest:
-            written = os.pwrite(self._descriptor, rest, offset)
-            rest, offset = rest[written:], offset + written
-            self._count(written)
-
-    def _count(self, written: int) -> None:
-        self._unflushed += written
-        if self._unflushed >= _FLUSH_SIZE:
-            os.fdatasync(self._descriptor)
-            self._unflushed = 0
-
 
 OnLeftover = Callable[[str], None]
 """Called in the event loop with what an interrupted run left and what became of it, in words."""
@@ -194,13 +88,7 @@ class FileTarget(SerialFile):
 
     def _open(self) -> None:
         with wrap_os_errors(str(self.path), TargetUnusable):
-            fault = fault_of_target(self._given_name)
-            if fault is not None:
-                raise TargetUnusable(self._given_name, fault)
-            if self._follows_links:
-                self.place = Place(Path(os.path.realpath(self.path)))
-                self._judge_links()
-            publication = self._publication
+            publication = self._find_place()
             if not publication.find_leftovers():
                 self._judge_existing()
             lock = NameLock(self.place.lock, str(self.path))
@@ -211,20 +99,53 @@ class FileTarget(SerialFile):
                 self._recover(publication, leftovers)
             # Again: only with the lock held can no other run make one.
             if publication.is_unfinished():
-                self._judge_unfinished(publication)
+                self._take_unfinished(publication)
             self._judge_existing()
             self._open_written()
 
-    def _judge_unfinished(self, publication: Publication) -> None:
+    async def check(self) -> None:
+        """Raise what entering would raise. This creates and changes nothing, and what exists may change after it."""
+        await open_in_thread(self._check, lambda _: None)
+
+    def _check(self) -> None:
+        with wrap_os_errors(str(self.path), TargetUnusable):
+            publication = self._find_place()
+            if not publication.find_leftovers():
+                self._judge_existing()
+            _check_folder(self.place.final.parent)
+            if holder := find_holder(self.place.lock):
+                raise TargetBusy(str(self.path), *holder)
+            if publication.is_unfinished():
+                self._can_go_on(publication)
+            self._judge_existing()
+
+    def _find_place(self) -> Publication:
+        """Follow links, and say where the file and those that belong to it go."""
+        fault = fault_of_target(self._given_name)
+        if fault is not None:
+            raise TargetUnusable(self._given_name, fault)
+        if self._follows_links:
+            self.place = Place(Path(os.path.realpath(self.path)))
+            self._judge_links()
+        return self._publication
+
+    def _take_unfinished(self, publication: Publication) -> None:
         """Go on with what an earlier run left, or remove it, or raise TargetUnfinished."""
-        partial = self.place.partial
-        if self._resumes and publication.is_unfinished(self.keeper_suffix):
+        if self._can_go_on(publication):
             self.is_begun = self.is_kept = True
-        elif self.replaces:
-            publication.discard()
-            self._leftover = f"{self.path}: this is begun anew; the unfinished one in {partial.name} is removed"
         else:
+            publication.discard()
+            left = self.place.partial.name
+            self._leftover = f"{self.path}: this is begun anew; the unfinished one in {left} is removed"
+
+    def _can_go_on(self, publication: Publication) -> bool:
+        """Tell whether to go on with what an earlier run left. Raise TargetUnfinished if it is in the way."""
+        if self._resumes and publication.is_unfinished(self.keeper_suffix):
+            return True
+        if not self.replaces:
+            partial = self.place.partial
             raise TargetUnfinished(str(self.path), str(partial), partial.lstat().st_size)
+        return False
 
     def _open_written(self) -> None:
         if self.is_begun:
@@ -348,12 +269,12 @@ class FileTarget(SerialFile):
         Cancelled: it stays, or goes, as a whole. Raises TargetWriteFailed.
         """
         if not self.is_kept:
-            await _finished(self._thread.submit(self._keep))
+            await finished(self._thread.submit(self._keep))
 
     async def drop(self) -> None:
         """Remove what was written, here and beside it, and let nothing of it stay. Raises TargetWriteFailed."""
         if self.is_kept:
-            await _finished(self._thread.submit(self._drop))
+            await finished(self._thread.submit(self._drop))
 
     def _drop(self) -> None:
         with wrap_os_errors(str(self.path)):
@@ -369,7 +290,7 @@ class FileTarget(SerialFile):
 
     async def complete(self, beginning: bytes = b"") -> None:
         if not self._is_published:
-            await _finished(self._thread.submit(self._complete, beginning))
+            await finished(self._thread.submit(self._complete, beginning))
 
     async def abandon(self) -> None:
         await self._close()
@@ -407,6 +328,17 @@ class FileTarget(SerialFile):
             self._unflushed = 0
 
 
+def _check_folder(folder: Path) -> None:
+    """Raise the OSError that making a file in ``folder`` would raise."""
+    code = 0
+    if not stat.S_ISDIR(folder.stat().st_mode):
+        code = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
 def _take_over(descriptor: int, replaced: os.stat_result) -> None:
     """Give a new file the owner and permissions of the one that it replaces, as far as we may, and never more."""
     mode = stat.S_IMODE(replaced.st_mode) & 0o777
@@ -420,20 +352,3 @@ def _take_over(descriptor: int, replaced: os.stat_result) -> None:
             others = mode & 0o007
             mode &= 0o707 | others << 3
     os.fchmod(descriptor, mode)
-
-
-async def _finished(in_thread: Future[None]) -> None:
-    """Wait until a thread is done. A cancellation, of any kind, is passed on only then: nothing is left half done."""
-    done = asyncio.wrap_future(in_thread)
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not done.done():
-            try:
-                await asyncio.wait([done])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    failure = done.exception()
-    if cancelled is not None:
-        raise cancelled
-    if failure is not None:
-        raise failure

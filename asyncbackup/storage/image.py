@@ -24,7 +24,7 @@ from typing import Final
 from asyncbackup.errors import HalfReplaced, HalfRolled, SourceMissing, SourceUnreadable, StateDamaged, TargetUnusable
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import MAX_MARKER, MAX_STATE, ImageState, Marker, OldMarker, decode_marker
-from asyncbackup.storage.file import FileTarget, OnLeftover, SerialFile
+from asyncbackup.storage.file import FileTarget, OnLeftover
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.partial import Partial
 from asyncbackup.storage.publication import (
@@ -36,6 +36,7 @@ from asyncbackup.storage.publication import (
     exists,
     flush_folder,
 )
+from asyncbackup.storage.serial_file import SerialFile
 from asyncbackup.storage.source import FileSource
 from asyncbackup.storage.target import wrap_os_errors
 

@@ -11,9 +11,9 @@ from typing import Final
 import xxhash
 
 from asyncbackup.errors import SourceUnreadable, TargetUnusable
-from asyncbackup.storage.file import SerialFile
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.publication import Place, flush_folder
+from asyncbackup.storage.serial_file import SerialFile
 from asyncbackup.storage.target import wrap_os_errors
 
 _MAX_SIZE: Final = 64 << 20

@@ -74,16 +74,21 @@ class NameLock:
 
 def is_held(path: Path) -> bool:
     """Tell whether somebody holds the lock with the file ``path``. False if the file cannot be opened."""
+    return find_holder(path) is not None
+
+
+def find_holder(path: Path) -> tuple[str, str | None] | None:
+    """Name who holds the lock with the file ``path``, and since when; None if nobody does, or it cannot be opened."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return True
+        return _read_owner(descriptor)
     else:
-        return False
+        return None
     finally:
         os.close(descriptor)
 

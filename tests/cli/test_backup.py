@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from anyio.from_thread import start_blocking_portal
 from asyncbackup import Volume, __version__, connect
 from asyncbackup.cli import text
 from asyncbackup.sheep import Sheep
+from asyncbackup.storage.lock import NameLock
+from asyncbackup.storage.publication import Place
 from tests.cli.command import Command, Served, disk_store, start
 from tests.disks import OBJECT, PARTS
 from tests.faults.deletion import Deletable
@@ -231,11 +234,70 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(command: Command, serv
     assert left_in(tmp_path) == []
 
 
-def test_a_dry_run_refuses_a_file_that_exists(command: Command, served: Served, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
+def leave_unfinished(folder: Path) -> None:
+    (folder / ".file.partial").write_bytes(b"begun")
+    (folder / ".file.partial.manifest").touch()
+
+
+OBSTACLES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "nothing": (lambda _: None, ["file"]),
+    "no folder": (lambda _: None, ["missing/file"]),
+    "a file as folder": (lambda folder: (folder / "other").touch(), ["other/file"]),
+    "a folder": (lambda folder: (folder / "file").mkdir(), ["file"]),
+    "a file": (lambda folder: (folder / "file").touch(), ["file"]),
+    "a file to replace": (lambda folder: (folder / "file").touch(), ["file", "--force"]),
+    "a manifest": (lambda folder: (folder / "file.manifest").touch(), ["file"]),
+    "a link to nothing": (lambda folder: (folder / "file").symlink_to("other"), ["file"]),
+    "an unfinished run": (leave_unfinished, ["file"]),
+    "an unfinished run to replace": (leave_unfinished, ["file", "--force"]),
+    "a manifest of a file elsewhere": (lambda _: None, ["file", "--manifest", "manifest"]),
+    "a manifest of standard output": (lambda folder: (folder / "manifest").touch(), ["-", "--manifest", "manifest"]),
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_a_dry_run_meets_the_obstacles_of_a_real_run_and_changes_nothing(
+    command: Command, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, obstacle: str
+) -> None:
+    prepare, line = OBSTACLES[obstacle]
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    before = left_in(tmp_path)
+    arguments = ("backup", "disk", *line, "-s", "b", "-q", "-p", served.port)
+
+    dry = command(*arguments, "--dry-run")
+    after = left_in(tmp_path)
+    real = command(*arguments)
+
+    assert after == before
+    assert dry.code == real.code
+    assert dry.err == (real.err if real.code else "")
+
+
+def test_a_dry_run_says_that_another_run_writes_the_file(command: Command, served: Served, tmp_path: Path) -> None:
+    lock = NameLock(Place(tmp_path / "file").lock, "file")
+    lock.acquire()
+    arguments = ("backup", "disk", tmp_path / "file", "-s", "b", "-p", served.port)
+
+    dry, real = command(*arguments, "--dry-run"), command(*arguments)
+    lock.release()
+
+    assert "is writing it" in dry.err
+    assert (dry.code, dry.err) == (real.code, real.err)
+
+
+def test_a_dry_run_with_resume_goes_on_with_what_is_there(command: Command, served: Served, tmp_path: Path) -> None:
+    leave_unfinished(tmp_path)
     arguments = ("backup", "disk", tmp_path / "file", "-s", "b", "--dry-run", "-p", served.port)
 
-    assert (command(*arguments).code, command(*arguments, "--force").code) == (3, 0)
+    assert command(*arguments, "--resume").code == 0
+    assert left_in(tmp_path) == [".file.partial", ".file.partial.manifest"]
+
+
+def test_a_dry_run_does_not_wait_for_a_reader(command: Command, served: Served, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "file")
+
+    assert command("backup", "disk", tmp_path / "file", "-s", "b", "--dry-run", "-p", served.port).code == 0
 
 
 def test_a_dry_run_tells_it_as_json(command: Command, served: Served, tmp_path: Path) -> None:
