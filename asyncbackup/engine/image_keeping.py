@@ -7,6 +7,7 @@ done. A line of the journal says it, once they are on disk.
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from asyncbackup.engine.manifest import open_lines
 from asyncbackup.errors import BegunOtherwise, ChangedMeanwhile, PartialDamaged, TargetError, single_error
 from asyncbackup.format.image import MAX_MARKER, Exporting
 from asyncbackup.storage import NewImage, Partial, Source, Target
+
+_log = logging.getLogger(__package__)
 
 
 @dataclass(slots=True)
@@ -56,6 +59,7 @@ class ImageKeeping:
                     raise BegunOtherwise(self.partial.target, name, _shown(one), _shown(other))
         self.entry = found
         self._noted = found.done
+        _log.info("%s: goes on at object %d", self.partial.target, found.done)
         return found.done - 1
 
     async def advance(self, done: int, written: int) -> None:
@@ -68,6 +72,7 @@ class ImageKeeping:
             await self._note()
             await self.partial.keep()
             self._last = written
+            _log.info("%s: wrote a checkpoint; the next object is %d", self.partial.target, self.entry.done)
 
     async def _note(self) -> None:
         entry = self.entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from asyncbackup.engine.resumption import Resumption, find_resumption, read_line
 from asyncbackup.errors import ChangedMeanwhile, TargetError, single_error
 from asyncbackup.format.manifest import Subject
 from asyncbackup.storage.partial import Partial
+
+_log = logging.getLogger(__package__)
 
 CHECKPOINT_BYTES: Final = 1 << 30
 """Bytes between two checkpoints: seconds of work on a usual network. Each costs a flush of what is not on disk yet."""
@@ -64,6 +67,10 @@ class Keeping:
             with located(manifest.name):
                 await self.writer.resume(checkpoint, read_lines(manifest))
         self._last = checkpoint.position
+        _log.info(
+            "%s: goes on at byte %d, behind %d records; %d bytes of the interrupted run are cut off",
+            *(self.partial.target, checkpoint.position, checkpoint.records, found.cut),
+        )
 
     async def advance(self) -> None:
         """Take a checkpoint if one is due. Raises TargetFull, TargetWriteFailed."""
@@ -71,6 +78,7 @@ class Keeping:
             await self.writer.checkpoint()
             await self.partial.keep()
             self._last = self.writer.position
+            _log.info("%s: wrote a checkpoint at byte %d", self.partial.target, self._last)
 
     @asynccontextmanager
     async def leaving(self) -> AsyncIterator[None]:

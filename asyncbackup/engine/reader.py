@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -19,6 +20,8 @@ from asyncbackup.format.compression import find_compression
 from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
 from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.storage import Source, open_source
+
+_log = logging.getLogger(__package__)
 
 _BATCH: Final = 256
 """Records found in one go in a worker thread. One hop to the thread costs as much as dozens of records."""
@@ -266,6 +269,10 @@ async def open_backup(
     async with open_source(backup, manifest=manifest, with_manifest=with_manifest) as opened:
         reader = BackupReader(*opened, dialect=dialect, object_size=object_size)
         await reader.begin()
+        subject = reader.subject
+        _log.info(
+            "%s: is read as %s", reader.name, "a backup without a manifest" if subject is None else subject.identity
+        )
         yield reader
 
 

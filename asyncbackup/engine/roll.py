@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -29,6 +30,8 @@ from asyncbackup.format.identity import Identity
 from asyncbackup.format.image import ImageState, Marker, OldMarker
 from asyncbackup.storage import FileSource, StandingImage
 from asyncbackup.storage.image import read_state
+
+_log = logging.getLogger(__package__)
 
 _COMPARE_SIZE: Final = 1 << 20
 """Bytes to compare at a time where the base is not what a backup was made against."""
@@ -198,6 +201,7 @@ class _Roll:
         composer = Composer(self._base(), base_is_whole=False)
         await Replay(self.index, composer, self.options, write, self.meter.count).run()
         await self.image.finish(self.identity, assumed=assumed is not None)
+        _log.info("%s: is rolled forward", self.source.name)
 
 
 @dataclass(frozen=True, slots=True)

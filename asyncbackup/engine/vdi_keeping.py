@@ -6,6 +6,7 @@ in order, so one number says it. An object counts when the cluster has said that
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,8 @@ from asyncbackup.errors import BegunOtherwise, TargetError
 from asyncbackup.format.restoring import Restoring
 from asyncbackup.storage.journal import JournalFile
 from asyncbackup.wire.inode import Inode
+
+_log = logging.getLogger(__package__)
 
 
 async def read_last(journal: JournalFile) -> Restoring | None:
@@ -60,6 +63,7 @@ class VdiKeeping:
             if one != other:
                 raise BegunOtherwise(f"VDI '{inode.name}'", _WORDS.get(name, name), one, other)
         self.entry, self.is_kept = found, True
+        _log.info("VDI '%s': goes on at object %d", found.vdi, found.done)
         return inode
 
     @property
@@ -77,7 +81,9 @@ class VdiKeeping:
         """Take note of the last object that is done, and of how many bytes were written so far."""
         self.entry = replace(self.entry, done=done + 1)
         if written - self._last >= self.interval:
-            self.is_kept |= await self._append()
+            if await self._append():
+                self.is_kept = True
+                _log.info("VDI '%s': wrote a checkpoint; the next object is %d", self.entry.vdi, self.entry.done)
             self._last = written
 
     async def _append(self) -> bool:

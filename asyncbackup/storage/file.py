@@ -6,6 +6,7 @@ Bytes go to a temporary file beside it, whose name follows from the file's own. 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ from asyncbackup.storage.opening import fault_of_target, open_in_thread
 from asyncbackup.storage.publication import JOURNAL, MANIFEST, Place, Publication, exists
 from asyncbackup.storage.serial_file import SerialFile, finished
 from asyncbackup.storage.target import IOV_MAX, Bytes, Step, unwritten, wrap_os_errors
+
+_log = logging.getLogger(__package__)
 
 OnLeftover = Callable[[str], None]
 """Called in the event loop with what an interrupted run left and what became of it, in words."""
@@ -291,6 +294,8 @@ class FileTarget(SerialFile):
     async def complete(self, beginning: bytes = b"") -> None:
         if not self._is_published:
             await finished(self._thread.submit(self._complete, beginning))
+            beside = self._attached is not None and self._attached._is_published  # noqa: SLF001 - of the same class
+            _log.info("%s: is complete%s", self.path, ", with what belongs to it" if beside else "")
 
     async def abandon(self) -> None:
         await self._close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import AsyncGenerator, Sequence
@@ -30,6 +31,8 @@ from asyncbackup.errors import (
 )
 from asyncbackup.format import Dialect
 from asyncbackup.storage import Source, open_source
+
+_log = logging.getLogger(__package__)
 
 MAX_PROBLEMS: Final = 1000
 """Problems that a report holds. All others are only counted, so that memory is bounded."""
@@ -200,6 +203,7 @@ async def _verify_file(
             report.dialect, report.has_manifest = reader.dialect, reader.subject is not None
             report.missing = reader.missing
             await _FileVerification(reader, report, counts, on_progress).run()
+            _log.info("%s: verified %d records, found %d problems", report.file, report.records, report.problems.count)
         return reader
 
 
