@@ -26,7 +26,7 @@
     ├── SnapshotNotTaken             a restore is complete, but not the snapshot of it
     ├── VdiInUse                     somebody else uses the VDI that was to be written to
     ├── HalfApplied                  a VDI that backups were not applied to completely
-    ├── NotDiscarded                 a VDI that is no unfinished restore, or perhaps not left yet
+    ├── NotDiscarded                 a VDI that is no unfinished restore, or that a restore still makes
     ├── SourceError                  what is read
     │   ├── SourceUnreadable         a file that cannot be read
     │   ├── BackupDamaged            bytes that are no backup, or no manifest
@@ -219,7 +219,7 @@ class NotFound(AsyncBackupError):
 
 
 class VdiNotFound(NotFound):
-    """No VDI of this name; ``existing`` holds names there are, newest first: all of them only if ``complete``."""
+    """There is no VDI of this name. ``existing`` names others, newest first: all of them only if ``complete``."""
 
     def __init__(self, vdi: str, existing: Sequence[str], *, complete: bool = True) -> None:
         nothing = "the cluster holds no VDI" if complete else "only a few were looked at, and all of those are damaged"
@@ -229,9 +229,9 @@ class VdiNotFound(NotFound):
 
 
 class SnapshotNotFound(NotFound):
-    """The VDI exists, the snapshot does not.
+    """The VDI exists, but the snapshot does not.
 
-    ``existing`` describes snapshots there are, newest first: all of them only if ``complete``.
+    ``existing`` describes the snapshots that there are, newest first: all of them only if ``complete``.
     """
 
     def __init__(self, vdi: str, snapshot: int | str, existing: Sequence[str], *, complete: bool = True) -> None:
@@ -270,7 +270,7 @@ class VdiExists(AsyncBackupError):
 
 
 class UnfinishedExists(VdiExists):
-    """The VDI named ``vdi`` is what a restore left that did not come to its end."""
+    """An unfinished restore left the VDI named ``vdi``, or still makes it."""
 
     def __init__(self, vdi: str) -> None:
         AsyncBackupError.__init__(
@@ -280,9 +280,9 @@ class UnfinishedExists(VdiExists):
 
 
 class HalfApplied(AsyncBackupError):
-    """Backups were being applied to ``vdi``, as its attributes tell, and did not come to an end.
+    """Applying backups to ``vdi`` was begun and not finished, as the attributes of the VDI say.
 
-    ``cause`` is what ended it; None where that was another run.
+    ``cause`` is the error that ended it; None if that was in another run.
     """
 
     def __init__(self, vdi: str, cause: AsyncBackupError | None = None) -> None:
@@ -293,7 +293,7 @@ class HalfApplied(AsyncBackupError):
 
 
 class VdiInUse(AsyncBackupError):
-    """Somebody else uses ``vdi``, as ``reason`` tells, so that nothing is written to it."""
+    """Somebody else uses ``vdi``, as ``reason`` says, so nothing is written to it."""
 
     def __init__(self, vdi: str, reason: str) -> None:
         super().__init__(f"VDI '{vdi}' is in use: {reason}")
@@ -491,7 +491,7 @@ class WrongSnapshot(Incompatible):
     """``name`` is not the snapshot that has this ``relation`` to the backup ``source``: ``got`` is not ``expected``.
 
     Both are an ``asyncbackup.format.identity.Identity``, or both are sizes in bytes. ``can_be_assumed``: ``name`` may
-    hold the same bytes nevertheless, as a VDI does that was restored.
+    hold the same bytes nevertheless, as a restored VDI does.
     """
 
     def __init__(
@@ -508,7 +508,7 @@ class WrongSnapshot(Incompatible):
 
 
 class ObjectSizesDiffer(Incompatible):
-    """``other`` has objects of ``got`` bytes, and ``name``, with which it is used, of ``expected``."""
+    """``name`` has objects of ``expected`` bytes, and ``other``, which is used with it, of ``got`` bytes."""
 
     def __init__(self, name: str, expected: int, other: str, got: int) -> None:
         super().__init__(f"{name} has objects of {expected} bytes, and {other} of {got} bytes")
@@ -541,7 +541,7 @@ class ContradictsManifest(Incompatible):
 
 
 class FileNeeded(Incompatible):
-    """``source`` can be read only once, as a pipe, and has to be read twice ``purpose``, such as "to apply it"."""
+    """``source`` is a pipe, but it has to be read twice. ``purpose`` says what for, such as "to apply it"."""
 
     def __init__(self, source: str, purpose: str) -> None:
         super().__init__(f"{source} is a pipe, and {purpose} it has to be read twice")
@@ -550,7 +550,7 @@ class FileNeeded(Incompatible):
 
 
 class HyperVolume(Incompatible):
-    """``name`` is a hyper volume, or would be one; ``limit`` says what that cannot be."""
+    """``name`` is a hyper volume, or would be one. ``limit`` says what this means, such as "cannot be restored"."""
 
     def __init__(self, name: str, limit: str) -> None:
         super().__init__(f"{name} is a hyper volume, which {limit}")
@@ -559,7 +559,7 @@ class HyperVolume(Incompatible):
 
 
 class PlacementUnknown(Incompatible):
-    """It is not known which nodes hold the replicas of objects, as ``doubt`` tells."""
+    """It is not known which nodes hold the replicas of objects; ``doubt`` says why."""
 
     def __init__(self, doubt: str) -> None:
         super().__init__(f"it is not known which nodes hold the replicas: {doubt}")
@@ -578,7 +578,7 @@ class NotMergeable(Incompatible):
 
 
 class VdiUnmakeable(Incompatible):
-    """No VDI can be as it was asked for: ``got`` in place of ``expected``, both in words."""
+    """No VDI can be made as it was asked for: ``got`` in place of ``expected``, both in words."""
 
     def __init__(self, expected: str, got: str) -> None:
         super().__init__(f"no such VDI can be made: expected {expected}, got {got}")
@@ -610,7 +610,7 @@ class AlreadyApplied(Incompatible):
 
 
 class HeldAlready(AlreadyApplied):
-    """``vdi`` holds ``identity`` already, as far as ``certainty`` tells: nothing is left to apply."""
+    """``vdi`` holds ``identity`` already, and nothing is left to apply; ``certainty`` says how sure that is."""
 
     def __init__(self, vdi: str, identity: Any, certainty: str) -> None:
         AsyncBackupError.__init__(self, f"VDI '{vdi}' holds {identity} already, {certainty}: nothing is left to apply")
@@ -636,7 +636,7 @@ class BackupsMissing(Incompatible):
 
 
 class NoReplica(Incompatible):
-    """Nothing can be applied to ``vdi``: it is no replica, as ``reason`` tells."""
+    """Nothing can be applied to ``vdi``, because it is no replica; ``reason`` says why."""
 
     def __init__(self, vdi: str, reason: str) -> None:
         super().__init__(f"nothing can be applied to VDI '{vdi}': {reason}")
@@ -645,7 +645,7 @@ class NoReplica(Incompatible):
 
 
 class ReplicaWritten(Incompatible):
-    """``vdi`` was written to, or resized, since ``snapshot`` (in words), by others: it differs in ``objects``."""
+    """Somebody wrote to ``vdi``, or resized it, since ``snapshot`` (in words); ``objects`` of its objects differ."""
 
     def __init__(self, vdi: str, snapshot: str, objects: int) -> None:
         how = f"written to ({objects} objects differ)" if objects else "resized"
@@ -718,7 +718,7 @@ class RedundancyUnkeepable(Incompatible):
 
 
 class ChangedMeanwhile(AsyncBackupError):
-    """Somebody else changed ``name``, which was in use; ``sign`` tells how that was seen."""
+    """Somebody else changed ``name`` while it was in use; ``sign`` says how that was noticed."""
 
     def __init__(self, name: str, sign: str) -> None:
         super().__init__(f"{name} was changed by somebody else meanwhile: {sign}")
@@ -727,7 +727,7 @@ class ChangedMeanwhile(AsyncBackupError):
 
 
 class SnapshotChanged(ChangedMeanwhile):
-    """``snapshot`` (in words) was being deleted, at that time or before, as ``sign`` tells: not all of it was read."""
+    """``snapshot`` (in words) was being deleted, so not all of it was read; ``sign`` says how that was noticed."""
 
     def __init__(self, snapshot: str, sign: str) -> None:
         AsyncBackupError.__init__(self, f"{snapshot} was being deleted while it was read: {sign}")
@@ -783,7 +783,7 @@ class TargetBusy(TargetError):
 
 
 class TargetUnfinished(TargetError):
-    """An interrupted run left an unfinished backup of ``size`` bytes in ``partial``, which can be gone on with."""
+    """An interrupted run left an unfinished backup of ``size`` bytes in ``partial``. Another run can go on with it."""
 
     def __init__(self, target: str, partial: str, size: int) -> None:
         super().__init__(target, f"an interrupted run left {size} bytes of it, unfinished, in {partial}")
@@ -792,7 +792,7 @@ class TargetUnfinished(TargetError):
 
 
 class NotResumable(TargetError):
-    """An unfinished backup should be gone on with, and nothing of this target is ever kept; ``reason`` says why."""
+    """The caller wants to resume, but nothing of this target is ever kept; ``reason`` says why."""
 
     def __init__(self, target: str, reason: str) -> None:
         super().__init__(target, f"cannot be resumed: {reason}")
@@ -800,7 +800,7 @@ class NotResumable(TargetError):
 
 
 class PartialDamaged(TargetError):
-    """What an interrupted run left in ``partial`` does not say what it is of; ``damage`` says what is wrong."""
+    """What an interrupted run left in ``partial`` does not say what was begun; ``damage`` says what is wrong."""
 
     def __init__(self, target: str, partial: str, damage: str) -> None:
         super().__init__(target, f"what an interrupted run left of it cannot be gone on with: {partial}: {damage}")
@@ -830,7 +830,7 @@ class TargetUnusable(TargetError):
 class TargetFull(TargetError):
     """The target's file system, quota or size limit is exhausted.
 
-    ``needed``: bytes that are missing at least; ``enough``: that are so many that no more are needed. Both where known.
+    ``needed``: how many bytes are missing at least. ``enough``: how many bytes more are always enough. None: not known.
     """
 
     needed: int | None = None

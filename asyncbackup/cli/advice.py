@@ -241,7 +241,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
 
 
 def advice(error: AsyncBackupError) -> str | None:
-    """Say what to do next after ``error``; None where the message says all there is."""
+    """Say what to do next after ``error``; None if the message says it all."""
     found = next((_BY_ERROR[kind] for kind in type(error).__mro__ if kind in _BY_ERROR), None)
     return found(error) if callable(found) else found
 

@@ -139,7 +139,7 @@ def command(
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
 
     async def work() -> tuple[Summary, bool]:
-        # The target comes first, so that an error of it is told before anything is read.
+        # The target comes first, so that its errors are raised before anything is read.
         async with (
             telling_progress(vdi, wanted=not quiet) as tell,
             opening as target,

@@ -134,8 +134,8 @@ def command(
             ), not opened.data.can_patch
 
     summary, is_piped = run_async(work)
-    told = _report(summary, target) if isinstance(summary, RbdDiffSummary) else report(summary, target)
-    say_report(summary.as_dict(), told, as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
+    lines = _report(summary, target) if isinstance(summary, RbdDiffSummary) else report(summary, target)
+    say_report(summary.as_dict(), lines, as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
 
 
 def _report(summary: RbdDiffSummary, target: str) -> list[str]:

@@ -81,7 +81,7 @@ class Verb(click.Command):
                     is_flag=True,
                     expose_value=False,
                     callback=_show_log_lines,
-                    help="Say on standard error what happens on the way to the cluster, with times.",
+                    help="Say on standard error what happens, with times: checkpoints, files, trouble with nodes.",
                 )
             )
 
@@ -183,13 +183,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _tell_as_json(error: BaseException, message: str, code: int, arguments: Sequence[str]) -> None:
-    """Say to a program what went wrong, if an option asks for JSON. What is no plain value is left out."""
+    """Say to a program what went wrong, if an option asks for JSON. Values that JSON does not have are left out."""
     typed = list(arguments)
     options = typed[: typed.index("--")] if "--" in typed else typed
     if "--json" not in options:
         return
     fields = {} if isinstance(error, click.ClickException) else vars(error)
-    told = {
+    report = {
         "kind": type(error).__name__,
         "message": message,
         "fields": {name: value for name, value in fields.items() if not name.startswith("_") and _is_plain(value)},
@@ -197,7 +197,7 @@ def _tell_as_json(error: BaseException, message: str, code: int, arguments: Sequ
     }
     with suppress(CannotPrint):
         # Where data goes to standard output, the report goes to standard error; so does this.
-        say_json({"error": told}, err="-" in typed)
+        say_json({"error": report}, err="-" in typed)
 
 
 def _is_plain(value: object) -> bool:
@@ -235,7 +235,7 @@ def _unescape(quoted: re.Match[str]) -> str:
 
 
 def _tell_unprinted(error: CannotPrint) -> ExitCode:
-    # A reader who closes a listing early has seen enough. A report that is missing must be told.
+    # A reader who closes a listing early has seen enough. A missing report is an error.
     if error.done or not isinstance(error.__cause__, BrokenPipeError):
         complain(str(error))
     return ExitCode.SYSTEM_FAILURE

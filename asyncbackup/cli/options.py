@@ -31,12 +31,12 @@ _MAX_PORT: Final = 65535
 _MAX_SNAPSHOT_ID: Final = (1 << 32) - 1
 _MAX_VDI_SIZE: Final = (MAX_HYPER_OBJECTS << MAX_BLOCK_SIZE_SHIFT) - 1
 _MAX_CONNECTIONS: Final = 256
-"""To one node. A larger number is a typing error, and would use up all descriptors."""
+"""The most connections to one node. A larger number is a typing error, and would use up all descriptors."""
 _MAX_IN_FLIGHT: Final = 65536
 _MAX_MEMORY: Final = 1 << 44
-"""Bytes. No machine has more, so a larger one is a typing error."""
+"""The most bytes of memory. No machine has more, so a larger number is a typing error."""
 _MIN_CHECKPOINT: Final = 1 << 20
-"""Bytes. With fewer the disk would do little else than flush."""
+"""The fewest bytes between two checkpoints. With fewer the disk would do little else than flush."""
 _MAX_CHECKPOINT: Final = 1 << 50
 _MAX_TIMEOUT_S: Final = 366 * 24 * 3600
 _SHOWN: Final = 60
@@ -259,7 +259,7 @@ def timeout_option(function: _Function) -> _Function:
         type=_Seconds(0, _MAX_TIMEOUT_S, min_open=True),
         default=_CLIENT_DEFAULTS.request_timeout_s,
         show_default=True,
-        help="Take a node for dead if it does not answer a request within this many seconds.",
+        help="Regard a node as dead if it does not answer a request within this many seconds.",
     )(function)
 
 

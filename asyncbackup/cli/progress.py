@@ -33,7 +33,7 @@ _BAR_WIDTH: Final = 16
 
 @asynccontextmanager
 async def telling_progress(name: str, *, wanted: bool) -> AsyncIterator[OnProgress]:
-    """Tell how far the work of the block is, labelled ``name``. Give the function that is told.
+    """Tell how far the work of the block is, labelled ``name``. Give the function that takes progress.
 
     How is said by --progress: with a bar, with a line each minute, or not at all. SIGUSR1 prints a line in any case.
     Without ``wanted`` there is nothing but that.

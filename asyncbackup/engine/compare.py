@@ -1,8 +1,8 @@
-"""Finds what differs between two sides of an object, without reading more of them than that takes.
+"""Finds what differs between two sides of an object, and reads no more of them than it must.
 
-An object is compared from both ends inwards until something differs, each portion as soon as it is there. What is equal
-makes room for the next portion: so a comparison works in few bytes, which stay in the processor's cache. Who reads the
-portions, and from where, is not decided here.
+An object is compared portion by portion, from both ends inwards, until something differs. A portion that is equal makes
+room for the next one. So a comparison needs few bytes, and they stay in the processor's cache. The caller says how a
+portion is read.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from asyncbackup.engine.portion import cut
 COMPARED_SIZE: Final = 2 * READ_SIZE
 """Bytes of an object to compare at a time, a fifth of 4 MiB.
 
-With both sides, and a few objects at a time, that is what a processor's cache holds. Fewer bytes mean more work.
+A processor's cache holds this much of both sides of a few objects. With fewer bytes there is more work.
 """
 
 
 def share_of(limit: int, sides: int) -> int:
-    """Give how many bytes of an object to compare at a time, where ``sides`` of objects are read at a time.
+    """Give how many bytes of an object to compare at a time, if ``sides`` sides of objects are read at a time.
 
-    Far from the cluster more is under way. Then each of them asks for more at a time, so that fewer round trips pass
-    one after the other. It is a multiple of COMPARED_SIZE.
+    If the cluster is far away, more bytes are under way (``limit``). Then each side asks for more at a time, and an
+    object takes fewer round trips. The result is a multiple of COMPARED_SIZE.
     """
     return max(1, limit // sides // COMPARED_SIZE) * COMPARED_SIZE
 
@@ -33,13 +33,13 @@ def share_of(limit: int, sides: int) -> int:
 def is_always_compared(start: int, end: int) -> bool:
     """Tell whether all of an extent is compared, whatever multiple of COMPARED_SIZE is compared at a time.
 
-    What a manifest says of the base does not depend on how fast a cluster answers.
+    So what a manifest says of the base does not depend on how fast a cluster answers.
     """
     return (end - 1) // COMPARED_SIZE - start // COMPARED_SIZE <= 1
 
 
 ReadBoth = Callable[[int, memoryview, memoryview], Awaitable[tuple[memoryview, memoryview]]]
-"""Reads both sides from an offset in the object, into two buffers of one length, and gives where their bytes are."""
+"""Reads both sides from an offset in the object into two buffers of one length. Gives where their bytes are."""
 
 
 class Both(NamedTuple):
@@ -72,7 +72,7 @@ async def find_ends(object_size: int, size: int, to: memoryview, base: memoryvie
     """Compare an object in portions of at most ``size`` bytes, from both ends inwards; None if nothing differs.
 
     The portions that are found lie at the two ends of the buffers ``to`` and ``base``, which have at least
-    ``min(size, object_size)`` bytes. Where they have less than the object, the last one may lie over the first.
+    ``min(size, object_size)`` bytes. If they have less than the object, the last one may overlap the first.
     """
     portions = list(cut(0, object_size, size))
     for portion in portions:

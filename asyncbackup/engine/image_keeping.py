@@ -1,7 +1,7 @@
 """Keeps an image in the making so that another run can go on with it, and goes on with what is there.
 
-Objects are written side by side, and delivered in order. So an image is known by one number: all up to that object are
-done. A line of the journal says it, once they are on disk.
+Objects are written side by side, and delivered in order. So one number says how far an image is: all objects before it
+are done. A line of the journal says the number once these objects are on disk.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ImageKeeping:
     async def find(self) -> int:
         """Give the index of the last object that an earlier run finished; -1: none.
 
-        Raises BegunOtherwise if that made another image, PartialDamaged if it does not say what it made.
+        Raises BegunOtherwise if the earlier run made another image, PartialDamaged if nothing says what it made.
         """
         if not self.partial.is_begun:
             return -1
@@ -83,7 +83,10 @@ class ImageKeeping:
 
     @asynccontextmanager
     async def leaving(self) -> AsyncIterator[None]:
-        """Make what is kept durable when the block fails, or is cancelled; nothing stays of what somebody changed."""
+        """Make what is kept durable when the block fails or is cancelled.
+
+        If somebody changed what was read, nothing is kept.
+        """
         try:
             with single_error():
                 yield

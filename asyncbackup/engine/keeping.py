@@ -24,14 +24,14 @@ CHECKPOINT_BYTES: Final = 1 << 30
 """Bytes between two checkpoints: seconds of work on a usual network. Each costs a flush of what is not on disk yet."""
 
 LEAVING_S: Final = 10.0
-"""Seconds that the way out waits for the disk: what is not on it then is perhaps written again."""
+"""Seconds that a run which ends early waits for the disk. What is not on disk by then is perhaps written again."""
 
 
 @dataclass(slots=True)
 class Keeping:
     """Starts ``writer``, and takes a checkpoint of it whenever ``interval`` bytes more were written.
 
-    With the first one ``partial`` is kept. Without ``partial`` nothing is.
+    From the first checkpoint on ``partial`` is kept. Without ``partial`` nothing is kept.
     """
 
     writer: RecordWriter
@@ -57,8 +57,8 @@ class Keeping:
         checkpoint = found.checkpoint
         beginning = subject.encode()
         if beginning != found.beginning:
-            # It says something else from now on: that objects may be missing. It is as long as before. Otherwise it
-            # stays untouched, since a crash may tear what is written.
+            # The line says from now on that objects may be missing. It is as long as before. A line that stays the same
+            # is not written, because a crash may tear what is written.
             await self.partial.write_beginning_of_manifest(beginning)
         await self.partial.write_beginning(subject.dialect.opening)
         await self.partial.go_back(checkpoint.position, checkpoint.manifest_length)
@@ -84,14 +84,14 @@ class Keeping:
     async def leaving(self) -> AsyncIterator[None]:
         """Make what is kept durable when the block fails, or is cancelled.
 
-        Where somebody changed what was read, nothing is kept: what was read before need not go with the rest.
+        If somebody changed what was read, nothing is kept, because what was read before may not fit the rest.
         """
         try:
             with single_error():
                 yield
         except BaseException as error:
             if self.partial is not None and self.partial.is_kept:
-                # What cannot be saved any more is written again.
+                # The next run writes again what cannot be saved.
                 with anyio.move_on_after(LEAVING_S, shield=True), suppress(TargetError):
                     if isinstance(error, ChangedMeanwhile):
                         await self.partial.drop()

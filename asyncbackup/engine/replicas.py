@@ -1,4 +1,4 @@
-"""Reads every replica of objects, and finds those whose replicas are not the same, or not all there."""
+"""Reads every replica of objects, and finds the objects whose replicas differ, or are not all there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_NAMED: Final = 1000
 
 
 class Replica(NamedTuple):
-    """What one node has of an object: the xxh3_128 of its bytes, as hex, or why it could not be read."""
+    """What one node has of an object: the xxh3_128 of its bytes, as hex, or why they could not be read."""
 
     node: str
     digest: str | None
@@ -33,7 +33,7 @@ class Replica(NamedTuple):
 
 
 class Divergence(NamedTuple):
-    """An object of which the replicas are not the same, or not all there."""
+    """An object whose replicas differ, or are not all there."""
 
     idx: int
     oid: int
@@ -48,7 +48,7 @@ class ReplicaReport:
     replicas: int = 0
     bytes_read: int = 0
     diverging: int = 0
-    """Objects of which the replicas are not the same, or not all there."""
+    """Objects whose replicas differ, or are not all there."""
     named: list[Divergence] = field(default_factory=list)
     """The first of them."""
 
@@ -85,10 +85,11 @@ class ReplicaComparison:
     found: ReplicaReport
 
     async def run(self, indices: Iterable[int]) -> None:
-        """Read the replicas of objects, by idx, of which those count that somebody owns.
+        """Read all replicas of the objects at ``indices``. An index where nobody owns an object is left out.
 
-        Raises PlacementUnknown; ChangedMeanwhile where replicas differ and the nodes of the cluster changed, which
-        moves them; and what the way to a node raises. What a node answers is no error: it is in the report.
+        Raises PlacementUnknown, and ClusterError if the way to a node fails. Raises ChangedMeanwhile if replicas differ
+        and the nodes of the cluster changed meanwhile, because replicas move then. An error that a node answers with is
+        not raised: it is in the report.
         """
         epoch = self.cluster.epoch
         size = self.options.portion_size(self.snapshot.inode.object_size)

@@ -1,8 +1,8 @@
 """Finds out from where an unfinished backup can be gone on with.
 
-Nothing is believed of what an interrupted run left: after a power failure lines of the manifest can be on disk, and not
-the data that they speak of. So each record that the manifest names is read and digested, in order. The way ends behind
-the last one whose data is what its line says; what follows is written again.
+What an interrupted run left is not believed. After a power failure, lines of the manifest may be on disk without the
+data that they speak of. So each record that the manifest names is read and digested, in order. The last record that
+counts is the last one whose data is what its line says. What follows is written again.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from asyncbackup.format.record import RECORD_HEADER_SIZE
 from asyncbackup.storage import Source
 
 _STEP_SIZE: Final = 64 << 20
-"""Bytes to digest in one hop to a thread: a cancellation waits for them."""
+"""Bytes to digest in one call in a thread. A cancellation waits for its end."""
 
 _STEP_LINES: Final = 4096
-"""Lines to read in one hop: some 40 ms."""
+"""Lines to read in one call in a thread, which takes some 40 ms."""
 
 _BUFFER_SIZE: Final = 1 << 20
 
@@ -44,7 +44,7 @@ class Resumption(NamedTuple):
     missing: array[int]
     """The idx of each object up to there that was left out."""
     cut: int
-    """Bytes of data behind it, which were not complete, or not what the manifest says."""
+    """Bytes of data behind that, which are incomplete, or not what the manifest says."""
     beginning: bytes
     """The first line of the manifest: what was begun."""
 
@@ -52,10 +52,10 @@ class Resumption(NamedTuple):
 async def find_resumption(
     target: str, data: Source, manifest: Source, subject: Subject, on_progress: OnProgress | None = None
 ) -> Resumption:
-    """Read what is there of an unfinished backup of ``subject``; ``target`` is what messages call it.
+    """Read what is there of an unfinished backup of ``subject``. Messages call it ``target``.
 
-    Raises BegunOtherwise if it is one of something else, PartialDamaged if it does not say what it is of, and
-    SourceUnreadable.
+    Raises BegunOtherwise if it is a backup of something else, PartialDamaged if nothing says what it is a backup of,
+    and SourceUnreadable.
     """
     walk = _Walk(data, manifest, subject)
     await to_thread.run_sync(walk.begin, target)
@@ -79,7 +79,7 @@ def _take(lines: Iterator[bytes]) -> list[bytes]:
 
 
 class _Walk:
-    """A way through data and manifest, as far as they go together. Blocks, so it is for threads."""
+    """Goes through data and manifest, as far as they agree. It blocks, so it is for threads."""
 
     def __init__(self, data: Source, manifest: Source, subject: Subject) -> None:
         self._data = data
@@ -93,8 +93,8 @@ class _Walk:
         self.last_idx = -1
         self.position = len(subject.dialect.opening)
         self.length = 0
-        self.beginning = b""
         """Bytes of the lines so far."""
+        self.beginning = b""
 
     @property
     def records(self) -> int:
@@ -132,7 +132,7 @@ class _Walk:
         return True
 
     def _take(self, found: RecordDigests | Missing) -> bool:
-        """Take over what a line says; tell whether it is so."""
+        """Take over what a line says if the data agrees, and tell whether it does."""
         if isinstance(found, Missing):
             self.missing.append(found.idx)
             self.last_idx = found.idx
@@ -160,9 +160,9 @@ class _Walk:
 
 
 def refuse_other(target: str, begun: Subject, asked: Subject) -> None:
-    """Raise BegunOtherwise unless both are the same: it names the field that tells most.
+    """Raise BegunOtherwise unless both are the same. Of the fields that differ it names the one that says most.
 
-    What was begun as a whole backup may become one that leaves out what cannot be read, and not the other way round.
+    A backup that was begun whole may go on as one that leaves out what cannot be read. The reverse is refused.
     """
     if asked.may_lack:
         begun = replace(begun, may_lack=True)

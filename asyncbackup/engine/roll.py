@@ -44,7 +44,7 @@ class _Image(Protocol):
 async def write_wanted(image: _Image, content: Content, chain: Chain) -> int:
     """Write what the group of ``content`` wants, and nothing behind the end of the VDI.
 
-    Gives the count of bytes. Raises OutsideVdi for an object that lies behind the end.
+    Give the count of bytes. Raises OutsideVdi for an object that lies behind the end.
     """
     group, offset = content.group, content.portion.offset
     origin, size, written = chain.position(group.idx), chain.size, 0
@@ -59,11 +59,11 @@ async def write_wanted(image: _Image, content: Content, chain: Chain) -> int:
 async def roll(
     index: Index, path: str | os.PathLike[str], options: WindowOptions, meter: Meter, *, assume_base: bool
 ) -> str | None:
-    """Apply the chain of ``index`` to the image at ``path``, or finish that. Gives what was assumed of it, in words.
+    """Apply the chain of ``index`` to the image at ``path``, or finish doing so. Give what was assumed, in words.
 
-    Before the first write it raises what judging the image raises, AlreadyApplied, BaseMismatch, or what is wrong with
-    the backups. It raises HalfRolled or OtherImage if something else was being done before. Nothing is changed then.
-    From the first write on, an interruption leaves the marker, and an error is a HalfRolled with its cause.
+    Before the first write this raises AlreadyApplied, BaseMismatch, or another error of judging the image and the
+    backups, and HalfRolled or OtherImage if something else was begun before. Then nothing is changed. From the first
+    write on, an interruption leaves the marker, and an error is a HalfRolled with its cause.
     """
     backups = tuple([await reader.identify() for reader in index.chain.readers])
     async with StandingImage(path) as image, FileSource(path) as source:
@@ -101,7 +101,7 @@ class _Roll:
         return None if newest is None else newest.identity
 
     async def prepare(self, *, assume_base: bool) -> str | None:
-        """Judge the image, check all that will be written, and mark the image. Gives what is assumed of it."""
+        """Judge the image, check all that will be written, and mark the image. Give what is assumed of it."""
         newest = self.chain.readers[-1].subject
         if newest is not None and newest.size != self.chain.size:
             raise ContradictsManifest(self.chain.readers[-1].name, Fact.VDI_SIZE, newest.size, self.chain.size)

@@ -1,4 +1,4 @@
-"""Objects that the cluster cannot give: a backup ends with them, and names them, or does without them."""
+"""Objects that the cluster cannot give. A backup fails and names them, or it does without them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from asyncbackup.errors import ObjectReadFailed, ObjectsUnreadable
 
 @dataclass(slots=True)
 class Losses:
-    """What could not be read so far. ``are_skipped``: the backup does without it."""
+    """The objects that could not be read so far. If they ``are_skipped``, the backup does without them."""
 
     are_skipped: bool
     missing: array[int] = field(default_factory=lambda: array("I"))
     """The idx of each object that was left out."""
     failures: list[ObjectReadFailed] = field(default_factory=list)
-    """What ends the backup. After the first one only what is under way adds to them."""
+    """The errors that end the backup. After the first one, only reads that are under way add others."""
 
     def begin_with(self, missing: Iterable[int]) -> None:
         """Take over what an interrupted run left out."""
         self.missing.extend(missing)
 
     def note(self, unreadable: Unreadable) -> bool:
-        """Take note of an object; tell whether to leave it out, and go on."""
+        """Take note of an object. Tell whether to leave it out and go on."""
         if self.are_skipped:
             self.missing.append(unreadable.idx)
         else:
@@ -34,7 +34,7 @@ class Losses:
         return self.are_skipped
 
     async def until_failure(self, pairs: AsyncGenerator[Pair, None]) -> AsyncGenerator[Pair, None]:
-        """Give ``pairs``, and no more once the backup has failed: what is under way still ends, to be named."""
+        """Give ``pairs`` until the backup has failed. Reads under way then still end, and their errors are named."""
         async for pair in pairs:
             if self.failures:
                 return

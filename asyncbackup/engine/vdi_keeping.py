@@ -33,12 +33,12 @@ async def read_last(journal: JournalFile) -> Restoring | None:
 class VdiKeeping:
     """Takes a checkpoint into ``journal`` whenever ``interval`` bytes more were written.
 
-    Unless the journal ``is_needed``, the restore goes on without it where it cannot be written, as on a full disk.
+    If the journal cannot be written, as on a full disk, the restore goes on without it, unless it ``is_needed``.
     """
 
     journal: JournalFile
     entry: Restoring
-    """What is being made, and how far it is; of which VDI, from ``begin`` or ``find`` on."""
+    """What is being made, and how far it is. After ``begin`` or ``find`` it also says which VDI it is."""
     interval: int
     is_needed: bool = True
     is_kept: bool = False
@@ -98,7 +98,7 @@ class VdiKeeping:
         return not self._is_given_up
 
     async def leave(self) -> None:
-        """Say how far it came, as the work ends early."""
+        """Note how far the work came, because it ends early."""
         with suppress(TargetError):
             await self._append()
 

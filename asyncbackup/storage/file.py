@@ -34,14 +34,14 @@ class FileTarget(SerialFile):
     that belong to this one: they are refused, or replaced, like the file itself. Entering finishes or removes what an
     interrupted run left of the same file, and tells ``on_leftover``.
 
-    What was told to stay (``keep``) can be gone on with. If there is such, entering raises TargetUnfinished; with
-    ``resume`` it opens that, so that ``is_begun``; otherwise with ``replace`` it removes that.
+    Another run can go on with what ``keep`` kept. If there is such, entering raises TargetUnfinished. With ``resume``
+    it opens what is there, and ``is_begun`` is true. Without ``resume`` and with ``replace`` it removes what is there.
     """
 
     can_patch = True
 
     keeper_suffix = MANIFEST
-    """Of what stands beside it, and says whether another run can go on with it."""
+    """The ending of the file beside this one that says whether another run can go on with this one."""
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class FileTarget(SerialFile):
         self.replaces = replace
         self._resumes = resume
         self.is_begun = False
-        """Whether an earlier run wrote some of it, which was opened."""
+        """Whether an earlier run wrote some of it, and this run opened that."""
         self.is_kept = False
         """Whether what was written stays if it is not completed, so that another run can go on with it."""
         self._suffixes = tuple(attached)
         self._on_leftover = on_leftover
         self._leftover: str | None = None
         self.place = Place(self.path)
-        """Where the file goes, once links were followed: entering does that."""
+        """Where the file goes. Entering follows links first."""
         self._follows_links = True
         self._replaced: os.stat_result | None = None
         self._lock: NameLock | None = None
@@ -72,7 +72,7 @@ class FileTarget(SerialFile):
         self._is_published = False
         self._attached: FileTarget | None = None
         self._keeper: FileTarget | None = None
-        """What was made of the ``keeper_suffix``."""
+        """The target beside this one that has the ``keeper_suffix``."""
 
     @property
     def name(self) -> str:
@@ -100,7 +100,7 @@ class FileTarget(SerialFile):
             leftovers = publication.find_leftovers()
             if leftovers:
                 self._recover(publication, leftovers)
-            # Again: only with the lock held can no other run make one.
+            # Look again: no other run can leave one while we hold the lock.
             if publication.is_unfinished():
                 self._take_unfinished(publication)
             self._judge_existing()
@@ -236,7 +236,7 @@ class FileTarget(SerialFile):
         """Make the target of what belongs to ``main``, which was entered.
 
         Unless it is abandoned, it becomes visible together with ``main``, when that is completed. If it replaces
-        nothing, it gets the owner and permissions of the file that ``main`` replaces. A journal becomes visible never.
+        nothing, it gets the owner and permissions of the file that ``main`` replaces. A journal never becomes visible.
         """
         place = main.place.beside(suffix)
         target = FileTarget(place.final, replace=main.replaces)
@@ -267,9 +267,9 @@ class FileTarget(SerialFile):
         await self._in_thread(self._flush)
 
     async def keep(self) -> None:
-        """Let what was written, here and beside it, stay if it is not completed; all of it was flushed.
+        """Let what was written, here and beside it, stay even if it is not completed. The caller flushed all of it.
 
-        Cancelled: it stays, or goes, as a whole. Raises TargetWriteFailed.
+        After a cancellation all of it stays, or nothing. Raises TargetWriteFailed.
         """
         if not self.is_kept:
             await finished(self._thread.submit(self._keep))

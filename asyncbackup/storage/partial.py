@@ -1,4 +1,4 @@
-"""A backup in the making of which what is written can stay, so that another run goes on with it."""
+"""A backup in the making. What is written of it can stay, so that another run can go on with it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from asyncbackup.storage.source import FileSource
 
 
 class Partial:
-    """What is written of ``data`` and of ``manifest``, which stands beside it; both were entered.
+    """What is written of ``data``, and of ``manifest`` beside it. Both are entered targets.
 
-    It is ``kept`` from the first ``keep`` on, whatever ends the run, until it is completed, or dropped.
+    From the first ``keep`` on it stays, whatever ends the run, until it is completed or dropped.
     """
 
     def __init__(self, data: FileTarget, manifest: FileTarget) -> None:
         self._data = data
         self._manifest = manifest
-        self.was_written = False
-        """Whether this run has begun to write something that stays."""
 
     @property
     def target(self) -> str:
@@ -51,24 +49,20 @@ class Partial:
 
     async def write_beginning(self, data: bytes) -> None:
         """Write what the data begins with over what stands there. Raises TargetFull, TargetWriteFailed."""
-        self.was_written = True
         await self._data.write_at(0, data)
 
     async def write_beginning_of_manifest(self, line: bytes) -> None:
         """Write the first line of the manifest over the one that stands there. Raises TargetFull, TargetWriteFailed."""
-        self.was_written = True
         await self._manifest.write_at(0, line)
 
     async def go_back(self, data_size: int, manifest_size: int) -> None:
         """Keep, durably, only the first bytes of both, and append behind them. Raises TargetFull, TargetWriteFailed."""
-        self.was_written = True
         await self._manifest.go_back(manifest_size)
         await self._data.go_back(data_size)
 
     async def keep(self) -> None:
-        """Let what was written stay, all of which was flushed. Raises TargetWriteFailed."""
+        """Let what was written stay. The caller flushed all of it. Raises TargetWriteFailed."""
         await self._data.keep()
-        self.was_written = True
 
     @property
     def size(self) -> int:
@@ -76,5 +70,5 @@ class Partial:
         return self._data.written_size
 
     async def drop(self) -> None:
-        """Remove what was written: nobody must go on with it. Nothing can be completed after that."""
+        """Remove what was written, because nobody must go on with it. After that nothing can be completed."""
         await self._data.drop()

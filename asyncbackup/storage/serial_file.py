@@ -121,7 +121,7 @@ class SerialFile(ABC):
 
 
 async def finished(in_thread: Future[None]) -> None:
-    """Wait until a thread is done. A cancellation, of any kind, is passed on only then: nothing is left half done."""
+    """Wait until a thread is done. A cancellation is raised only after that, so that nothing is left half done."""
     done = asyncio.wrap_future(in_thread)
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):

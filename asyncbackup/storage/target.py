@@ -1,4 +1,4 @@
-"""The protocol that all targets follow, and how the operating system's errors are told."""
+"""The protocol that all targets follow, and how errors of the operating system are raised."""
 
 from __future__ import annotations
 

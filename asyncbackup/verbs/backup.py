@@ -52,26 +52,26 @@ async def backup(
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> Summary:
-    """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not, or without a base all of it.
+    """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not. Without a base, back up all of it.
 
-    ``target`` is the path of a file, which gets a manifest beside it, and must not exist unless ``replace`` is true; or
-    an entered target, without ``replace``, whose manifest goes to the entered target ``manifest`` or nowhere, and of
-    which ``partial`` can be kept. A snapshot is named by its id (int) or tag (str). With ``live`` in place of a
-    snapshot the working VDI is read, which is no point in time while somebody writes.
+    ``target`` is the path of a file. The file gets a manifest beside it, and must not exist unless ``replace`` is true.
+    Or ``target`` is an entered target, without ``replace``. Then its manifest goes to the entered target ``manifest``
+    or nowhere, and ``partial`` is what can be kept of both. A snapshot is named by its id (int) or its tag (str). With
+    ``live`` the working VDI is read. If somebody writes to it meanwhile, the backup mixes older and newer data.
 
-    Once ``checkpoint_bytes`` of a file were written, and then again and again, what is there is made durable, and stays
-    whatever happens. With ``resume`` this goes on with what a run for the same snapshots left, if there is such: the
-    result is the same, byte for byte, where the options are.
+    Whenever ``checkpoint_bytes`` more of a file were written, they are made durable, and stay whatever happens. With
+    ``resume`` this goes on with what a run for the same snapshots left, if there is such. If the options are the same,
+    the result is the same, byte for byte.
 
-    What cannot be read ends the run with ObjectReadFailed, or ObjectsUnreadable for several objects. With
-    ``skip_unreadable`` the run does without them: they have no record, and the manifest, which there must be, names
-    them, as the summary does. An object of which only the base cannot be read is written whole.
+    If objects cannot be read, the run fails with ObjectReadFailed, or with ObjectsUnreadable for several. With
+    ``skip_unreadable`` the run does without them: they have no record, and the summary and the manifest name them. This
+    needs a manifest. An object of which only the base cannot be read is written whole.
 
     Raises the errors of ``asyncbackup.errors``, among them SnapshotChanged if a snapshot was being deleted meanwhile,
-    and HalfApplied for a working VDI to which backups are being applied. There is then, and after a cancellation, no
-    new file, and no request in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given, for
-    ``replace`` or ``resume`` with an entered target, and for ``resume`` with ``live``: what a guest writes to does not
-    go with what was read before.
+    and HalfApplied for a working VDI to which backups are being applied. After an error or a cancellation there is no
+    new file, and no request is in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given,
+    for ``replace`` or ``resume`` with an entered target, and for ``resume`` with ``live``, because what a guest writes
+    does not fit what was read before.
     """
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")
@@ -194,7 +194,7 @@ class _Work:
     planned: int
     """How many pairs."""
     shared: int = 0
-    """Objects that both sides own together, so that they are equal unread."""
+    """Objects that both sides share, so that they are equal and are not read."""
     sides: Sequence[SnapshotObjects] = ()
     """The snapshots that are compared."""
     plan: Plan | None = None
@@ -207,7 +207,7 @@ async def _plan(cluster: Cluster, to_inode: Inode, base_inode: Inode | None) -> 
             f"VDI '{to_inode.name}'", f"has {to_inode.object_count} objects, more than a backup can number"
         )
     if to_inode.is_hyper:
-        # The tree is gone through twice, to count and to read: that of a large volume does not fit into memory.
+        # We go through the tree twice, to count and to read, because a large one does not fit into memory.
         count = await _count_owned(cluster, to_inode)
         return _Work(_owned(cluster, to_inode), count, sides=[SnapshotObjects(cluster, to_inode, _NO_OWNERS)])
     inodes = [to_inode] if base_inode is None else [to_inode, base_inode]
@@ -280,7 +280,7 @@ class _Pipeline:
 
     async def _run(self) -> None:
         self._tell()
-        # What makes a backup complete, in a pipe its end marker, comes only when it is known to be that.
+        # The end says that the backup is complete. It is written only when the snapshots are known to be still there.
         async with staying(*self.work.sides), aclosing(self.work.pairs):
             await self._write_records()
         self.counts.objects_planned = self.counts.objects_done

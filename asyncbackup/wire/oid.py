@@ -25,11 +25,6 @@ def inode_oid(vdi_id: int) -> int:
     return INODE_BIT | vdi_id << _VDI_SHIFT
 
 
-def btree_oid(vdi_id: int, number: int) -> int:
-    """Name the ``number``-th B-tree node object of hyper volume ``vdi_id``."""
-    return BTREE_BIT | vdi_id << _VDI_SHIFT | number
-
-
 def attribute_oid(vdi_id: int, attr_id: int) -> int:
     """Name the object of an attribute; servers say both ids, the first follows from the VDI's name."""
     return ATTR_BIT | vdi_id << _VDI_SHIFT | attr_id

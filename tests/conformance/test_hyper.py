@@ -17,7 +17,8 @@ from asyncbackup.wire import btree
 from asyncbackup.wire.constants import SECTOR_SIZE, Opcode
 from asyncbackup.wire.inode import TABLE_OFFSET
 from asyncbackup.wire.messages import ObjectBody, RequestHeader
-from asyncbackup.wire.oid import btree_oid, data_oid, inode_oid
+from asyncbackup.wire.oid import data_oid, inode_oid
+from tests.btree import btree_oid
 
 OBJECT_SIZE = 4 << 20
 STORE_POLICY_OFFSET = 553

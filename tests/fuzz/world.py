@@ -15,7 +15,8 @@ from asyncbackup.sheep.store import ClusterConfig
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import SECTOR_SIZE
 from asyncbackup.wire.inode import TABLE_OFFSET
-from asyncbackup.wire.oid import btree_oid, data_oid, inode_oid
+from asyncbackup.wire.oid import data_oid, inode_oid
+from tests.btree import btree_oid
 from tests.disks import OBJECT, SHIFT, noise
 
 OBJECTS: Final = 4

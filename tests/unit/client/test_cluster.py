@@ -37,8 +37,9 @@ from asyncbackup.wire.attributes import ATTRIBUTE_SIZE, Attribute, find_attribut
 from asyncbackup.wire.constants import VDI_STATE_SIZE, Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
 from asyncbackup.wire.messages import Message, ObjectBody, VdiReply
-from asyncbackup.wire.oid import ATTR_BIT, btree_oid, data_oid, index_of, inode_oid
+from asyncbackup.wire.oid import ATTR_BIT, data_oid, index_of, inode_oid
 from asyncbackup.wire.vdi_ids import first_id
+from tests.btree import btree_oid
 from tests.disks import OBJECT, SHIFT, delete_as_dog, make_disk, rewrite_inode
 from tests.faults.claims import ALL_IDS, Claims, bitmap_of
 from tests.faults.proxy import answer, receive, serve

@@ -7,7 +7,8 @@ import pytest
 from asyncbackup.errors import InodeCorrupt
 from asyncbackup.wire import btree
 from asyncbackup.wire.btree import INDIRECT, LEAF, NODE_HEADER_SIZE, NODE_SIZE, Leaf
-from asyncbackup.wire.oid import btree_oid, data_oid
+from asyncbackup.wire.oid import data_oid
+from tests.btree import btree_oid
 
 VDI = 0xABCDEF
 

@@ -6,13 +6,13 @@ from asyncbackup.wire.oid import (
     ATTR_BIT,
     LEDGER_BIT,
     VMSTATE_BIT,
-    btree_oid,
     data_oid,
     index_of,
     inode_oid,
     is_data,
     vdi_of,
 )
+from tests.btree import btree_oid
 
 VDI = 0xABCDEF
 
