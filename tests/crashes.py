@@ -305,3 +305,11 @@ def detailed_crashes(before: Left, calls: list[Call], sure: str) -> dict[Left, b
         for left in disk.outcomes():
             found[left] = max(found.get(left, b""), held, key=len)
     return found
+
+
+def detailed_crash(before: Left, calls: list[Call]) -> set[Left]:
+    """Give all that a crash right after ``calls`` may leave, in detail."""
+    disk = _DetailedDisk(before)
+    for call in calls:
+        disk.follow(call)
+    return set(disk.outcomes())

@@ -55,7 +55,11 @@ class VdiKeeping:
         if found is None or not await cluster.has_vdi(self.entry.vdi):
             return None
         inode = await cluster.find_vdi(self.entry.vdi)
-        if not is_unfinished(inode) or (inode.vdi_id, inode.create_time) != (found.vdi_id, found.created):
+        if (inode.vdi_id, inode.create_time) != (found.vdi_id, found.created):
+            return None
+        if not is_unfinished(inode):
+            # The run ended after it completed the VDI, and before it removed the journal.
+            await self.end()
             return None
         asked = replace(self.entry, vdi_id=found.vdi_id, created=found.created, done=found.done)
         for name in ("vdi", "backups", "parent", "size", "copies", "copy_policy"):
