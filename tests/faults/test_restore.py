@@ -270,6 +270,28 @@ async def test_kill_9_leaves_a_vdi_that_is_plainly_unfinished_and_names_its_obje
     assert backed.data_objects() == before
 
 
+async def test_kill_9_before_the_mark_leaves_an_empty_vdi_of_an_odd_size(backed: Backed) -> None:
+    came, before = asyncio.Event(), backed.data_objects()
+
+    def watch(request: RequestHeader) -> None:
+        if request.opcode == Opcode.NEW_VDI:
+            came.set()
+
+    faults = [Fault(Stall(), Opcode.NEW_VDI)]
+    async with Sheep(backed.store, faults=faults, on_request=watch) as sheep:
+        process = start(sheep, backed)
+        async with asyncio.timeout(20):
+            await came.wait()
+
+        process.kill()
+        await asyncio.to_thread(process.communicate)
+
+        async with connect(sheep.host, sheep.port) as cluster:
+            inode = await cluster.find_vdi("new")
+    assert (inode.tag, inode.vdi_size % 2) == ("", 1)
+    assert backed.data_objects() == before
+
+
 @pytest.mark.slow
 async def test_ctrl_c_takes_the_vdi_back(backed: Backed, stalling: tuple[Sheep, asyncio.Event]) -> None:
     sheep, came = stalling
