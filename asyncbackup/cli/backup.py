@@ -241,7 +241,7 @@ def _report(summary: Summary, file: str) -> list[str]:
     ]
     if summary.bytes_resumed:
         lines.append(f"went on behind {text.size(summary.bytes_resumed)} that an interrupted run had written")
-    if summary.latency_p99_s is not None:
+    if summary.latencies_s:
         lines.append(_traffic(summary))
     if summary.objects_discarded:
         lines.append(f"{text.objects(summary.objects_discarded)} discarded by the guest meanwhile: zeros in the backup")
@@ -252,12 +252,11 @@ def _report(summary: Summary, file: str) -> list[str]:
 
 def _traffic(summary: Summary) -> str:
     """Say how the cluster answered."""
-    assert summary.latency_median_s is not None
-    assert summary.latency_p99_s is not None
+    half_s, most_s = (summary.latencies_s[percent] for percent in ("50", "99"))
     line = (
         f"sent {text.requests(summary.requests)}, up to {text.size(summary.most_in_flight)} at a time; "
-        f"half of them answered within {summary.latency_median_s * 1000:.1f} ms, "
-        f"99 % within {summary.latency_p99_s * 1000:.1f} ms"
+        f"half of them answered within {half_s * 1000:.1f} ms, "
+        f"99 % within {most_s * 1000:.1f} ms"
     )
     if summary.hedges:
         line += f"; {summary.hedges:,} late ones sent to a second node"

@@ -12,6 +12,8 @@ _LEAST_S: Final = 1e-5
 _GROWTH: Final = math.log(1.05)
 _BUCKETS: Final = 340
 """From 10 microseconds to more than two minutes."""
+_PERCENTS: Final = ("1", "5", "10", "25", "50", "75", "90", "95", "99", "99.9", "100")
+"""Enough to draw how latencies are distributed."""
 
 
 class Latencies:
@@ -43,3 +45,8 @@ class Latencies:
             if count and seen >= wanted:
                 return _LEAST_S * math.exp(_GROWTH * (bucket + 1))
         return None
+
+    def percentiles_s(self) -> dict[str, float]:
+        """Give the seconds within which so many per cent of the answers came; nothing if there was none."""
+        found = {percent: self.quantile_s(float(percent) / 100) for percent in _PERCENTS}
+        return {percent: latency_s for percent, latency_s in found.items() if latency_s is not None}

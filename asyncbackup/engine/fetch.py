@@ -8,6 +8,7 @@ portions. So a record's length is known before its first byte is written, whatev
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -183,13 +184,19 @@ class Fetcher:
     async def _find_ends(self, pair: Pair, slot: Slot) -> Ends | None:
         (base_owner,) = pair.base_owners
         to, base = slot.buffers
+        compares_since_s = time.monotonic()
 
         async def read_both(offset: int, to: memoryview, base: memoryview) -> tuple[memoryview, memoryview]:
+            nonlocal compares_since_s
+            self.counts.compare_s += time.monotonic() - compares_since_s
             to, base = await self._read(pair.idx, offset, [(pair.to_owner, to), (base_owner, base)])
+            compares_since_s = time.monotonic()
             return to, base
 
         size = min(self.compared_size(), self.portion_size)
-        return await find_ends(self.object_size, size, to, base, read_both)
+        ends = await find_ends(self.object_size, size, to, base, read_both)
+        self.counts.compare_s += time.monotonic() - compares_since_s
+        return ends
 
     async def _read_to(self, pair: Pair, offset: int, into: memoryview) -> memoryview:
         (data,) = await self._read(pair.idx, offset, [(pair.to_owner, into)])

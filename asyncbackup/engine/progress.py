@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from asyncbackup.format import Dialect
@@ -41,6 +41,8 @@ class BackupCounts:
     """Objects of a working VDI that its guest discarded while it was read: they are zeros in the backup."""
     bases_unreadable: int = 0
     """Objects that were written whole, because what the base has of them could not be read."""
+    compare_s: float = 0.0
+    """Seconds in which data was compared."""
 
     def progress(self) -> Progress:
         return Progress(self.objects_done, self.objects_planned, self.bytes_read)
@@ -93,6 +95,16 @@ class Summary:
     missing: Sequence[int]
     """The idx of each object that was left out, because it could not be read."""
     elapsed_s: float
+    plan_s: float
+    """Until it was known what to read."""
+    read_s: float
+    """From then on until the last byte was read, and written. The next three lie in it, and overlap with the reads."""
+    compare_s: float
+    digest_s: float
+    write_s: float
+    """Waiting for the target, without the digests that are taken there."""
+    sync_s: float
+    """From then on until the backup was on disk, under its name."""
     requests: int
     retries: int
     retry_causes: dict[str, int]
@@ -101,9 +113,8 @@ class Summary:
     """Requests that were sent to a second node, because the first one took long."""
     most_in_flight: int
     """Bytes that were under way to the cluster at a time, at most."""
-    latency_median_s: float | None
-    latency_p99_s: float | None
-    """Seconds within which 99 % of the requests were answered; None if there was none."""
+    latencies_s: Mapping[str, float]
+    """Seconds within which so many per cent of the requests were answered; nothing if there was none."""
 
     def as_dict(self) -> dict[str, object]:
         """Give the fields as plain values, for JSON."""

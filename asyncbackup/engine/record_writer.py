@@ -7,6 +7,7 @@ there.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -143,6 +144,10 @@ class RecordWriter:
         """Lines of what was appended."""
         self._lines_size = 0
         self._manifest_length = 0
+        self.digest_s = 0.0
+        """Seconds in which digests were taken."""
+        self.write_s = 0.0
+        """Seconds in which the target of the data was waited for, those of digests not counted."""
 
     @property
     def position(self) -> int:
@@ -276,6 +281,7 @@ class RecordWriter:
         """Take digests of ``fragments``, and make the lines of the records that end in them. Blocks."""
         if self._manifest is None or self._subject is None:
             return
+        began_s = time.monotonic()
         for header, data, base, is_last, known, assumed in fragments:
             if known is None:
                 if header is not None:
@@ -292,6 +298,7 @@ class RecordWriter:
                     record = self._digests.of(self._digested)._replace(assumed=assumed)
                 # A full backup has no base, whatever it was made of.
                 self._keep(self._encoder.record(record._replace(base=None) if self._subject.is_full else record))
+        self.digest_s += time.monotonic() - began_s
 
     def _keep(self, line: bytes) -> None:
         self._made.append(line)
@@ -316,7 +323,9 @@ class RecordWriter:
         waiting, self._waiting = self._waiting, bytearray()
         filled = [buffer for buffer in (waiting, *buffers) if buffer]
         if filled:
+            began_s, digested_s = time.monotonic(), self.digest_s
             await self._data.append(filled, before=before)
+            self.write_s += time.monotonic() - began_s - (self.digest_s - digested_s)
         self._pass_lines()
         if self._manifest is not None and self._lines_size >= _GATHERED_SIZE:
             await self._append_lines(self._manifest)

@@ -87,6 +87,7 @@ async def backup(
         with single_error():
             to_inode, base_inode = await _find(cluster, vdi, snapshot, base)
             work = await _plan(cluster, to_inode, base_inode)
+            plan_s = time.monotonic() - started
             subject = None if opened.manifest is None else await _subject(cluster, to_inode, base_inode, dialect)
             if subject is not None and skip_unreadable:
                 subject = with_fields(subject, may_lack=True)
@@ -99,9 +100,12 @@ async def backup(
                 losses.begin_with(found.missing)
             counts = BackupCounts(work.planned, work.shared)
             await keeping.start(found, subject)
+            pipeline = _Pipeline(cluster, work, to_inode, options, writer, keeping, losses, counts, on_progress)
             async with keeping.leaving():
-                await _Pipeline(cluster, work, to_inode, options, writer, keeping, losses, counts, on_progress).run()
+                await pipeline.run()
     sent = cluster.counts
+    elapsed_s = time.monotonic() - started
+    sync_s = elapsed_s - (pipeline.read_at_s - started)
     return Summary(
         vdi=vdi,
         snapshot=None if snapshot is None else str(snapshot),
@@ -112,14 +116,18 @@ async def backup(
         bytes_written=writer.position,
         bytes_resumed=0 if found is None else found.checkpoint.position,
         missing=losses.missing,
-        elapsed_s=time.monotonic() - started,
+        elapsed_s=elapsed_s,
+        plan_s=plan_s,
+        read_s=elapsed_s - plan_s - sync_s,
+        digest_s=writer.digest_s,
+        write_s=writer.write_s,
+        sync_s=sync_s,
         requests=sent.requests,
         retries=sent.retries,
         retry_causes=dict(sent.causes),
         hedges=sent.hedges,
         most_in_flight=sent.most_in_flight,
-        latency_median_s=sent.latencies.quantile_s(0.5),
-        latency_p99_s=sent.latencies.quantile_s(0.99),
+        latencies_s=sent.latencies.percentiles_s(),
     )
 
 
@@ -268,6 +276,8 @@ class _Pipeline:
     losses: Losses
     counts: BackupCounts
     on_progress: OnProgress | None
+    read_at_s: float = 0.0
+    """When all was read, and written."""
 
     async def run(self) -> None:
         """Write what there is to compare, and publish the whole backup."""
@@ -283,6 +293,7 @@ class _Pipeline:
         # The end says that the backup is complete. It is written only when the snapshots are known to be still there.
         async with staying(*self.work.sides), aclosing(self.work.pairs):
             await self._write_records()
+        self.read_at_s = time.monotonic()
         self.counts.objects_planned = self.counts.objects_done
         self._tell()
         await self.writer.finish()

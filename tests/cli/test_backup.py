@@ -79,8 +79,13 @@ def test_json_tells_what_was_done(command: Command, served: Served, tmp_path: Pa
     outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "-F", "a", "--json", "-p", served.port)
 
     told = json.loads(outcome.out)
-    assert told.pop("elapsed_s") > 0
-    assert 0 < told.pop("latency_median_s") <= told.pop("latency_p99_s")
+    elapsed_s, read_s = told.pop("elapsed_s"), told.pop("read_s")
+    assert elapsed_s == pytest.approx(told.pop("plan_s") + read_s + told.pop("sync_s"))
+    assert all(0 < told.pop(stage) < read_s for stage in ("compare_s", "digest_s", "write_s"))
+    latencies_s = list(told.pop("latencies_s").values())
+    assert len(latencies_s) == 11
+    assert latencies_s[0] > 0
+    assert latencies_s == sorted(latencies_s)
     assert told.pop("most_in_flight") > 0
     assert told == {
         "vdi": "disk",

@@ -51,3 +51,19 @@ def test_without_fading_all_count_the_same() -> None:
 
     assert median is not None
     assert median > 0.9
+
+
+def test_percentiles_are_named_by_their_per_cent() -> None:
+    latencies = Latencies()
+    for thousandth in range(1, 1001):
+        latencies.note(thousandth / 1000)
+
+    told = latencies.percentiles_s()
+
+    assert told["50"] == pytest.approx(0.5, rel=0.06)
+    assert told["100"] == pytest.approx(1.0, rel=0.06)
+    assert list(told.values()) == sorted(told.values())
+
+
+def test_there_are_no_percentiles_of_nothing() -> None:
+    assert Latencies().percentiles_s() == {}

@@ -8,7 +8,8 @@ from asyncbackup import Dialect, Summary
 def test_a_summary_is_plain_values_for_json() -> None:
     causes, missing = {"try again": 9}, array("I", [14, 15])
     counts = (1, 2, 3, 4, 5, 6, 7, 11, 10, 13)
-    summary = Summary("vm", "b", None, Dialect.DOG, *counts, missing, 0.5, 8, 9, causes, 11, 12, 0.1, None)
+    stages_s = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    summary = Summary("vm", "b", None, Dialect.DOG, *counts, missing, 0.5, *stages_s, 8, 9, causes, 11, 12, {"50": 0.1})
 
     assert summary.as_dict() == {
         "vdi": "vm",
@@ -27,11 +28,16 @@ def test_a_summary_is_plain_values_for_json() -> None:
         "bases_unreadable": 13,
         "missing": [14, 15],
         "elapsed_s": 0.5,
+        "plan_s": 0.1,
+        "read_s": 0.2,
+        "compare_s": 0.3,
+        "digest_s": 0.4,
+        "write_s": 0.5,
+        "sync_s": 0.6,
         "requests": 8,
         "retries": 9,
         "retry_causes": {"try again": 9},
         "hedges": 11,
         "most_in_flight": 12,
-        "latency_median_s": 0.1,
-        "latency_p99_s": None,
+        "latencies_s": {"50": 0.1},
     }
