@@ -1,6 +1,6 @@
 """Compares ways to find out how much may be in flight, on clusters that are made up: ``python -m benchmarks.pace``.
 
-Prints the table of docs/performance.md, in Markdown. Nothing is measured: time is simulated, so it is always the same.
+Prints the tables of docs/performance.md, in Markdown. Nothing is measured: time is simulated, so it is always the same.
 """
 
 from __future__ import annotations
@@ -9,8 +9,24 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from asyncbackup.client.pace import Pace
+from asyncbackup.client.total_pace import TotalPace
 from benchmarks.limits import Fixed, Gradient, Vegas
-from tests.simulated import GB, MS, PATHS, READ, Limit, Link, Path, Run, Server, Simulation, set_rate, set_round_trip
+from tests.simulated import (
+    CLUSTERS,
+    GB,
+    MS,
+    PATHS,
+    READ,
+    Cluster,
+    Limit,
+    Link,
+    Path,
+    Run,
+    Server,
+    Simulation,
+    set_rate,
+    set_round_trip,
+)
 
 Turn = Callable[[Simulation], None]
 
@@ -65,6 +81,21 @@ def _describe(run: Run, path: Path, start_s: float) -> str:
     return f"{first / path.rate:.0%}, {later / path.rate:.0%}, {limit:.0f}"
 
 
+def rows_of_many() -> Iterator[tuple[str, ...]]:
+    """Give the rows of the table about clusters of several nodes, that with the titles first."""
+    yield ("cluster", "no limit to the sum", "a Pace", "TotalPace")
+    for name, cluster in CLUSTERS.items():
+        yield (name, *(_describe_many(cluster, make) for make in (lambda: None, Pace, TotalPace)))
+
+
+def _describe_many(cluster: Cluster, make: Callable[[], Limit | None]) -> str:
+    """Write the share of the most that is reached in the first second, and later; and the latency later."""
+    servers = cluster.make()
+    run = Simulation(servers, [Pace() for _ in servers], make(), Link(cluster.our_rate)).run(_END_S)
+    first, later = run.rate(0, 1) / cluster.rate, run.rate(1, _END_S) / cluster.rate
+    return f"{first:.0%}, {later:.0%}, {run.latency_s(1, _END_S) / MS:.0f} ms"
+
+
 def draw(lines: Iterator[tuple[str, ...]]) -> str:
     """Write a table in Markdown."""
     titles, *others = lines
@@ -73,3 +104,5 @@ def draw(lines: Iterator[tuple[str, ...]]) -> str:
 
 if __name__ == "__main__":
     print(draw(rows()))
+    print()
+    print(draw(rows_of_many()))

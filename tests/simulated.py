@@ -118,6 +118,8 @@ class Simulation:
     servers: Sequence[Server]
     limits: Sequence[Limit]
     over_all: Limit | None = None
+    ours: Link | None = None
+    """The link to the application, through which all answers pass."""
     demand: int = UNBOUNDED
     """Requests that the application has at a time."""
     sizes: Callable[[random.Random], int] = lambda _: READ
@@ -180,7 +182,11 @@ class Simulation:
 
         def leave(done_s: float) -> None:
             back_s = server.round_trip_s / 2 * random_.uniform(1, 1 + server.jitter / 4)
-            self._at(server.link.pass_on(done_s, size) + back_s, answer)
+            self._at(server.link.pass_on(done_s, size) + back_s, answer if self.ours is None else come)
+
+        def come(came_s: float) -> None:
+            assert self.ours is not None
+            self._at(self.ours.pass_on(came_s, size), answer)
 
         def answer(answered_s: float) -> None:
             self._outstanding -= 1
@@ -261,5 +267,58 @@ def set_demand(demand: int) -> Callable[[Simulation], None]:
 
     def change(simulation: Simulation) -> None:
         simulation.demand = demand
+
+    return change
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Nodes, and our own link to them."""
+
+    make: Callable[[], list[Server]]
+    our_rate: float
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second that it delivers at most, in usual requests."""
+        return min(self.our_rate, sum(Path(lambda server=server: server).rate for server in self.make()))  # type: ignore[misc]
+
+
+def _disk(cached: float = 0.0) -> Server:
+    return Server(Link(1.25 * GB), 0.2 * MS, 4, 8 * MS, cached=cached)
+
+
+CLUSTERS: Final = {
+    "30 nodes, our link of 1 Gbit/s, 2 ms": Cluster(
+        lambda: [Server(Link(GIGABIT), 2 * MS) for _ in range(30)], GIGABIT
+    ),
+    "30 nodes, our link of 10 Gbit/s, 2 ms": Cluster(
+        lambda: [Server(Link(GIGABIT), 2 * MS) for _ in range(30)], 10 * GIGABIT
+    ),
+    "30 nodes, our link of 1 Gbit/s, 20 ms": Cluster(
+        lambda: [Server(Link(GIGABIT), 20 * MS) for _ in range(30)], GIGABIT
+    ),
+    "30 nodes of 1 Gbit/s each": Cluster(lambda: [Server(Link(GIGABIT), 0.2 * MS) for _ in range(30)], 5 * GB),
+    "9 nodes of 1 Gbit/s and one of 100 Mbit/s": Cluster(
+        lambda: [Server(Link(GIGABIT / (1 if node else 10)), 0.2 * MS) for node in range(10)], 5 * GB
+    ),
+    "10 nodes of four disks": Cluster(lambda: [_disk() for _ in range(10)], 5 * GB),
+    "10 nodes of four disks, half of it cached": Cluster(lambda: [_disk(0.5) for _ in range(10)], 5 * GB),
+    "5 nodes of disks, 5 of flash": Cluster(
+        lambda: [_disk() if node % 2 else Server(Link(1.25 * GB), 0.2 * MS, 4, 0.5 * MS) for node in range(10)], 5 * GB
+    ),
+    "3 nodes at 0.2 ms, 3 at 20 ms, 1 Gbit/s each": Cluster(
+        lambda: [Server(Link(GIGABIT), (0.2 if node < 3 else 20) * MS) for node in range(6)], 10 * GIGABIT
+    ),
+    "3 nodes, our link of 1 Gbit/s": Cluster(lambda: [Server(Link(GIGABIT), 0.2 * MS) for _ in range(3)], GIGABIT),
+}
+
+
+def set_our_rate(rate: float) -> Callable[[Simulation], None]:
+    """Make what gives our own link another rate."""
+
+    def change(simulation: Simulation) -> None:
+        assert simulation.ours is not None
+        simulation.ours.rate = rate
 
     return change

@@ -55,6 +55,8 @@ class Attempt:
     """The node that it was submitted to."""
     sent: Sent | None = field(default=None, init=False)
     """What the pace of the node knows about it; None until it is sent."""
+    sent_in_all: Sent | None = field(default=None, init=False)
+    """What the pace of all nodes together knows about it."""
     latency_s: float = field(default=0.0, init=False)
     """Seconds from when it was sent until its answer was there."""
     header: ResponseHeader | None = field(default=None, init=False)

@@ -15,8 +15,9 @@ import anyio
 from asyncbackup.client.connection import Attempt, Connection, another
 from asyncbackup.client.objects import READ_SIZE
 from asyncbackup.client.options import ClientOptions
-from asyncbackup.client.pace import Pace
+from asyncbackup.client.pace import Change, Pace, charge_for
 from asyncbackup.client.request import Request
+from asyncbackup.client.total_pace import TotalPace
 from asyncbackup.errors import AsyncBackupError, ConnectionLost, Unreachable, single_error
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import INTERNAL_VERSIONS, PUBLIC_VERSIONS, Result
@@ -48,6 +49,16 @@ _log = logging.getLogger(__name__)
 
 class Owner(Protocol):
     """What a node tells who keeps it."""
+
+    @property
+    def pace(self) -> TotalPace:
+        """How much may be in flight to all nodes together."""
+
+    def note_waiting(self, node: Node) -> None:
+        """Take note that an attempt waits at ``node`` until there is room in that pace."""
+
+    def note_room(self) -> None:
+        """Take note that there may be room in that pace: ``Node.send`` sends what waits."""
 
     def note_answer(self, attempt: Attempt) -> None:
         """Take note that an attempt was answered, maybe one that nobody waits for."""
@@ -109,7 +120,7 @@ class Node:
 
     @property
     def load(self) -> int:
-        """Bytes that are under way, or wait for it."""
+        """Bytes that are under way, or wait for it, as they are charged."""
         return self.pace.in_flight + self._waiting_size
 
     @property
@@ -157,7 +168,7 @@ class Node:
                 raise
             if self.trouble is None:
                 self._probe_after_s = _MIN_ASIDE_S
-            self._send()
+            self.send()
 
     async def _open_first(self) -> None:
         timeout_s = self._options.connect_timeout_s
@@ -263,8 +274,8 @@ class Node:
             attempt.end(self.lost())
             return
         self._waiting.append(attempt)
-        self._waiting_size += attempt.size
-        self._send()
+        self._waiting_size += charge_for(attempt.size)
+        self.send()
 
     def give_up(self, attempt: Attempt) -> None:
         """Stop waiting for an attempt that was submitted: afterwards its buffer is free."""
@@ -273,14 +284,14 @@ class Node:
         elif attempt.on_end is not None:
             attempt.on_end = None
             self._waiting.remove(attempt)
-            self._waiting_size -= attempt.size
+            self._waiting_size -= charge_for(attempt.size)
 
     def hangs(self, since_s: float) -> bool:
         """Tell whether attempts are under way, and none was answered after ``since_s``."""
         return self.pace.in_flight > 0 and self._last_answer_s < since_s
 
-    def _send(self) -> None:
-        """Send what the pace and the sockets allow."""
+    def send(self) -> None:
+        """Send what the paces and the sockets allow."""
         now_s = time.monotonic()
         while self._waiting:
             attempt = self._waiting[0]
@@ -288,12 +299,15 @@ class Node:
             if connection is None:
                 if not self.pace.has_room(attempt.size):
                     self.pace.note_waiting()
+                elif not self._owner.pace.has_room(attempt.size):
+                    self._owner.note_waiting(self)
                 break
             self._waiting.popleft()
-            self._waiting_size -= attempt.size
+            self._waiting_size -= charge_for(attempt.size)
             if not self.pace.in_flight:
                 self._last_answer_s = now_s  # Silence counts from when there is something to answer.
             attempt.sent = self.pace.note_sent(now_s, attempt.size)
+            attempt.sent_in_all = self._owner.pace.note_sent(now_s, attempt.size)
             connection.send(attempt, self.version_for(attempt.request.message))
         if len(self.connections) < self._wanted_connections():
             self._wanted.set()
@@ -311,41 +325,38 @@ class Node:
 
     def _has_room(self, size: int) -> bool:
         in_flight = self.pace.in_flight
-        return self.pace.has_room(size) and (not in_flight or in_flight + size <= self.pace.limit * self.share)
+        has_room = self.pace.has_room(size) and self._owner.pace.has_room(size)
+        return has_room and (not in_flight or in_flight + size <= self.pace.limit * self.share)
 
     # What connections tell.
 
     def note_answer(self, attempt: Attempt) -> None:
         """Take note of an answer, and send what it made room for."""
-        sent = attempt.sent
-        if sent is None:
+        sent, sent_in_all = attempt.sent, attempt.sent_in_all
+        if sent is None or sent_in_all is None:
             return
         now_s = time.monotonic()
         self._last_answer_s = now_s
-        change = self.pace.note_answered(now_s, sent)
-        if change is not None:
-            _log.info(
-                "%s: %d KiB in flight instead of %d: %s",
-                self.address,
-                change.limit >> 10,
-                change.before >> 10,
-                change.reason,
-            )
+        _tell(self.address, self.pace.note_answered(now_s, sent))
+        _tell("all nodes", self._owner.pace.note_answered(now_s, sent_in_all))
         attempt.latency_s = now_s - sent.at_s
         self._owner.note_answer(attempt)
-        self._send()
+        self._owner.note_room()
+        self.send()
 
     def note_room(self) -> None:
         """Send what waits."""
-        self._send()
+        self.send()
 
     def note_loss(self, unanswered: Sequence[Attempt]) -> None:
         """Take note that a connection ended, and have it opened again."""
         now_s = time.monotonic()
         for attempt in unanswered:
-            if attempt.sent is not None:
+            if attempt.sent is not None and attempt.sent_in_all is not None:
                 self.pace.note_given_up(now_s, attempt.sent)
-        self._send()
+                self._owner.pace.note_given_up(now_s, attempt.sent_in_all)
+        self._owner.note_room()
+        self.send()
         self._wanted.set()
 
     # What depends on the release.
@@ -379,3 +390,10 @@ class Node:
     def deletes_as_of_old(self) -> bool:
         """Whether VDIs are deleted under the old opcode (to 0.5.0)."""
         return self.internal_version is not None and self.internal_version <= _LAST_VERSION_OF_OLD_DELETION
+
+
+def _tell(path: str, change: Change | None) -> None:
+    """Say in the log what a pace has learnt."""
+    if change is not None:
+        now, before = change.limit >> 10, change.before >> 10
+        _log.info("%s: %d KiB in flight instead of %d: %s", path, now, before, change.reason)

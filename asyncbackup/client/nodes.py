@@ -26,6 +26,7 @@ from asyncbackup.client.options import ClientOptions
 from asyncbackup.client.outcome import is_read
 from asyncbackup.client.placement import Address, Placement
 from asyncbackup.client.request import Request
+from asyncbackup.client.total_pace import TotalPace
 from asyncbackup.errors import AsyncBackupError, Unreachable
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import Result
@@ -61,10 +62,14 @@ class Nodes:
         """The newest epoch that an answer named."""
         self.latencies = Latencies(_LATENCIES)
         """How long reads took lately, those included that nobody waited for any more."""
+        self.pace = TotalPace()
+        """How much may be in flight to all nodes together."""
         self.share = 1.0
         """Share of the pace, and of a rate, that is used: less while the cluster recovers objects."""
         self._nodes = {address: Node(*address, options, self) for address in self.gateways}
         self._gateway = self._nodes[self.gateways[0]]
+        self._waiting: dict[Node, None] = {}
+        """Nodes at which attempts wait for room in the pace of all, in the order in which they take turns."""
         self.closed = asyncio.Event()
         """Set when nothing is sent any more."""
         self._changed = asyncio.Event()
@@ -262,12 +267,12 @@ class Nodes:
     @property
     def in_flight(self) -> int:
         """Bytes that are under way now, over all nodes."""
-        return sum(node.pace.in_flight for node in self._nodes.values())
+        return self.pace.in_flight
 
     @property
     def limit(self) -> int:
         """Bytes that may be under way now, over all nodes that are in use."""
-        return sum(node.pace.limit for node in self._nodes.values() if node.is_open)
+        return min(self.pace.limit, sum(node.pace.limit for node in self._nodes.values() if node.is_open))
 
     # What others tell.
 
@@ -282,6 +287,20 @@ class Nodes:
         if attempt.header is not None and attempt.header.epoch > self.epoch:
             self.epoch = attempt.header.epoch
             self._changed.set()
+
+    def note_waiting(self, node: Node) -> None:
+        """Let ``node`` send when it is its turn, and there is room in the pace of all."""
+        self.pace.note_waiting()
+        self._waiting[node] = None
+
+    def note_room(self) -> None:
+        """Let nodes send that wait for their turn, for as long as there is room."""
+        while self._waiting and self.pace.has_room(0):
+            node = next(iter(self._waiting))
+            del self._waiting[node]
+            node.send()
+            if node in self._waiting:
+                return
 
     def note_trouble(self, node: Node, error: AsyncBackupError) -> None:
         """Look again which nodes there are."""

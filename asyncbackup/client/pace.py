@@ -38,6 +38,11 @@ LEAST_CHARGE: Final = 64 << 10
 """Bytes that a request counts for at least. A server works on the smallest one as long as it sends about so much."""
 
 
+def charge_for(size: int) -> int:
+    """Give the bytes that a request counts for whose payload, or that of its answer, has ``size`` bytes."""
+    return max(size, LEAST_CHARGE)
+
+
 @dataclass(frozen=True, slots=True)
 class PaceOptions:
     """Where to begin, where to end, and how to learn. Who sets the first three to one number pins the limit there."""
@@ -117,12 +122,12 @@ _FALLEN: Final = "the rate fell by half: measures again"
 _GROWN: Final = "the rate doubled: measures again"
 _LARGER: Final = "requests are larger: measures again"
 
-_TOLD_FACTOR: Final = 1.5
-"""How much the limit must have changed to be told while the phase stays the same. It sways a little all the time."""
+_NOTABLE: Final = 1.5
+"""How many times as high or low the limit must be to be told while the phase stays. It sways a little all the time."""
 
 
 class Pace:
-    """How many bytes may be in flight on one path: to a node, or to all of them.
+    """How many bytes may be in flight on one path. ``client/total_pace`` has that of several paths together.
 
     Each ``note_sent`` is followed by one ``note_answered`` or one ``note_given_up`` for what it gave. Times are seconds
     of one clock that never goes back. It should tell microseconds, as ``time.monotonic`` does; uvloop's own tells
@@ -155,14 +160,9 @@ class Pace:
         """Bytes a second that the path delivers at most, as far as known; else 0."""
         return self._model.rate
 
-    @property
-    def least_latency_s(self) -> float | None:
-        """Mean latency of requests without load, as far as known."""
-        return self._model.latency_s
-
     def has_room(self, size: int) -> bool:
         """Tell whether a request of ``size`` bytes may be sent now. The only one always may."""
-        return not self.in_flight or self.in_flight + max(size, LEAST_CHARGE) <= self.limit
+        return not self.in_flight or self.in_flight + charge_for(size) <= self.limit
 
     def note_waiting(self) -> None:
         """Take note that a request waits because there is no room for it. Counts until the next one is sent."""
@@ -173,7 +173,7 @@ class Pace:
         if not self.in_flight:
             # While nothing is in flight, nothing is learnt: the round goes on as if that time had not been.
             self._round_at_s += now_s - self._last_answer_s
-        charge = max(size, LEAST_CHARGE)
+        charge = charge_for(size)
         self.in_flight += charge
         self._is_waiting = False
         return Sent(now_s, charge, self._round)
@@ -225,7 +225,11 @@ class Pace:
             return None
         model.request = max(model.request, request)
         rate = self._bytes / (now_s - self._round_at_s)
-        return self._learn(now_s, rate, self._latencies_s / self._own, is_full=2 * self._full > self._answers)
+        return self._learn(now_s, rate, self._latency_s(), is_full=2 * self._full > self._answers)
+
+    def _latency_s(self) -> float:
+        """Give the mean latency of the round that ends."""
+        return self._latencies_s / self._own
 
     def _learn(self, now_s: float, rate: float, latency_s: float, *, is_full: bool) -> str | None:
         """Update the model, and set the limit from it. Gives the reason as ``_end_round`` does."""
@@ -234,7 +238,7 @@ class Pace:
         window_s = max(self.options.rate_window_s, 10 * (now_s - self._round_at_s))
         model.note_rate(now_s, rate, window_s, is_full=is_full and not is_draining)
         if is_draining:
-            return self._drain_on(now_s, latency_s)
+            return self._drain_on(now_s, rate, latency_s)
         model.note_latency(now_s, latency_s, self.limit if is_full else rate * latency_s)
         if not is_full:
             return None
@@ -264,34 +268,44 @@ class Pace:
         elif latency_s > options.growth * (model.latency_s or 0.0):
             # Without a queue it is the application that stalls: its workers are not as many yet as the limit allows.
             self._stalled += 1
-        # Where requests wait as long as the quickest took, twice as many are in flight as the path holds. HyStart of
-        # TCP CUBIC ends by that as well. It may be wrong, because of a cache: then the limit doubles while cruising.
-        has_queue = latency_s > 2 * self._quickest_s
-        if self._stalled < options.start_stalls and not has_queue:
+        if self._stalled < options.start_stalls and not self._has_queue(latency_s):
             self._ceiling = min(max(self._ceiling, self._aim(options.start_gain)), options.most_bytes)
             return None
         # Where the least latency was seen with little in flight, it is that without load.
         return self._cruise() if model.latency_load <= model.product(0.5) else self._drain()
+
+    def _has_queue(self, latency_s: float) -> bool:
+        """Tell whether so many are in flight in start-up that they wait for one another.
+
+        Where requests wait as long as the quickest took, twice as many are in flight as the path holds. HyStart of TCP
+        CUBIC ends by that as well. It may be wrong, because of a cache: then the limit doubles while cruising.
+        """
+        return latency_s > 2 * self._quickest_s
 
     def _drain(self) -> str:
         self._phase, self._drained_s = _Phase.DRAIN, None
         self._set_limit(self._model.product(0.5))
         return _Phase.DRAIN.value
 
-    def _drain_on(self, now_s: float, latency_s: float) -> str | None:
+    def _drain_on(self, now_s: float, rate: float, latency_s: float) -> str | None:
         """Halve the limit again if that helped; else take the least latency that was seen for that without load."""
         model, limit = self._model, self.limit
         before_s = self._drained_s or model.latency_s or latency_s
         self._drained_s = min(latency_s, self._drained_s or latency_s)
-        # By Little's law the limit makes this rate. Where it is below the usual one, nothing waits any more.
-        is_full = limit >= self.options.fall * model.usual_rate * latency_s
-        if is_full and latency_s <= self.options.fall * before_s:
+        if self._still_waits(rate, latency_s, before_s):
             self._set_limit(limit // 2)
             if self.limit < limit:
                 return None
         model.latency_s = None
         model.note_latency(now_s, self._drained_s, limit)
         return self._cruise()
+
+    def _still_waits(self, rate: float, latency_s: float, before_s: float) -> bool:  # noqa: ARG002 - see TotalPace
+        """Tell whether there was a queue in a round of the drain, before which latency was ``before_s``."""
+        fall, model = self.options.fall, self._model
+        # By Little's law the limit makes this rate. Where it is below the usual one, nothing waits any more.
+        is_full = self.limit >= fall * model.usual_rate * latency_s
+        return is_full and latency_s <= fall * before_s
 
     def _cruise(self) -> str:
         self._phase, self._stalled, self._start_rate = _Phase.CRUISE, 0, self.rate
@@ -320,7 +334,7 @@ class Pace:
         """Tell the limit if there is a reason, or if it is quite another than the one that was told last."""
         before, limit = self._told, self.limit
         lower, upper = sorted((before, limit))
-        if lower == upper or (reason is None and upper <= lower * _TOLD_FACTOR):
+        if lower == upper or (reason is None and upper <= lower * _NOTABLE):
             return None
         self._told = limit
         return Change(before, limit, reason or self._phase.value)

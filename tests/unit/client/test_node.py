@@ -13,7 +13,9 @@ from asyncbackup.client import ClientOptions
 from asyncbackup.client.connection import Attempt
 from asyncbackup.client.node import _PAUSE_S, DEPTH, Node
 from asyncbackup.client.objects import READ_SIZE
+from asyncbackup.client.pace import LEAST_CHARGE
 from asyncbackup.client.request import Request
+from asyncbackup.client.total_pace import TotalPace
 from asyncbackup.errors import AsyncBackupError, ConnectionLost, ProtocolViolation, Unreachable
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.sheep.release import Release
@@ -31,6 +33,14 @@ class Told:
     def __init__(self) -> None:
         self.answered: list[Attempt] = []
         self.troubles: list[AsyncBackupError] = []
+        self.pace = TotalPace()
+        self.waiting: list[Node] = []
+
+    def note_waiting(self, node: Node) -> None:
+        self.waiting.append(node)
+
+    def note_room(self) -> None:
+        pass
 
     def note_answer(self, attempt: Attempt) -> None:
         assert attempt.latency_s > 0
@@ -283,7 +293,7 @@ async def test_what_is_given_up_before_it_was_sent_is_never_sent() -> None:
         node.give_up(waiting)
 
         assert waiting.connection is None
-        assert (node.load, node.unanswered) == (before - waiting.size, DEPTH)
+        assert (node.load, node.unanswered) == (before - LEAST_CHARGE, DEPTH)
 
 
 async def test_a_node_hangs_that_answers_nothing_of_what_it_was_asked() -> None:
@@ -302,6 +312,30 @@ async def test_bytes_under_way_are_bounded_by_the_pace() -> None:
 
         assert node.pace.in_flight == 4 * READ_SIZE
         assert node.load == 10 * READ_SIZE
+
+
+async def test_bytes_under_way_to_all_nodes_are_bounded_too() -> None:
+    told = Told()
+    async with serve(greet_and_hold) as port, opened(port, replace(OPTIONS, connections=None), told) as node:
+        told.pace.limit = 4 * READ_SIZE
+        told.pace.note_sent(0.0, READ_SIZE)
+        submit(node, 10, READ_SIZE)
+
+        assert (node.pace.in_flight, told.pace.in_flight) == (3 * READ_SIZE, 4 * READ_SIZE)
+        assert set(told.waiting) == {node}
+
+
+async def test_what_is_answered_or_lost_makes_room_for_all_nodes(sheep: Sheep) -> None:
+    told = Told()
+    async with opened(sheep.port, replace(OPTIONS, connections=None), told) as node:
+        attempts = submit(node, 3, 512)
+        await until(lambda: all(map(has_ended, attempts)))
+        assert told.pace.in_flight == 0
+        submit(node, 3, 512)
+        assert told.pace.in_flight > 0
+        node.set_aside(Unreachable("here", "it hangs"))
+
+        assert told.pace.in_flight == 0
 
 
 async def test_a_server_that_comes_back_is_greeted_anew() -> None:

@@ -12,7 +12,9 @@ import pytest
 from asyncbackup.client import ClientOptions
 from asyncbackup.client.node import Node
 from asyncbackup.client.nodes import Nodes
+from asyncbackup.client.pace import PaceOptions
 from asyncbackup.client.router import Counts, Router
+from asyncbackup.client.total_pace import TotalPace
 from asyncbackup.errors import ConnectionLost, Unreachable
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.constants import Opcode
@@ -20,7 +22,7 @@ from asyncbackup.wire.messages import NodeReply, RequestHeader, read_object, vdi
 from asyncbackup.wire.nodes import Node as WireNode
 from asyncbackup.wire.nodes import pack_node
 from tests.faults.proxy import answer, receive, serve
-from tests.holding import PATIENT, QUICK, Holding, all_nodes, reads, routed
+from tests.holding import PATIENT, QUICK, Holding, all_nodes, reads, routed, two
 from tests.waiting import turn, until
 
 READ = read_object(1, 0, 4)
@@ -231,6 +233,40 @@ async def test_no_more_nodes_are_used_than_there_are_descriptors_for() -> None:
         assert ("127.0.0.1", port) in kept(router)
 
 
+async def test_nodes_take_turns_where_there_is_no_room_for_all() -> None:
+    options = replace(PATIENT, connections=None)
+    async with two(options) as (first, second, router):
+        router.nodes.pace = TotalPace(PaceOptions(start_bytes=1, least_bytes=1, most_bytes=1))
+        calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in range(1, 7)]
+        places: list[int] = []
+        for _ in calls:
+            await until(lambda: bool(first.held or second.held))
+            await turn()
+            assert len(first.held) + len(second.held) == 1
+            server = first if first.held else second
+            places.append((first, second).index(server))
+            server.answer(server.objects[-1])
+        await asyncio.gather(*calls)
+
+    assert places in ([0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 1, 0])
+
+
+async def test_a_node_that_is_set_aside_gives_its_turn_away() -> None:
+    options = replace(PATIENT, connections=None)
+    async with two(options) as (first, second, router):
+        router.nodes.pace = TotalPace(PaceOptions(start_bytes=1, least_bytes=1, most_bytes=1))
+        calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in range(1, 5)]
+        await until(lambda: bool(first.held or second.held))
+        lost, left = (first, second) if first.held else (second, first)
+        next(node for node in all_nodes(router) if node.pace.in_flight).set_aside(Unreachable("here", "it hangs"))
+        for _ in calls:
+            await until(lambda: bool(left.held))
+            left.answer(left.objects[-1])
+        await asyncio.gather(*calls)
+
+    assert len(lost.came) == 1
+
+
 async def test_a_cluster_that_recovers_gets_half_as_much_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asyncbackup.client.nodes._RECOVERY_PAUSE_S", 0.01)
     recovering = True
@@ -263,9 +299,9 @@ async def test_a_node_that_joins_during_a_recovery_gets_half_as_much_to_do_too()
 
 
 async def test_what_waits_when_the_nodes_are_closed_ends_at_once_with_an_error_of_its_own() -> None:
-    async with members(0, 1, options=PATIENT) as (made, router):
+    async with two() as (first, second, router):
         calls = [asyncio.create_task(router.call(reads(oid), Counts())) for oid in range(8)]
-        await until(lambda: sum(len(server.held) for server in made.servers) == 4)
+        await until(lambda: len(first.held) + len(second.held) == 4)
         await router.nodes.close()
 
         errors = await asyncio.gather(*calls, return_exceptions=True)
