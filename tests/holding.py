@@ -34,6 +34,11 @@ async def routed(*ports: int, options: ClientOptions = QUICK) -> AsyncIterator[R
         await nodes.close()
 
 
+def unanswered(*nodes: Node) -> int:
+    """Count attempts that wait to be sent, or that servers still owe an answer for."""
+    return sum(len(node._waiting) + sum(each.unanswered for each in node.connections) for node in nodes)
+
+
 def all_nodes(router: Router) -> list[Node]:
     return list(router.nodes._nodes.values())
 

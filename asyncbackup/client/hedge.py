@@ -15,7 +15,7 @@ _QUANTILE: Final = 0.95
 _MUCH_LONGER: Final = 3.0
 """Times that quantile. What only queues a little longer than usual is not sent twice."""
 _LEAST_DELAY_S: Final = 0.05
-"""Pauses of this process are as long: less would tell of nothing."""
+"""This process pauses for as long itself: a shorter delay says nothing about a node."""
 _LEAST_SEEN: Final = 20
 """Answers to see before any is called late."""
 _SHARE: Final = 0.05
@@ -23,7 +23,7 @@ _SHARE: Final = 0.05
 _FIRST: Final = 4
 """Hedges that are allowed before the share allows any."""
 _HANGS: Final = 20.0
-"""A node hangs that answers nothing for as many times that quantile, and for the seconds below."""
+"""A node hangs if it answers nothing for this many times that quantile, and for the seconds below."""
 _LEAST_HANG_S: Final = 2.0
 LOOKUP_DELAY_S: Final = 0.5
 """A look-up is late after this time. Servers read several objects for one, of nodes that may hang."""
@@ -47,7 +47,7 @@ class Hedging:
         return None if usual is None else max(_LEAST_DELAY_S, usual * _MUCH_LONGER)
 
     def hang_s(self) -> float:
-        """Give the seconds after which a node hangs that was asked for objects that it holds, and answered nothing."""
+        """Give the seconds after which a node hangs, if it answered nothing and was asked for objects that it holds."""
         usual = self.latencies.quantile_s(_QUANTILE) if self.latencies.count >= _LEAST_SEEN else None
         return _LEAST_HANG_S if usual is None else max(_LEAST_HANG_S, usual * _HANGS)
 

@@ -32,7 +32,7 @@ The server sends one answer, and meanwhile reads for the next.
 _MOST_CONNECTIONS: Final = 32
 """Each costs the server a file descriptor and buffers. More than these fill no path that is known to us."""
 _PAUSE_S: Final = 0.02
-"""Seconds between two times that connections are opened."""
+"""Seconds at least between two openings of connections."""
 _MIN_ASIDE_S: Final = 0.2
 _MAX_ASIDE_S: Final = 5.0
 """Seconds between two probes of a node that is set aside: they double up to this."""
@@ -114,11 +114,6 @@ class Node:
         return {connection.peer for connection in self.connections if connection.is_open and connection.peer[0]}
 
     @property
-    def unanswered(self) -> int:
-        """Attempts that wait to be sent, or that the server still owes an answer for."""
-        return len(self._waiting) + sum(connection.unanswered for connection in self.connections)
-
-    @property
     def load(self) -> int:
         """Bytes that are under way, or wait for it, as they are charged."""
         return self.pace.in_flight + self._waiting_size
@@ -138,7 +133,7 @@ class Node:
             if self.trouble is None:
                 with suppress(AsyncBackupError):
                     await self.open()
-                    # A server that closes what it just accepted is not asked without a pause.
+                    # A server may close at once what it accepts. Then it is not asked again without a pause.
                     await anyio.sleep(_PAUSE_S)
             if self.trouble is not None:
                 await anyio.sleep(self._probe_after_s)

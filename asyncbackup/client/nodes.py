@@ -260,11 +260,6 @@ class Nodes:
     # What is under way.
 
     @property
-    def unanswered(self) -> int:
-        """Attempts that wait to be sent, or that servers still owe an answer for."""
-        return sum(node.unanswered for node in self._nodes.values())
-
-    @property
     def in_flight(self) -> int:
         """Bytes that are under way now, over all nodes."""
         return self.pace.in_flight

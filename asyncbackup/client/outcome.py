@@ -4,8 +4,8 @@ Repeating is safe for what is read, and for objects that nobody else writes: to 
 same bytes changes nothing, whether the first attempt arrived or not. So these are repeated whatever happened. So is the
 creation of a VDI: the cluster refuses the second one, and whoever asks for it tells by the size which VDI is there
 (``client/construction``). To take a snapshot, to delete a VDI, or to write an attribute of which another client may be
-the first writer, is not the same done twice: such a request is repeated only where the cluster says that it was not
-carried out.
+the first writer, is another thing when it is done twice. Such a request is repeated only where the cluster says that it
+was not carried out.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def judge_result(result: Result, message: Message, proto_ver: int) -> Outcome:
 def judge_error(error: AsyncBackupError, message: Message, *, is_sent: bool) -> Outcome:
     """Say what an error of the way to a node means for ``message``, which was perhaps sent to it.
 
-    Whoever breaks the protocol once is not asked again.
+    A server that breaks the protocol is not asked again.
     """
     if isinstance(error, _OF_THE_WAY) and (is_repeatable(message) or not is_sent):
         return Outcome.REPEAT_ELSEWHERE

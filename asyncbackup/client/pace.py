@@ -45,7 +45,7 @@ def charge_for(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PaceOptions:
-    """Where to begin, where to end, and how to learn. Who sets the first three to one number pins the limit there."""
+    """Where to begin, where to end, and how to learn. If the first three are the same, the limit is always that."""
 
     start_bytes: int = 16 * _REQUEST
     """Bytes in flight before anything is known. 16 requests are nearly right for round trips of up to 2 ms."""

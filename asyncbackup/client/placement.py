@@ -16,6 +16,7 @@ Address = tuple[str, int]
 _RING_VERSION: Final = 0x0A
 """The internal version of the release whose ring is known, 1.0."""
 _MAX_FOUND: Final = 1 << 12
+"""Objects of which the holders are kept in mind."""
 _MAX_VDIS: Final = 1 << 16
 """VDIs of which the copies are kept in mind."""
 
@@ -23,7 +24,7 @@ _MAX_VDIS: Final = 1 << 16
 class Placement:
     """Knows the nodes of a cluster, the ring of 1.0, and how many copies VDIs have.
 
-    Where something of that is not known it names no holder: then any node will do.
+    Where it does not know one of these, it names no holder. Then any node will do.
     """
 
     def __init__(self) -> None:

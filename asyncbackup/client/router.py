@@ -265,7 +265,7 @@ class Router:
         second.node.submit(second)
 
     def _timeout_s(self, message: Message) -> float:
-        """Say how long to wait for an answer. What may not be sent again is worth all the patience that there is."""
+        """Say how long to wait for an answer. What may not be sent again gets all the patience that there is."""
         options = self.options
         if is_repeatable(message):
             return options.request_timeout_s

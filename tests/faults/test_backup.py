@@ -34,6 +34,7 @@ from asyncbackup.wire.oid import is_data
 from tests.disks import OBJECT, content_of, make_disk, rewrite_inode
 from tests.faults.proxy import Proxy, proxy
 from tests.folders import left_in
+from tests.holding import unanswered
 from tests.property import reference
 from tests.waiting import until
 
@@ -142,7 +143,7 @@ async def test_a_broken_answer_ends_the_backup(
         with pytest.raises(kind, match=message):
             await difference(cluster, tmp_path)
 
-        await until(lambda: cluster.nodes.unanswered == 0)
+        await until(lambda: unanswered(*cluster.nodes._nodes.values()) == 0)
     assert left_in(tmp_path) == []
 
 
@@ -368,12 +369,12 @@ async def test_nothing_is_ever_locked_or_written(store: MemoryStore, tmp_path: P
 async def test_a_connection_outlives_a_cancelled_request(store: MemoryStore) -> None:
     async with served(store, "read_obj@1:delay=0.1") as cluster:
         cancelled = asyncio.create_task(cluster.read_object(1, memoryview(bytearray(512))))
-        await until(lambda: cluster.nodes.unanswered == 1)
+        await until(lambda: unanswered(*cluster.nodes._nodes.values()) == 1)
         cancelled.cancel()
         await asyncio.wait([cancelled])
 
         assert (await cluster.find_vdi("disk", "a")).tag == "a"
-        await until(lambda: cluster.nodes.unanswered == 0)
+        await until(lambda: unanswered(*cluster.nodes._nodes.values()) == 0)
 
 
 async def test_a_connection_outlives_a_request_out_of_time(store: MemoryStore) -> None:
@@ -384,7 +385,7 @@ async def test_a_connection_outlives_a_request_out_of_time(store: MemoryStore) -
         cluster.router.options = ONE
 
         assert (await cluster.find_vdi("disk", "a")).tag == "a"
-        await until(lambda: cluster.nodes.unanswered == 0)
+        await until(lambda: unanswered(*cluster.nodes._nodes.values()) == 0)
 
 
 async def test_each_waiter_gets_an_exception_of_its_own(store: MemoryStore) -> None:
@@ -426,7 +427,7 @@ async def test_a_connection_that_drops_anywhere_ends_the_backup(store: MemorySto
         with pytest.raises(ConnectionLost):
             await difference(cluster, tmp_path)
 
-        await until(lambda: cluster.nodes.unanswered == 0)
+        await until(lambda: unanswered(*cluster.nodes._nodes.values()) == 0)
     assert left_in(tmp_path) == []
 
 

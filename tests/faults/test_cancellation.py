@@ -18,6 +18,7 @@ from asyncbackup.sheep import MemoryStore, Sheep
 from tests.disks import OBJECT, SHIFT, noise
 from tests.faults.steps import WAYS, Cancel, run_cancelled
 from tests.folders import left_in
+from tests.holding import unanswered
 from tests.waiting import until
 
 OPTIONS = ClientOptions(connections=2, request_timeout_s=10, give_up_after_s=0)
@@ -81,7 +82,7 @@ async def test_a_backup_cancelled_at_any_step_leaves_nothing(
             was_cut = await run_cancelled(cancel, work, at)
 
             assert waiters(cluster) == 0
-            await until(lambda: cluster.nodes.unanswered == 0)
+            await until(lambda: unanswered(*cluster.nodes._nodes.values()) == 0)
             files = take_files(tmp_path)
             assert files in ({}, expected), at
             if not was_cut:
@@ -112,7 +113,7 @@ async def test_a_backup_with_checkpoints_cancelled_at_any_step_can_be_resumed(
         for at in itertools.count():
             was_cut = await run_cancelled(cancel, work, at)
 
-            await until(lambda: cluster.nodes.unanswered == 0)
+            await until(lambda: unanswered(*cluster.nodes._nodes.values()) == 0)
             names = set(left_in(tmp_path))
             assert names in (set(), {".file.partial", ".file.partial.manifest"}, set(expected)), at
             if names == set(expected):

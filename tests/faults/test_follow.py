@@ -22,6 +22,7 @@ from asyncbackup.wire.inode import SIZE_OFFSET, TABLE_OFFSET
 from asyncbackup.wire.oid import inode_oid, is_data, vdi_of
 from tests.disks import OBJECT, SHIFT, noise
 from tests.faults.steps import WAYS, Cancel, run_cancelled
+from tests.holding import unanswered
 from tests.property.test_restore import working_image
 from tests.waiting import turn, until
 
@@ -102,7 +103,7 @@ class Served:
 
 async def quiet(cluster: Cluster) -> None:
     """Return when no request is under way any more."""
-    await until(lambda: cluster.nodes.unanswered == 0)
+    await until(lambda: unanswered(*cluster.nodes._nodes.values()) == 0)
 
 
 @pytest.fixture(autouse=True)

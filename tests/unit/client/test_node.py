@@ -22,6 +22,7 @@ from asyncbackup.sheep.release import Release
 from asyncbackup.wire.constants import Result
 from asyncbackup.wire.messages import node_list, read_object, vdi_info
 from tests.faults.proxy import answer, proxy, receive, serve
+from tests.holding import unanswered
 from tests.waiting import turn, until
 
 OPTIONS = ClientOptions(connections=3, connect_timeout_s=5, give_up_after_s=0)
@@ -273,7 +274,7 @@ async def test_what_waits_ends_when_the_node_is_set_aside() -> None:
         assert all(map(has_ended, attempts))
         assert [type(attempt.error) for attempt in attempts] == [Unreachable] * (DEPTH + 2)
         assert len({id(attempt.error) for attempt in attempts}) == DEPTH + 2, "each waiter gets one of its own"
-        assert (node.load, node.unanswered) == (0, 0)
+        assert (node.load, unanswered(node)) == (0, 0)
 
 
 async def test_what_waits_ends_when_the_node_is_closed() -> None:
@@ -293,7 +294,7 @@ async def test_what_is_given_up_before_it_was_sent_is_never_sent() -> None:
         node.give_up(waiting)
 
         assert waiting.connection is None
-        assert (node.load, node.unanswered) == (before - LEAST_CHARGE, DEPTH)
+        assert (node.load, unanswered(node)) == (before - LEAST_CHARGE, DEPTH)
 
 
 async def test_a_node_hangs_that_answers_nothing_of_what_it_was_asked() -> None:

@@ -28,7 +28,7 @@ from asyncbackup.wire.messages import (
     write_object,
 )
 from tests.faults.proxy import answer, proxy, receive, serve
-from tests.holding import PATIENT, QUICK, Holding, all_nodes, held, reads, routed, two
+from tests.holding import PATIENT, QUICK, Holding, all_nodes, held, reads, routed, two, unanswered
 from tests.waiting import turn, until
 
 LOOKUP = vdi_info("disk")
@@ -54,13 +54,13 @@ async def test_the_server_has_no_more_requests_than_the_depth_and_the_first_come
         await until(lambda: len(server.held) == 2)
         await turn()
         assert server.objects == [1, 2]
-        assert router.nodes.unanswered == 4
+        assert unanswered(*all_nodes(router)) == 4
 
         for done, came in [(2, [1, 2, 3]), (1, [1, 2, 3, 4]), (3, [1, 2, 3, 4]), (4, [1, 2, 3, 4])]:
             server.answer(done)
             await until(lambda came=came: server.objects == came)  # type: ignore[misc] # mypy infers no default
 
-    assert router.nodes.unanswered == 0
+    assert unanswered(*all_nodes(router)) == 0
 
 
 async def test_a_request_goes_to_the_connection_with_the_fewest_under_way() -> None:
@@ -72,7 +72,7 @@ async def test_a_request_goes_to_the_connection_with_the_fewest_under_way() -> N
         assert len({of_object[1], of_object[2], of_object[3]}) == 3
         assert of_object[4] == of_object[1], "among equals the first"
         server.answer(2)
-        await until(lambda: router.nodes.unanswered == 3)
+        await until(lambda: unanswered(*all_nodes(router)) == 3)
         group.create_task(router.call(reads(5), Counts()))
         await until(lambda: len(server.held) == 4)
         assert server.came[-1] == (of_object[2], 5)
@@ -86,10 +86,10 @@ async def test_what_is_given_up_before_its_turn_is_never_sent() -> None:
         await until(lambda: len(server.held) == 2)
         given_up.cancel()
         await asyncio.wait([given_up])
-        assert router.nodes.unanswered == 2, "tombstones take their places until they are answered"
+        assert unanswered(*all_nodes(router)) == 2, "tombstones take their places until they are answered"
         async with asyncio.TaskGroup() as group:
             group.create_task(router.call(reads(4), Counts()))
-            await until(lambda: router.nodes.unanswered == 3)
+            await until(lambda: unanswered(*all_nodes(router)) == 3)
             server.answer(1)
             await until(lambda: len(server.held) == 2)
             server.answer(2)
@@ -112,7 +112,7 @@ async def test_a_request_waits_while_the_socket_takes_nothing() -> None:
         group.start_soon(router.call, [Request(write_object(7, 0, bytes(8 << 20), copies=1))], Counts())
         (request,) = reads(7)
         group.start_soon(router.call, [request], Counts())
-        await until(lambda: router.nodes.unanswered == 2)
+        await until(lambda: unanswered(*all_nodes(router)) == 2)
         await turn()
         (connection,) = router.nodes.gateway.connections
         assert connection.unanswered == 1
@@ -340,7 +340,7 @@ async def test_a_late_read_is_sent_to_a_second_node_and_the_first_answer_counts(
         answered = bytes(buffer)
         buffer[:] = b"mine"
         slow.answer(7)
-        await until(lambda: router.nodes.unanswered == 0)
+        await until(lambda: unanswered(*all_nodes(router)) == 0)
 
     assert answered == (7).to_bytes(4, "big")
     assert buffer == b"mine", "the slower answer is dropped"
@@ -372,7 +372,7 @@ async def test_a_read_that_ends_as_its_node_is_set_aside_is_sent_again_and_not_h
         call = asyncio.create_task(router.call(requests, counts))
         await until(lambda: len(first.held) + len(second.held) == 3)
         quick = second if len(first.held) == 2 else first
-        (silent,) = [node for node in all_nodes(router) if node.unanswered == 2]
+        (silent,) = [node for node in all_nodes(router) if unanswered(node) == 2]
         silent._last_answer_s -= 1000
 
         def answer_all() -> bool:
@@ -417,7 +417,7 @@ async def test_an_answer_after_the_end_of_its_batch_goes_nowhere() -> None:
         await asyncio.wait([call])
         buffer[:] = b"mine"
         server.answer(2)
-        await until(lambda: router.nodes.unanswered == 1)
+        await until(lambda: unanswered(*all_nodes(router)) == 1)
 
         assert buffer == b"mine"
         assert batch[1].answer is None
@@ -568,7 +568,7 @@ async def see_that_it_works(first: Holding, second: Holding, router: Router) -> 
         for server in (first, second):
             for oid in {ObjectBody.unpack(header.body).oid for _, header, _ in server.held}:
                 server.answer(oid)
-        return call.done() and not router.nodes.unanswered
+        return call.done() and not unanswered(*all_nodes(router))
 
     await until(answer_all)
     await call
@@ -581,7 +581,7 @@ async def test_a_call_is_cancelled_while_its_requests_wait_for_the_pace() -> Non
         await until(lambda: len(first.held) + len(second.held) == 4)
         request, buffer = read_into(7)
         call = asyncio.create_task(router.call([request], Counts()))
-        await until(lambda: router.nodes.unanswered == 5)
+        await until(lambda: unanswered(*all_nodes(router)) == 5)
         await cancelled(call)
         buffer[:] = b"mine"
         await see_that_it_works(first, second, router)
