@@ -165,7 +165,7 @@ class Cluster:
         After a cancellation the buffers may hold anything. Raises ObjectReadFailed for a data object, and RequestFailed
         for another.
         """
-        parts = cut(reads, may_be_trimmed=self.nodes.gateway.may_trim)
+        parts = cut(reads, may_be_trimmed=self.nodes.gateway.versions.may_trim)
         if parts:
             await self.router.call(parts, self.counts)
         for part in parts:
@@ -283,7 +283,7 @@ class Cluster:
 
     async def count_nodes(self) -> int | None:
         """Count the nodes that keep objects; None if the cluster is of a release whose list we cannot read."""
-        if self.nodes.gateway.internal_version != INTERNAL_VERSIONS[0]:
+        if self.nodes.gateway.versions.internal != INTERNAL_VERSIONS[0]:
             return None
         request = await self.expect_success(messages.node_list(MAX_NODES * NODE_ENTRY_SIZE), "listing the nodes")
         try:
@@ -333,7 +333,7 @@ class Cluster:
         return known.text
 
     async def _read_format_time(self) -> str | None:
-        internal_version = self.nodes.gateway.internal_version
+        internal_version = self.nodes.gateway.versions.internal
         if internal_version is None:
             return None
         request = await self.call(messages.stat_cluster(internal_version))
@@ -538,7 +538,7 @@ class Cluster:
 
         This reads only the answer of 1.0. A cluster says it only if it was formatted with locks.
         """
-        if self.nodes.gateway.internal_version != INTERNAL_VERSIONS[0]:
+        if self.nodes.gateway.versions.internal != INTERNAL_VERSIONS[0]:
             return None
         capacity = _FIRST_STATES * VDI_STATE_SIZE
         while capacity <= _MAX_STATES:
@@ -573,14 +573,14 @@ class Cluster:
             copies=working.nr_copies,
             copy_policy=working.copy_policy,
             store_policy=working.store_policy,
-            block_size_shift=working.block_size_shift if self.nodes.gateway.takes_object_sizes else 0,
+            block_size_shift=working.block_size_shift if self.nodes.gateway.versions.takes_object_sizes else 0,
         )
         await self.expect_success(message, f"taking snapshot '{tag}' of VDI '{name}'")
         return await self.read_inode(working.vdi_id)
 
     async def delete_vdi(self, name: str) -> None:
         """Delete the working VDI ``name``. A server of 1.0 keeps its objects: the caller must remove them before."""
-        message = messages.delete_vdi(name, old=self.nodes.gateway.deletes_as_of_old)
+        message = messages.delete_vdi(name, old=self.nodes.gateway.versions.deletes_as_of_old)
         await self.expect_success(message, f"deleting VDI '{name}'")
 
     async def remove_object(self, object_id: int) -> None:

@@ -470,14 +470,14 @@ async def _find_made(cluster: Cluster, name: str, sent: Shape, failed: AsyncBack
 
 def _creation(cluster: Cluster, name: str, shape: Shape, parent: Parent | None) -> Message:
     shift = shape.object_size.bit_length() - 1
-    if not cluster.nodes.gateway.takes_object_sizes:
+    if not cluster.nodes.gateway.versions.takes_object_sizes:
         if shift != DEFAULT_BLOCK_SIZE_SHIFT:
             raise VdiUnmakeable(
                 f"objects of {1 << DEFAULT_BLOCK_SIZE_SHIFT} bytes, which are all that this cluster knows",
                 f"{shape.object_size} bytes",
             )
         shift = 0
-    if shape.copy_policy and not cluster.nodes.gateway.takes_copy_policies:
+    if shape.copy_policy and not cluster.nodes.gateway.versions.takes_copy_policies:
         raise RedundancyUnkeepable(shape.copies, shape.copy_policy)
     return messages.new_vdi(
         name,

@@ -18,10 +18,10 @@ from asyncbackup.client.options import ClientOptions
 from asyncbackup.client.pace import Change, Pace, charge_for
 from asyncbackup.client.request import Request
 from asyncbackup.client.total_pace import TotalPace
+from asyncbackup.client.versions import Versions
 from asyncbackup.errors import AsyncBackupError, ConnectionLost, Unreachable, single_error
 from asyncbackup.wire import messages
-from asyncbackup.wire.constants import INTERNAL_VERSIONS, PUBLIC_VERSIONS, Result
-from asyncbackup.wire.messages import Message
+from asyncbackup.wire.constants import INTERNAL_VERSIONS, Result
 from asyncbackup.wire.nodes import MAX_NODES, NODE_ENTRY_SIZE, format_address
 
 DEPTH: Final = 2
@@ -36,13 +36,6 @@ _PAUSE_S: Final = 0.02
 _MIN_ASIDE_S: Final = 0.2
 _MAX_ASIDE_S: Final = 5.0
 """Seconds between two probes of a node that is set aside: they double up to this."""
-
-_TRIMMING_VERSIONS: Final = frozenset({0x07, 0x08})
-"""Internal versions of the releases (0.5.1 to 0.7) that trim zero sectors off a READ_OBJ answer."""
-
-_LAST_VERSION_OF_OLD_DELETION: Final = 0x06
-_FIRST_VERSION_OF_COPY_POLICIES: Final = 0x08
-_FIRST_VERSION_OF_OBJECT_SIZES: Final = 0x0A
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +70,8 @@ class Node:
     def __init__(self, host: str, port: int, options: ClientOptions, owner: Owner) -> None:
         self.host = host
         self.port = port
-        self.internal_version: int | None = None
-        """Which release the server is of, by its internal protocol version; None if it is none that is known."""
+        self.versions = Versions()
+        """Which release the server is of, as far as is known."""
         self.listing: Request | None = None
         """What the server answered when it was asked who is in the cluster; None if it did not understand."""
         self.connections: list[Connection] = []
@@ -90,7 +83,6 @@ class Node:
         """Why the node is set aside; None if it is not."""
         self._options = options
         self._owner = owner
-        self._public_version = PUBLIC_VERSIONS[0]
         self._waiting: deque[Attempt] = deque()
         self._waiting_size = 0
         self._opening = anyio.Lock()
@@ -204,12 +196,12 @@ class Node:
 
     async def _greet(self, connection: Connection) -> None:
         """Ask for the node list in each internal version: only the server's own is not a version mismatch."""
-        self.internal_version, self.listing, self._public_version = None, None, PUBLIC_VERSIONS[0]
+        self.versions, self.listing = Versions(), None
         for version in INTERNAL_VERSIONS:
             request = Request(messages.node_list(MAX_NODES * NODE_ENTRY_SIZE))
             await connection.call(request, version, self._options.request_timeout_s)
             if request.result is not Result.VER_MISMATCH:
-                self.internal_version, self.listing = version, request
+                self.versions, self.listing = Versions(version), request
                 return
 
     def _wanted_connections(self) -> int:
@@ -303,7 +295,7 @@ class Node:
                 self._last_answer_s = now_s  # Silence counts from when there is something to answer.
             attempt.sent = self.pace.note_sent(now_s, attempt.size)
             attempt.sent_in_all = self._owner.pace.note_sent(now_s, attempt.size)
-            connection.send(attempt, self.version_for(attempt.request.message))
+            connection.send(attempt, self.versions.for_message(attempt.request.message))
         if len(self.connections) < self._wanted_connections():
             self._wanted.set()
 
@@ -353,38 +345,6 @@ class Node:
         self._owner.note_room()
         self.send()
         self._wanted.set()
-
-    # What depends on the release.
-
-    def version_for(self, message: Message) -> int:
-        """Give the protocol version to send ``message`` in."""
-        if message.is_internal:
-            return self.internal_version or INTERNAL_VERSIONS[0]
-        return self._public_version
-
-    def use_older_version(self) -> None:
-        """Send public requests in the older version from now on: the server knows no newer one."""
-        self._public_version = PUBLIC_VERSIONS[-1]
-
-    @property
-    def may_trim(self) -> bool:
-        """Whether READ_OBJ answers may lack zero sectors at their ends. Those of an unknown release may."""
-        return self.internal_version is None or self.internal_version in _TRIMMING_VERSIONS
-
-    @property
-    def takes_object_sizes(self) -> bool:
-        """Whether VDIs choose their object size (1.0). Other releases want 0 in that place of a request."""
-        return self.internal_version is None or self.internal_version >= _FIRST_VERSION_OF_OBJECT_SIZES
-
-    @property
-    def takes_copy_policies(self) -> bool:
-        """Whether objects can be coded and not only copied (0.8). Other releases want 0 in that place of a request."""
-        return self.internal_version is None or self.internal_version >= _FIRST_VERSION_OF_COPY_POLICIES
-
-    @property
-    def deletes_as_of_old(self) -> bool:
-        """Whether VDIs are deleted under the old opcode (to 0.5.0)."""
-        return self.internal_version is not None and self.internal_version <= _LAST_VERSION_OF_OLD_DELETION
 
 
 def _tell(path: str, change: Change | None) -> None:

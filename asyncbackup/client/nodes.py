@@ -144,7 +144,7 @@ class Nodes:
         """Ask an open node something, and no other one in its place."""
         request = Request(message)
         connection = next(each for each in node.connections if each.is_open)
-        await connection.call(request, node.version_for(message), self.options.connect_timeout_s)
+        await connection.call(request, node.versions.for_message(message), self.options.connect_timeout_s)
         return request
 
     def _learn(self, node: Node, listing: Request) -> None:
@@ -153,16 +153,16 @@ class Nodes:
         Where the gateway is not in its own list, something stands between it and us, a proxy or a tunnel. Then
         only the gateways that were named are used.
         """
-        if node.internal_version is None or listing.result is not Result.SUCCESS:
+        if node.versions.internal is None or listing.result is not Result.SUCCESS:
             return
         self.epoch = max(self.epoch, listing.header.epoch)
         try:
-            listed = unpack_node_list(listing.header.body, listing.payload, node.internal_version)
+            listed = unpack_node_list(listing.header.body, listing.payload, node.versions.internal)
         except ValueError as error:
             _log.info("%s: cannot read its list of nodes: %s", node.address, error)
             return
         gateway = (node.host, node.port)
-        if not self.placement.learn(listed, gateway, node.peers, node.internal_version):
+        if not self.placement.learn(listed, gateway, node.peers, node.versions.internal):
             _log.info("%s is not in its own list of nodes: only the gateways that were named are used", node.address)
             return
         most = max(_MOST_NODES, len(self.gateways))

@@ -142,7 +142,7 @@ class Router:
         if outcome is Outcome.NOT_READY:
             raise ClusterNotReady(node.address, request.result, request.result.meaning)
         if outcome is Outcome.USE_OLDER_VERSION:
-            node.use_older_version()
+            node.versions.use_older()
             return 0.0
         is_elsewhere = outcome in _ELSEWHERE and request.at is None and self._avoid(node, avoided)
         if outcome is Outcome.ASK_ELSEWHERE and not is_elsewhere:

@@ -122,8 +122,8 @@ async def test_a_closed_node_opens_no_connection(sheep: Sheep) -> None:
 @pytest.mark.parametrize("release", list(Release))
 async def test_the_release_is_found_out(release: Release) -> None:
     async with Sheep(MemoryStore(), release=release) as sheep, opened(sheep.port) as node:
-        assert node.internal_version == release.value.internal_version
-        assert node.version_for(node_list(80)) == release.value.internal_version
+        assert node.versions.internal == release.value.internal_version
+        assert node.versions.for_message(node_list(80)) == release.value.internal_version
 
 
 async def test_an_unknown_release_is_left_open() -> None:
@@ -132,35 +132,8 @@ async def test_an_unknown_release_is_left_open() -> None:
             writer.write(answer(await receive(reader), result=Result.VER_MISMATCH))
 
     async with serve(handle) as port, opened(port, replace(OPTIONS, connections=1)) as node:
-        assert node.internal_version is None
-        assert node.version_for(node_list(80)) == 0x0A
-
-
-def of_version(version: int | None) -> Node:
-    node = made(7000)
-    node.internal_version = version
-    return node
-
-
-VERSIONS = [0x0A, 0x09, 0x08, 0x07, 0x06, 0x05, None]
-
-
-async def test_what_depends_on_the_release() -> None:
-    nodes = [of_version(version) for version in VERSIONS]
-
-    assert [node.may_trim for node in nodes] == [False, False, True, True, False, False, True]
-    assert [node.takes_object_sizes for node in nodes] == [True, False, False, False, False, False, True]
-    assert [node.takes_copy_policies for node in nodes] == [True, True, True, False, False, False, True]
-    assert [node.deletes_as_of_old for node in nodes] == [False, False, False, False, True, True, False]
-
-
-async def test_the_older_version_is_used_for_public_requests_alone() -> None:
-    node = of_version(0x07)
-    before = node.version_for(vdi_info("disk"))
-
-    node.use_older_version()
-
-    assert (before, node.version_for(vdi_info("disk")), node.version_for(node_list(80))) == (2, 1, 0x07)
+        assert node.versions.internal is None
+        assert node.versions.for_message(node_list(80)) == 0x0A
 
 
 async def test_a_lost_connection_is_opened_again_beside_the_others(sheep: Sheep) -> None:
@@ -342,7 +315,7 @@ async def test_what_is_answered_or_lost_makes_room_for_all_nodes(sheep: Sheep) -
 async def test_a_server_that_comes_back_is_greeted_anew() -> None:
     store = MemoryStore()
     async with Sheep(store, release=Release.V0_6) as old, proxy(old.port) as between, opened(between.port) as node:
-        node.use_older_version()
+        node.versions.use_older()
         async with Sheep(store, release=Release.V1_0) as new:
             between.upstream = new.port
             between.drop()
@@ -350,8 +323,8 @@ async def test_a_server_that_comes_back_is_greeted_anew() -> None:
 
             await node.open()
 
-            assert node.internal_version == Release.V1_0.value.internal_version
-            assert node.version_for(vdi_info("disk")) == 2
+            assert node.versions.internal == Release.V1_0.value.internal_version
+            assert node.versions.for_message(vdi_info("disk")) == 2
             await until(lambda: new.connections == 3)
 
 
@@ -374,7 +347,7 @@ async def test_a_greeting_that_failed_is_made_again() -> None:
 
         await node.open()
 
-        assert node.internal_version == 0x0A
+        assert node.versions.internal == 0x0A
         await until(lambda: connections == 1 + 3)
         await node.close()
 
