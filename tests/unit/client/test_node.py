@@ -136,6 +136,14 @@ async def test_an_unknown_release_is_left_open() -> None:
         assert node.versions.for_message(node_list(80)) == 0x0A
 
 
+async def test_a_connection_that_does_not_know_where_it_leads_is_no_peer(sheep: Sheep) -> None:
+    async with opened(sheep.port) as node:
+        first, second, _ = node.connections
+        first.peer = second.peer = ("", 0)
+
+        assert node.peers == {("127.0.0.1", sheep.port)}
+
+
 async def test_a_lost_connection_is_opened_again_beside_the_others(sheep: Sheep) -> None:
     async with kept(sheep.port) as node:
         first, second, third = node.connections
