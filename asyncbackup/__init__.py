@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from asyncbackup.client import ClientOptions, Cluster, Volume, connect, connect_any
     from asyncbackup.engine.chain import ChainOptions
     from asyncbackup.engine.opening import BaseSnapshot
-    from asyncbackup.engine.progress import Progress, Summary
+    from asyncbackup.engine.progress import DeltaSummary, Progress, Summary
     from asyncbackup.engine.window import WindowOptions
     from asyncbackup.errors import AsyncBackupError
     from asyncbackup.format import Dialect
     from asyncbackup.storage import FileTarget, NullTarget, PipeTarget, Target
-    from asyncbackup.verbs.backup import Estimate, backup, estimate
+    from asyncbackup.verbs.backup import Delta, Estimate, backup, estimate
     from asyncbackup.verbs.compare import Comparison, compare
     from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
     from asyncbackup.verbs.discard import Discarded, discard
@@ -41,6 +41,8 @@ __all__ = [
     "ClientOptions",
     "Cluster",
     "Comparison",
+    "Delta",
+    "DeltaSummary",
     "Dialect",
     "Discarded",
     "Estimate",
@@ -85,6 +87,8 @@ _HOMES: Final = {
     "ClientOptions": "asyncbackup.client",
     "Cluster": "asyncbackup.client",
     "Comparison": "asyncbackup.verbs.compare",
+    "Delta": "asyncbackup.verbs.backup",
+    "DeltaSummary": "asyncbackup.engine.progress",
     "Dialect": "asyncbackup.format",
     "Discarded": "asyncbackup.verbs.discard",
     "Estimate": "asyncbackup.verbs.backup",

@@ -63,6 +63,7 @@
     │   ├── PartlyApplied            a base that has some of it
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
     │   ├── BegunOtherwise            an unfinished backup that is of something else
+    │   ├── MemoryTooSmall           less memory than a step of the work needs
     │   ├── PatchNeeded               a format that cannot be written to a pipe
     │   └── RedundancyUnkeepable     copies or erasure coding that the cluster cannot keep
     ├── ChangedMeanwhile             somebody else changed what was in use
@@ -689,6 +690,15 @@ class BegunOtherwise(Incompatible):
         self.field = field
         self.begun = begun
         self.asked = asked
+
+
+class MemoryTooSmall(Incompatible):
+    """There is not memory for one step of the work. ``needed`` and ``given`` in bytes."""
+
+    def __init__(self, needed: int, given: int) -> None:
+        super().__init__(f"expected at least {needed} bytes of memory for this work, got {given}")
+        self.needed = needed
+        self.given = given
 
 
 class PatchNeeded(Incompatible):

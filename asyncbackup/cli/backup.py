@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 import click
 
@@ -32,8 +35,28 @@ from asyncbackup.engine.progress import Summary
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced, NotResumable
 from asyncbackup.format import Dialect
-from asyncbackup.storage.backup_target import check_target
-from asyncbackup.verbs.backup import Estimate, backup, estimate
+from asyncbackup.storage.backup_target import BackupTarget, check_target
+from asyncbackup.verbs.backup import Delta, Estimate, backup, estimate
+
+
+class _Also(NamedTuple):
+    """A backup to make in the same pass."""
+
+    file: str
+    base: int | str | None
+    manifest: str | None = None
+
+
+def _also(context: click.Context, param: click.Parameter, values: Sequence[str]) -> list[_Also]:
+    """Read FILE=SNAPSHOT, or FILE alone. Raises BadParameter."""
+    found = []
+    for value in values:
+        # A name may have `=` in it: the last one counts.
+        file, _, base = value.rpartition("=") if "=" in value else (value, "", "")
+        if file == "-":
+            raise click.BadParameter("standard output is for FILE alone")
+        found.append(_Also(PATH.convert(file, param, context), snapshot_name(context, param, base or None)))
+    return found
 
 
 @click.command(
@@ -42,7 +65,7 @@ from asyncbackup.verbs.backup import Estimate, backup, estimate
     context_settings=CONTEXT,
     examples=[
         "asyncbackup backup -s monday vm1 /backup/vm1.monday",
-        "asyncbackup backup -s tuesday -F monday vm1 /backup/vm1.tuesday",
+        "asyncbackup backup -s friday -F thursday vm1 /backup/vm1.friday --also /backup/vm1.week=monday",
     ],
 )
 @click.argument("vdi")
@@ -62,6 +85,14 @@ from asyncbackup.verbs.backup import Estimate, backup, estimate
     metavar="SNAPSHOT",
     callback=snapshot_name,
     help="Back up only what changed since this older snapshot of VDI. That is an increment.",
+)
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="FILE[=SNAPSHOT]",
+    callback=_also,
+    help="Write another backup of the same snapshot to this FILE as well: what changed since SNAPSHOT, or without one "
+    "all of it. Each object is read once for all of them. You can give several.",
 )
 @cluster_options
 @click.option(
@@ -100,6 +131,7 @@ def command(
     file: str,
     snapshot: int | str | None,
     base: int | str | None,
+    also: Sequence[_Also],
     gateways: Sequence[Address],
     live: bool,
     to_dialect: Dialect | None,
@@ -124,16 +156,14 @@ def command(
     on with it.
     """
     to_stdout = file == "-"
-    if live and snapshot is not None:
-        raise click.UsageError("give either -s or --live, not both")
-    if snapshot is None and not live:
-        raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
+    _check_source(snapshot, live=live)
     if manifest is not None and no_manifest:
         raise click.UsageError("give either --manifest or --no-manifest, not both")
     _check_manifest(skip_unreadable=skip_unreadable, no_manifest=no_manifest, is_piped=to_stdout and manifest is None)
     _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
-    opening = open_output(file, replace=force, resume=resume, manifest=manifest, with_manifest=not no_manifest)
+    _check_files([file, *(each.file for each in also)])
+    wanted = [_Also(file, base, manifest), *also]
     again = command_that_resumes()
     if live and not quiet and not dry_run:
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
@@ -142,32 +172,41 @@ def command(
         # The target comes first, so that its errors are raised before anything is read.
         async with (
             telling_progress(vdi, wanted=not quiet) as tell,
-            opening as target,
-            telling_how_to_go_on(lambda: target.partial is not None and target.partial.is_kept, again),
+            _open_outputs(wanted, replace=force, resume=resume, with_manifest=not no_manifest) as targets,
+            telling_how_to_go_on(lambda: any(each.partial and each.partial.is_kept for each in targets), again),
             connect_any(gateways, client_options) as cluster,
         ):
+            first, *others = targets
             summary = await backup(
                 cluster,
                 vdi,
-                target.data,
+                first.data,
                 snapshot=snapshot,
                 base=base,
                 live=live,
                 checkpoint_bytes=checkpoint_bytes,
                 skip_unreadable=skip_unreadable,
-                manifest=target.manifest,
-                partial=target.partial,
-                dialect=to_dialect or Dialect.usual(can_patch=target.data.can_patch),
+                manifest=first.manifest,
+                partial=first.partial,
+                dialect=_dialect(first, to_dialect),
                 options=options,
                 on_progress=tell,
+                also=[
+                    Delta(target.data, each.base, target.manifest, target.partial, _dialect(target, to_dialect))
+                    for each, target in zip(also, others, strict=True)
+                ],
             )
-            return summary, not target.data.can_patch
+            return summary, not first.data.can_patch
 
     async def look() -> Estimate:
-        place = None if to_stdout else file
-        await check_target(place, replace=force, resume=resume, manifest=manifest, with_manifest=not no_manifest)
+        for each in wanted:
+            place = None if each.file == "-" else each.file
+            await check_target(
+                place, replace=force, resume=resume, manifest=each.manifest, with_manifest=not no_manifest
+            )
         async with connect_any(gateways, client_options) as cluster:
-            return await estimate(cluster, vdi, snapshot=snapshot, base=base, live=live)
+            bases = [each.base for each in also]
+            return await estimate(cluster, vdi, snapshot=snapshot, base=base, live=live, also=bases)
 
     try:
         if dry_run:
@@ -179,9 +218,45 @@ def command(
         raise click.UsageError("--manifest is only for `-` and FIFOs: that of a file stands beside it") from error
     except NotResumable as error:
         raise click.UsageError(f"--resume needs a file: {error}") from error
-    is_good, report = not summary.missing, _report(summary, file)
+    is_good = not any([summary.missing, *(each.missing for each in summary.also)])
+    report = _report(summary, file)
     say_report(summary.as_dict(), report, as_json=as_json, quiet=quiet, is_good=is_good, err=is_piped, done=COMPLETE)
     _end(summary, file, as_json=as_json)
+
+
+@asynccontextmanager
+async def _open_outputs(
+    wanted: Sequence[_Also], *, replace: bool, resume: bool, with_manifest: bool
+) -> AsyncIterator[list[BackupTarget]]:
+    """Open what the backups go to, as ``open_output`` does for one."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                open_output(
+                    each.file, replace=replace, resume=resume, manifest=each.manifest, with_manifest=with_manifest
+                )
+            )
+            for each in wanted
+        ]
+
+
+def _dialect(target: BackupTarget, chosen: Dialect | None) -> Dialect:
+    return chosen or Dialect.usual(can_patch=target.data.can_patch)
+
+
+def _check_source(snapshot: int | str | None, *, live: bool) -> None:
+    """Raise UsageError unless it is clear what to back up."""
+    if live and snapshot is not None:
+        raise click.UsageError("give either -s or --live, not both")
+    if snapshot is None and not live:
+        raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
+
+
+def _check_files(files: Sequence[str]) -> None:
+    """Raise UsageError if two backups are to go to one file."""
+    twice = [file for file, count in Counter(files).items() if count > 1]
+    if twice:
+        raise click.UsageError(f"{twice[0]} is given twice: each backup needs a file of its own")
 
 
 def _check_manifest(*, skip_unreadable: bool, no_manifest: bool, is_piped: bool) -> None:
@@ -195,9 +270,12 @@ def _check_manifest(*, skip_unreadable: bool, no_manifest: bool, is_piped: bool)
 
 def _end(summary: Summary, file: str, *, as_json: bool) -> None:
     """Raise Exit if the backup lacks something."""
-    if summary.missing:
+    lacking = {file: summary.missing} | {each.file: each.missing for each in summary.also}
+    lacking = {name: missing for name, missing in lacking.items() if missing}
+    if lacking:
         if not as_json:
-            complain(f"{text.target(file)} is INCOMPLETE: {text.missing(summary.missing)} could not be read")
+            for name, missing in lacking.items():
+                complain(f"{text.target(name)} is INCOMPLETE: {text.missing(missing)} could not be read")
         raise click.exceptions.Exit(ExitCode.FAILURE)
 
 
@@ -239,6 +317,9 @@ def _report(summary: Summary, file: str) -> list[str]:
             f"read {text.size(summary.bytes_read)} in {summary.elapsed_s:.1f} s ({rate})"
         ),
     ]
+    for each in summary.also:
+        since = f"against {each.base}" if each.base is not None else "in full"
+        lines.append(f"also {since}: {text.objects(each.records)} in {text.size(each.bytes_written)} to {each.file}")
     if summary.bytes_resumed:
         lines.append(f"went on behind {text.size(summary.bytes_resumed)} that an interrupted run had written")
     if summary.latencies_s:

@@ -1,6 +1,7 @@
-"""Reads pairs of objects from the cluster, and makes of them the fragments of records.
+"""Reads pairs of objects from the cluster, and makes of them the fragments of records: for each base those of a backup.
 
-What lies between the two ends at which an object differs is read last, from the one side that the record needs.
+What lies between the two ends at which an object differs is read last, from the one side that the record needs. What
+was read of an object for one base is not read again for another one. Bases that share their object have one record.
 
 An object that does not fit into a slot goes twice: first its extent is found, then what lies inside is read, in
 portions. So a record's length is known before its first byte is written, whatever the object size.
@@ -9,7 +10,7 @@ portions. So a record's length is known before its first byte is written, whatev
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -39,29 +40,71 @@ class Unreadable(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What differs in a large object."""
+    """What differs in a large object: an extent for each base, of no bytes where nothing does."""
 
     pair: Pair
-    extent: Extent
+    extents: Sequence[Extent | Unreadable]
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether nothing differs from any base."""
+        return all(isinstance(extent, Extent) and not extent.length for extent in self.extents)
 
 
 class Wanted(NamedTuple):
-    """A portion of a large object's extent. The first one carries the header of the record."""
+    """A portion of what differs in a large object from one base at least; None where nothing can be read of it."""
 
-    pair: Pair
-    portion: Portion
-    header: RecordHeader | None
+    found: Found
+    portion: Portion | None
+
+
+class Fetched(NamedTuple):
+    """What there is for the backup against each base: a fragment, or that the object is lost, or nothing."""
+
+    parts: Sequence[Fragment | Unreadable | None]
+    is_last: bool = True
+    """Whether this was the last of the object."""
+
+
+class Gathered:
+    """Says which bytes of an object were read already. They stand at their own place in ``buffer``."""
+
+    def __init__(self, buffer: memoryview) -> None:
+        self.buffer = buffer
+        self._ranges: list[tuple[int, int]] = []
+
+    def lacking(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Give the ranges between two offsets that were not read yet."""
+        lacking: list[tuple[int, int]] = []
+        for first, last in sorted(self._ranges):
+            if start < min(first, end):
+                lacking.append((start, min(first, end)))
+            start = max(start, last)
+        return lacking + ([(start, end)] if start < end else [])
+
+    def note(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Take note that these ranges were read."""
+        self._ranges += ranges
+
+
+class _Sides(NamedTuple):
+    """An object and one of its bases, and the buffers to read them into."""
+
+    idx: int
+    to_owner: int
+    base_owner: int
+    to: memoryview
+    base: memoryview
+    gathered: Gathered | None = None
+    """What other bases needed of the object; None if there is only this one."""
 
 
 @dataclass(slots=True)
 class Fetcher:
     """Reads from ``cluster``, and counts what it read in ``counts``; sizes in bytes.
 
-    It takes pairs that have one base, and raises ValueError for others.
-
     It compares as much at a time as ``compared_size`` says, and reads what a large record holds in portions of
-    ``portion_size``. All reads raise the cluster's errors. After a cancellation nothing more is
-    received into the slot.
+    ``portion_size``. All reads raise the cluster's errors. After a cancellation nothing more is received into the slot.
     """
 
     cluster: Cluster
@@ -76,139 +119,171 @@ class Fetcher:
     taken whole, and what lies in a large one is read before its record begins, to know that it can be."""
     _discarded: set[int] = field(default_factory=set)
 
-    async def fetch_record(self, pair: Pair, slot: Slot) -> Fragment | Unreadable | None:
-        """Read what is needed of an object that fits into the two buffers of a slot; None if nothing differs."""
-        self._count(pair)
-        return await self._unless_unreadable(
-            pair, lambda pair: self._fetch_record(pair, slot), lambda pair: self._fetch_whole(pair, slot)
-        )
+    async def fetch_records(self, pair: Pair, slot: Slot) -> Fetched:
+        """Read what is needed of an object that fits into a buffer. A slot has one for it, and one for each base."""
+        to, *bases = slot.buffers
+        owners = self._count(pair)
+        gathered = Gathered(to) if len(owners) > 1 else None
+        found: dict[int, Fragment | Unreadable | None] = {pair.to_owner: None}
+        for owner, base in zip(owners, bases, strict=False):
+            sides = _Sides(pair.idx, pair.to_owner, owner, to, base, gathered)
+            found[owner] = await self._unless_unreadable(sides, self._fetch_record, self._fetch_whole)
+        return Fetched([found[owner] for owner in pair.base_owners])
 
-    async def _fetch_whole(self, pair: Pair, slot: Slot) -> Fragment:
-        data = await self._read_to(pair, 0, slot.buffers[0])
-        return Fragment(RecordHeader(pair.idx, 0, self.object_size), [data])
+    async def _fetch_whole(self, sides: _Sides) -> Fragment:
+        data = await self._read_to(sides, 0, sides.to)
+        return Fragment(RecordHeader(sides.idx, 0, self.object_size), [data])
 
-    async def _fetch_record(self, pair: Pair, slot: Slot) -> Fragment | None:
-        ends = await self._find_ends(pair, slot)
+    async def _fetch_record(self, sides: _Sides) -> Fragment | None:
+        ends = await self._find_ends(sides)
         if ends is None:
             return None
         first, last, start, end = ends
-        header = RecordHeader(pair.idx, start, end - start)
+        header = RecordHeader(sides.idx, start, end - start)
         compared = [first.cut(start, min(end, first.end))] + ([] if first is last else [last.cut(last.offset, end)])
         if first is last or first.end == last.offset:
             base = [both.base for both in compared] if is_always_compared(start, end) else None
             return Fragment(header, [both.to for both in compared], base)
-        between = await self._read_to(pair, first.end, slot.buffers[0][first.end : last.offset])
+        between = await self._read_to(sides, first.end, sides.to[first.end : last.offset])
         return Fragment(header, [compared[0].to, between, compared[1].to])
 
-    async def find_extent(self, pair: Pair, slot: Slot) -> Found | Unreadable:
+    async def find_extents(self, pair: Pair, slot: Slot) -> Found:
         """Find what differs in a large object, in the two buffers of a slot."""
-        self._count(pair)
-        return await self._unless_unreadable(
-            pair,
-            lambda pair: self._find_extent(pair, slot),
-            lambda pair: self._try(pair, Extent(0, self.object_size), slot),
-        )
+        to, base = slot.buffers
+        found: dict[int, Extent | Unreadable] = {pair.to_owner: Extent(0, 0)}
+        for owner in self._count(pair):
+            sides = _Sides(pair.idx, pair.to_owner, owner, to, base)
+            found[owner] = await self._unless_unreadable(sides, self._find_extent, self._try_whole)
+        return Found(pair, [found[owner] for owner in pair.base_owners])
 
-    async def _find_extent(self, pair: Pair, slot: Slot) -> Found:
-        ends = await self._find_ends(pair, slot)
+    async def _find_extent(self, sides: _Sides) -> Extent:
+        ends = await self._find_ends(sides)
         extent = Extent(ends.start, ends.end - ends.start) if ends else Extent(0, 0)
-        return await self._try(pair, extent, slot) if self.skips_unreadable else Found(pair, extent)
+        return await self._try(sides, extent) if self.skips_unreadable else extent
 
-    async def _try(self, pair: Pair, extent: Extent, slot: Slot) -> Found:
+    async def _try_whole(self, sides: _Sides) -> Extent:
+        return await self._try(sides, Extent(0, self.object_size))
+
+    async def _try(self, sides: _Sides, extent: Extent) -> Extent:
         """Read all that the record will hold: once the record was begun it cannot be left out."""
         for portion in cut(extent.offset, extent.offset + extent.length, self.portion_size):
-            await self._read_to(pair, portion.offset, slot.buffers[0][: portion.length])
-        return Found(pair, extent)
+            await self._read_to(sides, portion.offset, sides.to[: portion.length])
+        return extent
 
-    async def cut_extents(self, found: AsyncIterable[Found | Unreadable]) -> AsyncGenerator[Wanted | Unreadable, None]:
-        """Cut what differs in large objects into portions. What cannot be read comes as it is."""
+    async def cut_extents(self, found: AsyncIterable[Found]) -> AsyncGenerator[Wanted, None]:
+        """Cut what differs in large objects from any base into portions."""
         async for each in found:
-            if isinstance(each, Unreadable):
-                yield each
+            extents = [extent for extent in each.extents if isinstance(extent, Extent) and extent.length]
+            if not extents:
+                yield Wanted(each, None)
                 continue
-            pair, (offset, length) = each
-            header = RecordHeader(pair.idx, offset, length)
-            for portion in cut(offset, offset + length, self.portion_size):
-                yield Wanted(pair, portion, header if portion.is_first else None)
+            start = min(extent.offset for extent in extents)
+            end = max(extent.offset + extent.length for extent in extents)
+            for portion in cut(start, end, self.portion_size):
+                yield Wanted(each, portion)
 
-    async def fetch_portion(self, wanted: Wanted | Unreadable, slot: Slot) -> Fragment | Unreadable:
-        """Read a portion of what a record holds, into the one buffer of a slot. Raises ObjectReadFailed."""
-        if isinstance(wanted, Unreadable):
-            return wanted
+    async def fetch_portion(self, wanted: Wanted, slot: Slot) -> Fetched:
+        """Read a portion of what records hold, into the one buffer of a slot. Raises ObjectReadFailed."""
+        (pair, extents), portion = wanted
+        if portion is None:
+            return Fetched([extent if isinstance(extent, Unreadable) else None for extent in extents])
         (into,) = slot.buffers
-        pair, portion, header = wanted
+        sides = _Sides(pair.idx, pair.to_owner, 0, into, into)
         data = await self._unless_discarded(
-            pair, lambda pair: self._read_to(pair, portion.offset, into[: portion.length])
+            sides, lambda sides: self._read_to(sides, portion.offset, into[: portion.length])
         )
-        return Fragment(header, [data], is_last=portion.is_last)
+        return Fetched([_part(pair.idx, extent, portion, data) for extent in extents], portion.is_last)
 
-    def _count(self, pair: Pair) -> None:
-        if len(pair.base_owners) != 1:
-            raise ValueError(f"expected a pair with one base, got one with {len(pair.base_owners)}")
-        self.counts.objects_read += sum(owner != 0 for owner in (pair.to_owner, *pair.base_owners))
+    def _count(self, pair: Pair) -> list[int]:
+        """Count the objects to read of a pair, and give the owners of the bases that have another object."""
+        owners = list(dict.fromkeys(owner for owner in pair.base_owners if owner != pair.to_owner))
+        self.counts.objects_read += sum(owner != 0 for owner in (pair.to_owner, *owners))
+        return owners
 
     async def _unless_unreadable(
-        self, pair: Pair, read: Callable[[Pair], Awaitable[_Read]], read_whole: Callable[[Pair], Awaitable[_Read]]
+        self,
+        sides: _Sides,
+        read: Callable[[_Sides], Awaitable[_Read]],
+        read_whole: Callable[[_Sides], Awaitable[_Read]],
     ) -> _Read | Unreadable:
-        """Read ``pair``; where only the base cannot be read, and objects may be left out, what it has by itself."""
+        """Read both sides; where only the base cannot be read, and objects may be left out, the object by itself."""
         try:
             try:
-                return await self._unless_discarded(pair, read)
+                return await self._unless_discarded(sides, read)
             except ObjectReadFailed as error:
-                if not self.skips_unreadable or error.oid not in _bases_of(pair):
+                if not self.skips_unreadable or error.oid != data_oid(sides.base_owner, sides.idx):
                     raise
-            whole = await self._unless_discarded(pair, read_whole)
+            whole = await self._unless_discarded(sides, read_whole)
             self.counts.bases_unreadable += 1
             return whole
         except ObjectReadFailed as error:
             # A traceback would keep the buffers.
-            return Unreadable(pair.idx, error.with_traceback(None))
+            return Unreadable(sides.idx, error.with_traceback(None))
 
-    async def _unless_discarded(self, pair: Pair, read: Callable[[Pair], Awaitable[_Read]]) -> _Read:
-        """Read ``pair``, and where its object was discarded since the plan was made, the same with zeros in its place.
+    async def _unless_discarded(self, sides: _Sides, read: Callable[[_Sides], Awaitable[_Read]]) -> _Read:
+        """Read ``sides``, and where the object was discarded since the plan was made, the same with zeros in its place.
 
         A server takes a discarded object out of the owner table before it removes it: an object that is missing and
         named there is lost, which is an error.
         """
         try:
-            return await read(pair)
+            return await read(sides)
         except ObjectReadFailed as error:
-            if self.working is None or error.oid != data_oid(self.working.vdi_id, pair.idx):
+            if self.working is None or error.oid != data_oid(self.working.vdi_id, sides.idx):
                 raise
-            if error.result != Result.NO_OBJ or await self.cluster.read_owner(self.working, pair.idx):
+            if error.result != Result.NO_OBJ or await self.cluster.read_owner(self.working, sides.idx):
                 raise
-        self._discarded.add(pair.idx)
+        self._discarded.add(sides.idx)
         self.counts.objects_discarded = len(self._discarded)
-        return await read(pair._replace(to_owner=0))
+        return await read(sides._replace(to_owner=0))
 
-    async def _find_ends(self, pair: Pair, slot: Slot) -> Ends | None:
-        (base_owner,) = pair.base_owners
-        to, base = slot.buffers
+    async def _find_ends(self, sides: _Sides) -> Ends | None:
         compares_since_s = time.monotonic()
 
         async def read_both(offset: int, to: memoryview, base: memoryview) -> tuple[memoryview, memoryview]:
             nonlocal compares_since_s
             self.counts.compare_s += time.monotonic() - compares_since_s
-            to, base = await self._read(pair.idx, offset, [(pair.to_owner, to), (base_owner, base)])
+            base_read = [ObjectRead(data_oid(sides.base_owner, sides.idx), base, offset)] if sides.base_owner else []
+            found = await self._read_to(sides, offset, to, base_read)
             compares_since_s = time.monotonic()
-            return to, base
+            return found, base if sides.base_owner else ZEROS[: len(base)]
 
         size = min(self.compared_size(), self.portion_size)
-        ends = await find_ends(self.object_size, size, to, base, read_both)
+        ends = await find_ends(self.object_size, size, sides.to, sides.base, read_both)
         self.counts.compare_s += time.monotonic() - compares_since_s
         return ends
 
-    async def _read_to(self, pair: Pair, offset: int, into: memoryview) -> memoryview:
-        (data,) = await self._read(pair.idx, offset, [(pair.to_owner, into)])
-        return data
+    async def _read_to(
+        self, sides: _Sides, offset: int, into: memoryview, others: Sequence[ObjectRead] = ()
+    ) -> memoryview:
+        """Read bytes of the object from ``offset``, and ``others`` with them. Give where those of the object are."""
+        if not sides.to_owner:
+            await self._read(others)
+            return ZEROS[: len(into)]
+        oid, gathered = data_oid(sides.to_owner, sides.idx), sides.gathered
+        if gathered is None:
+            await self._read([ObjectRead(oid, into, offset), *others])
+            return into
+        end = offset + len(into)
+        lacking = gathered.lacking(offset, end)
+        reads = [ObjectRead(oid, gathered.buffer[first:last], first) for first, last in lacking]
+        await self._read([*reads, *others])
+        gathered.note(lacking)
+        return gathered.buffer[offset:end]
 
-    async def _read(self, idx: int, offset: int, sides: list[tuple[int, memoryview]]) -> list[memoryview]:
-        """Read each side, an owner and a buffer, into the buffer if anybody owns it; give where its bytes are."""
-        reads = [ObjectRead(data_oid(owner, idx), buffer, offset) for owner, buffer in sides if owner]
-        await self.cluster.read_objects(reads)
-        self.counts.bytes_read += sum(len(read.into) for read in reads)
-        return [buffer if owner else ZEROS[: len(buffer)] for owner, buffer in sides]
+    async def _read(self, reads: Sequence[ObjectRead]) -> None:
+        if reads:
+            await self.cluster.read_objects(reads)
+            self.counts.bytes_read += sum(len(read.into) for read in reads)
 
 
-def _bases_of(pair: Pair) -> set[int]:
-    return {data_oid(owner, pair.idx) for owner in pair.base_owners if owner}
+def _part(idx: int, extent: Extent | Unreadable, portion: Portion, data: memoryview) -> Fragment | Unreadable | None:
+    """Give what a portion holds of an extent; or that the object is lost, with the first portion."""
+    if isinstance(extent, Unreadable):
+        return extent if portion.is_first else None
+    extent_end = extent.offset + extent.length
+    start, end = max(extent.offset, portion.offset), min(extent_end, portion.end)
+    if start >= end:
+        return None
+    header = RecordHeader(idx, *extent) if start == extent.offset else None
+    return Fragment(header, [data[start - portion.offset : end - portion.offset]], is_last=end == extent_end)

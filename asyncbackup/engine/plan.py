@@ -31,7 +31,7 @@ class Plan:
     idx: NDArray[np.uint32]
     to_owners: Owners
     base_owners: tuple[Owners, ...]
-    """A table for each base."""
+    """A table for each base. One that has the same owner as the object shares it: nothing differs from this base."""
 
     def __len__(self) -> int:
         return len(self.idx)
@@ -66,6 +66,20 @@ class Plan:
             np.concatenate([plan.to_owners for plan in plans]),
             tuple(np.concatenate([plan.base_owners[base] for plan in plans]) for base in range(bases.pop())),
         )
+
+    def differing_from(self, base: int) -> NDArray[np.uint32]:
+        """Give the indices of objects that differ from one of the bases."""
+        differs = np.flatnonzero(self.base_owners[base] != self.to_owners)
+        return self.idx[differs]
+
+    def behind(self, done: Sequence[int]) -> Plan:
+        """Leave out what is done: for each base the objects up to an index, -1 for none."""
+        bases = []
+        for owners, last in zip(self.base_owners, done, strict=True):
+            count = int(np.searchsorted(self.idx, last, side="right")) if last >= 0 else 0
+            bases.append(np.concatenate([self.to_owners[:count], owners[count:]]))
+        wanted = np.any([owners != self.to_owners for owners in bases], axis=0)
+        return Plan(self.idx[wanted], self.to_owners[wanted], tuple(owners[wanted] for owners in bases))
 
     def encode(self) -> bytes:
         """Write it down, as ``docs/formats.md`` says."""

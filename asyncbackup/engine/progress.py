@@ -69,6 +69,23 @@ class ReplayCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class DeltaSummary:
+    """What another backup of the same pass came to. Sizes are in bytes. The fields are those of Summary."""
+
+    file: str
+    base: str | None
+    dialect: Dialect
+    records: int
+    bytes_written: int
+    bytes_resumed: int
+    missing: Sequence[int]
+
+    def as_dict(self) -> dict[str, object]:
+        """Give the fields as plain values, for JSON."""
+        return asdict(self) | {"dialect": self.dialect.value, "missing": list(self.missing)}
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What a backup did. Sizes are in bytes, times in seconds."""
 
@@ -94,6 +111,8 @@ class Summary:
     """Objects that were written whole, because what the base has of them could not be read."""
     missing: Sequence[int]
     """The idx of each object that was left out, because it could not be read."""
+    also: Sequence[DeltaSummary]
+    """The other backups that were made in the same pass."""
     elapsed_s: float
     plan_s: float
     """Until it was known what to read."""
@@ -118,4 +137,8 @@ class Summary:
 
     def as_dict(self) -> dict[str, object]:
         """Give the fields as plain values, for JSON."""
-        return asdict(self) | {"dialect": self.dialect.value, "missing": list(self.missing)}
+        return asdict(self) | {
+            "dialect": self.dialect.value,
+            "missing": list(self.missing),
+            "also": [each.as_dict() for each in self.also],
+        }

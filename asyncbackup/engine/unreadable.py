@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from asyncbackup.engine.fetch import Unreadable
@@ -33,16 +33,19 @@ class Losses:
             self.failures.append(unreadable.error)
         return self.are_skipped
 
-    async def until_failure(self, pairs: AsyncGenerator[Pair, None]) -> AsyncGenerator[Pair, None]:
-        """Give ``pairs`` until the backup has failed. Reads under way then still end, and their errors are named."""
-        async for pair in pairs:
-            if self.failures:
-                return
-            yield pair
 
-    def raise_failures(self) -> None:
-        """Raise ObjectReadFailed for one object, ObjectsUnreadable for several."""
-        if len(self.failures) == 1:
-            raise self.failures[0]
-        if self.failures:
-            raise ObjectsUnreadable(self.failures)
+async def until_failure(pairs: AsyncGenerator[Pair, None], losses: Sequence[Losses]) -> AsyncGenerator[Pair, None]:
+    """Give ``pairs`` until a backup has failed. Reads under way then still end, and their errors are named."""
+    async for pair in pairs:
+        if any(each.failures for each in losses):
+            return
+        yield pair
+
+
+def raise_failures(losses: Sequence[Losses]) -> None:
+    """Raise ObjectReadFailed for one object, ObjectsUnreadable for several. Backups that lack the same name it once."""
+    failures = {failure.idx: failure for each in losses for failure in each.failures}
+    if len(failures) == 1:
+        raise failures.popitem()[1]
+    if failures:
+        raise ObjectsUnreadable([failures[idx] for idx in sorted(failures)])

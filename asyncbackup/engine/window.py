@@ -16,6 +16,7 @@ from typing import Final, Generic, TypeVar, cast
 import anyio
 
 from asyncbackup.engine.compact import MAX_LENGTH
+from asyncbackup.errors import MemoryTooSmall
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,9 +53,14 @@ class WindowOptions:
         fitting = 1 << (self.memory // 4).bit_length() - 1
         return min(object_size, MAX_LENGTH, fitting)
 
-    def slots(self, portion_size: int) -> int:
-        """Give how many slots, each of two buffers of ``portion_size``, there is memory for: a worker each."""
-        return min(self.workers or _MOST_WORKERS, self.memory // (2 * portion_size))
+    def slots(self, portion_size: int, buffers: int = 2) -> int:
+        """Give how many slots, each of so many buffers of ``portion_size``, there is memory for: a worker each.
+
+        Raises MemoryTooSmall if there is not memory for one.
+        """
+        if buffers * portion_size > self.memory:
+            raise MemoryTooSmall(buffers * portion_size, self.memory)
+        return min(self.workers or _MOST_WORKERS, self.memory // (buffers * portion_size))
 
     def active(self, limit: Callable[[], int] | None, each: int) -> Callable[[], int]:
         """Give what says how many workers may take an item now.

@@ -12,6 +12,7 @@ from anyio.from_thread import start_blocking_portal
 
 from asyncbackup import Volume, __version__, connect
 from asyncbackup.cli import text
+from asyncbackup.cli.exits import ExitCode
 from asyncbackup.sheep import Sheep
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.publication import Place
@@ -103,6 +104,7 @@ def test_json_tells_what_was_done(command: Command, served: Served, tmp_path: Pa
         "objects_discarded": 0,
         "bases_unreadable": 0,
         "missing": [],
+        "also": [],
         # the snapshots at the beginning and at the end, the working VDI, the cluster, the objects
         "requests": 2 * 6 + 4 + 1 + 10 * PARTS,
         "retries": 0,
@@ -309,3 +311,26 @@ def test_a_dry_run_tells_it_as_json(command: Command, served: Served, tmp_path: 
     outcome = command("backup", "disk", tmp_path / "file", "-s", "b", "--dry-run", "--json", "-p", served.port)
 
     assert json.loads(outcome.out)["objects_planned"] == 7
+
+
+def test_other_backups_are_made_in_the_same_pass(command: Command, served: Served, tmp_path: Path) -> None:
+    night, week, odd = tmp_path / "night", tmp_path / "week", tmp_path / "a=b"
+    also = ("--also", f"{week}=1", "--also", f"{odd}=")
+
+    outcome = command("backup", "disk", night, "-s", "b", "-F", "a", *also, "-p", served.port)
+
+    assert outcome.code == 0
+    assert night.read_bytes() == week.read_bytes()
+    assert f"also against 1: 5 objects in {text.size(week.stat().st_size)} to {week}" in outcome.out.decode()
+    assert f"also in full: 7 objects in {text.size(odd.stat().st_size)} to {odd}" in outcome.out.decode()
+    assert command("verify", odd).code == 0
+
+
+def test_a_dry_run_looks_where_each_backup_would_go(command: Command, served: Served, tmp_path: Path) -> None:
+    (tmp_path / "week").write_bytes(b"mine")
+    arguments = ("backup", "disk", tmp_path / "night", "-s", "b", "-F", "a", "--also", tmp_path / "week")
+
+    outcome = command(*arguments, "--dry-run", "-p", served.port)
+
+    assert outcome.code == ExitCode.EXISTS
+    assert f"'{tmp_path / 'week'}'" in outcome.err or str(tmp_path / "week") in outcome.err

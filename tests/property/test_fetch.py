@@ -57,7 +57,7 @@ async def test_an_extent_found_in_portions_is_the_one_of_the_whole(
     portion_size = portion_sectors * SECTOR
     fetcher = Fetcher(cluster, len(to), portion_size, BackupCounts())
 
-    _, extent = await fetcher.find_extent(Pair(0, owners[0], (owners[1],)), Slot([portion_size] * 2))
+    _, (extent,) = await fetcher.find_extents(Pair(0, owners[0], (owners[1],)), Slot([portion_size] * 2))
 
     assert extent == reference.trim(to, base)
 
@@ -73,7 +73,7 @@ async def test_a_record_fetched_in_portions_is_the_one_of_the_whole(
     size, offset, length = len(to), *reference.trim(to, base)
     fetcher = Fetcher(cluster, size, size, BackupCounts(), lambda: compared_sectors * SECTOR)
 
-    fragment = await fetcher.fetch_record(Pair(7, owners[0], (owners[1],)), Slot([size] * 2))
+    (fragment,), _ = await fetcher.fetch_records(Pair(7, owners[0], (owners[1],)), Slot([size] * 2))
 
     if fragment is None:
         assert not length

@@ -145,7 +145,7 @@ async def test_ranges_of_a_plan_are_the_golden_backup_in_order(
             fetcher = Fetcher(cluster, to_inode.object_size, to_inode.object_size, BackupCounts())
             await writer.start()
             for pair in part:
-                fragment = await fetcher.fetch_record(pair, Slot([to_inode.object_size] * 2))
+                (fragment,), _ = await fetcher.fetch_records(pair, Slot([to_inode.object_size] * 2))
                 assert not isinstance(fragment, Unreadable)
                 await writer.append([] if fragment is None else [fragment])
             await writer.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 
 import pytest
 
@@ -70,7 +71,7 @@ def bytes_of(parts: Sequence[memoryview] | None) -> bytes | None:
 async def fetch(to: bytes, base: bytes = OLD) -> tuple[Fragment | None, Fetcher, Objects]:
     cluster = Objects({data_oid(TO, 3): to, data_oid(BASE, 3): base})
     fetching = fetcher(cluster)
-    fragment = await fetching.fetch_record(Pair(3, TO, (BASE,)), Slot([OBJECT] * 2))
+    fragment = await one(fetching, Pair(3, TO, (BASE,)))
     assert not isinstance(fragment, Unreadable)
     return fragment, fetching, cluster
 
@@ -112,7 +113,7 @@ async def test_the_side_that_nobody_owns_is_zeros_and_is_not_read(to_owner: int,
     cluster = Objects({data_oid(TO, 3): OLD, data_oid(BASE, 3): OLD})
     fetching = fetcher(cluster)
 
-    fragment = await fetching.fetch_record(Pair(3, to_owner, (base_owner,)), Slot([OBJECT] * 2))
+    fragment = await one(fetching, Pair(3, to_owner, (base_owner,)))
 
     assert isinstance(fragment, Fragment)
     assert bytes_of(fragment.data) == (OLD if to_owner else bytes(OBJECT))
@@ -124,23 +125,27 @@ async def test_a_large_object_s_extent_is_found_and_cut() -> None:
     cluster = Objects({data_oid(TO, 3): changed(3, 12), data_oid(BASE, 3): OLD})
     fetching, pair = fetcher(cluster, SIZE), Pair(3, TO, (BASE,))
 
-    assert await fetching.find_extent(pair, Slot([SIZE] * 2)) == (pair, Extent(3 * SECTOR, 10 * SECTOR))
+    assert await fetching.find_extents(pair, Slot([SIZE] * 2)) == (pair, [Extent(3 * SECTOR, 10 * SECTOR)])
 
-    async def found() -> AsyncIterator[Found | Unreadable]:
-        yield Found(pair, Extent(3 * SECTOR, 10 * SECTOR))
+    differing = Found(pair, [Extent(3 * SECTOR, 10 * SECTOR)])
+
+    async def found() -> AsyncIterator[Found]:
+        yield differing
 
     assert [wanted async for wanted in fetching.cut_extents(found())] == [
-        Wanted(pair, Portion(3 * SECTOR, SIZE, True, False), RecordHeader(3, 3 * SECTOR, 10 * SECTOR)),
-        Wanted(pair, Portion(7 * SECTOR, SIZE, False, False), None),
-        Wanted(pair, Portion(11 * SECTOR, 2 * SECTOR, False, True), None),
+        Wanted(differing, Portion(3 * SECTOR, SIZE, True, False)),
+        Wanted(differing, Portion(7 * SECTOR, SIZE, False, False)),
+        Wanted(differing, Portion(11 * SECTOR, 2 * SECTOR, False, True)),
     ]
 
 
 async def test_a_portion_of_a_large_record_is_a_fragment_of_it() -> None:
     cluster = Objects({data_oid(TO, 3): OLD})
-    wanted = Wanted(Pair(3, TO, (BASE,)), Portion(SIZE, SIZE, False, True), None)
+    wanted = Wanted(Found(Pair(3, TO, (BASE,)), [Extent(0, 2 * SIZE)]), Portion(SIZE, SIZE, False, True))
 
-    fragment = await fetcher(cluster, SIZE).fetch_portion(wanted, Slot([SIZE]))
+    (fragment,), is_last = await fetcher(cluster, SIZE).fetch_portion(wanted, Slot([SIZE]))
+
+    assert is_last
 
     assert isinstance(fragment, Fragment)
     assert (fragment.header, bytes_of(fragment.data), fragment.is_last) == (None, OLD[SIZE : 2 * SIZE], True)
@@ -151,7 +156,7 @@ async def test_an_object_that_a_guest_discarded_is_zeros(cluster: Cluster) -> No
     objects = Objects({data_oid(BASE, 3): OLD}, owner=0)
     fetching = fetcher(objects, working=inode)
 
-    fragment = await fetching.fetch_record(Pair(3, inode.vdi_id, (BASE,)), Slot([OBJECT] * 2))
+    fragment = await one(fetching, Pair(3, inode.vdi_id, (BASE,)))
 
     assert isinstance(fragment, Fragment)
     assert bytes_of(fragment.data) == bytes(OBJECT)
@@ -162,30 +167,18 @@ async def test_an_object_that_is_missing_though_somebody_owns_it_is_lost(cluster
     inode = await make_working(cluster)
     fetching = fetcher(Objects({}, owner=inode.vdi_id), working=inode)
 
-    assert isinstance(await fetching.fetch_record(Pair(3, inode.vdi_id, (0,)), Slot([OBJECT] * 2)), Unreadable)
+    assert isinstance(await one(fetching, Pair(3, inode.vdi_id, (0,))), Unreadable)
 
 
 async def test_an_object_of_a_working_vdi_that_cannot_be_read_is_not_taken_for_discarded(cluster: Cluster) -> None:
     inode = await make_working(cluster)
     fetching = fetcher(Objects({}, result=Result.EIO), working=inode)
 
-    assert isinstance(await fetching.fetch_record(Pair(3, inode.vdi_id, (0,)), Slot([OBJECT] * 2)), Unreadable)
-
-
-@pytest.mark.parametrize("bases", [(), (BASE, BASE + 1)])
-async def test_a_pair_that_has_not_one_base_is_refused_before_it_is_read(bases: tuple[int, ...]) -> None:
-    cluster = Objects({data_oid(TO, 3): OLD})
-    fetching = fetcher(cluster)
-
-    for fetch_pair in (fetching.fetch_record, fetching.find_extent):
-        with pytest.raises(ValueError, match=f"expected a pair with one base, got one with {len(bases)}"):
-            await fetch_pair(Pair(3, TO, bases), Slot([OBJECT] * 2))
-
-    assert not cluster.reads
+    assert isinstance(await one(fetching, Pair(3, inode.vdi_id, (0,))), Unreadable)
 
 
 async def test_a_missing_object_of_a_snapshot_is_lost() -> None:
-    assert isinstance(await fetcher(Objects({})).fetch_record(Pair(3, TO, (0,)), Slot([OBJECT] * 2)), Unreadable)
+    assert isinstance(await one(fetcher(Objects({})), Pair(3, TO, (0,))), Unreadable)
 
 
 async def make_working(cluster: Cluster) -> Inode:
@@ -194,16 +187,14 @@ async def make_working(cluster: Cluster) -> Inode:
 
 
 async def test_an_object_that_cannot_be_read_is_named_with_what_the_cluster_said() -> None:
-    found = await fetcher(Objects({data_oid(BASE, 3): OLD}, result=Result.EIO)).fetch_record(
-        Pair(3, TO, (BASE,)), Slot([OBJECT] * 2)
-    )
+    found = await one(fetcher(Objects({data_oid(BASE, 3): OLD}, result=Result.EIO)), Pair(3, TO, (BASE,)))
 
     assert isinstance(found, Unreadable)
     assert (found.idx, found.error.oid, found.error.result) == (3, data_oid(TO, 3), Result.EIO)
 
 
 async def test_without_its_base_an_object_cannot_be_compared() -> None:
-    found = await fetcher(Objects({data_oid(TO, 3): OLD})).fetch_record(Pair(3, TO, (BASE,)), Slot([OBJECT] * 2))
+    found = await one(fetcher(Objects({data_oid(TO, 3): OLD})), Pair(3, TO, (BASE,)))
 
     assert isinstance(found, Unreadable)
     assert found.error.oid == data_oid(BASE, 3)
@@ -212,7 +203,7 @@ async def test_without_its_base_an_object_cannot_be_compared() -> None:
 async def test_where_objects_may_be_left_out_one_without_its_base_is_taken_whole() -> None:
     fetching = skipping(Objects({data_oid(TO, 3): OLD}))
 
-    fragment = await fetching.fetch_record(Pair(3, TO, (BASE,)), Slot([OBJECT] * 2))
+    fragment = await one(fetching, Pair(3, TO, (BASE,)))
 
     assert isinstance(fragment, Fragment)
     assert (fragment.header, bytes_of(fragment.data), fragment.base) == (RecordHeader(3, 0, OBJECT), OLD, None)
@@ -222,14 +213,14 @@ async def test_where_objects_may_be_left_out_one_without_its_base_is_taken_whole
 async def test_a_large_object_without_its_base_is_taken_whole() -> None:
     fetching, pair = skipping(Objects({data_oid(TO, 3): OLD}), SIZE), Pair(3, TO, (BASE,))
 
-    assert await fetching.find_extent(pair, Slot([SIZE] * 2)) == Found(pair, Extent(0, OBJECT))
+    assert await fetching.find_extents(pair, Slot([SIZE] * 2)) == Found(pair, [Extent(0, OBJECT)])
     assert fetching.counts.bases_unreadable == 1
 
 
 async def test_what_neither_side_has_is_left_out() -> None:
     fetching = skipping(Objects({}))
 
-    assert isinstance(await fetching.fetch_record(Pair(3, TO, (BASE,)), Slot([OBJECT] * 2)), Unreadable)
+    assert isinstance(await one(fetching, Pair(3, TO, (BASE,))), Unreadable)
     assert fetching.counts.bases_unreadable == 0
 
 
@@ -237,7 +228,7 @@ async def test_all_of_a_large_record_is_read_before_it_begins_where_it_may_be_le
     cluster = Objects({data_oid(TO, 3): changed(0, 15), data_oid(BASE, 3): OLD})
     pair = Pair(3, TO, (BASE,))
 
-    await skipping(cluster, SIZE).find_extent(pair, Slot([SIZE] * 2))
+    await skipping(cluster, SIZE).find_extents(pair, Slot([SIZE] * 2))
 
     read = {offset for oid, offset, _ in cluster.reads if oid == data_oid(TO, 3)}
     assert read >= set(range(0, OBJECT, SIZE))
@@ -246,13 +237,82 @@ async def test_all_of_a_large_record_is_read_before_it_begins_where_it_may_be_le
 async def test_what_cannot_be_read_goes_past_the_cutting() -> None:
     lost = Unreadable(3, ObjectReadFailed(3, data_oid(TO, 3), Result.NO_OBJ, "no such object"))
 
-    async def found() -> AsyncIterator[Found | Unreadable]:
-        yield lost
+    async def found() -> AsyncIterator[Found]:
+        yield Found(Pair(3, TO, (BASE,)), [lost])
 
     fetching = fetcher(Objects({}), SIZE)
     (wanted,) = [wanted async for wanted in fetching.cut_extents(found())]
-    assert wanted is lost
-    assert await fetching.fetch_portion(wanted, Slot([SIZE])) is lost
+    assert await fetching.fetch_portion(wanted, Slot([SIZE])) == ([lost], True)
+
+
+# Several bases
+
+
+async def test_each_base_has_its_own_record_and_no_byte_of_the_object_is_read_twice() -> None:
+    cluster = Objects(
+        {
+            data_oid(TO, 3): changed(2, 5, 14),
+            data_oid(BASE, 3): changed(5),
+            data_oid(BASE + 1, 3): changed(2, 14),
+        }
+    )
+
+    parts, is_last = await fetcher(cluster).fetch_records(Pair(3, TO, (BASE, 0, BASE + 1)), Slot([OBJECT] * 4))
+
+    assert is_last
+    assert [part.header for part in parts if isinstance(part, Fragment)] == [
+        RecordHeader(3, 2 * SECTOR, 13 * SECTOR),
+        RecordHeader(3, 0, OBJECT),
+        RecordHeader(3, 5 * SECTOR, SECTOR),
+    ]
+    assert [bytes_of(part.data) for part in parts if isinstance(part, Fragment)] == [
+        changed(2, 5, 14)[2 * SECTOR : 15 * SECTOR],
+        changed(2, 5, 14),
+        changed(2, 5, 14)[5 * SECTOR : 6 * SECTOR],
+    ]
+    read = sorted((offset, offset + length) for oid, offset, length in cluster.reads if oid == data_oid(TO, 3))
+    assert all(before[1] <= after[0] for before, after in pairwise(read))
+    assert sum(end - start for start, end in read) == OBJECT
+
+
+async def test_bases_that_share_an_object_share_its_record_and_one_that_has_it_itself_has_none() -> None:
+    cluster = Objects({data_oid(TO, 3): changed(2), data_oid(BASE, 3): OLD})
+
+    parts, _ = await fetcher(cluster).fetch_records(Pair(3, TO, (BASE, TO, BASE)), Slot([OBJECT] * 4))
+
+    assert parts[0] is parts[2]
+    assert isinstance(parts[0], Fragment)
+    assert parts[1] is None
+
+
+async def test_extents_of_a_large_object_that_overlap_are_read_once() -> None:
+    cluster = Objects({data_oid(TO, 3): OLD})
+    found = Found(Pair(3, TO, (BASE, 0)), [Extent(SECTOR, SIZE), Extent(3 * SECTOR, SIZE)])
+    fetching = fetcher(cluster, SIZE)
+
+    async def once() -> AsyncIterator[Found]:
+        yield found
+
+    parts: list[list[tuple[RecordHeader | None, bytes | None, bool]]] = [[], []]
+    async for wanted in fetching.cut_extents(once()):
+        for place, part in enumerate((await fetching.fetch_portion(wanted, Slot([SIZE]))).parts):
+            if isinstance(part, Fragment):
+                parts[place].append((part.header, bytes_of(part.data), part.is_last))
+
+    assert [length for _, _, length in cluster.reads] == [SIZE, 2 * SECTOR]
+    assert parts == [
+        [(RecordHeader(3, SECTOR, SIZE), OLD[SECTOR : SECTOR + SIZE], True)],
+        [
+            (RecordHeader(3, 3 * SECTOR, SIZE), OLD[3 * SECTOR : 5 * SECTOR], False),
+            (None, OLD[5 * SECTOR : 7 * SECTOR], True),
+        ],
+    ]
+
+
+async def one(fetching: Fetcher, pair: Pair) -> Fragment | Unreadable | None:
+    """Fetch what there is for the one base of a pair."""
+    (part,), _ = await fetching.fetch_records(pair, Slot([OBJECT] * 2))
+    return part
 
 
 def skipping(cluster: Cluster, portion_size: int = OBJECT) -> Fetcher:

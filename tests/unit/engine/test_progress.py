@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from array import array
 
-from asyncbackup import Dialect, Summary
+from asyncbackup import DeltaSummary, Dialect, Summary
 
 
 def test_a_summary_is_plain_values_for_json() -> None:
     causes, missing = {"try again": 9}, array("I", [14, 15])
     counts = (1, 2, 3, 4, 5, 6, 7, 11, 10, 13)
     stages_s = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-    summary = Summary("vm", "b", None, Dialect.DOG, *counts, missing, 0.5, *stages_s, 8, 9, causes, 11, 12, {"50": 0.1})
+    also = [DeltaSummary("week", "mon", Dialect.DOG, 1, 2, 0, array("I", [3]))]
+    summary = Summary(
+        "vm", "b", None, Dialect.DOG, *counts, missing, also, 0.5, *stages_s, 8, 9, causes, 11, 12, {"50": 0.1}
+    )
 
     assert summary.as_dict() == {
         "vdi": "vm",
@@ -27,6 +30,17 @@ def test_a_summary_is_plain_values_for_json() -> None:
         "objects_discarded": 10,
         "bases_unreadable": 13,
         "missing": [14, 15],
+        "also": [
+            {
+                "file": "week",
+                "base": "mon",
+                "dialect": "dog",
+                "records": 1,
+                "bytes_written": 2,
+                "bytes_resumed": 0,
+                "missing": [3],
+            }
+        ],
         "elapsed_s": 0.5,
         "plan_s": 0.1,
         "read_s": 0.2,
