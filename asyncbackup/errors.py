@@ -19,6 +19,8 @@
     │   ├── VdiNotFound
     │   ├── SnapshotNotFound
     │   ├── SourceMissing            no such file
+    │   ├── ProgramMissing           no such program
+    │   ├── NothingToRead            a cluster without any snapshot
     │   └── BackupMissing            a manifest was named, and its backup was not
     ├── VdiExists                    a restore makes a new VDI, and this name is taken
     │   └── UnfinishedExists         … by what an unfinished restore left
@@ -36,8 +38,10 @@
     │   ├── DigestMismatch           data that is not what the manifest says it was
     │   ├── BaseMismatch             the base does not hold what a backup was made against
     │   ├── BaseNeeded               data of the base is needed, and none was named
-    │   └── ManifestMissing          no manifest where one is needed to prove something
+    │   ├── ManifestMissing          no manifest where one is needed to prove something
+    │   └── ResultsDamaged           something else than results of a benchmark
     ├── ChainBroken                  files that do not follow one another
+    ├── ProgramFailed                another program that was run failed
     ├── Incompatible                 what was asked for cannot be done so
     │   ├── BackupIncomplete         a backup that lacks objects, where a whole one is wanted
     │   ├── FactMissing              something that neither a manifest nor the caller says
@@ -252,6 +256,21 @@ class SourceMissing(NotFound):
         self.source = source
 
 
+class ProgramMissing(NotFound):
+    """There is no ``program`` on PATH."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(f"no {program} on PATH")
+        self.program = program
+
+
+class NothingToRead(NotFound):
+    """No VDI of the cluster has a snapshot that could be read."""
+
+    def __init__(self) -> None:
+        super().__init__("no VDI of this cluster has a snapshot with data")
+
+
 class BackupMissing(NotFound):
     """``manifest`` was named, but not the ``backup`` that it proves."""
 
@@ -407,6 +426,19 @@ class ManifestMissing(SourceError):
 
     def __init__(self, source: str) -> None:
         super().__init__(source, "it has no manifest, so nothing proves what it is a backup of and what it follows")
+
+
+class ResultsDamaged(SourceError):
+    """``source`` does not hold results of a benchmark that can be read."""
+
+
+class ProgramFailed(AsyncBackupError):
+    """``command``, which was run, failed; ``problem`` says how."""
+
+    def __init__(self, command: str, problem: str) -> None:
+        super().__init__(f"`{command}` {problem}")
+        self.command = command
+        self.problem = problem
 
 
 class ChainBroken(AsyncBackupError):

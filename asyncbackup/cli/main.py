@@ -27,6 +27,7 @@ from asyncbackup.errors import AsyncBackupError, single_error
 
 _VERBS: Final = {
     "backup": "Back up a snapshot of a VDI, or what changed since an older one.",
+    "bench": "Measure how fast backups are here, and what bounds them.",
     "convert": "Write a backup in another format, such as for `rbd import-diff`.",
     "demo": "Show how an incremental backup is made, on a cluster of its own.",
     "export": "Make a raw image from backups, or apply increments to one.",

@@ -278,13 +278,17 @@ def connection_options(function: _Function) -> _Function:
         help="Open this many connections to each node, and send two requests on each at the same time.  "
         "[default: as many as the cluster's answers show to be best]",
     )
-    add_rate = click.option(
+    return add_connections(timeout_option(give_up_option(rate_option(cast(_Function, call)))))
+
+
+def rate_option(function: _Function) -> _Function:
+    """Add --rate, in bytes a second."""
+    return click.option(
         "--rate",
         metavar="SIZE",
         callback=_rate,
         help="Read at most this many bytes a second from the cluster, such as 200M.  [default: no limit]",
-    )
-    return add_connections(timeout_option(give_up_option(add_rate(cast(_Function, call)))))
+    )(function)
 
 
 def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:

@@ -1,6 +1,6 @@
-"""A way to a server that is longer: ``python -m benchmarks.delay NEAR FAR PORT ROUND_TRIP_MS``.
+"""A way to servers that is longer: ``python -m asyncbackup.bench.delay NEAR FAR ROUND_TRIP_MS PORT...``.
 
-It listens at address NEAR, and leads to address FAR, at the same port. Each direction delays what it passes on by half
+It listens at address NEAR, and leads to address FAR, at the same ports. Each direction delays what it passes on by half
 the round trip, and does not slow it down otherwise. It is a process of its own, so that it takes no time of the loop
 that is measured. It prints a line when it listens.
 
@@ -10,9 +10,11 @@ The loop waits with select(2): epoll, which both usual loops wait with, knows no
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import sys
 from collections import deque
+from functools import partial
 from typing import Final
 
 _MOST_BYTES: Final = 64 << 20
@@ -101,16 +103,17 @@ class _Entrance(_Half):
         self.pass_on_later()
 
 
-async def _listen(near: str, far: str, port: int, round_trip_ms: float) -> None:
+async def _listen(near: str, far: str, round_trip_ms: float, ports: list[int]) -> None:
+    delay_s = round_trip_ms / 2000
+    loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as group:
-        server = await asyncio.get_running_loop().create_server(
-            lambda: _Entrance(far, port, round_trip_ms / 2000, group), near, port
-        )
-        print(f"listening at {near}:{port}", flush=True)
-        await server.serve_forever()
+        for port in ports:
+            await loop.create_server(partial(_Entrance, far, port, delay_s, group), near, port)
+        os.write(1, b"listening\n")
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    near, far, port, round_trip_ms = sys.argv[1:]
+    near, far, round_trip_ms, *ports = sys.argv[1:]
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        runner.run(_listen(near, far, int(port), float(round_trip_ms)))
+        runner.run(_listen(near, far, float(round_trip_ms), [int(port) for port in ports]))

@@ -1,0 +1,176 @@
+"""`asyncbackup bench`, on clusters that are small: what it says is right, however slow it all is."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asyncbackup.bench.cases import decode
+from asyncbackup.cli.exits import ExitCode
+from asyncbackup.sheep import MemoryStore
+from asyncbackup.wire.constants import Opcode
+from tests.cli.command import PROGRAM, Command, Served, serving
+
+pytestmark = pytest.mark.slow
+
+_WRITES = {Opcode.WRITE_OBJ, Opcode.CREATE_AND_WRITE_OBJ, Opcode.REMOVE_OBJ, Opcode.NEW_VDI, Opcode.DEL_VDI}
+_NO_PROGRAMS = {**os.environ, "PATH": ""}
+
+
+def bench(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """Measure, where there is no program of Sheepdog."""
+    command = [*PROGRAM, "bench", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=_NO_PROGRAMS)
+
+
+def local(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return bench("--local", "1", "--objects", "8", "--rounds", "2", "--folder", folder, *arguments)
+
+
+def test_a_cluster_for_the_occasion_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    done = local(folder, "--workload", "sector", "--workload", "full", "--json", told)
+
+    assert (done.returncode, list(folder.iterdir())) == (0, []), done.stderr
+    assert re.search(r"^asyncbackup +\d+\.\d\d \(\d+\.\d\d-\d+\.\d\d\) ", done.stdout, re.MULTILINE)
+    assert re.search(r"^drain .* of its speed$", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^seconds: start \d.*, plan \d.*, read \d.*, sync \d.*; while it read: compare \d", done.stdout, re.MULTILINE
+    )
+    assert done.stdout.splitlines()[-1].startswith("ok: asyncbackup has ")
+    results = decode(told.read_text(), str(told))
+    assert [(case.name, case.bytes_needed >> 22) for case in results.cases] == [("sector", 16), ("full", 8)]
+    assert all(len(runs) == 2 for case in results.cases for runs in case.runs.values())
+    assert results.machine["cluster"].startswith("the embedded server")
+
+
+@pytest.mark.parametrize("workload", ["rewritten", "hundredth", "sparse", "large-objects", "short-records"])
+def test_each_workload_can_be_backed_up(tmp_path: Path, workload: str) -> None:
+    done = local(tmp_path, "--workload", workload, "--rounds", "1", "-q")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_several_nodes_are_measured_over_a_longer_way(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    arguments = ("--workload", "sector", "--delay", "0,5", "--json", told)
+    done = bench("--local", "2", "--objects", "8", "--rounds", "1", *arguments)
+
+    assert done.returncode == 0, done.stderr
+    near, far = decode(told.read_text(), str(told)).cases
+    assert (near.situation.nodes, near.situation.copies, near.situation.delay_ms) == (2, 2, 0)
+    assert far.situation.delay_ms == 5
+    inside = far.runs["asyncbackup"][0].inside
+    assert inside is not None
+    assert inside.latencies_s["1"] >= 0.005
+
+
+def test_a_running_cluster_is_read_and_never_written(served: Served, tmp_path: Path) -> None:
+    before = Counter(served.sheep.requests)
+    told = tmp_path / "told.json"
+    done = bench("-p", served.port, "--rounds", "1", "--folder", tmp_path, "--json", told)
+
+    assert done.returncode == 0, done.stderr
+    sent = served.sheep.requests - before
+    assert sent[Opcode.READ_OBJ] > 0
+    assert not _WRITES & sent.keys()
+    assert list(tmp_path.iterdir()) == [told]
+    (case,) = decode(told.read_text(), str(told)).cases
+    assert case.name.startswith("disk ")
+    assert case.bytes_needed > 0
+    assert " bounds it: " in done.stdout.splitlines()[-2]
+
+
+def test_what_to_read_of_a_running_cluster_can_be_named(served: Served, tmp_path: Path) -> None:
+    arguments = ("-p", served.port, "--rounds", "1", "--folder", tmp_path)
+    done = bench(*arguments, "--vdi", "disk", "-s", "b", "-F", "a", "--rate", "1G")
+
+    assert done.returncode == 0, done.stderr
+    assert "disk b since a, on a running cluster" in done.stdout
+
+
+def test_a_cluster_without_snapshots_has_nothing_to_read(command: Command, tmp_path: Path) -> None:
+    with serving(MemoryStore()) as empty:
+        outcome = command("bench", "-p", empty.port)
+
+    assert (outcome.code, outcome.out) == (ExitCode.MISSING, b"")
+    assert "has a snapshot with data; take one" in outcome.err
+
+
+def test_the_reference_client_must_be_there_to_be_measured(tmp_path: Path) -> None:
+    done = local(tmp_path, "--against", "dog")
+
+    assert (done.returncode, done.stdout) == (ExitCode.MISSING, "")
+    assert done.stderr == "asyncbackup: no dog on PATH; install it, or leave --against out\n"
+
+
+USAGE = {
+    "a workload of a running cluster": ("--workload", "sector"),
+    "a delay of a running cluster": ("--delay", "2"),
+    "a VDI of a local one": ("--local", "1", "--vdi", "vm", "-s", "a"),
+    "a rate of a local one": ("--local", "1", "--rate", "1M"),
+    "a VDI without a snapshot": ("--vdi", "vm"),
+    "a snapshot without a VDI": ("-s", "a"),
+    "a delay that is no number": ("--local", "1", "--delay", "0,x"),
+    "a rate that dog does not keep to": ("--rate", "1M", "--against", "dog"),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+def test_options_that_do_not_go_together_are_refused(command: Command, name: str) -> None:
+    outcome = command("bench", *USAGE[name])
+
+    assert (outcome.code, outcome.out) == (ExitCode.USAGE, b"")
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_measured(command: Command, tmp_path: Path) -> None:
+    outcome = command("bench", "--local", "1", "--json", tmp_path / "missing" / "told.json")
+
+    assert outcome.code == ExitCode.SYSTEM_FAILURE
+    assert "missing/told.json: No such file or directory" in outcome.err
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(command: Command, tmp_path: Path) -> None:
+    outcome = command("bench", "--local", "1", "--objects", 1 << 20, "--folder", tmp_path, "-q")
+
+    assert outcome.code == ExitCode.FULL
+    assert "make room for at least" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def processes_of(folder: Path) -> Iterator[int]:
+    """Give the processes whose command line names ``folder``."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if os.fsencode(folder) in command:
+                yield int(entry.name)
+
+
+def test_an_interruption_ends_every_process_and_removes_the_folder(tmp_path: Path) -> None:
+    arguments = ("bench", "--local", "1", "--objects", "8", "--rounds", "1000", "--folder", str(tmp_path))
+    told = [*PROGRAM, *arguments, "--workload", "sector"]
+    with subprocess.Popen(told, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=_NO_PROGRAMS) as process:
+        assert process.stderr is not None
+        while not list(tmp_path.glob("*/trace")):
+            assert process.poll() is None
+        assert len(list(processes_of(tmp_path))) >= 2, "the benchmark, and the cluster"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert said.decode().splitlines()[-1] == "asyncbackup: stopped by SIGINT; nothing unfinished was left behind"
+    assert list(tmp_path.iterdir()) == []
+    assert list(processes_of(tmp_path)) == []
