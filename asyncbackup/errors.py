@@ -72,6 +72,7 @@
     │   └── RedundancyUnkeepable     copies or erasure coding that the cluster cannot keep
     ├── ChangedMeanwhile             somebody else changed what was in use
     │   └── SnapshotChanged          … by deleting a snapshot while it was read
+    ├── WorkerLost                   a process of ours ended again and again
     ├── InodeCorrupt                 metadata of a VDI that contradicts itself
     ├── TooManyVdis                  a cluster claims more VDIs than can be listed
     └── TargetError                  where the bytes should go
@@ -104,6 +105,26 @@ from typing import Any
 
 class AsyncBackupError(Exception):
     """The root: catching it catches every expected failure of this package."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Take message and fields to another process, whatever arguments the class is made with."""
+        return _make_again, (type(self), self.args, self.__dict__)
+
+
+def _make_again(kind: type[AsyncBackupError], args: tuple[Any, ...], fields: dict[str, Any]) -> AsyncBackupError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
+
+class WorkerLost(AsyncBackupError):
+    """A process that read part of the objects ended again and again, from ``first`` to ``last``."""
+
+    def __init__(self, first: int, last: int, times: int) -> None:
+        super().__init__(f"the process for objects {first} to {last} ended {times} times before it was done")
+        self.first = first
+        self.last = last
 
 
 class ClusterError(AsyncBackupError):

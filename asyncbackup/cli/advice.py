@@ -67,6 +67,7 @@ from asyncbackup.errors import (
     Unreachable,
     VdiExists,
     VdiInUse,
+    WorkerLost,
     WrongSnapshot,
 )
 from asyncbackup.storage.source import STANDARD_INPUT
@@ -241,6 +242,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     VdiInUse: "wait until that is done, and try again",
     HalfRolled: f"to finish, run the interrupted command again; {_EXPORT_ANEW}",
     OtherImage: _EXPORT_ANEW,
+    WorkerLost: "the system's log may say why, such as that memory ran out; fewer --workers need less of it",
     ResizeUnproved: "export a full backup and its increments instead, without --base-image",
 }
 """What to do next. The entry of the nearest kind counts: that of an error itself before those of its bases."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -15,6 +16,7 @@ from asyncbackup.cli.files import open_output
 from asyncbackup.cli.main import CONTEXT
 from asyncbackup.cli.options import (
     PATH,
+    WholeNumber,
     check_output,
     cluster_options,
     connection_options,
@@ -94,6 +96,15 @@ def _also(context: click.Context, param: click.Parameter, values: Sequence[str])
     help="Write another backup of the same snapshot to this FILE as well: what changed since SNAPSHOT, or without one "
     "all of it. Each object is read once for all of them. You can give several.",
 )
+@click.option(
+    "--workers",
+    "processes",
+    type=WholeNumber(1, 64),
+    default=1,
+    show_default=True,
+    metavar="COUNT",
+    help="Split the work over so many processes. It pays where this machine's processor is the limit.",
+)
 @cluster_options
 @click.option(
     "--live",
@@ -132,6 +143,7 @@ def command(
     snapshot: int | str | None,
     base: int | str | None,
     also: Sequence[_Also],
+    processes: int,
     gateways: Sequence[Address],
     live: bool,
     to_dialect: Dialect | None,
@@ -162,7 +174,7 @@ def command(
     _check_manifest(skip_unreadable=skip_unreadable, no_manifest=no_manifest, is_piped=to_stdout and manifest is None)
     _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
-    _check_files([file, *(each.file for each in also)])
+    _check_files([file, *(each.file for each in also)], processes=processes)
     wanted = [_Also(file, base, manifest), *also]
     again = command_that_resumes()
     if live and not quiet and not dry_run:
@@ -195,6 +207,7 @@ def command(
                     Delta(target.data, each.base, target.manifest, target.partial, _dialect(target, to_dialect))
                     for each, target in zip(also, others, strict=True)
                 ],
+                processes=processes,
             )
             return summary, not first.data.can_patch
 
@@ -252,8 +265,11 @@ def _check_source(snapshot: int | str | None, *, live: bool) -> None:
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
 
 
-def _check_files(files: Sequence[str]) -> None:
-    """Raise UsageError if two backups are to go to one file."""
+def _check_files(files: Sequence[str], *, processes: int) -> None:
+    """Raise UsageError if two backups are to go to one file, or several processes to what is none."""
+    piped = [file for file in files if file == "-" or Path(file).is_fifo()]
+    if piped and processes > 1:
+        raise click.UsageError(f"--workers needs files: {text.target(piped[0])} takes bytes of one process alone")
     twice = [file for file, count in Counter(files).items() if count > 1]
     if twice:
         raise click.UsageError(f"{twice[0]} is given twice: each backup needs a file of its own")

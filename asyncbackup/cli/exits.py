@@ -26,6 +26,7 @@ from asyncbackup.errors import (
     TargetUnfinished,
     VdiExists,
     VdiInUse,
+    WorkerLost,
 )
 
 
@@ -58,6 +59,7 @@ _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
     (TargetError, ExitCode.SYSTEM_FAILURE),
     (SourceUnreadable, ExitCode.SYSTEM_FAILURE),
     (ClusterError, ExitCode.SYSTEM_FAILURE),
+    (WorkerLost, ExitCode.SYSTEM_FAILURE),
 )
 
 

@@ -74,6 +74,14 @@ class Counts:
         """Requests among them that repeat one."""
         return self.causes.total()
 
+    def add(self, other: Counts) -> None:
+        """Take over what another process sent. Most in flight is then that of one process."""
+        self.requests += other.requests
+        self.causes += other.causes
+        self.hedges += other.hedges
+        self.most_in_flight = max(self.most_in_flight, other.most_in_flight)
+        self.latencies.add(other.latencies)
+
 
 class Router:
     """Sends requests to the nodes of a cluster, and again where that helps.

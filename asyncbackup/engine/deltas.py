@@ -130,14 +130,14 @@ class Pass:
 
     async def _append(self, fetched: Sequence[Fetched]) -> None:
         for delta, parts in zip(self.deltas, zip(*(each.parts for each in fetched), strict=True), strict=True):
-            with self._saying_how_much_room_is_missing(delta):
+            with self.saying_how_much_room_is_missing(delta):
                 await delta.append(parts)
         if any(delta.losses.failures for delta in self.deltas):
             return
         self.counts.objects_done += sum(each.is_last for each in fetched)
         self.tell()
         for delta in self.deltas:
-            with self._saying_how_much_room_is_missing(delta):
+            with self.saying_how_much_room_is_missing(delta):
                 await delta.keeping.advance()
 
     async def finish(self) -> None:
@@ -145,11 +145,11 @@ class Pass:
         self.counts.objects_planned = self.counts.objects_done
         self.tell()
         for delta in self.deltas:
-            with self._saying_how_much_room_is_missing(delta):
+            with self.saying_how_much_room_is_missing(delta):
                 await delta.writer.finish()
 
     @contextmanager
-    def _saying_how_much_room_is_missing(self, delta: DeltaWriter) -> Iterator[None]:
+    def saying_how_much_room_is_missing(self, delta: DeltaWriter) -> Iterator[None]:
         """Tell TargetFull: at least what is needed for what was read already, at most for all objects in full."""
         try:
             yield

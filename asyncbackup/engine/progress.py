@@ -44,6 +44,15 @@ class BackupCounts:
     compare_s: float = 0.0
     """Seconds in which data was compared."""
 
+    def add(self, other: BackupCounts) -> None:
+        """Take over what another process did of what was planned here."""
+        self.objects_done += other.objects_done
+        self.objects_read += other.objects_read
+        self.bytes_read += other.bytes_read
+        self.objects_discarded += other.objects_discarded
+        self.bases_unreadable += other.bases_unreadable
+        self.compare_s += other.compare_s
+
     def progress(self) -> Progress:
         return Progress(self.objects_done, self.objects_planned, self.bytes_read)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from anyio import to_thread
@@ -20,7 +21,7 @@ from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import Line, ManifestDecoder, ManifestEncoder, Missing, RecordDigests, Subject
 from asyncbackup.format.record import RECORD_HEADER_SIZE
-from asyncbackup.storage import Target, publish
+from asyncbackup.storage import JoinableTarget, Target, publish
 
 _GATHERED_SIZE: Final = 64 << 10
 """Bytes of short records, and of lines, to gather before they are appended: a hop to a thread costs more."""
@@ -101,6 +102,18 @@ class _Repetition:
         return self.encoder.record(line)
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The records of a range of a backup: ``length`` bytes in a file, and the lines of the manifest."""
+
+    data: Path
+    length: int
+    records: int
+    last_idx: int
+    """-1 if there is neither a record nor an object that was left out."""
+    lines: Sequence[bytes]
+
+
 class RecordWriter:
     """Appends records to ``data`` and lines to ``manifest``, which both were entered, and publishes them together.
 
@@ -124,7 +137,7 @@ class RecordWriter:
     ) -> None:
         assert manifest is None or subject is not None, "a manifest says what it is of"
         self._data = data
-        self._dialect = dialect
+        self.dialect = dialect
         self._manifest = manifest
         self._subject = subject
         self._is_range = is_range
@@ -160,6 +173,11 @@ class RecordWriter:
         return self._records
 
     @property
+    def last_idx(self) -> int:
+        """The index of the last whole record, or of an object that was left out behind it; -1 if there is none."""
+        return self._last_idx
+
+    @property
     def wants_base(self) -> bool:
         """Whether digests of what the base holds are taken where fragments have it."""
         return self._manifest is not None and self._subject is not None and not self._subject.is_full
@@ -170,8 +188,8 @@ class RecordWriter:
             return
         if self._manifest is not None and self._subject is not None:
             self._keep(self._encoder.opening(self._subject))
-        self._position = self._whole_position = len(self._dialect.opening)
-        await self._gather([self._dialect.opening])
+        self._position = self._whole_position = len(self.dialect.opening)
+        await self._gather([self.dialect.opening])
 
     async def resume(self, checkpoint: Checkpoint, lines: AsyncIterable[bytes]) -> None:
         """Go on from ``checkpoint``, as if this writer had written everything before it.
@@ -189,7 +207,7 @@ class RecordWriter:
 
     async def _repeat(self, subject: Subject, lines: AsyncIterable[bytes]) -> Checkpoint:
         """Make ``lines`` again, so that the encoder knows them; tell where they lead."""
-        repetition = _Repetition(subject, self._dialect, self._encoder, awaits_opening=not self._is_range)
+        repetition = _Repetition(subject, self.dialect, self._encoder, awaits_opening=not self._is_range)
         batch: list[bytes] = []
         async for line in lines:
             batch.append(line)
@@ -215,6 +233,30 @@ class RecordWriter:
             await self._gather(buffers)
         else:
             await self._flush(buffers, None if self._manifest is None else lambda: self._digest(fragments))
+
+    async def append_piece(self, piece: Piece) -> None:
+        """Append records that another writer wrote into a file of their own (``is_range``), and their lines.
+
+        The data must go to a JoinableTarget.
+        """
+        assert isinstance(self._data, JoinableTarget), "pieces are files"
+        assert self._header is None, "the record before it is complete"
+        assert piece.last_idx > self._last_idx or not piece.length, "pieces ascend"
+        await self._flush()
+        await self._data.append_file(piece.data, piece.length)
+        self._position += piece.length
+        self._whole_position = self._position
+        self._records, self._last_idx = self._records + piece.records, max(self._last_idx, piece.last_idx)
+        if self._subject is not None and self._manifest is not None:
+            decoder = ManifestDecoder()
+            decoder.feed(self._subject.encode())
+            for line in map(decoder.feed, piece.lines):
+                if isinstance(line, Missing):
+                    self._keep(self._encoder.leave_out(line))
+                else:
+                    assert isinstance(line, RecordDigests), "a range has records and no end"
+                    self._keep(self._encoder.record(line))
+        await self._flush()
 
     def leave_out(self, idx: int) -> None:
         """Say in the manifest, which there must be, that an object is missing. It has no record."""
@@ -250,9 +292,9 @@ class RecordWriter:
         assert self._header is None, "the last record is complete"
         beginning = b""
         if not self._is_range:
-            beginning = self._dialect.patch(self._records)
-            self._position += len(self._dialect.ending)
-            await self._gather([self._dialect.ending])
+            beginning = self.dialect.patch(self._records)
+            self._position += len(self.dialect.ending)
+            await self._gather([self.dialect.ending])
         await self._flush()
         if self._manifest is not None:
             if not self._is_range:

@@ -6,20 +6,22 @@ from asyncbackup.storage.file import FileTarget
 from asyncbackup.storage.image import NewImage, StandingImage
 from asyncbackup.storage.null import NullTarget
 from asyncbackup.storage.partial import Partial
-from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
+from asyncbackup.storage.pipe import PipeTarget, ScratchTarget, is_fifo, open_fifo
 from asyncbackup.storage.source import FileSource, PipeSource, Source
-from asyncbackup.storage.target import Target, publish
+from asyncbackup.storage.target import JoinableTarget, Target, publish
 
 __all__ = [
     "BackupSource",
     "BackupTarget",
     "FileSource",
     "FileTarget",
+    "JoinableTarget",
     "NewImage",
     "NullTarget",
     "Partial",
     "PipeSource",
     "PipeTarget",
+    "ScratchTarget",
     "Source",
     "StandingImage",
     "Target",

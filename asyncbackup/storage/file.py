@@ -12,7 +12,7 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from asyncbackup.errors import HalfReplaced, TargetBusy, TargetExists, TargetUnfinished, TargetUnusable
 from asyncbackup.storage.lock import NameLock, find_holder
@@ -25,6 +25,12 @@ _log = logging.getLogger(__package__)
 
 OnLeftover = Callable[[str], None]
 """Called in the event loop with what an interrupted run left and what became of it, in words."""
+
+
+_COPIED_SIZE: Final = 64 << 20
+"""Bytes to copy in one call: a cancellation waits for it."""
+_UNSHARED: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+"""Errors of copy_file_range where a file system, or a kernel, cannot do it."""
 
 
 class FileTarget(SerialFile):
@@ -263,6 +269,27 @@ class FileTarget(SerialFile):
                 buffers = unwritten(buffers, written)
                 self._count(written)
 
+    @property
+    def final_path(self) -> Path:
+        """Where its bytes are when it is complete, also where a link leads there."""
+        return self.place.final
+
+    async def append_file(self, source: str | os.PathLike[str], length: int) -> None:
+        """Append the first ``length`` bytes of another file, or have the file system share them where it can.
+
+        Raises TargetFull, TargetWriteFailed.
+        """
+        await self._in_thread(self._append_file, source, length)
+
+    def _append_file(self, source: str | os.PathLike[str], length: int) -> None:
+        with wrap_os_errors(str(self.path)), Path(source).open("rb", buffering=0) as file:
+            while length:
+                copied = _copy(file.fileno(), self._descriptor, min(length, _COPIED_SIZE))
+                if not copied:
+                    raise OSError(errno.EIO, f"{source} is shorter than expected")
+                length -= copied
+                self._count(copied)
+
     async def sync(self) -> None:
         await self._in_thread(self._flush)
 
@@ -331,6 +358,16 @@ class FileTarget(SerialFile):
                 self._pwrite(beginning, 0)
             os.fsync(self._descriptor)
             self._unflushed = 0
+
+
+def _copy(source: int, target: int, length: int) -> int:
+    """Copy bytes from where one descriptor stands to where the other does. Give how many."""
+    try:
+        return os.copy_file_range(source, target, length)
+    except OSError as error:
+        if error.errno not in _UNSHARED:
+            raise
+        return os.sendfile(target, source, None, length)
 
 
 def _check_folder(folder: Path) -> None:

@@ -107,6 +107,13 @@ class PipeTarget:
             os.set_blocking(self._descriptor, was_blocking)
 
 
+class ScratchTarget(PipeTarget):
+    """A file that is read again soon, and that need not survive a crash: nothing is flushed to the disk."""
+
+    async def sync(self) -> None:
+        """Do nothing."""
+
+
 async def is_fifo(path: str | os.PathLike[str]) -> bool:
     """Tell whether there is a FIFO at ``path``."""
     return fault_of_name(path) is None and await open_in_thread(lambda: _is_fifo(path), lambda _: None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, runtime_checkable
 
 from anyio import to_thread
 
@@ -67,6 +69,18 @@ class Target(Protocol):
 
     async def abandon(self) -> None:
         """Take back what can be taken back. Nothing can be appended after that. Does nothing the second time."""
+
+
+@runtime_checkable
+class JoinableTarget(Target, Protocol):
+    """A target that can take over files, at little cost those that stand beside it."""
+
+    @property
+    def final_path(self) -> Path:
+        """Where its bytes are when it is complete."""
+
+    async def append_file(self, source: str | os.PathLike[str], length: int) -> None:
+        """Append the first ``length`` bytes of a file. Raises TargetFull, TargetWriteFailed."""
 
 
 async def publish(data: Target, manifest: Target | None = None, beginning: bytes = b"") -> None:

@@ -17,6 +17,7 @@ from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.deltas import DeltaWriter, Pass
 from asyncbackup.engine.keeping import CHECKPOINT_BYTES, Keeping
 from asyncbackup.engine.lineage import refuse_half_applied
+from asyncbackup.engine.pieces import SplitPass
 from asyncbackup.engine.plan import Pair, Plan, count_owned, plan_difference, plan_full
 from asyncbackup.engine.progress import BackupCounts, DeltaSummary, OnProgress, Summary
 from asyncbackup.engine.record_writer import RecordWriter, refuse_unpatchable
@@ -28,7 +29,7 @@ from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, SnapshotChanged, 
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
 from asyncbackup.format.record import END_IDX
-from asyncbackup.storage import Partial, Target, open_target
+from asyncbackup.storage import JoinableTarget, Partial, Target, open_target
 from asyncbackup.storage.backup_target import BackupTarget
 from asyncbackup.wire.inode import Inode
 
@@ -63,6 +64,7 @@ async def backup(
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
     also: Sequence[Delta] = (),
+    processes: int = 1,
 ) -> Summary:
     """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not. Without a base, back up all of it.
 
@@ -77,6 +79,9 @@ async def backup(
 
     With ``also`` other backups of the same snapshot are made in the same pass, which reads each object once. Each is,
     with its manifest, what a run of its own would make. ``replace`` and ``resume`` hold for all of them.
+
+    With more than one of ``processes``, others read parts of the objects, and this one joins what they wrote. The
+    result is the same. It takes files, and no hyper volume. Memory and rate are shared out.
 
     If objects cannot be read, the run fails with ObjectReadFailed, or with ObjectsUnreadable for several. With
     ``skip_unreadable`` the run does without them: they have no record, and the summary and the manifest name them. This
@@ -128,7 +133,7 @@ async def backup(
                 for each, resumption in zip(making, found, strict=True):
                     await each.keeping.start(resumption, each.subject)
                     await leaving.enter_async_context(each.keeping.leaving())
-                one_pass = Pass(
+                whole = Pass(
                     cluster,
                     work.pairs,
                     to_inode,
@@ -141,9 +146,12 @@ async def backup(
                 )
                 # The end says that a backup is complete. It is written only when the snapshots are known to be there.
                 async with staying(*work.sides), aclosing(work.pairs):
-                    await one_pass.write_records()
+                    if processes == 1:
+                        await whole.write_records()
+                    else:
+                        await _split(whole, work.plan, opened, processes).write_records()
                 read_at_s = time.monotonic()
-                await one_pass.finish()
+                await whole.finish()
     sent = cluster.counts
     elapsed_s = time.monotonic() - started
     sync_s = elapsed_s - (read_at_s - started)
@@ -184,6 +192,15 @@ async def backup(
         most_in_flight=sent.most_in_flight,
         latencies_s=sent.latencies.percentiles_s(),
     )
+
+
+def _split(whole: Pass, plan: Plan | None, opened: Sequence[BackupTarget], processes: int) -> SplitPass:
+    targets = [each.data for each in opened if isinstance(each.data, JoinableTarget)]
+    if len(targets) < len(opened):
+        raise ValueError("expected files, to which several processes can write")
+    if plan is None:
+        raise HyperVolume(f"VDI '{whole.to.name}'", "is backed up by one process")
+    return SplitPass(whole, plan, targets, processes)
 
 
 async def _prepare(

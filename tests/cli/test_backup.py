@@ -334,3 +334,12 @@ def test_a_dry_run_looks_where_each_backup_would_go(command: Command, served: Se
 
     assert outcome.code == ExitCode.EXISTS
     assert f"'{tmp_path / 'week'}'" in outcome.err or str(tmp_path / "week") in outcome.err
+
+
+def test_several_processes_make_what_one_makes(command: Command, served: Served, tmp_path: Path) -> None:
+    for name, workers in (("one", "1"), ("several", "2")):
+        outcome = command("backup", "disk", tmp_path / name, "-s", "b", "--workers", workers, "-p", served.port)
+        assert outcome.code == 0
+
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "several").read_bytes()
+    assert left_in(tmp_path) == ["one", "one.manifest", "several", "several.manifest"]

@@ -80,6 +80,7 @@ VERIFY = ["verify", "a", "--against", "disk", "--sample", "5"]
         (["backup", "disk", "f", "-s", "b", "--also", "-=a"], "standard output is for FILE alone"),
         (["backup", "disk", "f", "-s", "b", "--also", "=a"], "'--also': an empty name"),
         (["backup", "disk", "f", "-s", "b", "--also", "f=a"], "f is given twice"),
+        (["backup", "disk", "-", "-s", "b", "--workers", "2"], "--workers needs files: standard output takes"),
         (["backup", "disk", "f", "-s", "b", "--also", "g=0"], "snapshot ids start at 1"),
         (["sheep", "--store", ""], "'--store': an empty name"),
         (["sheep", "--bind", ""], "expected an address; 0.0.0.0 stands for all"),

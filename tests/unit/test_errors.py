@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import pickle
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,13 @@ def test_a_long_listing_is_cut() -> None:
 
     assert str(error).endswith("vm10, vm11 and 3 more")
     assert len(error.existing) == 15
+
+
+def test_an_error_goes_to_another_process_with_its_fields_and_notes() -> None:
+    error = errors.ObjectReadFailed(7, 42, 2, "no such object")
+    error.add_note("a note")
+
+    again = pickle.loads(pickle.dumps(error))
+
+    assert type(again) is errors.ObjectReadFailed
+    assert (str(again), again.idx, again.oid, again.__notes__) == (str(error), 7, 42, ["a note"])

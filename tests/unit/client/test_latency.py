@@ -67,3 +67,15 @@ def test_percentiles_are_named_by_their_per_cent() -> None:
 
 def test_there_are_no_percentiles_of_nothing() -> None:
     assert Latencies().percentiles_s() == {}
+
+
+def test_latencies_of_two_are_added() -> None:
+    ours, theirs = Latencies(), Latencies()
+    ours.note(0.001)
+    theirs.note(1.0)
+
+    ours.add(theirs)
+
+    assert ours.count == 2
+    assert ours.quantile_s(0.5) == pytest.approx(0.001, rel=0.06)
+    assert ours.quantile_s(1.0) == pytest.approx(1.0, rel=0.06)

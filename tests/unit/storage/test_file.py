@@ -137,7 +137,8 @@ async def test_no_descriptor_stays_open(folder: Path) -> None:
     async with FileTarget(folder / "other"):
         pass
 
-    assert open_descriptors() == before
+    # Those that other tests left to the garbage collector may be gone by now.
+    assert {*open_descriptors()} <= {*before}
 
 
 async def test_an_existing_file_is_refused_and_stays(folder: Path) -> None:

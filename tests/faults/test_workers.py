@@ -1,0 +1,201 @@
+"""A backup that several processes make is that of one, whatever becomes of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asyncbackup import (
+    Cluster,
+    Delta,
+    Dialect,
+    NullTarget,
+    Progress,
+    Summary,
+    WindowOptions,
+    backup,
+    connect,
+)
+from asyncbackup.engine import pieces
+from asyncbackup.errors import MemoryTooSmall, ObjectReadFailed, WorkerLost
+from asyncbackup.sheep import MemoryStore, Sheep
+from asyncbackup.wire.constants import Opcode
+from asyncbackup.wire.messages import ObjectBody, RequestHeader
+from asyncbackup.wire.oid import data_oid, is_data
+from tests.disks import OBJECT, OBJECTS, make_disk
+from tests.faults.deletion import deletable
+from tests.folders import left_in
+
+pytestmark = pytest.mark.slow
+
+
+class Stop(Exception):
+    """Ends a run."""
+
+
+class Run:
+    """Backs up snapshot b of the disk with two processes, a piece for each object."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster = cluster
+        self.folder = folder
+
+    async def __call__(self, processes: int = 2, **arguments: Any) -> Summary:
+        given: dict[str, Any] = {"snapshot": "b", "checkpoint_bytes": 1} | arguments
+        return await backup(self.cluster, "disk", self.folder / "file", processes=processes, **given)
+
+    def take(self) -> dict[str, bytes]:
+        """Take all files away, and give what they held."""
+        files = {path.name: path.read_bytes() for path in sorted(self.folder.iterdir())}
+        for name in files:
+            (self.folder / name).unlink()
+        return files
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "_LEAST_OBJECTS", 1)
+    monkeypatch.setattr(pieces, "_MOST_OBJECTS", 1)
+
+
+@pytest.fixture
+async def run(cluster: Cluster, tmp_path: Path) -> Run:
+    await make_disk(cluster)
+    (tmp_path / "folder").mkdir()
+    return Run(cluster, tmp_path / "folder")
+
+
+def children() -> list[int]:
+    """Give the processes that this one has started."""
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("base", [None, "a"])
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_file_manifest_and_counts_are_those_of_one_process(run: Run, dialect: Dialect, base: str | None) -> None:
+    alone = await run(1, dialect=dialect, base=base)
+    expected = run.take()
+
+    summary = await run(dialect=dialect, base=base)
+
+    assert run.take() == expected
+    for name in ("objects_planned", "objects_done", "objects_read", "bytes_read", "records", "bytes_written"):
+        assert getattr(summary, name) == getattr(alone, name)
+    assert summary.latencies_s
+
+
+async def test_several_backups_of_one_pass_are_split_alike(run: Run) -> None:
+    also = [Delta(run.folder / "full")]
+    await run(1, base="a", also=also)
+    expected = run.take()
+
+    await run(base="a", also=also)
+
+    assert run.take() == expected
+
+
+async def test_what_was_interrupted_is_gone_on_with_by_any_number_of_processes(run: Run) -> None:
+    await run(1)
+    expected = run.take()
+
+    def stop(_: Progress) -> None:
+        if (run.folder / ".file.partial.manifest").exists():
+            raise Stop  # A checkpoint was taken.
+
+    for first, second in ((2, 2), (2, 1), (1, 2)):
+        with pytest.raises(Stop):
+            await run(first, on_progress=stop, options=WindowOptions(workers=1))
+        summary = await run(second, resume=True)
+        assert summary.bytes_resumed > 0
+        assert run.take() == expected
+
+
+async def test_the_piece_of_a_process_that_is_killed_is_made_again(tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def kill(request: RequestHeader) -> None:
+        body = ObjectBody.unpack(request.body)
+        if armed and request.opcode == Opcode.READ_OBJ and is_data(body.oid) and not killed:
+            killed.append(children()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    armed = False
+    async with Sheep(MemoryStore(), on_request=kill) as sheep, connect(sheep.host, sheep.port) as cluster:
+        await make_disk(cluster)
+        run = Run(cluster, tmp_path)
+        await run(1)
+        expected = run.take()
+        armed = True
+        summary = await run()
+
+    assert killed
+    assert summary.retry_causes["worker process lost"] == 1
+    assert run.take() == expected
+
+
+async def test_processes_that_die_again_and_again_end_the_run(tmp_path: Path) -> None:
+    def kill(request: RequestHeader) -> None:
+        if request.opcode == Opcode.READ_OBJ and is_data(ObjectBody.unpack(request.body).oid):
+            for child in children():
+                os.kill(child, signal.SIGKILL)
+
+    async with Sheep(MemoryStore(), on_request=kill) as sheep, connect(sheep.host, sheep.port) as cluster:
+        await make_disk(cluster)
+        with pytest.raises(WorkerLost, match="ended 3 times before it was done"):
+            await Run(cluster, tmp_path)()
+
+    assert left_in(tmp_path) == []
+
+
+async def test_what_a_process_cannot_read_is_the_error_of_the_run(tmp_path: Path) -> None:
+    async with deletable() as (server, cluster):
+        await make_disk(cluster)
+        run = Run(cluster, tmp_path)
+        owners = await cluster.read_owners((await cluster.find_vdi("disk", "b")).vdi_id, OBJECTS)
+        server.store.remove(data_oid(int(owners[2]), 2))
+
+        with pytest.raises(ObjectReadFailed, match="reading object 2 ") as caught:
+            await run()
+        assert (caught.value.idx, caught.value.oid) == (2, data_oid(int(owners[2]), 2))
+        run.take()
+        await run(1, skip_unreadable=True)
+        expected = run.take()
+        summary = await run(skip_unreadable=True)
+
+    assert list(summary.missing) == [2]
+    assert run.take() == expected
+
+
+async def test_a_cancelled_run_leaves_no_process_that_works_and_no_piece(run: Run) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.objects_done:
+            raise Stop
+
+    with pytest.raises(Stop):
+        await run(on_progress=stop, checkpoint_bytes=1 << 30)
+
+    assert left_in(run.folder) == []
+
+
+async def test_pieces_that_a_killed_run_left_are_removed(run: Run) -> None:
+    left = run.folder / ".file.pieces-abc"
+    left.mkdir()
+    (left / "0").write_bytes(b"left")
+
+    await run()
+
+    assert left_in(run.folder) == ["file", "file.manifest"]
+
+
+async def test_memory_is_shared_out_and_refused_where_it_is_too_little(run: Run) -> None:
+    with pytest.raises(MemoryTooSmall):
+        await run(8, options=WindowOptions(memory=8 * OBJECT))
+
+
+async def test_only_files_take_what_several_processes_make(run: Run) -> None:
+    with pytest.raises(ValueError, match="expected files"):
+        await backup(run.cluster, "disk", NullTarget(), snapshot="b", processes=2)
