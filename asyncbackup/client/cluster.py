@@ -13,7 +13,7 @@ import numpy as np
 
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.client.nodes import Nodes
-from asyncbackup.client.objects import READ_SIZE, ObjectRead, cut
+from asyncbackup.client.objects import READ_SIZE, NewObject, ObjectRead, cut
 from asyncbackup.client.options import ClientOptions
 from asyncbackup.client.outcome import failure
 from asyncbackup.client.placement import Address
@@ -212,8 +212,25 @@ class Cluster:
         self, object_id: int, data: Bytes, offset: int = 0, *, copies: int, policy: int = 0, cow_oid: int = 0
     ) -> None:
         """Create an object: ``data`` at ``offset``, the rest from object ``cow_oid``, or zeros without one."""
-        message = messages.create_object(object_id, offset, data, copies=copies, copy_policy=policy, cow_oid=cow_oid)
-        await self.expect_success(message, f"creating object {object_id:016x}")
+        await self.create_objects([NewObject(object_id, data, offset, cow_oid)], copies=copies, policy=policy)
+
+    async def create_objects(self, objects: Sequence[NewObject], *, copies: int, policy: int = 0) -> None:
+        """Create objects, at least one, all of them at once. Raises RequestFailed for the first that was not made.
+
+        After a cancellation or an error any of them may be made.
+        """
+        requests = [
+            Request(
+                messages.create_object(
+                    new.oid, new.offset, new.data, copies=copies, copy_policy=policy, cow_oid=new.cow_oid
+                )
+            )
+            for new in objects
+        ]
+        await self.router.call(requests, self.counts)
+        for new, request in zip(objects, requests, strict=True):
+            if request.result is not Result.SUCCESS:
+                raise failure(f"creating object {new.oid:016x}", request.result)
 
     async def find_vdi(self, name: str, snapshot: Snapshot | None = None) -> Inode:
         """Look up ``snapshot`` or, without it, the working VDI, and read the header of its inode.

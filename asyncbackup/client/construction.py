@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from asyncbackup.client.cluster import Cluster
 from asyncbackup.client.fan_out import for_each
+from asyncbackup.client.objects import NewObject
 from asyncbackup.client.outcome import failure
 from asyncbackup.client.request import Request
 from asyncbackup.errors import (
@@ -161,28 +162,38 @@ class Construction:
         return self._cluster.in_flight_limit()
 
     async def create_object(self, idx: int, data: Bytes, offset: int) -> None:
-        """Create an object with ``data``; its other bytes come from the base. The table names it before that."""
-        await self._name(idx)
-        self._created[idx] = True
-        beneath = int(self._beneath[idx])
-        # If the data covers the object, no base is named: a server of 1.0 then does not copy the object in memory.
-        is_partial = len(data) < self.inode.object_size
-        await self._cluster.create_object(
-            oid.data_oid(self.vdi_id, idx),
-            data,
-            offset,
-            copies=self.inode.nr_copies,
-            policy=self.inode.copy_policy,
-            cow_oid=oid.data_oid(beneath, idx) if beneath and is_partial else 0,
-        )
+        """Create an object as ``create_objects`` does."""
+        await self.create_objects([(idx, data, offset)])
 
-    async def _name(self, idx: int) -> None:
-        """Let the table name object ``idx``, and with it others that wait for that and those that come next."""
-        if self._owners[idx] == self.vdi_id:
+    async def create_objects(self, objects: Sequence[tuple[int, Bytes, int]]) -> None:
+        """Create objects together: of each its idx, data, and where in the object that stands.
+
+        The other bytes of an object come from the base. The table names it before it is created.
+        """
+        indices = [idx for idx, _, _ in objects]
+        await self._name(indices)
+        self._created[indices] = True
+        new = [
+            NewObject(oid.data_oid(self.vdi_id, idx), data, offset, self._cow_oid(idx, data))
+            for idx, data, offset in objects
+        ]
+        await self._cluster.create_objects(new, copies=self.inode.nr_copies, policy=self.inode.copy_policy)
+
+    def _cow_oid(self, idx: int, data: Bytes) -> int:
+        """Say which object of the base has the bytes that ``data`` has not; 0: none.
+
+        If the data covers the object, no base is named: a server of 1.0 then does not copy the object in memory.
+        """
+        beneath = int(self._beneath[idx])
+        return oid.data_oid(beneath, idx) if beneath and len(data) < self.inode.object_size else 0
+
+    async def _name(self, wanted: list[int]) -> None:
+        """Let the table name the objects ``wanted``, others that wait for that, and those that come next."""
+        if np.all(self._owners[wanted] == self.vdi_id):
             return
-        self._awaited.add(idx)
+        self._awaited.update(wanted)
         async with self._naming:
-            if self._owners[idx] == self.vdi_id:
+            if np.all(self._owners[wanted] == self.vdi_id):
                 return
             awaited = np.array(sorted(self._awaited), np.uint32)
             self._awaited.clear()

@@ -10,7 +10,7 @@ from asyncbackup.client.request import Request
 from asyncbackup.errors import ObjectReadFailed, RequestFailed
 from asyncbackup.wire import messages, oid
 from asyncbackup.wire.constants import SECTOR_SIZE, Result
-from asyncbackup.wire.messages import ResponseHeader
+from asyncbackup.wire.messages import Bytes, ResponseHeader
 
 READ_SIZE: Final = 456 << 10
 """Bytes of an object to ask for at a time, a ninth of 4 MiB.
@@ -26,6 +26,15 @@ class ObjectRead(NamedTuple):
     oid: int
     into: memoryview
     offset: int = 0
+
+
+class NewObject(NamedTuple):
+    """An object to create: ``data`` at ``offset``, the rest from object ``cow_oid``, or zeros without one."""
+
+    oid: int
+    data: Bytes
+    offset: int = 0
+    cow_oid: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -46,11 +46,15 @@ class Group(NamedTuple):
 
     @property
     def start(self) -> int:
-        return 0 if self.whole else min(each.start for each in self.records)
+        if self.whole:
+            return 0
+        return self.records[0].start if len(self.records) == 1 else min(each.start for each in self.records)
 
     @property
     def end(self) -> int:
-        return self.whole or max(each.end for each in self.records)
+        if self.whole:
+            return self.whole
+        return self.records[0].end if len(self.records) == 1 else max(each.end for each in self.records)
 
     def covered(self, start: int, end: int) -> list[tuple[int, int]]:
         """Find the ranges in ``start`` to ``end`` that records cover. They are in order and do not touch."""

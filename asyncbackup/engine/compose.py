@@ -2,18 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
+from types import MappingProxyType
+from typing import Final
 
 import xxhash
 
 from asyncbackup.engine.chain import ChainRecord, Group
 from asyncbackup.engine.compact import ZEROS
 from asyncbackup.engine.manifest import Digests
+from asyncbackup.engine.reader import BackupReader, Record
 from asyncbackup.engine.source import ObjectSource, ZeroObjects
 from asyncbackup.errors import BaseMismatch, BaseNeeded, DigestMismatch
+
+Held = Mapping[tuple[BackupReader, int], memoryview]
+"""The data of some records, by their backups and positions there."""
+
+NOTHING_HELD: Final[Held] = MappingProxyType({})
+
+
+async def read_together(groups: Sequence[Group], through: memoryview) -> Held:
+    """Read the records of neighbouring groups into ``through``, those of a backup in one go.
+
+    Those that do not fit are left out. Raises what reading the backups raises.
+    """
+    held: dict[tuple[BackupReader, int], memoryview] = {}
+    records: dict[BackupReader, list[Record]] = {}
+    for group in groups:
+        for each in group.records:
+            records.setdefault(each.reader, []).append(each.record)
+    for reader, found in records.items():
+        start, last = found[0].position, found[-1]
+        size = last.position + last.header.length - start
+        if size <= len(through):
+            await reader.read_data(found[0], 0, through[:size])
+            for record in found:
+                offset = record.position - start
+                held[reader, record.position] = through[offset : offset + record.header.length]
+            through = through[size:]
+    return held
+
+
+def _lay(data: memoryview, view: memoryview, digests: Digests | None) -> None:
+    """Copy ``data`` over what ``view`` has. ``digests`` take both."""
+    if digests is None:
+        view[:] = data
+        return
+    digests.take_base(view)
+    view[:] = data
+    digests.data.update(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +69,17 @@ class Composer:
     base_is_whole: bool = True
     unknown: frozenset[int] = frozenset()
 
-    async def compose(self, group: Group, start: int, into: memoryview, digests: Sequence[Digests | None] = ()) -> None:
+    async def compose(
+        self,
+        group: Group,
+        start: int,
+        into: memoryview,
+        digests: Sequence[Digests | None] = (),
+        held: Held = NOTHING_HELD,
+    ) -> None:
         """Fill ``into`` with object ``group.idx`` from byte ``start``.
 
-        ``digests``, one for each record, take what is read.
+        ``digests``, one for each record, take what is read. What is ``held`` is not read again.
 
         Raises BaseNeeded, and what reading the base and the backups raises.
         """
@@ -46,12 +93,16 @@ class Composer:
             first, last = max(start, each.start), min(end, each.end)
             if first < last:
                 view = into[first - start : last - start]
-                await each.reader.read_data(each.record, first - each.start, view, taken)
+                data = held.get((each.reader, each.record.position))
+                if data is None:
+                    await each.reader.read_data(each.record, first - each.start, view, taken)
+                else:
+                    _lay(data[first - each.start : last - each.start], view, taken)
 
-    async def compose_checked(self, group: Group, into: memoryview) -> None:
+    async def compose_checked(self, group: Group, into: memoryview, held: Held = NOTHING_HELD) -> None:
         """Fill ``into`` with ``group.start`` to ``group.end``, and check it. Raises DigestMismatch, BaseMismatch."""
         digests = self.digests(group)
-        await self.compose(group, group.start, into, digests)
+        await self.compose(group, group.start, into, digests, held)
         self.judge(group, digests)
 
     async def check(self, group: Group, through: memoryview) -> None:

@@ -41,14 +41,15 @@ async def fill(
     error it waits a short time for the writes that are under way.
     """
 
-    async def write(content: Content) -> None:
-        portion, idx = content.portion, content.group.idx
-        chain.position(idx)
+    async def write(contents: list[Content]) -> None:
+        for content in contents:
+            chain.position(content.group.idx)
+        objects = [(content.group.idx, content.data, content.portion.offset) for content in contents]
         async with _finished_soon():
-            if portion.is_first:
-                await vdi.create_object(idx, content.data, portion.offset)
+            if contents[0].portion.is_first:
+                await vdi.create_objects(objects)
             else:
-                await vdi.write_object(idx, content.data, portion.offset)
+                await vdi.write_object(*objects[0])
 
     async def count(contents: list[Content]) -> None:
         meter.counts.bytes_written += sum(len(content.data) for content in contents)

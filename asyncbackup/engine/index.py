@@ -125,12 +125,12 @@ class Index:
                 await stack.enter_async_context(aclosing(manifest.blocks))
             for group in self.groups_undigested(whole):
                 records = [
-                    each._replace(record=await manifests[each.reader].complete(each.record))
+                    ChainRecord(each.reader, await manifests[each.reader].complete(each.record))
                     if each.reader in manifests
                     else each
                     for each in group.records
                 ]
-                yield group._replace(records=tuple(records))
+                yield Group(group.idx, tuple(records), group.whole)
 
     def _groups_of(self, indices: Indices, whole: Indices) -> list[Group]:
         """Make the groups of objects. Between them the chain must not have other objects."""
@@ -184,7 +184,7 @@ class _ManifestInStep:
         if digests is None or digests.header != record.header:
             position = record.position - RECORD_HEADER_SIZE
             raise BackupDamaged(self._reader.name, position, "its manifest was changed since the headers were read")
-        return record._replace(digests=digests)
+        return Record(record.header, record.position, digests)
 
     async def _next(self) -> RecordDigests | None:
         while (digests := next(self._block, None)) is None:

@@ -29,6 +29,12 @@ _BATCH: Final = 256
 _BUFFER_SIZE: Final = 1 << 20
 """Bytes to read at a time if they are only digested, or passed over."""
 
+_AHEAD: Final = 64 << 10
+"""Bytes to read at a time where the headers of short records stand in them."""
+
+_SHORT: Final = 8 << 10
+"""Bytes of a record at most that is read over, to have the next header: it costs less than another read."""
+
 _SCRATCH_SIZE: Final = 64 << 10
 """Bytes to read at a time behind the end of a backup in a pipe."""
 
@@ -200,36 +206,48 @@ class BackupReader:
             return await to_thread.run_sync(self._find_now, walk)
         header = bytearray(walk.decoder.next_size)
         count = await self._source.read_into(walk.decoder.offset, memoryview(header))
-        return self._feed(walk, header[:count])
+        with located(self.name):
+            record = self._feed(walk, memoryview(header)[:count])
+        return [] if record is None else [record]
 
     def _find_now(self, walk: _Walk) -> list[Record]:
-        size = self._source.size
-        assert size is not None
         found: list[Record] = []
-        header = memoryview(bytearray(LOOK_AHEAD))
         try:
-            while walk.decoder.next_size and len(found) < _BATCH:
-                count = self._source.read_now(walk.decoder.offset, header[: walk.decoder.next_size])
-                records = self._feed(walk, header[:count])
-                if walk.decoder.offset > size:
-                    raise _cut_short(self.name, size, walk.decoder.offset - size)
-                found += records
+            with located(self.name):
+                self._walk_on(walk, found)
         except BackupDamaged as damage:
             walk.damage.append(damage)
         return found
 
-    def _feed(self, walk: _Walk, header: bytes | bytearray | memoryview) -> list[Record]:
+    def _walk_on(self, walk: _Walk, found: list[Record]) -> None:
+        decoder, size = walk.decoder, self._source.size
+        assert size is not None
+        ahead, ahead_at, ahead_size, length = memoryview(bytearray(_AHEAD)), 0, 0, 0
+        while decoder.next_size and len(found) < _BATCH:
+            place = decoder.offset - ahead_at
+            if place + decoder.next_size > ahead_size:
+                # Where records are short, many headers come in one read. Where they are long, what stands between the
+                # headers is not read.
+                ahead_at, place = decoder.offset, 0
+                ahead_size = self._source.read_now(ahead_at, ahead if length <= _SHORT else ahead[: decoder.next_size])
+            record = self._feed(walk, ahead[place : min(place + decoder.next_size, ahead_size)])
+            if decoder.offset > size:
+                raise _cut_short(self.name, size, decoder.offset - size)
+            if record is not None:
+                found.append(record)
+                length = record.header.length
+
+    def _feed(self, walk: _Walk, header: memoryview) -> Record | None:
         start = walk.decoder.offset
         if start == 0:
             self._refuse_compressed(header)
-        with located(self.name):
-            decoded = walk.decoder.feed(memoryview(header))
+        decoded = walk.decoder.feed(header)
         if decoded is None:
-            return []
+            return None
         digests = next(walk.manifest_records, None)
         if self._manifest is not None and (digests is None or digests.header != decoded):
             raise BackupDamaged(self.name, start, "its manifest has another record here: it is of another backup")
-        return [Record(decoded, walk.decoder.offset - decoded.length, digests)]
+        return Record(decoded, walk.decoder.offset - decoded.length, digests)
 
     def _refuse_compressed(self, beginning: bytes | bytearray | memoryview) -> None:
         compression = find_compression(memoryview(beginning))

@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import chain
+from typing import Final, NamedTuple
 
 import anyio
 
 from asyncbackup.engine.chain import Chain, Group
 from asyncbackup.engine.compact import MAX_LENGTH
-from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.compose import Composer, read_together
 from asyncbackup.engine.index import Index
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.portion import Portion, cut
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.source import NO_INDICES, Indices, staying
+from asyncbackup.engine.source import NO_INDICES, Indices, SnapshotObjects, staying
 from asyncbackup.engine.window import Slot, Window, WindowOptions
+
+_SHORT: Final = 8 << 10
+"""Bytes of an object at most that shares a slot with others: to take it alone would cost more than all its bytes."""
+
+_SHARED: Final = 48 << 10
+"""Bytes of a slot that short objects share: so many, with their headers, are read without a thread."""
+
+_MOST_SHORT: Final = 96
+"""Objects that share a slot at most: a few milliseconds of work, for which the event loop waits."""
 
 
 class _Turn:
@@ -53,6 +63,12 @@ class _Item(NamedTuple):
     """Only where data comes from a pipe. It comes once and in order, so it is checked as it comes."""
 
 
+class _Short(NamedTuple):
+    """Short objects, which are made together."""
+
+    groups: list[Group]
+
+
 class Content(NamedTuple):
     """A portion of an object, and its bytes, which lie in a slot."""
 
@@ -81,8 +97,9 @@ class Meter:
 class Replay:
     """Makes the objects of a chain with ``composer``, and gives them to ``write`` and then to ``deliver``.
 
-    Several calls of ``write`` run at a time. The first portion of an object is written before all others of it, and
-    after the whole object was checked. From a pipe, an object is checked before its last portion is written.
+    Both get several short objects at a time. Several calls of ``write`` run at a time. The first portion of an object
+    is written before all others of it, and after the whole object was checked. From a pipe, an object is checked before
+    its last portion is written.
     ``deliver`` gets the portions in ascending order, after they were written.
     """
 
@@ -90,7 +107,7 @@ class Replay:
     """The chain, or its index if it has one: then the headers are not read again."""
     composer: Composer
     options: WindowOptions
-    write: Callable[[Content], Awaitable[None]]
+    write: Callable[[list[Content]], Awaitable[None]]
     deliver: Callable[[list[Content]], Awaitable[None]]
     whole: Indices = field(default_factory=lambda: NO_INDICES)
     """Objects that are given as a whole, also where the chain has no record of them."""
@@ -103,41 +120,88 @@ class Replay:
         """Do it all. At the end it checks that the base is unchanged, and raises what that check raises."""
         size = self.options.portion_size(self.chain.known_object_size or MAX_LENGTH)
         active = self.options.active(self.limit, size)
-        window = Window(self.options.slots(size), [size] * 2, self._do, self.deliver, active)
+        window = Window(self.options.slots(size), [size] * 2, self._do, self._deliver, active)
         # A base that is not whole is being changed by the caller, so it is not checked.
         read = self.composer.base if self.composer.base_is_whole else None
         async with staying(read), aclosing(self._items(size)) as items:
             await window.run(items)
 
-    async def _items(self, size: int) -> AsyncGenerator[_Item, None]:
+    async def _deliver(self, done: list[list[Content]]) -> None:
+        await self.deliver(list(chain.from_iterable(done)))
+
+    async def _items(self, size: int) -> AsyncGenerator[_Item | _Short, None]:
+        async with aclosing(self._groups(size)) as together:
+            async for groups in together:
+                if len(groups) > 1:
+                    yield _Short(groups)
+                    continue
+                (group,) = groups
+                opened = anyio.Event()
+                turn = _Turn(group.start, self.composer.digests(group)) if _is_streamed(group) else None
+                for portion in cut(group.start, group.end, size):
+                    yield _Item(group, portion, opened, turn)
+
+    async def _groups(self, size: int) -> AsyncGenerator[list[Group], None]:
+        """Give short objects that follow one another together, and others one at a time."""
+        short: list[Group] = []
+        most = left = min(_SHARED, size)
         async with aclosing(self.chain.groups(self.whole)) as groups:
             async for group in groups:
                 if group.idx <= self.behind:
                     continue
-                opened = anyio.Event()
-                is_streamed = any(each.reader.size is None for each in group.records)
-                turn = _Turn(group.start, self.composer.digests(group)) if is_streamed else None
-                for portion in cut(group.start, group.end, size):
-                    yield _Item(group, portion, opened, turn)
+                length, is_short = group.end - group.start, self._is_short(group)
+                if short and (not is_short or length > left or len(short) == _MOST_SHORT):
+                    yield short
+                    short, left = [], most
+                if is_short:
+                    short.append(group)
+                    left -= length
+                else:
+                    yield [group]
+        if short:
+            yield short
 
-    async def _do(self, item: _Item, slot: Slot) -> Content:
+    def _is_short(self, group: Group) -> bool:
+        # Answers of a cluster are waited for side by side. In a pipe the next header comes after this data.
+        waits = isinstance(self.composer.base, SnapshotObjects) or _is_streamed(group)
+        return group.end - group.start <= _SHORT and not waits
+
+    async def _do(self, item: _Item | _Short, slot: Slot) -> list[Content]:
+        if isinstance(item, _Short):
+            return await self._do_short(item.groups, slot)
+        return [await self._do_portion(item, slot)]
+
+    async def _do_short(self, groups: list[Group], slot: Slot) -> list[Content]:
+        into, through = slot.buffers
+        held = await read_together(groups, through)
+        contents, place = [], 0
+        for group in groups:
+            start, length = group.start, group.end - group.start
+            content = Content(group, Portion(start, length, True, True), into[place : place + length])
+            await self.composer.compose_checked(group, content.data, held)
+            contents.append(content)
+            place += length
+        await self.write(contents)
+        return contents
+
+    async def _do_portion(self, item: _Item, slot: Slot) -> Content:
         group, portion, opened, turn = item
         into, through = slot.buffers
         content = Content(group, portion, into[: portion.length])
         if portion.is_first and portion.is_last:
             await self.composer.compose_checked(group, content.data)
-            await self.write(content)
+            await self.write([content])
         elif portion.is_first:
             if turn is None:
                 await self.composer.check(group, through)
             await self._compose(content, turn)
-            await self.write(content)
+            await self.write([content])
             opened.set()
         else:
             # This waits for the first portion. That one has a slot already, so it goes on.
             await opened.wait()
             await self._compose(content, turn)
-            await self.write(content)
+            await self.write([content])
         return content
 
     async def _compose(self, content: Content, turn: _Turn | None) -> None:
@@ -152,5 +216,10 @@ class Replay:
         await turn.pass_to(portion.end)
 
 
-async def nothing(_content: Content) -> None:
+def _is_streamed(group: Group) -> bool:
+    """Tell whether data of ``group`` comes from a pipe: once, and before the next header."""
+    return any(each.reader.size is None for each in group.records)
+
+
+async def nothing(_contents: list[Content]) -> None:
     """Write nothing: for callers that only check, or that write in order."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, Group
-from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.compose import NOTHING_HELD, Composer, Held
 from asyncbackup.engine.index import Index
 from asyncbackup.engine.opening import examine_image, judge_base_of, judge_size, wanted_base
 from asyncbackup.engine.replay import Content, Meter, Replay, nothing
@@ -38,22 +39,23 @@ _COMPARE_SIZE: Final = 1 << 20
 
 
 class _Image(Protocol):
-    async def write_at(self, offset: int, data: memoryview) -> None: ...
+    async def write_places(self, places: Sequence[tuple[int, memoryview]]) -> None: ...
 
 
-async def write_wanted(image: _Image, content: Content, chain: Chain) -> int:
-    """Write what the group of ``content`` wants, and nothing behind the end of the VDI.
+async def write_wanted(image: _Image, contents: Sequence[Content], chain: Chain) -> int:
+    """Write what the groups of ``contents`` want, and nothing behind the end of the VDI.
 
     Give the count of bytes. Raises OutsideVdi for an object that lies behind the end.
     """
-    group, offset = content.group, content.portion.offset
-    origin, size, written = chain.position(group.idx), chain.size, 0
-    for start, end in group.wanted(offset, offset + content.portion.length):
-        data = content.data[start - offset : min(end, size - origin) - offset] if origin + start < size else b""
-        if data:
-            await image.write_at(origin + start, memoryview(data))
-            written += len(data)
-    return written
+    size, places = chain.size, []
+    for group, (offset, length, _, _), data in contents:
+        origin = chain.position(group.idx)
+        for start, end in group.wanted(offset, offset + length):
+            if origin + start < size:
+                places.append((origin + start, data[start - offset : min(end, size - origin) - offset]))
+    if places:
+        await image.write_places(places)
+    return sum(len(data) for _, data in places)
 
 
 async def roll(
@@ -191,8 +193,8 @@ class _Roll:
     async def write(self, assumed: str | None) -> None:
         spans, object_size = self.chain.spans(), self.chain.object_size
 
-        async def write(content: Content) -> None:
-            written = await write_wanted(self.image, content, self.chain)
+        async def write(contents: list[Content]) -> None:
+            written = await write_wanted(self.image, contents, self.chain)
             self.meter.counts.bytes_written += written
 
         if spans is not None and spans * object_size < self.source.size:
@@ -214,9 +216,9 @@ class _Resumable(Composer):
     size: int = 0
     object_size: int = 0
 
-    async def compose_checked(self, group: Group, into: memoryview) -> None:
+    async def compose_checked(self, group: Group, into: memoryview, held: Held = NOTHING_HELD) -> None:
         try:
-            await Composer.compose_checked(self, group, into)
+            await Composer.compose_checked(self, group, into, held)
             _require_digests(group)
         except BaseMismatch:
             if not await self._is_applied(group):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 END_IDX: Final = 0xFFFFFFFF
 """Stands in place of a data object index in the end marker of the dog dialect."""
@@ -14,8 +13,7 @@ RECORD_HEADER_SIZE: Final = 16
 _HEADER: Final = struct.Struct("<IIII")
 
 
-@dataclass(frozen=True, slots=True)
-class RecordHeader:
+class RecordHeader(NamedTuple):
     """``length`` bytes at ``offset`` of data object ``idx`` follow; offset and length in multiples of 512 bytes."""
 
     idx: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +84,10 @@ class SerialFile(ABC):
         """Write ``data``, which is free for other use when this returns. Raises TargetFull or TargetWriteFailed."""
         await self._in_thread(self._write_at, offset, data)
 
+    async def write_places(self, places: Sequence[tuple[int, Bytes]]) -> None:
+        """Write to several places, each an offset and its data, as ``write_at`` does, in one hop to the thread."""
+        await self._in_thread(self._write_places, places)
+
     async def resize(self, size: int) -> None:
         """Cut off the end, or add a hole there. Raises TargetFull if the file system has no files so large."""
         await self._in_thread(self._resize, size)
@@ -105,6 +109,10 @@ class SerialFile(ABC):
     def _write_at(self, offset: int, data: Bytes) -> None:
         with wrap_os_errors(str(self.path)):
             self._pwrite(data, offset)
+
+    def _write_places(self, places: Sequence[tuple[int, Bytes]]) -> None:
+        for offset, data in places:
+            self._write_at(offset, data)
 
     def _pwrite(self, data: Bytes, offset: int) -> None:
         rest = memoryview(data)

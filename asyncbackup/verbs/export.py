@@ -211,8 +211,8 @@ class _ImageExport:
         if behind < 0:
             await self._prepare(image, judged, object_size)
 
-        async def write(content: Content) -> None:
-            written = await write_wanted(image, content, self.chain)
+        async def write(contents: list[Content]) -> None:
+            written = await write_wanted(image, contents, self.chain)
             self.meter.counts.bytes_written += written
 
         async def count(contents: list[Content]) -> None:

@@ -43,8 +43,8 @@ async def test_portions_arrive_in_order_after_they_were_written(files: Files) ->
     written: set[tuple[int, int]] = set()
     delivered: list[tuple[int, int]] = []
 
-    async def write(content: Content) -> None:
-        written.add((content.group.idx, content.portion.offset))
+    async def write(contents: list[Content]) -> None:
+        written.update((content.group.idx, content.portion.offset) for content in contents)
 
     async def deliver(contents: list[Content]) -> None:
         delivered.extend((content.group.idx, content.portion.offset) for content in contents)
@@ -59,8 +59,8 @@ async def test_portions_arrive_in_order_after_they_were_written(files: Files) ->
 async def test_the_first_portion_of_an_object_is_written_before_the_others(files: Files) -> None:
     written: list[tuple[int, int]] = []
 
-    async def write(content: Content) -> None:
-        written.append((content.group.idx, content.portion.offset))
+    async def write(contents: list[Content]) -> None:
+        written.extend((content.group.idx, content.portion.offset) for content in contents)
 
     async with open_chain([files.a]) as chain:
         meter = Meter(ReplayCounts(), None)
@@ -76,8 +76,8 @@ async def test_nothing_of_an_object_is_written_before_all_of_it_was_checked(file
     files.a.write_bytes(data)
     written: set[int] = set()
 
-    async def write(content: Content) -> None:
-        written.add(content.group.idx)
+    async def write(contents: list[Content]) -> None:
+        written.update(content.group.idx for content in contents)
 
     async with open_chain([files.a]) as chain:
         with pytest.raises(DigestMismatch, match="the data of object 4 was changed"), single_error():

@@ -146,7 +146,9 @@ async def test_progress_goes_from_nothing_to_all(files: Files, tmp_path: Path) -
 
     checked, *written = seen
     assert checked == Progress(0, None, 0, is_checking=True)
-    assert [progress.objects_done for progress in written] == list(range(1, 9))
+    done = [progress.objects_done for progress in written]
+    assert done == sorted(set(done))
+    assert (done[0], done[-1]) == (1, 8)
     assert {(progress.objects_planned, progress.is_checking) for progress in written} == {(8, False)}
 
 
@@ -165,8 +167,9 @@ async def test_progress_of_a_roll_tells_checking_from_writing(files: Files, tmp_
     phases = [list(found) for _, found in itertools.groupby(seen[1:], lambda progress: progress.is_checking)]
     assert [phase[0].is_checking for phase in phases] == [True, False]
     for phase in phases:
-        assert [progress.objects_done for progress in phase] == list(range(1, len(phase) + 1))
-        assert len(phase) == phase[0].objects_planned
+        done = [progress.objects_done for progress in phase]
+        assert done == sorted(set(done))
+        assert done[-1] == phase[0].objects_planned
         assert phase[0].bytes_done <= phase[-1].bytes_done
     assert phases[0][-1].bytes_done > 0
     assert phases[1][-1].bytes_done == summary.bytes_written

@@ -599,13 +599,13 @@ async def test_a_run_that_another_one_took_over_from_stops(pair: Pair, monkeypat
             await pair.replica.write_attribute("replica", applying_key(inode.vdi_id), line)
 
     async with pair.replica.connected_anew() as cluster:
-        create_object = cluster.create_object
+        create_objects = cluster.create_objects
 
         async def create(*arguments: Any, **options: Any) -> None:
             await take_over(RequestHeader(0, Opcode.CREATE_AND_WRITE_OBJ, 0, 0, 0, 0, b""))
-            await create_object(*arguments, **options)
+            await create_objects(*arguments, **options)
 
-        cluster.create_object = create  # type: ignore[method-assign]
+        cluster.create_objects = create  # type: ignore[method-assign]
         with pytest.raises(VdiInUse, match="another run took over"):
             await follow(cluster, [pair.ab], "replica", snapshot="b")
     assert taken_over
