@@ -11,7 +11,6 @@ import ctypes
 import os
 import shutil
 import signal
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -139,12 +138,13 @@ class SplitPass:
 
     @asynccontextmanager
     async def _scratch(self) -> AsyncIterator[list[Path]]:
-        """Make a folder for pieces beside each backup; remove them, and what killed runs left, afterwards."""
+        """Make a folder for pieces beside each backup, and remove them afterwards."""
         folders: list[Path] = []
         try:
             for target in self.targets:
                 with wrap_os_errors(target.name):
-                    folders.append(await to_thread.run_sync(_make_folder, target.final_path))
+                    await to_thread.run_sync(target.pieces.mkdir, 0o700)
+                folders.append(target.pieces)
             yield folders
         finally:
             with anyio.CancelScope(shield=True):
@@ -182,14 +182,6 @@ class SplitPass:
         for delta in self.whole.deltas:
             with self.whole.saying_how_much_room_is_missing(delta):
                 await delta.keeping.advance()
-
-
-def _make_folder(place: Path) -> Path:
-    """Make a new folder for the pieces of a backup. What killed runs left goes: the backup is locked."""
-    prefix = f".{place.name}.pieces-"
-    for left in place.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=place.parent))
 
 
 def make_piece(job: _Job) -> _Made:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -103,6 +104,7 @@ class FileTarget(SerialFile):
             lock = NameLock(self.place.lock, str(self.path))
             lock.acquire()
             self._lock = lock
+            shutil.rmtree(self.pieces, ignore_errors=True)
             leftovers = publication.find_leftovers()
             if leftovers:
                 self._recover(publication, leftovers)
@@ -270,9 +272,9 @@ class FileTarget(SerialFile):
                 self._count(written)
 
     @property
-    def final_path(self) -> Path:
-        """Where its bytes are when it is complete, also where a link leads there."""
-        return self.place.final
+    def pieces(self) -> Path:
+        """The name of a folder for files that are to be appended: beside the file, also where a link leads there."""
+        return self.place.pieces
 
     async def append_file(self, source: str | os.PathLike[str], length: int) -> None:
         """Append the first ``length`` bytes of another file, or have the file system share them where it can.

@@ -6,6 +6,7 @@ No file system renames two files at once, so intermediate names show the progres
 - ``.FILE.partial.manifest`` in place of the latter: another run can go on with both files. This name alone says so, so
   one rename is enough to say it. Whoever removes the two files removes this one first. An image has
   ``.FILE.journal.partial`` and ``.FILE.partial.journal``, which is removed when the image gets its name;
+- ``.FILE.pieces``: a folder with parts of the data that other processes make. Another run makes them again;
 - ``.FILE.manifest.new``: the new manifest. It is complete, and so is the data;
 - ``.FILE.manifest.old``: the manifest of the file that is replaced. It is renamed before the data is replaced, so that
   no manifest ever stands beside the data of another backup.
@@ -67,6 +68,11 @@ class Place:
         """The name of a file that belongs to another one, if another run can go on with both."""
         owner = self.final.name.removesuffix(self.suffix)
         return self._hidden(".partial" + self.suffix, owner)
+
+    @property
+    def pieces(self) -> Path:
+        """The folder for parts of the file that are made apart."""
+        return self._hidden(".pieces")
 
     @property
     def new(self) -> Path:

@@ -76,8 +76,8 @@ class JoinableTarget(Target, Protocol):
     """A target that can take over files, at little cost those that stand beside it."""
 
     @property
-    def final_path(self) -> Path:
-        """Where its bytes are when it is complete."""
+    def pieces(self) -> Path:
+        """Where a folder can be made for such files. None is there when the target was entered."""
 
     async def append_file(self, source: str | os.PathLike[str], length: int) -> None:
         """Append the first ``length`` bytes of a file. Raises TargetFull, TargetWriteFailed."""

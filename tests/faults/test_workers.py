@@ -23,6 +23,7 @@ from asyncbackup import (
 from asyncbackup.engine import pieces
 from asyncbackup.errors import MemoryTooSmall, ObjectReadFailed, WorkerLost
 from asyncbackup.sheep import MemoryStore, Sheep
+from asyncbackup.storage.publication import MANIFEST, NAME_MAX
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.messages import ObjectBody, RequestHeader
 from asyncbackup.wire.oid import data_oid, is_data
@@ -181,14 +182,31 @@ async def test_a_cancelled_run_leaves_no_process_that_works_and_no_piece(run: Ru
     assert left_in(run.folder) == []
 
 
-async def test_pieces_that_a_killed_run_left_are_removed(run: Run) -> None:
-    left = run.folder / ".file.pieces-abc"
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_pieces_that_a_killed_run_left_are_removed_by_any_number_of_processes(run: Run, processes: int) -> None:
+    left = run.folder / ".file.pieces"
     left.mkdir()
     (left / "0").write_bytes(b"left")
 
-    await run()
+    await run(processes)
 
     assert left_in(run.folder) == ["file", "file.manifest"]
+
+
+async def test_the_longest_name_of_a_file_with_a_manifest_leaves_room_for_its_pieces(run: Run) -> None:
+    name = "n" * (NAME_MAX - len(MANIFEST))
+
+    await backup(run.cluster, "disk", run.folder / name, snapshot="b", processes=2)
+
+    assert left_in(run.folder) == [name, name + MANIFEST]
+
+
+async def test_pieces_of_another_file_stay_whatever_the_name(run: Run) -> None:
+    (run.folder / ".other.pieces").mkdir()
+
+    await backup(run.cluster, "disk", run.folder / "*", snapshot="b", processes=2)
+
+    assert left_in(run.folder) == ["*", "*.manifest", ".other.pieces"]
 
 
 async def test_memory_is_shared_out_and_refused_where_it_is_too_little(run: Run) -> None:
