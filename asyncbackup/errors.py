@@ -42,6 +42,7 @@
     │   └── ResultsDamaged           something else than results of a benchmark
     ├── ChainBroken                  files that do not follow one another
     ├── ProgramFailed                another program that was run failed
+    ├── PlotsUnavailable             the library that draws is not installed
     ├── Incompatible                 what was asked for cannot be done so
     │   ├── BackupIncomplete         a backup that lacks objects, where a whole one is wanted
     │   ├── FactMissing              something that neither a manifest nor the caller says
@@ -460,6 +461,13 @@ class ProgramFailed(AsyncBackupError):
         super().__init__(f"`{command}` {problem}")
         self.command = command
         self.problem = problem
+
+
+class PlotsUnavailable(AsyncBackupError):
+    """The library that draws plots is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__("matplotlib, which draws the plots, is not installed")
 
 
 class ChainBroken(AsyncBackupError):

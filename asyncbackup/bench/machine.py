@@ -8,6 +8,7 @@ import platform
 import re
 import socket
 import struct
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ _GET_ADDRESS: Final = 0x8915
 _NAME_SIZE: Final = 15
 
 
-async def describe(*, reference: list[str], sheep: str) -> dict[str, str]:
+async def describe(*, reference: Sequence[str], sheep: str) -> dict[str, str]:
     """Describe this machine, and what is measured on it, in words for people."""
     described = {
         "time": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",

@@ -25,7 +25,7 @@ from asyncbackup.verbs.backup import estimate
 
 VDI: Final = "bench"
 
-_LOCAL_LIMIT_S: Final = 900.0
+LIMIT_S: Final = 900.0
 """Seconds for a run on a cluster for the occasion. It takes one or two."""
 
 
@@ -83,7 +83,7 @@ async def measure_local(options: LocalOptions, steps: Steps) -> list[Case]:
             where = f"{workload.name}, {delay_ms:g} ms" if len(options.delays_ms) > 1 else workload.name
             steps.begin(f"{where}: filling a cluster", is_preparation=True)
             async with filled(options, workload, situation) as serving:
-                contest = Contest(job_of(serving, workload), serving.folder, _LOCAL_LIMIT_S)
+                contest = Contest(job_of(serving, workload), serving.folder, LIMIT_S)
                 contestants = contest.contestants(options.against)
                 await contest.prepare()
                 runs = await run_told(contestants, options.rounds, steps, where)

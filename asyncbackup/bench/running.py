@@ -16,6 +16,7 @@ from asyncbackup.bench.contest import Contest
 from asyncbackup.bench.job import Job
 from asyncbackup.bench.measuring import Steps, require_room, run_told
 from asyncbackup.bench.serving import PREFIX
+from asyncbackup.bench.sweeps import count_in_flight, measure_in_flight
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.errors import NothingToRead, TargetUnusable
@@ -83,12 +84,16 @@ class RunningOptions:
     """What is measured on a cluster that runs, and how often."""
 
     job: Job
+    expected: Estimate
+    """What a backup would do at most."""
     situation: Situation
-    rounds: int
+    rounds: int = 1
     against: Sequence[str] = ()
     """Reference clients."""
     folder: Path | None = None
     """For backups. None: where temporary files are."""
+    sweeps: bool = False
+    """Whether it is measured with several amounts in flight as well."""
 
     def steps(self) -> int:
         """Count the steps: a preparation and the runs."""
@@ -96,12 +101,12 @@ class RunningOptions:
 
     def runs(self) -> int:
         """Count the runs, each of which reads all that there is to read."""
-        return self.rounds * (2 + len(self.against))
+        return self.rounds * (2 + len(self.against)) + (count_in_flight(self.rounds) if self.sweeps else 0)
 
 
-async def measure_running(options: RunningOptions, expected: Estimate, steps: Steps) -> Case:
+async def measure_running(options: RunningOptions, steps: Steps) -> list[Case]:
     """Back the job up again and again, into a new folder, which goes. Raises what backups raise, and ProgramFailed."""
-    job, folder = options.job, options.folder
+    job, folder, expected = options.job, options.folder, options.expected
     await to_thread.run_sync(require_room, folder, expected.bytes_to_write)
     name = str(Choice(job.vdi, job.snapshot, job.base))
     try:
@@ -113,4 +118,8 @@ async def measure_running(options: RunningOptions, expected: Estimate, steps: St
         steps.begin("finding out what is read", is_preparation=True)
         await contest.prepare()
         runs = await run_told(contest.contestants(options.against), options.rounds, steps, name)
-    return Case(name, f"{name}, on a running cluster", options.situation, expected.bytes_to_read, runs)
+        title = f"{name}, on a running cluster"
+        cases = [Case(name, title, options.situation, expected.bytes_to_read, runs)]
+        if options.sweeps:
+            cases += await measure_in_flight(contest, options.situation, options.rounds, steps)
+    return cases

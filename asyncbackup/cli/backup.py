@@ -13,7 +13,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.files import open_output
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     WholeNumber,
@@ -30,7 +30,7 @@ from asyncbackup.cli.options import (
 )
 from asyncbackup.cli.output import COMPLETE, complain, say_report, warn
 from asyncbackup.cli.progress import progress_option, telling_progress
-from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
+from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.progress import Summary
@@ -63,7 +63,7 @@ def _also(context: click.Context, param: click.Parameter, values: Sequence[str])
 
 @click.command(
     "backup",
-    cls=ResumableVerb,
+    cls=Verb,
     context_settings=CONTEXT,
     examples=[
         "asyncbackup backup -s monday vm1 /backup/vm1.monday",

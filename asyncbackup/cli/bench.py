@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import click
 
-from asyncbackup.bench import machine, programs
+from asyncbackup.bench import machine, page, plots, programs, sweeps
 from asyncbackup.bench.cases import Results, Situation
 from asyncbackup.bench.job import Job
 from asyncbackup.bench.measuring import LocalOptions, Step, Steps, measure_local
@@ -19,7 +20,7 @@ from asyncbackup.bench.running import Choice, RunningOptions, choose, measure_ru
 from asyncbackup.bench.serving import is_real
 from asyncbackup.bench.workloads import WORKLOADS
 from asyncbackup.cli import text
-from asyncbackup.cli.bench_report import advice_line, case_lines, outcome_line
+from asyncbackup.cli.bench_report import advice_line, check_report, commands_of, tell_results, write_report
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PathName,
@@ -33,8 +34,11 @@ from asyncbackup.cli.options import (
 from asyncbackup.cli.output import is_terminal, say
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
-from asyncbackup.errors import ProgramMissing, TargetUnusable
+from asyncbackup.errors import PlotsUnavailable, ProgramMissing
 from asyncbackup.verbs.backup import estimate
+from asyncbackup.wire.nodes import format_address
+
+Tell = Callable[[Step], None]
 
 _MOST_DELAY_MS: Final = 10_000.0
 _OF_LOCAL: Final = ("copies", "objects", "workloads", "delays_ms")
@@ -138,6 +142,14 @@ def _delays(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[f
     help="Measure over ways to that cluster on which a round trip takes so many milliseconds more, such as 0,2,20.",
 )
 @click.option(
+    "--html",
+    "html_file",
+    metavar="FILE",
+    type=PathName(path_type=Path, dir_okay=False),
+    help="Write a report with plots to FILE, in place of what is there. For the plots more is measured. This needs "
+    "matplotlib: install asyncbackup[report].",
+)
+@click.option(
     "--json",
     "json_file",
     metavar="FILE",
@@ -160,6 +172,7 @@ def command(
     rounds: int,
     against: str | None,
     delays_ms: Sequence[float],
+    html_file: Path | None,
     json_file: Path | None,
     quiet: bool,
 ) -> None:
@@ -172,62 +185,78 @@ def command(
     round. Brackets hold the least and the most: where those of two figures overlap, the difference may be noise.
     """
     _check(nodes=nodes, vdi=vdi, snapshot=snapshot, base=base, rate=rate, against=against)
-    references = [] if against is None else [name for name in REFERENCES if programs.is_on_path(name)]
-    if against is not None and against not in references:
-        raise ProgramMissing(against)
-    if json_file is not None:
-        check_report(json_file)
+    if html_file is not None and not plots.is_available():
+        raise PlotsUnavailable
+    for file in filter(None, (html_file, json_file)):
+        check_report(file)
+    references = _find_references(against)
+    sweeps_wanted = html_file is not None
 
-    async def work_locally() -> Results:
-        assert nodes is not None
-        names = list(dict.fromkeys(workloads)) or list(WORKLOADS)
-        options = LocalOptions(
-            [WORKLOADS[name] for name in names],
-            objects,
-            rounds,
-            Situation(nodes, min(nodes, copies or 2)),
-            delays_ms,
-            references,
-            folder,
-        )
+    async def work() -> Results:
         with telling_steps(wanted=not quiet) as tell:
-            cases = await measure_local(options, Steps(options.steps(), tell))
-        sheep = await machine.version("sheep") if is_real() else "the embedded server"
-        described = await machine.describe(reference=references, sheep=f"{sheep}, on this machine")
-        return Results(described, commands_of(references), rounds, cases)
+            if nodes is None:
+                wanted = None if vdi is None or snapshot is None else Choice(vdi, snapshot, base)
+                options = await _prepare(gateways, wanted, rate)
+                full = replace(options, rounds=rounds, against=references, folder=folder, sweeps=sweeps_wanted)
+                return await _measure_running(full, tell)
+            names = list(dict.fromkeys(workloads)) or list(WORKLOADS)
+            shapes = [WORKLOADS[name] for name in names]
+            situation = Situation(nodes, min(nodes, copies or 2))
+            local = LocalOptions(shapes, objects, rounds, situation, delays_ms, references, folder)
+            return await _measure_local(local, tell, sweeps_wanted=sweeps_wanted)
 
-    async def work_on_running() -> Results:
-        async with connect_any(gateways, ClientOptions(rate=rate)) as cluster:
-            wanted = await choose(cluster) if vdi is None else Choice(vdi, _named(snapshot), base)
-            expected = await estimate(cluster, wanted.vdi, snapshot=wanted.snapshot, base=wanted.base)
-            count = await cluster.count_nodes()
-        if references and wanted.base is None:
-            raise click.UsageError(
-                f"{against} makes no full backups: name an older snapshot with -F, or leave --against out"
-            )
-        job = Job(tuple(gateways), *wanted, rate=rate)
-        options = RunningOptions(job, Situation(count or 1), rounds, references, folder)
-        if not quiet:
-            say(
-                f"reading {text.size(expected.bytes_to_read)} of {wanted} at most, {1 + options.runs()} times", err=True
-            )
-        with telling_steps(wanted=not quiet) as tell:
-            case = await measure_running(options, expected, Steps(options.steps(), tell))
-        where = ", ".join(f"{host}:{port}" for host, port in gateways)
-        described = await machine.describe(reference=references, sheep=f"at {where}, {count or 'unknown'} nodes")
-        return Results(described, commands_of(references), rounds, [case])
-
-    results = run_async(work_on_running if nodes is None else work_locally)
+    results = run_async(work)
     link = machine.find_link(gateways[0][0]) if nodes is None else None
+    plain = [case for case in results.cases if case.place is None]
+    advice = [advice_line(case, rate=rate, link=link) for case in plain]
     if json_file is not None:
         write_report(json_file, results.encode())
+    if html_file is not None:
+        write_report(html_file, page.write(results, advice, plots.draw))
     if not quiet:
-        tell_results(results, rate, link)
+        tell_results(results, plain, advice)
 
 
-def _named(snapshot: int | str | None) -> int | str:
-    assert snapshot is not None
-    return snapshot
+async def _measure_local(options: LocalOptions, tell: Tell, *, sweeps_wanted: bool) -> Results:
+    """Measure clusters for the occasion."""
+    steps = Steps(options.steps() + (sweeps.count_local(options) if sweeps_wanted else 0), tell)
+    cases = await measure_local(options, steps)
+    if sweeps_wanted:
+        cases += await sweeps.measure_local(options, steps)
+    sheep = await machine.version("sheep") if is_real() else "the embedded server"
+    described = await machine.describe(reference=options.against, sheep=f"{sheep}, on this machine")
+    return Results(described, commands_of(options.against), options.rounds, cases)
+
+
+async def _prepare(gateways: Sequence[Address], wanted: Choice | None, rate: int | None) -> RunningOptions:
+    """Find out what to read of a running cluster, and how much that is."""
+    async with connect_any(gateways, ClientOptions(rate=rate)) as cluster:
+        wanted = wanted or await choose(cluster)
+        expected = await estimate(cluster, wanted.vdi, snapshot=wanted.snapshot, base=wanted.base)
+        nodes = await cluster.count_nodes()
+    return RunningOptions(Job(tuple(gateways), *wanted, rate=rate), expected, Situation(nodes or 1))
+
+
+async def _measure_running(options: RunningOptions, tell: Tell) -> Results:
+    """Measure a cluster that runs."""
+    if options.against and options.job.base is None:
+        raise click.UsageError("dog makes no full backups: name an older snapshot with -F, or leave --against out")
+    amount, runs = text.size(options.expected.bytes_to_read), options.runs() + 1
+    tell(Step(f"reading {amount} at most, {runs} times", 0, runs, is_preparation=True))
+    cases = await measure_running(options, Steps(options.steps(), tell))
+    where = ", ".join(format_address(host, port) for host, port in options.job.gateways)
+    sheep = f"{options.situation.nodes} nodes, found through {where}"
+    described = await machine.describe(reference=options.against, sheep=sheep)
+    return Results(described, commands_of(options.against), options.rounds, cases)
+
+
+def _find_references(against: str | None) -> list[str]:
+    """Give the reference clients to measure. Raises ProgramMissing."""
+    if against is None:
+        return []
+    if not programs.is_on_path(against):
+        raise ProgramMissing(against)
+    return [name for name in REFERENCES if programs.is_on_path(name)]
 
 
 def _check(
@@ -251,49 +280,8 @@ def _check(
         raise click.UsageError(f"{against} keeps to no rate: leave --rate or --against out")
 
 
-def commands_of(references: Sequence[str]) -> list[str]:
-    """Write what the contestants are, as it would be typed."""
-    ours = "asyncbackup backup -s NEW -F OLD VDI FILE"
-    drain = "drain: the requests of asyncbackup again, and what they bring dropped"
-    return [ours, drain, *(f"{name} vdi backup -s NEW -F OLD VDI > FILE" for name in references)]
-
-
-def tell_results(results: Results, rate: int | None, link: float | None) -> None:
-    """Print what was measured, and what bounds it."""
-    say("; ".join(f"{name}: {value}" for name, value in results.machine.items()))
-    say(f"median of {results.rounds} rounds, and in brackets the least and the most")
-    for case in results.cases:
-        say("", *case_lines(case))
-    say("")
-    say(*(advice_line(case, rate=rate, link=link) for case in results.cases))
-    say(f"ok: {outcome_line(results.cases)}")
-
-
-def check_report(file: Path) -> None:
-    """Raise TargetUnusable if no file can be made there. Nobody wants to know that after an hour."""
-    try:
-        with _beside(file).open("x"):
-            pass
-        _beside(file).unlink()
-    except OSError as error:
-        raise TargetUnusable(str(file), error.strerror or str(error)) from error
-
-
-def write_report(file: Path, content: str) -> None:
-    """Write a file, or replace it as a whole. Raises TargetUnusable."""
-    try:
-        _beside(file).write_text(content)
-        _beside(file).replace(file)
-    except OSError as error:
-        raise TargetUnusable(str(file), error.strerror or str(error)) from error
-
-
-def _beside(file: Path) -> Path:
-    return file.with_name(f".{file.name}.part")
-
-
 @contextmanager
-def telling_steps(*, wanted: bool) -> Iterator[Callable[[Step], None]]:
+def telling_steps(*, wanted: bool) -> Iterator[Tell]:
     """Tell what is done now: with a bar where standard error is a terminal, else with a line for each cluster."""
     if not wanted:
         yield lambda _: None

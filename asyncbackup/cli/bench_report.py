@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from asyncbackup.bench import figures
-from asyncbackup.bench.cases import Case
+from asyncbackup.bench.cases import Case, Results
 from asyncbackup.bench.figures import Bound, Figures
 from asyncbackup.bench.programs import DRAIN, OURS
 from asyncbackup.bench.statistics import Spread
 from asyncbackup.cli import text
+from asyncbackup.cli.main import typed_command
+from asyncbackup.cli.output import say
+from asyncbackup.errors import TargetUnusable
 
 _HEADER: Final = ("", "seconds", "GB/s", "CPU s/GB", "peak MiB", "asyncbackup is")
 
@@ -67,7 +71,7 @@ def _verdict(each: Figures) -> str:
     if each.times_faster is None:
         return ""
     ratio = spread(each.times_faster)
-    return f"{ratio} of its speed" if each.name == DRAIN else f"{ratio} times faster"
+    return f"{ratio} of its speed" if each.name == DRAIN else f"{ratio} times as fast"
 
 
 def _answers(case: Case) -> str:
@@ -104,10 +108,50 @@ def outcome_line(cases: Sequence[Case]) -> str:
     line = f"asyncbackup has {_range(shares, '.0%')} of the drain's speed"
     for name in cases[0].runs.keys() - {OURS, DRAIN}:
         ratios = [figures.times_faster(case, name).median for case in cases]
-        line += f", and is {_range(ratios, '.1f')} times faster than {name}"
+        line += f", and is {_range(ratios, '.1f')} times as fast as {name}"
     return line
 
 
 def _range(values: Sequence[float], form: str) -> str:
     least, most = format(min(values), form), format(max(values), form)
     return least if least == most else f"{least} to {most}"
+
+
+def commands_of(references: Sequence[str]) -> list[str]:
+    """Write what was typed, and what the contestants are."""
+    ours = "asyncbackup backup -s NEW -F OLD VDI FILE"
+    drain = "drain: the requests of asyncbackup again, and what they bring dropped"
+    return [typed_command(), ours, drain, *(f"{name} vdi backup -s NEW -F OLD VDI > FILE" for name in references)]
+
+
+def tell_results(results: Results, cases: Sequence[Case], advice: Sequence[str]) -> None:
+    """Print what was measured, and what bounds it."""
+    say("; ".join(f"{name}: {value}" for name, value in results.machine.items()))
+    say(f"median of {results.rounds} rounds, and in brackets the least and the most")
+    for case in cases:
+        say("", *case_lines(case))
+    say("", *advice)
+    say(f"ok: {outcome_line(cases)}")
+
+
+def check_report(file: Path) -> None:
+    """Raise TargetUnusable if no file can be made there. Nobody wants to know that after an hour."""
+    try:
+        with _beside(file).open("x"):
+            pass
+        _beside(file).unlink()
+    except OSError as error:
+        raise TargetUnusable(str(file), error.strerror or str(error)) from error
+
+
+def write_report(file: Path, content: str) -> None:
+    """Write a file, or replace it as a whole. Raises TargetUnusable."""
+    try:
+        _beside(file).write_text(content)
+        _beside(file).replace(file)
+    except OSError as error:
+        raise TargetUnusable(str(file), error.strerror or str(error)) from error
+
+
+def _beside(file: Path) -> Path:
+    return file.with_name(f".{file.name}.part")

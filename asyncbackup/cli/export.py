@@ -11,7 +11,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.base import named_base
 from asyncbackup.cli.files import find_chain
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     base_options,
@@ -28,7 +28,7 @@ from asyncbackup.cli.options import (
 )
 from asyncbackup.cli.output import is_terminal, say_report, warn
 from asyncbackup.cli.progress import name_target, progress_option, telling_progress
-from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
+from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import Interrupted, run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
@@ -44,7 +44,7 @@ _COMPLETE: Final = "the image itself is complete"
 
 @click.command(
     "export",
-    cls=ResumableVerb,
+    cls=Verb,
     context_settings=CONTEXT,
     examples=["asyncbackup export /backup/vm1.monday /backup/vm1.tuesday --to vm1.img"],
 )

@@ -70,7 +70,7 @@ def _say_version(context: click.Context, _param: click.Parameter, value: bool) -
 
 
 class Verb(click.Command):
-    """A command with -v, whose help goes through ``say`` and ends with ``examples``."""
+    """A command with -v that remembers what was typed. Its help goes through ``say`` and ends with ``examples``."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **options: Any) -> None:
         super().__init__(*args, **options)
@@ -86,6 +86,10 @@ class Verb(click.Command):
                 )
             )
 
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        context.obj = tuple(arguments)
+        return super().parse_args(context, arguments)
+
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         if self.examples:
             with formatter.section("Examples"):
@@ -98,6 +102,12 @@ class Verb(click.Command):
         if option is not None:
             option.callback = _say_help
         return option
+
+
+def typed_command(*more: str) -> str:
+    """Give the command that was typed, with ``more`` behind the verb."""
+    context = click.get_current_context()
+    return shlex.join([_NAME, str(context.info_name), *more, *context.obj])
 
 
 class VerbGroup(Verb, click.Group):

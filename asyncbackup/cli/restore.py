@@ -11,7 +11,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.base import named_base
 from asyncbackup.cli.files import find_chain
-from asyncbackup.cli.main import CONTEXT
+from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     WholeNumber,
@@ -32,7 +32,7 @@ from asyncbackup.cli.options import (
 )
 from asyncbackup.cli.output import say_report
 from asyncbackup.cli.progress import progress_option, telling_progress
-from asyncbackup.cli.resuming import ResumableVerb, command_that_resumes, telling_how_to_go_on
+from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
@@ -61,7 +61,7 @@ _DISCARDED: Final = "the VDI itself is removed"
 
 @click.command(
     "restore",
-    cls=ResumableVerb,
+    cls=Verb,
     context_settings=CONTEXT,
     examples=[
         "asyncbackup restore /backup/vm1.monday /backup/vm1.tuesday --to vm1-restored",

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import click
 
-from asyncbackup.cli.main import Verb
+from asyncbackup.cli.main import typed_command
 from asyncbackup.errors import ClusterError, SourceUnreadable, TargetFull, TargetWriteFailed
 
 _OF_THE_MOMENT = (ClusterError, SourceUnreadable, TargetFull, TargetWriteFailed)
 """Errors after which the same command may do better. Others want another one as likely as not."""
 
 
-class ResumableVerb(Verb):
-    """A verb that has --resume, and remembers what was typed."""
-
-    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        context.obj = tuple(arguments)
-        return super().parse_args(context, arguments)
-
-
 def command_that_resumes() -> str:
     """Give the command that was typed, with --resume."""
-    context = click.get_current_context()
-    typed: tuple[str, ...] = context.obj
-    resume = () if "--resume" in typed else ("--resume",)
-    return shlex.join(["asyncbackup", str(context.info_name), *resume, *typed])
+    typed = click.get_current_context().obj
+    return typed_command(*(() if "--resume" in typed else ("--resume",)))
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ _NO_PROGRAMS = {**os.environ, "PATH": ""}
 def bench(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
     """Measure, where there is no program of Sheepdog."""
     command = [*PROGRAM, "bench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, env=_NO_PROGRAMS)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=_NO_PROGRAMS)
 
 
 def local(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -174,3 +175,34 @@ def test_an_interruption_ends_every_process_and_removes_the_folder(tmp_path: Pat
     assert said.decode().splitlines()[-1] == "asyncbackup: stopped by SIGINT; nothing unfinished was left behind"
     assert list(tmp_path.iterdir()) == []
     assert list(processes_of(tmp_path)) == []
+
+
+@pytest.mark.timeout(320)  # It measures a cluster for each point of some plots.
+def test_a_report_has_all_plots(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    done = local(tmp_path, "--workload", "sector", "--rounds", "1", "--html", report, "-q")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    names = ("speed", "stages", "in-flight", "share", "delay", "nodes", "memory", "latency")
+    page = report.read_text()
+    assert [name for name in names if f'<svg id="{name}"' not in page and f' id="{name}" role="img"' not in page] == []
+    assert re.search(r"<code>asyncbackup bench --local 1 .*--html ", page)
+    assert list(tmp_path.iterdir()) == [report]
+
+
+def test_a_report_of_a_running_cluster_shows_how_much_was_in_flight(served: Served, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    done = bench("-p", served.port, "--rounds", "1", "--folder", tmp_path, "--html", report, "-q")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 'id="in-flight.series.1"' in report.read_text()
+
+
+def test_a_report_without_the_library_that_draws_is_told_before_anything_is_measured(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    outcome = command("bench", "--local", "1", "--html", tmp_path / "report.html")
+
+    assert outcome.code == ExitCode.FAILURE
+    assert "install it with `pip install 'asyncbackup[report]'`" in outcome.err
