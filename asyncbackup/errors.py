@@ -120,10 +120,14 @@ def _make_again(kind: type[AsyncBackupError], args: tuple[Any, ...], fields: dic
 
 
 class WorkerLost(AsyncBackupError):
-    """A process that read part of the objects ended again and again, from ``first`` to ``last``."""
+    """A process that read part of the objects, from ``first`` to ``last``, ended again and again, or did not start.
 
-    def __init__(self, first: int, last: int, times: int) -> None:
-        super().__init__(f"the process for objects {first} to {last} ended {times} times before it was done")
+    ``reason`` is what the system said, if it said something.
+    """
+
+    def __init__(self, first: int, last: int, times: int, reason: str | None = None) -> None:
+        what = f"the process for objects {first} to {last} ended {times} times before it was done"
+        super().__init__(f"{what}: {reason}" if reason else what)
         self.first = first
         self.last = last
 

@@ -106,6 +106,12 @@ _OPTIONS: Final = {
 """Options that say what no manifest says."""
 
 
+def _find_why_lost(error: WorkerLost) -> str:
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno in TOO_MANY_FILES:
+        return MORE_FILES
+    return "the system's log may say why, such as that memory ran out; fewer --workers need less of it"
+
+
 def _reach(error: Unreachable) -> str:
     if isinstance(error.__cause__, OSError) and error.__cause__.errno in TOO_MANY_FILES:
         return MORE_FILES
@@ -221,7 +227,9 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     PlacementUnknown: "leave --all-replicas out; `dog vdi check` compares the copies by itself",
     NotMergeable: "merge them with their full backup, or keep them apart",
     OutsideVdi: "say with --size how large the VDI is",
-    MemoryTooSmall: lambda error: f"give it {text.size(error.needed)} with --memory, or make fewer backups at a time",
+    MemoryTooSmall: lambda error: (
+        f"give it {text.size(error.needed)} with --memory; fewer backups at a time, or fewer --workers, need less"
+    ),
     PatchNeeded: "use --format dog",
     FileNeeded: "name a file instead",
     RedundancyUnkeepable: "say with --copies how many copies to keep instead",
@@ -244,7 +252,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     VdiInUse: "wait until that is done, and try again",
     HalfRolled: f"to finish, run the interrupted command again; {_EXPORT_ANEW}",
     OtherImage: _EXPORT_ANEW,
-    WorkerLost: "the system's log may say why, such as that memory ran out; fewer --workers need less of it",
+    WorkerLost: _find_why_lost,
     ResizeUnproved: "export a full backup and its increments instead, without --base-image",
 }
 """What to do next. The entry of the nearest kind counts: that of an error itself before those of its bases."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -29,6 +29,7 @@ from asyncbackup.cli.options import (
     window_options,
 )
 from asyncbackup.cli.output import COMPLETE, complain, say_report, warn
+from asyncbackup.cli.process import import_nothing_from_folder
 from asyncbackup.cli.progress import progress_option, telling_progress
 from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
@@ -38,6 +39,7 @@ from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced, NotResumable
 from asyncbackup.format import Dialect
 from asyncbackup.storage.backup_target import BackupTarget, check_target
+from asyncbackup.storage.publication import manifest_path
 from asyncbackup.verbs.backup import Delta, Estimate, backup, estimate
 
 
@@ -171,11 +173,13 @@ def command(
     _check_source(snapshot, live=live)
     if manifest is not None and no_manifest:
         raise click.UsageError("give either --manifest or --no-manifest, not both")
-    _check_manifest(skip_unreadable=skip_unreadable, no_manifest=no_manifest, is_piped=to_stdout and manifest is None)
+    wanted = [_Also(file, base, manifest), *also]
+    _check_manifest(wanted, skip_unreadable=skip_unreadable, no_manifest=no_manifest)
     _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
-    _check_files([file, *(each.file for each in also)], processes=processes)
-    wanted = [_Also(file, base, manifest), *also]
+    _check_files(wanted, processes=processes)
+    if processes > 1:
+        import_nothing_from_folder()
     again = command_that_resumes()
     if live and not quiet and not dry_run:
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
@@ -265,23 +269,43 @@ def _check_source(snapshot: int | str | None, *, live: bool) -> None:
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
 
 
-def _check_files(files: Sequence[str], *, processes: int) -> None:
+def _is_piped(file: str) -> bool:
+    try:
+        return file == "-" or Path(file).is_fifo()
+    except OSError:  # Opening it says what is wrong.
+        return False
+
+
+def _check_files(wanted: Sequence[_Also], *, processes: int) -> None:
     """Raise UsageError if two backups are to go to one file, or several processes to what is none."""
-    piped = [file for file in files if file == "-" or Path(file).is_fifo()]
+    piped = [each.file for each in wanted if _is_piped(each.file)]
     if piped and processes > 1:
         raise click.UsageError(f"--workers needs files: {text.target(piped[0])} takes bytes of one process alone")
-    twice = [file for file, count in Counter(files).items() if count > 1]
-    if twice:
-        raise click.UsageError(f"{twice[0]} is given twice: each backup needs a file of its own")
+    names: dict[str, list[str]] = {}
+    for name in (name for each in wanted for name in _names(each)):
+        names.setdefault(os.path.realpath(name), []).append(name)
+    for one, *others in names.values():
+        if others:
+            same = "is given twice" if others[0] == one else f"and {others[0]} are one file"
+            raise click.UsageError(f"{one} {same}: each backup, and its manifest, needs a file of its own")
 
 
-def _check_manifest(*, skip_unreadable: bool, no_manifest: bool, is_piped: bool) -> None:
+def _names(wanted: _Also) -> list[str]:
+    """Name the files of a backup. A manifest that is not written counts, because none of another may stand there."""
+    manifest = wanted.manifest if _is_piped(wanted.file) else str(manifest_path(os.path.realpath(wanted.file)))
+    return [name for name in (wanted.file, manifest) if name is not None and name != "-"]
+
+
+def _check_manifest(wanted: Sequence[_Also], *, skip_unreadable: bool, no_manifest: bool) -> None:
     """Raise UsageError if nothing could name what is left out."""
-    if skip_unreadable and (no_manifest or is_piped):
-        raise click.UsageError(
-            "--skip-unreadable needs a manifest, which names what is missing: "
-            f"{'leave --no-manifest out' if no_manifest else 'write one with --manifest'}"
-        )
+    if not skip_unreadable:
+        return
+    lacking = [each for each in wanted if _is_piped(each.file) and each.manifest is None]
+    if no_manifest or lacking:
+        mend = "leave --no-manifest out" if no_manifest else "write one with --manifest"
+        if lacking and lacking[0] is not wanted[0]:
+            mend = f"{lacking[0].file} is a pipe, which has none"
+        raise click.UsageError(f"--skip-unreadable needs a manifest, which names what is missing: {mend}")
 
 
 def _end(summary: Summary, file: str, *, as_json: bool) -> None:

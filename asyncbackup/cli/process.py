@@ -30,6 +30,11 @@ def fill_closed_descriptors() -> None:
             os.open(os.devnull, mode)
 
 
+def import_nothing_from_folder() -> None:
+    """Let new Python processes import nothing from the current folder, where others may have put something."""
+    os.environ["PYTHONSAFEPATH"] = "1"
+
+
 def exit_at_signals() -> None:
     """End the process at once when one of ``STOPPING`` arrives, unless it is ignored, as with ``nohup``.
 

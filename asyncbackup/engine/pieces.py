@@ -159,12 +159,14 @@ class SplitPass:
             for folder, target, delta in zip(self._folders, self.targets, self.whole.deltas, strict=True)
         ]
         ready = with_fields(job, plan=plan, outputs=outputs)
+        lost: BrokenWorkerProcess | OSError | None = None
         for _ in range(_TRIES):
             try:
                 return await to_process.run_sync(make_piece, ready, cancellable=True, limiter=limiter)
-            except BrokenWorkerProcess:
+            except (BrokenWorkerProcess, OSError) as error:  # The system starts none, or it ended while it started.
                 self.whole.cluster.counts.causes["worker process lost"] += 1
-        raise WorkerLost(first, int(plan.idx[-1]), _TRIES)
+                lost = error
+        raise WorkerLost(first, int(plan.idx[-1]), _TRIES, getattr(lost, "strerror", None)) from lost
 
     async def _join(self, made: Sequence[_Made]) -> None:
         for each in made:

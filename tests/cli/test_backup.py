@@ -4,19 +4,21 @@ import json
 import os
 import pty
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+import asyncbackup
 from asyncbackup import Volume, __version__, connect
 from asyncbackup.cli import text
 from asyncbackup.cli.exits import ExitCode
 from asyncbackup.sheep import Sheep
 from asyncbackup.storage.lock import NameLock
 from asyncbackup.storage.publication import Place
-from tests.cli.command import Command, Served, disk_store, start
+from tests.cli.command import PROGRAM, Command, Served, disk_store, start
 from tests.disks import OBJECT, PARTS
 from tests.faults.deletion import Deletable
 from tests.folders import left_in
@@ -343,3 +345,38 @@ def test_several_processes_make_what_one_makes(command: Command, served: Served,
 
     assert (tmp_path / "one").read_bytes() == (tmp_path / "several").read_bytes()
     assert left_in(tmp_path) == ["one", "one.manifest", "several", "several.manifest"]
+
+
+def test_new_processes_import_nothing_from_the_current_folder(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "pickle.py").write_text("raise SystemExit")
+    program = [sys.executable, "-P", *PROGRAM[1:]]
+    environment = os.environ | {"PYTHONPATH": str(Path(asyncbackup.__file__).parents[1])}
+
+    run = [*program, "backup", "disk", "file", "-s", "b", "--workers", "2", "-p", served.port]
+    subprocess.run(run, cwd=tmp_path, env=environment, check=True, timeout=60)
+
+    assert left_in(tmp_path) == ["file", "file.manifest", "pickle.py"]
+
+
+@pytest.mark.parametrize("file", ["pipe", "file"])
+def test_a_pipe_has_no_manifest_that_could_name_what_is_skipped(
+    command: Command, served: Served, tmp_path: Path, file: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    also = [] if file == "pipe" else ["--also", tmp_path / "pipe"]
+
+    outcome = command("backup", "disk", tmp_path / file, "-s", "b", *also, "--skip-unreadable", "-p", served.port)
+
+    assert outcome.code == ExitCode.USAGE
+    assert "--skip-unreadable needs a manifest" in outcome.err
+
+
+def test_a_link_to_another_file_of_the_pass_is_the_same_file(command: Command, served: Served, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+
+    outcome = command(
+        "backup", "disk", tmp_path / "file", "-s", "b", "--also", tmp_path / "link", "--force", "-p", served.port
+    )
+
+    assert outcome.code == ExitCode.USAGE
+    assert "are one file" in outcome.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,18 @@ async def test_processes_that_die_again_and_again_end_the_run(tmp_path: Path) ->
             await Run(cluster, tmp_path)()
 
     assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(("program", "why"), [("/bin/false", ""), ("/none", ": No such file or directory")])
+async def test_processes_that_do_not_start_end_the_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch, program: str, why: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+
+    with pytest.raises(WorkerLost, match=f"ended 3 times before it was done{why}$"):
+        await run()
+
+    assert left_in(run.folder) == []
 
 
 async def test_what_a_process_cannot_read_is_the_error_of_the_run(tmp_path: Path) -> None:
