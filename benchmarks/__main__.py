@@ -1,7 +1,7 @@
 """Runs ``asyncbackup bench`` on a cluster of one node, against ``dog`` where there is one, and keeps what it measured.
 
 What it measured goes to benchmarks/results, with the machine, and the commit in its name. All options of
-``asyncbackup bench`` go on to it.
+``asyncbackup bench`` go on to it; ``--compare`` without a file compares with the newest results that are kept.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ def name_results() -> Path:
     return RESULTS / f"{datetime.now(UTC):%Y-%m-%d-%H%M}-{commit}.json"
 
 
+def newest_results() -> Path:
+    """Find the newest results that are kept; their names begin with the time."""
+    kept = sorted(RESULTS.glob("*.json"))
+    if not kept:
+        sys.exit("there are no results to compare with yet: run ./dev bench first")
+    return kept[-1]
+
+
 def complete(arguments: list[str]) -> list[str]:
     """Add what was left out."""
     if not {"-h", "--help"}.isdisjoint(arguments):
@@ -33,6 +41,8 @@ def complete(arguments: list[str]) -> list[str]:
     defaults = [] if "--local" in arguments else ["--local", "1"]
     if is_on_path("dog") and "--against" not in arguments:
         defaults += ["--against", "dog"]
+    if arguments[-1:] == ["--compare"]:
+        arguments = [*arguments, str(newest_results())]
     if "--json" not in arguments:
         RESULTS.mkdir(exist_ok=True)
         defaults += ["--json", str(name_results())]

@@ -20,7 +20,15 @@ from asyncbackup.bench.running import Choice, RunningOptions, choose, measure_ru
 from asyncbackup.bench.serving import is_real
 from asyncbackup.bench.workloads import WORKLOADS
 from asyncbackup.cli import text
-from asyncbackup.cli.bench_report import advice_line, check_report, commands_of, tell_results, write_report
+from asyncbackup.cli.bench_report import (
+    advice_line,
+    check_report,
+    commands_of,
+    comparison_lines,
+    read_results,
+    tell_results,
+    write_report,
+)
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PathName,
@@ -156,6 +164,13 @@ def _delays(_ctx: click.Context, _param: click.Parameter, value: str) -> tuple[f
     type=PathName(path_type=Path, dir_okay=False),
     help="Write all that was measured to FILE, in place of what is there.",
 )
+@click.option(
+    "--compare",
+    "old_file",
+    metavar="OLD",
+    type=PathName(path_type=Path, dir_okay=False),
+    help="Compare with what an earlier run wrote with --json, and say which changes may be noise.",
+)
 @quiet_option
 def command(
     *,
@@ -174,6 +189,7 @@ def command(
     delays_ms: Sequence[float],
     html_file: Path | None,
     json_file: Path | None,
+    old_file: Path | None,
     quiet: bool,
 ) -> None:
     """Measure how fast backups are on a running cluster, which is only read, or on one for the occasion.
@@ -187,6 +203,7 @@ def command(
     _check(nodes=nodes, vdi=vdi, snapshot=snapshot, base=base, rate=rate, against=against)
     if html_file is not None and not plots.is_available():
         raise PlotsUnavailable
+    old = None if old_file is None else read_results(old_file)
     for file in filter(None, (html_file, json_file)):
         check_report(file)
     references = _find_references(against)
@@ -214,7 +231,7 @@ def command(
     if html_file is not None:
         write_report(html_file, page.write(results, advice, plots.draw))
     if not quiet:
-        tell_results(results, plain, advice)
+        tell_results(results, plain, advice, comparison_lines(old, results) if old else ())
 
 
 async def _measure_local(options: LocalOptions, tell: Tell, *, sweeps_wanted: bool) -> Results:

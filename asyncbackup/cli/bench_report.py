@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Final
 
 from asyncbackup.bench import figures
-from asyncbackup.bench.cases import Case, Results
+from asyncbackup.bench.cases import MOST_BYTES, Case, Results, decode
+from asyncbackup.bench.comparison import Change, compare, differences
 from asyncbackup.bench.figures import Bound, Figures
 from asyncbackup.bench.programs import DRAIN, OURS
 from asyncbackup.bench.statistics import Spread
 from asyncbackup.cli import text
 from asyncbackup.cli.main import typed_command
 from asyncbackup.cli.output import say
-from asyncbackup.errors import TargetUnusable
+from asyncbackup.errors import ResultsDamaged, SourceMissing, SourceUnreadable, TargetUnusable
 
 _HEADER: Final = ("", "seconds", "GB/s", "CPU s/GB", "peak MiB", "asyncbackup is")
 
@@ -124,14 +125,46 @@ def commands_of(references: Sequence[str]) -> list[str]:
     return [typed_command(), ours, drain, *(f"{name} vdi backup -s NEW -F OLD VDI > FILE" for name in references)]
 
 
-def tell_results(results: Results, cases: Sequence[Case], advice: Sequence[str]) -> None:
+def tell_results(results: Results, cases: Sequence[Case], advice: Sequence[str], comparison: Sequence[str]) -> None:
     """Print what was measured, and what bounds it."""
     say("; ".join(f"{name}: {value}" for name, value in results.machine.items()))
     say(f"median of {results.rounds} rounds, and in brackets the least and the most")
     for case in cases:
         say("", *case_lines(case))
-    say("", *advice)
+    say("", *comparison, *advice)
     say(f"ok: {outcome_line(cases)}")
+
+
+def comparison_lines(old: Results, new: Results) -> list[str]:
+    """Tell what changed since older results."""
+    changes = compare(old, new)
+    if not changes:
+        return ["nothing to compare: the older results have no case that was measured now", ""]
+    rows = [
+        (change.case, change.figure, spread(change.then), spread(change.now), f"{change.factor:.2f}", _judge(change))
+        for change in changes
+    ]
+    header = ("since then", "", "then", "now", "times", "")
+    warnings = [f"another machine, so compare ratios only: {each}" for each in differences(old, new)]
+    return [*warnings, *draw(header, rows), ""]
+
+
+def _judge(change: Change) -> str:
+    return "changed" if change.is_clear else "perhaps noise"
+
+
+def read_results(file: Path) -> Results:
+    """Read what --json wrote. Raises SourceMissing, SourceUnreadable and ResultsDamaged."""
+    try:
+        with file.open("rb") as source:
+            content = source.read(MOST_BYTES + 1)
+    except FileNotFoundError as error:
+        raise SourceMissing(str(file)) from error
+    except OSError as error:
+        raise SourceUnreadable(str(file), error.strerror or str(error)) from error
+    if len(content) > MOST_BYTES:
+        raise ResultsDamaged(str(file), f"expected at most {MOST_BYTES} bytes of results, got more")
+    return decode(content.decode(errors="replace"), str(file))
 
 
 def check_report(file: Path) -> None:

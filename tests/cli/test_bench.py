@@ -61,6 +61,28 @@ def test_each_workload_can_be_backed_up(tmp_path: Path, workload: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_later_run_says_what_changed(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    assert local(tmp_path, "--workload", "sector", "-q", "--json", told).returncode == 0
+
+    again = local(tmp_path, "--workload", "sector", "--compare", told)
+
+    assert again.returncode == 0, again.stderr
+    compared = re.findall(r"^sector  +(\S.*?)  .* (?:changed|perhaps noise)$", again.stdout, re.MULTILINE)
+    assert compared == ["seconds", "CPU seconds", "peak MiB", "times as fast as drain"]
+    assert "another machine" not in again.stdout
+
+
+def test_what_is_no_results_is_told_before_anything_is_measured(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("{}")
+
+    damaged = command("bench", "--local", "1", "--compare", tmp_path / "other.json")
+    missing = command("bench", "--local", "1", "--compare", tmp_path / "missing.json")
+
+    assert (damaged.code, missing.code) == (ExitCode.FAILURE, ExitCode.MISSING)
+    assert "other.json: expected results of a benchmark, got something else" in damaged.err
+
+
 def test_several_nodes_are_measured_over_a_longer_way(tmp_path: Path) -> None:
     told = tmp_path / "told.json"
     arguments = ("--workload", "sector", "--delay", "0,5", "--json", told)
