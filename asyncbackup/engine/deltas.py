@@ -141,12 +141,21 @@ class Pass:
                 await delta.keeping.advance()
 
     async def finish(self) -> None:
-        """Publish the backups, which are then whole, one after the other."""
+        """Publish the backups, which are then whole, one after the other.
+
+        What could fail is done for all of them before. A cancellation finds several all published, or none.
+        """
         self.counts.objects_planned = self.counts.objects_done
         self.tell()
-        for delta in self.deltas:
+        are_several = len(self.deltas) > 1
+        for delta in self.deltas if are_several else ():
             with self.saying_how_much_room_is_missing(delta):
-                await delta.writer.finish()
+                await delta.writer.end()
+                await delta.writer.settle()
+        with anyio.CancelScope(shield=are_several):
+            for delta in self.deltas:
+                with self.saying_how_much_room_is_missing(delta):
+                    await delta.writer.finish()
 
     @contextmanager
     def saying_how_much_room_is_missing(self, delta: DeltaWriter) -> Iterator[None]:

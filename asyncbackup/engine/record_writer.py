@@ -150,6 +150,7 @@ class RecordWriter:
         self._whole_position = 0
         self._records = 0
         self._last_idx = -1
+        self._has_ended = False
         self._waiting = bytearray()
         self._made: list[bytes] = []
         """Lines of records that perhaps were not appended yet."""
@@ -287,12 +288,11 @@ class RecordWriter:
             await self._append_lines(self._manifest)
             await self._manifest.sync()
 
-    async def finish(self) -> None:
-        """Write what ends the file, and publish data and manifest together."""
+    async def end(self) -> None:
+        """Write what ends the file. Only ``settle`` and ``finish`` may follow."""
         assert self._header is None, "the last record is complete"
-        beginning = b""
+        self._has_ended = True
         if not self._is_range:
-            beginning = self.dialect.patch(self._records)
             self._position += len(self.dialect.ending)
             await self._gather([self.dialect.ending])
         await self._flush()
@@ -301,6 +301,12 @@ class RecordWriter:
                 self._keep(self._encoder.ending(self._position))
             self._pass_lines()
             await self._append_lines(self._manifest)
+
+    async def finish(self) -> None:
+        """Write what ends the file, unless ``end`` did, and publish data and manifest together."""
+        if not self._has_ended:
+            await self.end()
+        beginning = b"" if self._is_range else self.dialect.patch(self._records)
         await publish(self._data, self._manifest, beginning)
 
     def _follow(self, fragment: Fragment) -> None:

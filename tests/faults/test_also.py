@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from asyncbackup import (
@@ -20,8 +21,9 @@ from asyncbackup import (
     connect,
     estimate,
 )
-from asyncbackup.errors import MemoryTooSmall, ObjectReadFailed, TargetExists, TargetUnfinished
+from asyncbackup.errors import MemoryTooSmall, ObjectReadFailed, TargetExists, TargetFull, TargetUnfinished
 from asyncbackup.sheep import MemoryStore, Sheep
+from asyncbackup.storage.file import FileTarget
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.messages import ObjectBody, RequestHeader
 from asyncbackup.wire.oid import data_oid, is_data
@@ -146,6 +148,37 @@ async def test_backups_that_came_differently_far_all_come_to_their_end(run: Run)
     assert run.take() == expected
     assert summary.bytes_resumed > 0
     assert summary.also[0].bytes_resumed == 0
+
+
+async def test_a_cancellation_between_two_publications_ends_after_all(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = FileTarget.complete
+
+    async def publish_and_cancel(target: FileTarget, beginning: bytes = b"") -> None:
+        await publish(target, beginning)
+        scope.cancel()
+
+    monkeypatch.setattr(FileTarget, "complete", publish_and_cancel)
+    with anyio.CancelScope() as scope:
+        await run()
+
+    assert left_in(run.folder) == sorted([*BASES, *(f"{name}.manifest" for name in BASES)])
+
+
+async def test_no_room_for_the_end_of_one_leaves_all_unfinished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = FileTarget.append
+
+    async def refuse_last(target: FileTarget, *arguments: Any, **more: Any) -> None:
+        if target.path.name == "again.manifest":
+            raise TargetFull(target.name, "No space left on device")
+        await append(target, *arguments, **more)
+
+    monkeypatch.setattr(FileTarget, "append", refuse_last)
+    with pytest.raises(TargetFull):
+        await run(checkpoint_bytes=1 << 30)
+
+    assert left_in(run.folder) == []
 
 
 async def test_what_a_run_left_is_refused_for_each_file(run: Run) -> None:
