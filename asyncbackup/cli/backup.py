@@ -36,7 +36,7 @@ from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.progress import Summary
 from asyncbackup.engine.window import WindowOptions
-from asyncbackup.errors import ManifestUnplaced, NotResumable
+from asyncbackup.errors import ManifestUnplaced, NotResumable, TargetExists
 from asyncbackup.format import Dialect
 from asyncbackup.storage.backup_target import BackupTarget, check_target
 from asyncbackup.storage.publication import manifest_path
@@ -188,6 +188,7 @@ def command(
         # The target comes first, so that its errors are raised before anything is read.
         async with (
             telling_progress(vdi, wanted=not quiet) as tell,
+            _telling_what_is_complete(wanted, resume=resume),
             _open_outputs(wanted, replace=force, resume=resume, with_manifest=not no_manifest) as targets,
             telling_how_to_go_on(lambda: any(each.partial and each.partial.is_kept for each in targets), again),
             connect_any(gateways, client_options) as cluster,
@@ -239,6 +240,17 @@ def command(
     report = _report(summary, file)
     say_report(summary.as_dict(), report, as_json=as_json, quiet=quiet, is_good=is_good, err=is_piped, done=COMPLETE)
     _end(summary, file, as_json=as_json)
+
+
+@asynccontextmanager
+async def _telling_what_is_complete(wanted: Sequence[_Also], *, resume: bool) -> AsyncIterator[None]:
+    """Add to a TargetExists that --resume goes on with the others, if there are any."""
+    try:
+        yield
+    except TargetExists as error:
+        if resume and len(wanted) > 1:
+            error.add_note("if it is complete already, leave it out: --resume goes on with the others")
+        raise
 
 
 @asynccontextmanager

@@ -64,6 +64,8 @@ class _Output:
 class _Job:
     """What another process needs to know to make a piece."""
 
+    parent: int
+    """The process that wants the piece."""
     gateways: Sequence[Address]
     client_options: ClientOptions
     options: WindowOptions
@@ -126,6 +128,7 @@ class SplitPass:
             raise MemoryTooSmall(memory * count, options.memory)
         gateway, rate = cluster.nodes.gateway, cluster.nodes.options.rate
         return _Job(
+            parent=os.getpid(),
             gateways=list(dict.fromkeys([(gateway.host, gateway.port), *cluster.nodes.gateways])),
             client_options=with_fields(cluster.nodes.options, rate=None if rate is None else max(1, rate // count)),
             options=with_fields(options, memory=memory),
@@ -186,11 +189,18 @@ class SplitPass:
                 await delta.keeping.advance()
 
 
+def _end_with(parent: int) -> None:
+    """Let this process end as soon as ``parent`` does. If that has ended, another run may make the pieces now."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def make_piece(job: _Job) -> _Made:
     """Make a piece, in a process of its own. It ends with the process that wants the piece."""
     # Ctrl-C goes to all processes of a terminal. The one that was started by hand decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    _end_with(job.parent)
     with single_error():
         return anyio.run(_make_piece, job)
 

@@ -380,3 +380,15 @@ def test_a_link_to_another_file_of_the_pass_is_the_same_file(command: Command, s
 
     assert outcome.code == ExitCode.USAGE
     assert "are one file" in outcome.err
+
+
+def test_one_file_that_is_complete_can_be_left_out_to_go_on_with_the_others(
+    command: Command, served: Served, tmp_path: Path
+) -> None:
+    (tmp_path / "week").write_bytes(b"complete")
+    arguments = ("backup", "disk", tmp_path / "night", "-s", "b", "--also", tmp_path / "week", "-p", served.port)
+
+    outcome = command(*arguments, "--resume")
+
+    assert outcome.code == ExitCode.EXISTS
+    assert "if it is complete already, leave it out: --resume goes on with the others" in outcome.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,13 @@ async def test_pieces_of_another_file_stay_whatever_the_name(run: Run) -> None:
     await backup(run.cluster, "disk", run.folder / "*", snapshot="b", processes=2)
 
     assert left_in(run.folder) == ["*", "*.manifest", ".other.pieces"]
+
+
+@pytest.mark.parametrize(("parent", "code"), [("os.getppid()", 0), ("1 << 30", 1)])
+def test_a_process_whose_parent_has_ended_makes_no_piece(parent: str, code: int) -> None:
+    script = f"import os; from asyncbackup.engine import pieces; pieces._end_with({parent})"
+
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == code
 
 
 async def test_memory_is_shared_out_and_refused_where_it_is_too_little(run: Run) -> None:
