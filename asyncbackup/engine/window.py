@@ -113,7 +113,10 @@ class Window(Generic[Item, Result]):
         self._deliver = deliver
         self._entries: deque[_Entry[Result]] = deque()
         self._taking = anyio.Lock(fast_acquire=True)
-        self._changed = anyio.Event()
+        self._taken = anyio.Event()
+        """Set when an item was taken, or when there is none left."""
+        self._resting: dict[int, anyio.Event] = {}
+        """What wakes each worker that may not take an item now."""
         self._no_more_items = False
 
     async def run(self, items: AsyncIterable[Item]) -> None:
@@ -131,9 +134,10 @@ class Window(Generic[Item, Result]):
         """Work on one item after the other, in a slot of its own."""
         slot: Slot | None = None
         while True:
-            # The first worker always works, so that results are delivered, and the others look again.
+            # The first worker always works, so that results are delivered, and the others are woken.
             while number and number >= self._active() and not self._no_more_items:
-                await self._changed.wait()
+                self._resting[number] = woken = anyio.Event()
+                await woken.wait()
             async with self._taking:
                 try:
                     item = await anext(source)
@@ -141,27 +145,29 @@ class Window(Generic[Item, Result]):
                     break
                 entry: _Entry[Result] = _Entry()
                 self._entries.append(entry)
-                self._notify()
+                self._taken.set()
             slot = slot or Slot(self._sizes)
             entry.result = await self._work(item, slot)
             entry.done.set()
             await entry.delivered.wait()
         self._no_more_items = True
-        self._notify()
+        self._taken.set()
+        self._wake(self._workers)
 
     async def _deliver_in_order(self) -> None:
         while True:
             while not self._entries:
                 if self._no_more_items:
                     return
-                await self._changed.wait()
+                self._taken = anyio.Event()
+                await self._taken.wait()
             await self._entries[0].done.wait()
             ready = self._ready()
             await self._deliver([cast("Result", entry.result) for entry in ready])
             for entry in ready:
                 self._entries.popleft()
                 entry.delivered.set()
-            self._notify()
+            self._wake(self._active())
 
     def _ready(self) -> list[_Entry[Result]]:
         ready = []
@@ -171,6 +177,7 @@ class Window(Generic[Item, Result]):
             ready.append(entry)
         return ready
 
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+    def _wake(self, active: int) -> None:
+        """Wake the workers that may take an item now, and no others: each of many would cost time at each item."""
+        for number in [number for number in self._resting if number < active]:
+            self._resting.pop(number).set()
