@@ -359,7 +359,7 @@ class FileTarget(SerialFile):
             if beginning:
                 self._pwrite(beginning, 0)
             os.fsync(self._descriptor)
-            self._unflushed = 0
+            self._unwritten = 0
 
 
 def _copy(source: int, target: int, length: int) -> int:

@@ -19,9 +19,13 @@ import anyio
 
 from asyncbackup.storage.opening import open_in_thread
 from asyncbackup.storage.target import Bytes, wrap_os_errors
+from asyncbackup.storage.write_behind import start_writing, write_most
 
-_FLUSH_SIZE: Final = 64 << 20
-"""Bytes after which the file is flushed, so that the last flush, which delays a Ctrl-C, is short."""
+_START_SIZE: Final = 8 << 20
+"""Bytes after which the kernel is to begin writing them. So the disk works while more is read."""
+
+_MOST_UNWRITTEN: Final = 64 << 20
+"""Bytes after which the disk is waited for, so that the last flush, which delays a Ctrl-C, is short."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -34,7 +38,7 @@ class SerialFile(ABC):
         self.path = Path(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="file-target")
         self._descriptor = -1
-        self._unflushed = 0
+        self._unwritten = 0
         self._closing: Future[None] | None = None
 
     async def _in_thread(
@@ -122,10 +126,12 @@ class SerialFile(ABC):
             self._count(written)
 
     def _count(self, written: int) -> None:
-        self._unflushed += written
-        if self._unflushed >= _FLUSH_SIZE:
-            os.fdatasync(self._descriptor)
-            self._unflushed = 0
+        before, self._unwritten = self._unwritten, self._unwritten + written
+        if self._unwritten >= _MOST_UNWRITTEN:
+            write_most(self._descriptor)
+            self._unwritten = 0
+        elif before // _START_SIZE < self._unwritten // _START_SIZE:
+            start_writing(self._descriptor)
 
 
 async def finished(in_thread: Future[None]) -> None:

@@ -373,9 +373,11 @@ async def test_more_buffers_than_the_kernel_takes_are_written(folder: Path) -> N
     assert (folder / "file").read_bytes() == bytes(number % 256 for number in range(3000))
 
 
-async def test_long_files_are_flushed_on_the_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushes: list[int] = []
-    monkeypatch.setattr(os, "fdatasync", flushes.append)
+async def test_long_files_are_written_to_the_disk_on_the_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    waited: list[int] = []
+    monkeypatch.setattr("asyncbackup.storage.serial_file.start_writing", started.append)
+    monkeypatch.setattr("asyncbackup.storage.serial_file.write_most", waited.append)
     monkeypatch.setattr(os, "writev", lambda _, buffers: sum(map(len, buffers)))
     piece = memoryview(bytes(1 << 20))
 
@@ -383,7 +385,17 @@ async def test_long_files_are_flushed_on_the_way(folder: Path, monkeypatch: pyte
         for _ in range(130):
             await target.append([piece])
 
-    assert len(flushes) == 2
+    assert (len(started), len(waited)) == (14, 2)
+
+
+async def test_an_error_of_the_disk_on_the_way_is_an_error_of_the_target(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncbackup.storage.serial_file.start_writing", failing(errno.EIO))
+
+    async with FileTarget(folder / "file") as target:
+        with pytest.raises(TargetWriteFailed, match="Input/output error"):
+            await target.append([memoryview(bytes(8 << 20))])
 
 
 async def test_a_failing_open_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
