@@ -6,6 +6,7 @@ What it measured goes to benchmarks/results, with the machine, and the commit in
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -19,10 +20,10 @@ RESULTS = Path(__file__).with_name("results")
 
 def name_results() -> Path:
     """Name a file after the time and the commit."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=RESULTS.parent, capture_output=True, text=True, check=False
-    )
-    commit = described.stdout.strip() or "no-commit"
+    git = shutil.which("git")
+    describe = [git or "git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    described = subprocess.run(describe, capture_output=True, text=True, check=False).stdout if git else ""
+    commit = described.strip() or "no-commit"
     return RESULTS / f"{datetime.now(UTC):%Y-%m-%d-%H%M}-{commit}.json"
 
 
