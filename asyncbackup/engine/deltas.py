@@ -158,8 +158,11 @@ class Pass:
                     await delta.writer.finish()
 
     @contextmanager
-    def saying_how_much_room_is_missing(self, delta: DeltaWriter) -> Iterator[None]:
-        """Tell TargetFull: at least what is needed for what was read already, at most for all objects in full."""
+    def saying_how_much_room_is_missing(self, delta: DeltaWriter, beside: int = 0) -> Iterator[None]:
+        """Tell TargetFull: at least what is needed for what was read already, at most for all objects in full.
+
+        ``beside`` is how many objects take room a second time, for a while, beside the backup.
+        """
         try:
             yield
         except TargetFull as full:
@@ -167,7 +170,7 @@ class Pass:
             if partial is not None:
                 full.needed = max(1, delta.writer.position - partial.size)
                 if self.is_planned:
-                    remaining = self.counts.objects_planned - self.counts.objects_done
+                    remaining = self.counts.objects_planned - self.counts.objects_done + beside
                     largest = RECORD_HEADER_SIZE + self.to.object_size + _LINE_SIZE
                     full.enough = full.needed + remaining * largest + _LINE_SIZE
             raise

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from dataclasses import replace as with_fields
 from functools import partial
@@ -31,7 +31,7 @@ from asyncbackup.engine.progress import BackupCounts
 from asyncbackup.engine.record_writer import Piece, RecordWriter
 from asyncbackup.engine.unreadable import Losses
 from asyncbackup.engine.window import Slot, Window, WindowOptions
-from asyncbackup.errors import MemoryTooSmall, WorkerLost, single_error
+from asyncbackup.errors import MemoryTooSmall, TargetFull, WorkerLost, single_error
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
 from asyncbackup.storage import JoinableTarget, ScratchTarget
@@ -108,14 +108,26 @@ class SplitPass:
         limiter = CapacityLimiter(self.processes)
         async with self._scratch() as self._folders:
             # Some pieces more than processes: one that is slow does not stop those that are done.
-            window = Window(2 * self.processes, [], partial(self._make, job, limiter), self._join)
+            window = Window(self._most_pieces, [], partial(self._make, job, limiter), self._join)
             await window.run(self._cut())
 
-    async def _cut(self) -> AsyncGenerator[Plan, None]:
+    @property
+    def _most_pieces(self) -> int:
+        return 2 * self.processes
+
+    @property
+    def _piece_size(self) -> int:
+        """Objects of a piece."""
         size = -(-len(self.plan) // (self.processes * _PIECES_EACH))
-        size = max(_LEAST_OBJECTS, min(size, _MOST_OBJECTS))
+        return max(_LEAST_OBJECTS, min(size, _MOST_OBJECTS))
+
+    async def _cut(self) -> AsyncGenerator[Plan, None]:
+        size = self._piece_size
         for start in range(0, len(self.plan), size):
             yield self.plan[start : start + size]
+
+    def _saying_how_much_room_is_missing(self, delta: DeltaWriter) -> AbstractContextManager[None]:
+        return self.whole.saying_how_much_room_is_missing(delta, self._most_pieces * self._piece_size)
 
     def _job(self) -> _Job:
         """Share out what is bounded for all processes together. The plan and the files of each piece are lacking."""
@@ -169,12 +181,16 @@ class SplitPass:
             except (BrokenWorkerProcess, OSError) as error:  # The system starts none, or it ended while it started.
                 self.whole.cluster.counts.causes["worker process lost"] += 1
                 lost = error
+            except TargetFull as full:
+                names = [target.name for target in self.targets]
+                with self._saying_how_much_room_is_missing(self.whole.deltas[names.index(full.target)]):
+                    raise
         raise WorkerLost(first, int(plan.idx[-1]), _TRIES, getattr(lost, "strerror", None)) from lost
 
     async def _join(self, made: Sequence[_Made]) -> None:
         for each in made:
             for delta, piece, missing in zip(self.whole.deltas, each.pieces, each.missing, strict=True):
-                with self.whole.saying_how_much_room_is_missing(delta):
+                with self._saying_how_much_room_is_missing(delta):
                     await delta.writer.append_piece(piece)
                 delta.losses.begin_with(missing)
                 await to_thread.run_sync(piece.data.unlink)
@@ -185,7 +201,7 @@ class SplitPass:
             self.whole.cluster.counts.add(each.sent)
         self.whole.tell()
         for delta in self.whole.deltas:
-            with self.whole.saying_how_much_room_is_missing(delta):
+            with self._saying_how_much_room_is_missing(delta):
                 await delta.keeping.advance()
 
 

@@ -244,8 +244,8 @@ class RecordWriter:
         assert self._header is None, "the record before it is complete"
         assert piece.last_idx > self._last_idx or not piece.length, "pieces ascend"
         await self._flush()
-        await self._data.append_file(piece.data, piece.length)
         self._position += piece.length
+        await self._data.append_file(piece.data, piece.length)
         self._whole_position = self._position
         self._records, self._last_idx = self._records + piece.records, max(self._last_idx, piece.last_idx)
         if self._subject is not None and self._manifest is not None:

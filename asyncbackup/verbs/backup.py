@@ -81,7 +81,8 @@ async def backup(
     with its manifest, what a run of its own would make. ``replace`` and ``resume`` hold for all of them.
 
     With more than one of ``processes``, others read parts of the objects, and this one joins what they wrote. The
-    result is the same. It takes files, and no hyper volume. Memory and rate are shared out.
+    result is the same. It takes files, and no hyper volume. Memory and rate are shared out. The others import the
+    script that is run, so what a script does stands under ``if __name__ == "__main__"``.
 
     If objects cannot be read, the run fails with ObjectReadFailed, or with ObjectsUnreadable for several. With
     ``skip_unreadable`` the run does without them: they have no record, and the summary and the manifest name them. This

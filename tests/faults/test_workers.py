@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from asyncbackup import (
     connect,
 )
 from asyncbackup.engine import pieces
-from asyncbackup.errors import MemoryTooSmall, ObjectReadFailed, WorkerLost
+from asyncbackup.errors import MemoryTooSmall, ObjectReadFailed, TargetFull, WorkerLost
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.storage.publication import MANIFEST, NAME_MAX
 from asyncbackup.wire.constants import Opcode
@@ -164,6 +165,23 @@ async def test_processes_that_do_not_start_end_the_run(
         await run()
 
     assert left_in(run.folder) == []
+
+
+@pytest.mark.parametrize("limit", [OBJECT // 2, OBJECT + 4096])
+async def test_a_full_disk_says_how_much_room_pieces_and_backup_need(run: Run, limit: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # The first one does for no piece, the other for one.
+    try:
+        with pytest.raises(TargetFull) as caught:
+            await run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    written = (await run(1, resume=True)).bytes_written
+    assert caught.value.needed is not None
+    assert caught.value.enough is not None
+    assert caught.value.needed <= written
+    assert caught.value.enough >= written - limit + 4 * OBJECT
 
 
 async def test_what_a_process_cannot_read_is_the_error_of_the_run(tmp_path: Path) -> None:
