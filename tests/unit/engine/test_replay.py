@@ -70,6 +70,23 @@ async def test_the_first_portion_of_an_object_is_written_before_the_others(files
     assert meter.counts.objects_done == 5
 
 
+async def test_short_objects_that_follow_one_another_are_written_together(files: Files) -> None:
+    written: list[list[int]] = []
+
+    async def write(contents: list[Content]) -> None:
+        written.append([content.group.idx for content in contents])
+
+    async with open_chain([files.ab]) as chain:
+        composer, options = Composer(ZeroObjects(), base_is_whole=False), WindowOptions(workers=1)
+        await Replay(chain, composer, options, write, Meter(ReplayCounts(), None).count).run()
+        long = [record.header.idx async for record in chain.readers[0].records() if record.header.length > 8192]
+
+    assert [idx for together in written for idx in together] == sorted(idx for each in written for idx in each)
+    assert max(map(len, written)) > 1
+    assert all(len(together) == 1 for together in written if set(together) & set(long))
+    assert long
+
+
 async def test_nothing_of_an_object_is_written_before_all_of_it_was_checked(files: Files) -> None:
     data = bytearray(files.a.read_bytes())
     data[-1] ^= 1
