@@ -59,17 +59,17 @@ def command(folder: Path | None) -> None:
 
 @dataclass(slots=True)
 class _Trouble:
-    """Does something once when so many objects were asked for."""
+    """Does something once when so many objects were asked for: to the node that was asked for the last one."""
 
-    action: Callable[[], None] | None = None
+    action: Callable[[int], object] | None = None
     objects: int = 0
     seen: set[int] = field(default_factory=set)
 
-    def arm(self, objects: int, action: Callable[[], None]) -> None:
+    def arm(self, objects: int, action: Callable[[int], object]) -> None:
         self.action, self.objects = action, objects
         self.seen.clear()
 
-    def on_request(self, _node: int, header: RequestHeader) -> None:
+    def on_request(self, node: int, header: RequestHeader) -> None:
         if self.action is None or header.opcode != Opcode.READ_OBJ:
             return
         oid = ObjectBody.unpack(header.body).oid
@@ -77,7 +77,7 @@ class _Trouble:
             self.seen.add(oid)
         if len(self.seen) >= self.objects:
             action, self.action = self.action, None
-            action()
+            action(node)
 
 
 async def _demonstrate(folder: Path) -> None:
@@ -110,12 +110,19 @@ async def _lose_node(cluster: Cluster, sheep: SheepCluster, trouble: _Trouble, f
     """Back Monday up again while a node is killed."""
     file = folder / "vm.monday-without-a-node"
     say(f"$ asyncbackup backup -s monday vm {file}")
-    trouble.arm(20, lambda: sheep.kill(1))
+    killed = 0
+
+    def kill(node: int) -> None:
+        nonlocal killed
+        killed = node
+        sheep.kill(node)
+
+    trouble.arm(20, kill)
     summary = await backup(cluster, "vm", file, snapshot="monday")
-    say(f"    killed   node {sheep.nodes[1].address}, while the 20th object was read")
+    say(f"    killed   node {sheep.nodes[killed].address}, while the 20th object was read")
     say(f"    cost     {text.requests(summary.retries)} sent again; all of it took {summary.elapsed_s:.2f} s")
     say(f"    written  {_sameness(folder / 'vm.monday', file)} as with three nodes", "")
-    await sheep.restart(1)
+    await sheep.restart(killed)
 
 
 async def _kill_backup(cluster: Cluster, sheep: SheepCluster, trouble: _Trouble, folder: Path) -> None:
@@ -127,7 +134,7 @@ async def _kill_backup(cluster: Cluster, sheep: SheepCluster, trouble: _Trouble,
     async with await anyio.open_process(
         [sys.executable, "-m", "asyncbackup", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        trouble.arm(36, process.kill)
+        trouble.arm(36, lambda _: process.kill())
         await process.wait()
     say("    killed   the backup, with SIGKILL, while the 36th object was read", "")
     say(f"$ asyncbackup backup ... vm {file} --resume")

@@ -9,12 +9,16 @@ The law of this module:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from asyncbackup.sheep.membership import Membership
 from asyncbackup.sheep.store import ClusterConfig, Piece, Space, Store
 from asyncbackup.wire.messages import Bytes
+
+_STEP: Final = 1 << 16
+_ZEROS: Final = bytes(_STEP)
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +106,15 @@ class Replicas:
         assert view is not None
         for member in holders:
             if member not in having:
-                member.store.put(oid, len(view), [(0, view)])
+                member.store.put(oid, len(view), _used(view))
         for member in having:
             if member not in holders:
                 member.store.remove(oid)
+
+
+def _used(view: memoryview) -> Iterator[Piece]:
+    """Give what is not zeros: most of an inode is, and takes no memory before it is written."""
+    for start in range(0, len(view), _STEP):
+        piece = view[start : start + _STEP]
+        if piece != _ZEROS[: len(piece)]:
+            yield start, piece
