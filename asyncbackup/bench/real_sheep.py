@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -91,7 +94,19 @@ class RealCluster:
 
     def _kill_all(self) -> None:
         for sheep in self._sheep.values():
+            # Its logger is a process in a session of its own, and would end a while after it.
+            for child in _children(sheep.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
             sheep.kill()
         for sheep in self._sheep.values():
             sheep.wait()
         self._sheep.clear()
+
+
+def _children(pid: int) -> list[int]:
+    """List the processes that a process started, and that are there; none where the system does not tell it."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from asyncbackup.cli.exits import ExitCode
 from asyncbackup.sheep import MemoryStore
 from asyncbackup.wire.constants import Opcode
 from tests.cli.command import PROGRAM, Command, Served, serving
+from tests.processes import processes_of
 
 pytestmark = pytest.mark.slow
 
@@ -168,18 +168,6 @@ def test_a_disk_without_room_is_told_before_anything_is_written(command: Command
     assert outcome.code == ExitCode.FULL
     assert "make room for at least" in outcome.err
     assert list(tmp_path.iterdir()) == []
-
-
-def processes_of(folder: Path) -> Iterator[int]:
-    """Give the processes whose command line names ``folder``."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if os.fsencode(folder) in command:
-                yield int(entry.name)
 
 
 def test_an_interruption_ends_every_process_and_removes_the_folder(tmp_path: Path) -> None:

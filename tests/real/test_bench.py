@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from asyncbackup.bench.cases import Results, decode
 from tests.cli.command import PROGRAM
 from tests.clusters import MISSING
+from tests.processes import processes_of
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=MISSING)]
 
@@ -41,3 +43,30 @@ def test_a_longer_way_is_longer_for_everybody(tmp_path: Path) -> None:
     inside = far.runs["asyncbackup"][0].inside
     assert inside is not None
     assert inside.latencies_s["1"] >= 0.02
+
+
+def test_an_interruption_ends_every_process_and_removes_the_folder(tmp_path: Path) -> None:
+    arguments = (
+        "bench",
+        "--local",
+        "2",
+        "--objects",
+        "8",
+        "--rounds",
+        "1000",
+        "--folder",
+        str(tmp_path),
+        "--delay",
+        "5",
+    )
+    command = [*PROGRAM, *arguments, "--workload", "sector", "--against", "dog"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        while not list(tmp_path.glob("*/trace")):
+            assert process.poll() is None
+        assert len(list(processes_of(tmp_path))) >= 3, "the benchmark, and two nodes"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []
+    assert list(processes_of(tmp_path)) == []
