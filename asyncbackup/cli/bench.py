@@ -200,6 +200,7 @@ def command(
     GB/s and CPU seconds count the bytes that can differ, whatever a contestant reads. A ratio is that of the same
     round. Brackets hold the least and the most: where those of two figures overlap, the difference may be noise.
     """
+    _check_copies(nodes, copies)
     _check(nodes=nodes, vdi=vdi, snapshot=snapshot, base=base, rate=rate, against=against)
     if html_file is not None and not plots.is_available():
         raise PlotsUnavailable
@@ -218,7 +219,7 @@ def command(
                 return await _measure_running(full, tell)
             names = list(dict.fromkeys(workloads)) or list(WORKLOADS)
             shapes = [WORKLOADS[name] for name in names]
-            situation = Situation(nodes, min(nodes, copies or 2))
+            situation = Situation(nodes, copies or min(nodes, 2))
             local = LocalOptions(shapes, objects, rounds, situation, delays_ms, references, folder)
             return await _measure_local(local, tell, sweeps_wanted=sweeps_wanted)
 
@@ -274,6 +275,12 @@ def _find_references(against: str | None) -> list[str]:
     if not programs.is_on_path(against):
         raise ProgramMissing(against)
     return [name for name in REFERENCES if programs.is_on_path(name)]
+
+
+def _check_copies(nodes: int | None, copies: int | None) -> None:
+    """Raise UsageError if there are fewer nodes than copies."""
+    if nodes is not None and copies is not None and copies > nodes:
+        raise click.UsageError(f"{nodes} nodes cannot keep {copies} copies: give more with --local, or fewer --copies")
 
 
 def _check(

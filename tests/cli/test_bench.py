@@ -144,6 +144,7 @@ USAGE = {
     "a VDI without a snapshot": ("--vdi", "vm"),
     "a snapshot without a VDI": ("-s", "a"),
     "a delay that is no number": ("--local", "1", "--delay", "0,x"),
+    "more copies than nodes": ("--local", "2", "--copies", "3"),
     "a rate that dog does not keep to": ("--rate", "1M", "--against", "dog"),
 }
 
