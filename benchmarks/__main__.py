@@ -6,6 +6,7 @@ What it measured goes to benchmarks/results, with the machine, and the commit in
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def complete(arguments: list[str]) -> list[str]:
         arguments = [*arguments, str(newest_results())]
     if "--json" not in arguments:
         RESULTS.mkdir(exist_ok=True)
-        defaults += ["--json", str(name_results())]
+        # As it would be typed: the command stands in the results.
+        defaults += ["--json", os.path.relpath(name_results())]
     return [*defaults, *arguments]
 
 

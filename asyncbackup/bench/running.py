@@ -40,7 +40,7 @@ class Choice(NamedTuple):
 
     def __str__(self) -> str:
         since = "" if self.base is None else f" since {self.base}"
-        return f"{self.vdi} {self.snapshot}{since}"
+        return f"{self.vdi}, snapshot {self.snapshot}{since}"
 
 
 async def choose(cluster: Cluster) -> Choice:

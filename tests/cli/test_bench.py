@@ -108,7 +108,7 @@ def test_a_running_cluster_is_read_and_never_written(served: Served, tmp_path: P
     assert not _WRITES & sent.keys()
     assert list(tmp_path.iterdir()) == [told]
     (case,) = decode(told.read_text(), str(told)).cases
-    assert case.name.startswith("disk ")
+    assert case.name.startswith("disk, snapshot ")
     assert case.bytes_needed > 0
     assert " bounds it: " in done.stdout.splitlines()[-2]
 
@@ -118,7 +118,7 @@ def test_what_to_read_of_a_running_cluster_can_be_named(served: Served, tmp_path
     done = bench(*arguments, "--vdi", "disk", "-s", "b", "-F", "a", "--rate", "1G")
 
     assert done.returncode == 0, done.stderr
-    assert "disk b since a, on a running cluster" in done.stdout
+    assert "disk, snapshot b since a, on a running cluster" in done.stdout
 
 
 def test_a_cluster_without_snapshots_has_nothing_to_read(command: Command, tmp_path: Path) -> None:

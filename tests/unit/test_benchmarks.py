@@ -26,7 +26,8 @@ def test_what_is_measured_is_kept_under_its_time_and_commit(monkeypatch: pytest.
 
     assert arguments[:2] == ["--local", "1"]
     assert arguments[-2:] == ["--rounds", "2"]
-    assert Path(arguments[arguments.index("--json") + 1]).parent == tmp_path / "results"
+    file = Path(arguments[arguments.index("--json") + 1])
+    assert file.parent.resolve() == tmp_path / "results"
 
 
 def test_without_a_file_the_newest_results_are_compared_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
