@@ -118,7 +118,7 @@ async def measure_running(options: RunningOptions, steps: Steps) -> list[Case]:
         steps.begin("finding out what is read", is_preparation=True)
         await contest.prepare()
         runs = await run_told(contest.contestants(options.against), options.rounds, steps, name)
-        title = f"{name}, on a running cluster"
+        title = "on a running cluster"
         cases = [Case(name, title, options.situation, expected.bytes_to_read, runs)]
         if options.sweeps:
             cases += await measure_in_flight(contest, options.situation, options.rounds, steps)

@@ -37,7 +37,7 @@ _ADVICE: Final = {
 def case_lines(case: Case) -> list[str]:
     """Tell what was measured of a case: a table, and what ours tells of itself."""
     rows = [_row(each) for each in figures.figures(case)]
-    lines = [case.title + _where(case), *draw(_HEADER, rows)]
+    lines = [f"{case.name}: {case.title}{_where(case)}", *draw(_HEADER, rows)]
     told = figures.insides(case)
     if not told:
         return lines

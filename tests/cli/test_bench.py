@@ -118,7 +118,7 @@ def test_what_to_read_of_a_running_cluster_can_be_named(served: Served, tmp_path
     done = bench(*arguments, "--vdi", "disk", "-s", "b", "-F", "a", "--rate", "1G")
 
     assert done.returncode == 0, done.stderr
-    assert "disk, snapshot b since a, on a running cluster" in done.stdout
+    assert "disk, snapshot b since a: on a running cluster" in done.stdout
 
 
 def test_a_cluster_without_snapshots_has_nothing_to_read(command: Command, tmp_path: Path) -> None:
