@@ -105,6 +105,8 @@ def command(
     """
     if nodes > 1:
         _check_several(store, bind)
+    if copies is not None and copies > nodes:
+        raise click.BadParameter(f"{copies} copies need as many nodes, and there are {nodes}", param_hint="'--copies'")
     if port + nodes > 65536:
         raise click.BadParameter(f"there are no {nodes} ports from {port} on", param_hint="'--port'")
 

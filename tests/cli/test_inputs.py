@@ -91,6 +91,7 @@ VERIFY = ["verify", "a", "--against", "disk", "--sample", "5"]
         (["sheep", "--store", "/"], "expected the name of a folder"),
         (["sheep", "-p", "65536"], "is not in the range"),
         (["sheep", "-p", "65535", "--nodes", "2"], "there are no 2 ports from 65535 on"),
+        (["sheep", "--nodes", "3", "--copies", "5"], "5 copies need as many nodes, and there are 3"),
         (["sheep", "--nodes", "2", "--store", "folder"], "leave --store out, or run one node"),
         (["sheep", "--nodes", "2", "--bind", "0.0.0.0"], "give one address with --bind, not 0.0.0.0"),
     ],
