@@ -11,6 +11,7 @@ from typing import NamedTuple
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.files import open_output
 from asyncbackup.cli.main import CONTEXT, Verb
@@ -38,6 +39,7 @@ from asyncbackup.engine.progress import Summary
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced, NotResumable, TargetExists
 from asyncbackup.format import Dialect
+from asyncbackup.storage import Access
 from asyncbackup.storage.backup_target import BackupTarget, check_target
 from asyncbackup.storage.publication import manifest_path
 from asyncbackup.verbs.backup import Delta, Estimate, backup, estimate
@@ -116,6 +118,7 @@ def _also(context: click.Context, param: click.Parameter, values: Sequence[str])
 @format_option
 @connection_options
 @window_options
+@access_options
 @click.option(
     "--manifest",
     type=PATH,
@@ -151,6 +154,7 @@ def command(
     to_dialect: Dialect | None,
     client_options: ClientOptions,
     options: WindowOptions,
+    access: Access,
     manifest: str | None,
     no_manifest: bool,
     force: bool,
@@ -189,7 +193,9 @@ def command(
         async with (
             telling_progress(vdi, wanted=not quiet) as tell,
             _telling_what_is_complete(wanted, resume=resume),
-            _open_outputs(wanted, replace=force, resume=resume, with_manifest=not no_manifest) as targets,
+            _open_outputs(
+                wanted, replace=force, resume=resume, with_manifest=not no_manifest, access=access
+            ) as targets,
             telling_how_to_go_on(lambda: any(each.partial and each.partial.is_kept for each in targets), again),
             connect_any(gateways, client_options) as cluster,
         ):
@@ -220,7 +226,12 @@ def command(
         for each in wanted:
             place = None if each.file == "-" else each.file
             await check_target(
-                place, replace=force, resume=resume, manifest=each.manifest, with_manifest=not no_manifest
+                place,
+                replace=force,
+                resume=resume,
+                manifest=each.manifest,
+                with_manifest=not no_manifest,
+                access=access,
             )
         async with connect_any(gateways, client_options) as cluster:
             bases = [each.base for each in also]
@@ -255,14 +266,19 @@ async def _telling_what_is_complete(wanted: Sequence[_Also], *, resume: bool) ->
 
 @asynccontextmanager
 async def _open_outputs(
-    wanted: Sequence[_Also], *, replace: bool, resume: bool, with_manifest: bool
+    wanted: Sequence[_Also], *, replace: bool, resume: bool, with_manifest: bool, access: Access
 ) -> AsyncIterator[list[BackupTarget]]:
     """Open what the backups go to, as ``open_output`` does for one."""
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
                 open_output(
-                    each.file, replace=replace, resume=resume, manifest=each.manifest, with_manifest=with_manifest
+                    each.file,
+                    replace=replace,
+                    resume=resume,
+                    manifest=each.manifest,
+                    with_manifest=with_manifest,
+                    access=access,
                 )
             )
             for each in wanted

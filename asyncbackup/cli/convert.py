@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.files import leave_out, open_output
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.merge import report
@@ -27,6 +28,7 @@ from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
+from asyncbackup.storage import Access
 from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
 from asyncbackup.verbs.merge import MergeSummary
 
@@ -75,6 +77,7 @@ def _ceph_name(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     callback=vdi_size,
     help="Take this as the size of the VDI, for rbd-diff.  [default: what the manifest says]",
 )
+@access_options
 @file_options
 @window_options
 @quiet_option
@@ -90,6 +93,7 @@ def command(
     no_manifest: bool,
     force: bool,
     manifests: tuple[str, ...],
+    access: Access,
     size: int | None,
     object_size: int | None,
     dialect: Dialect | None,
@@ -107,9 +111,11 @@ def command(
     if not to_rbd and (snapshot_name, base_name, size) != (None, None, None):
         raise click.UsageError("--snapshot-name, --base-name and --size are for --format rbd-diff")
     check_output(to_stdout=to_stdout, seeks=not to_rbd and Dialect(to_format).needs_patch)
-    chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]))
+    chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]), access=access)
 
-    opening = open_output(target, replace=force, with_manifest=not (no_manifest or to_rbd), inputs=[file])
+    opening = open_output(
+        target, replace=force, with_manifest=not (no_manifest or to_rbd), inputs=[file], access=access
+    )
 
     async def work() -> tuple[MergeSummary | RbdDiffSummary, bool]:
         async with telling_progress(name_target(target), wanted=not quiet) as tell, opening as opened:

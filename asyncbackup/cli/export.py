@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.base import named_base
 from asyncbackup.cli.files import find_chain
 from asyncbackup.cli.main import CONTEXT, Verb
@@ -35,7 +36,7 @@ from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import NotResumable
 from asyncbackup.format import Dialect
-from asyncbackup.storage import PipeTarget, is_fifo, open_fifo
+from asyncbackup.storage import Access, PipeTarget, is_fifo, open_fifo
 from asyncbackup.storage.image import is_unfinished, marker_path
 from asyncbackup.verbs.export import ExportSummary, export
 
@@ -63,6 +64,7 @@ _COMPLETE: Final = "the image itself is complete"
     help="Make the image this large, such as 10G.  [default: what the manifest says]",
 )
 @resume_options
+@access_options
 @file_options
 @connection_options
 @window_options
@@ -83,6 +85,7 @@ def command(
     resume: bool,
     checkpoint_bytes: int,
     manifests: tuple[str, ...],
+    access: Access,
     size: int | None,
     object_size: int | None,
     dialect: Dialect | None,
@@ -108,7 +111,7 @@ def command(
     if to_stdout and is_terminal():
         raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
     check_base(base, base_vdi, base_image)
-    chain_options = ChainOptions(dialect, object_size, size, manifests)
+    chain_options = ChainOptions(dialect, object_size, size, manifests, access=access)
     again = command_that_resumes()
 
     async def work() -> tuple[ExportSummary, bool]:

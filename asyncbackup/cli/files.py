@@ -11,7 +11,7 @@ import click
 from asyncbackup.cli.options import check_manifests
 from asyncbackup.cli.output import say, warn
 from asyncbackup.engine.arrange import find_backups, find_order
-from asyncbackup.storage import open_standard_output, open_target
+from asyncbackup.storage import Access, open_standard_output, open_target
 from asyncbackup.storage.backup_target import BackupTarget
 
 _LISTED: Final = 3
@@ -68,6 +68,7 @@ def open_output(
     manifest: str | None = None,
     with_manifest: bool = True,
     inputs: Sequence[str] = (),
+    access: Access | None = None,
 ) -> AbstractAsyncContextManager[BackupTarget]:
     """Open what a backup goes to, ``-`` for standard output, as ``open_target`` does. Leftovers are warned of."""
     if file == "-":
@@ -80,4 +81,5 @@ def open_output(
         with_manifest=with_manifest,
         inputs=inputs,
         on_leftover=warn,
+        access=access,
     )

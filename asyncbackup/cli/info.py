@@ -8,6 +8,7 @@ from datetime import datetime
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.files import leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, check_manifests, file_options, json_option
@@ -17,6 +18,7 @@ from asyncbackup.engine.reader import Record
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
+from asyncbackup.storage import Access
 from asyncbackup.verbs.info import Info, info
 
 
@@ -28,6 +30,7 @@ from asyncbackup.verbs.info import Info, info
     is_flag=True,
     help="List each record: its object, and where in the object its data goes.",
 )
+@access_options
 @file_options
 @json_option
 def command(
@@ -35,6 +38,7 @@ def command(
     file: str,
     with_records: bool,
     manifests: tuple[str, ...],
+    access: Access,
     dialect: Dialect | None,
     object_size: int | None,
     as_json: bool,
@@ -48,7 +52,9 @@ def command(
     manifest = next(iter(check_manifests(manifests, [file])), None)
     on_record = listing.add if with_records else None
     found = run_async(
-        lambda: info(file, dialect=dialect, object_size=object_size, manifest=manifest, on_record=on_record),
+        lambda: info(
+            file, dialect=dialect, object_size=object_size, manifest=manifest, access=access, on_record=on_record
+        ),
         only_reads=True,
     )
     listing.end(found)

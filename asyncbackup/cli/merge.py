@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.base import named_base
 from asyncbackup.cli.files import find_chain, open_output
 from asyncbackup.cli.main import CONTEXT, Verb
@@ -31,6 +32,7 @@ from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
+from asyncbackup.storage import Access
 from asyncbackup.verbs.merge import MergeSummary, merge
 
 
@@ -45,6 +47,7 @@ from asyncbackup.verbs.merge import MergeSummary, merge
 @format_option
 @base_options
 @cluster_options
+@access_options
 @file_options
 @connection_options
 @window_options
@@ -64,6 +67,7 @@ def command(
     no_manifest: bool,
     force: bool,
     manifests: tuple[str, ...],
+    access: Access,
     object_size: int | None,
     dialect: Dialect | None,
     client_options: ClientOptions,
@@ -81,8 +85,8 @@ def command(
     check_base(base, base_vdi, base_image)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
     inputs = [*files, *([base_image] if base_image else [])]
-    opening = open_output(target, replace=force, with_manifest=not no_manifest, inputs=inputs)
-    chain_options = ChainOptions(dialect, object_size, manifests=manifests)
+    opening = open_output(target, replace=force, with_manifest=not no_manifest, inputs=inputs, access=access)
+    chain_options = ChainOptions(dialect, object_size, manifests=manifests, access=access)
 
     async def work() -> tuple[MergeSummary, bool]:
         async with (

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.base import named_base
 from asyncbackup.cli.files import find_chain
 from asyncbackup.cli.main import CONTEXT, Verb
@@ -39,6 +40,7 @@ from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import NotResumable
 from asyncbackup.format import Dialect
+from asyncbackup.storage import Access
 from asyncbackup.verbs.discard import Discarded, discard
 from asyncbackup.verbs.follow import follow
 from asyncbackup.verbs.restore import RestoreSummary, restore
@@ -115,6 +117,7 @@ _DISCARDED: Final = "the VDI itself is removed"
     help="Say in this file how far the VDI is, for --resume.  [default: a hidden file beside the first FILE]",
 )
 @cluster_options
+@access_options
 @file_options
 @connection_options
 @window_options
@@ -139,6 +142,7 @@ def command(
     checkpoint_bytes: int,
     journal: str | None,
     manifests: tuple[str, ...],
+    access: Access,
     gateways: Sequence[Address],
     dialect: Dialect | None,
     object_size: int | None,
@@ -178,7 +182,7 @@ def command(
         raise click.UsageError(f"--onto takes the VDI as it is: leave {given} out")
     check_base(base, base_vdi, base_image)
     files, manifests = find_chain(files, manifests, quiet=quiet)
-    chain_options = ChainOptions(dialect, object_size, size, manifests)
+    chain_options = ChainOptions(dialect, object_size, size, manifests, access=access)
 
     again, kept = command_that_resumes(), list[bool]()
 

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from asyncbackup.cli import text
+from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.files import arrange, leave_out
@@ -35,7 +36,7 @@ from asyncbackup.engine.replicas import ReplicaReport
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ChainBroken
 from asyncbackup.format import Dialect
-from asyncbackup.storage import is_fifo
+from asyncbackup.storage import Access, is_fifo
 from asyncbackup.verbs.compare import Comparison, compare
 from asyncbackup.verbs.verify import FileReport, Problems, VerifyReport, verify
 
@@ -111,6 +112,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     help="Also read every copy that the cluster keeps of these objects, and name objects whose copies differ.",
 )
 @cluster_options
+@access_options
 @file_options
 @connection_options
 @window_options
@@ -128,6 +130,7 @@ def command(
     all_replicas: bool,
     require_manifest: bool,
     manifests: tuple[str, ...],
+    access: Access,
     gateways: Sequence[Address],
     dialect: Dialect | None,
     object_size: int | None,
@@ -151,7 +154,7 @@ def command(
     except ChainBroken as broken:
         # Each file is still proved, and the report says that they do not follow one another.
         complain(with_advice(broken))
-    chain_options = ChainOptions(dialect, object_size, manifests=manifests)
+    chain_options = ChainOptions(dialect, object_size, manifests=manifests, access=access)
 
     async def work() -> tuple[VerifyReport, Comparison | None]:
         if vdi is not None:

@@ -18,7 +18,7 @@ from asyncbackup.errors import BackupIncomplete, ChainBroken, Fact, FactMissing,
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
-from asyncbackup.storage import Source
+from asyncbackup.storage import Access, Source
 
 
 class ChainRecord(NamedTuple):
@@ -96,6 +96,8 @@ class ChainOptions:
     """Bytes of the VDI."""
     manifests: Sequence[str | os.PathLike[str] | Source] = ()
     """The manifest of each backup, in their order. Empty: a manifest is looked for beside each backup."""
+    access: Access | None = None
+    """How to get at them."""
 
     def manifest(self, place: int) -> str | os.PathLike[str] | Source | None:
         """Give the manifest of the backup at ``place``, from 0 on; None: the one beside it, if there is one."""
@@ -103,7 +105,13 @@ class ChainOptions:
 
     def open(self, backup: str | os.PathLike[str] | Source, place: int) -> AbstractAsyncContextManager[BackupReader]:
         """Open the backup that stands at ``place``."""
-        return open_backup(backup, manifest=self.manifest(place), dialect=self.dialect, object_size=self.object_size)
+        return open_backup(
+            backup,
+            manifest=self.manifest(place),
+            dialect=self.dialect,
+            object_size=self.object_size,
+            access=self.access,
+        )
 
     def check(self, backups: int) -> None:
         """Raise ValueError unless there is a manifest for each of so many ``backups``, or none."""

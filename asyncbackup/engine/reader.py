@@ -19,7 +19,7 @@ from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.compression import find_compression
 from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
 from asyncbackup.format.manifest import RecordDigests, Subject
-from asyncbackup.storage import Source, open_source
+from asyncbackup.storage import Access, Source, open_source
 
 _log = logging.getLogger(__package__)
 
@@ -282,9 +282,10 @@ async def open_backup(
     with_manifest: bool = True,
     dialect: Dialect | None = None,
     object_size: int | None = None,
+    access: Access | None = None,
 ) -> AsyncIterator[BackupReader]:
     """Open a backup and its manifest as ``open_source`` does, and ``begin``. Raises what both of these raise."""
-    async with open_source(backup, manifest=manifest, with_manifest=with_manifest) as opened:
+    async with open_source(backup, manifest=manifest, with_manifest=with_manifest, access=access) as opened:
         reader = BackupReader(*opened, dialect=dialect, object_size=object_size)
         await reader.begin()
         subject = reader.subject

@@ -1,5 +1,6 @@
 """Where the bytes of backups come from and go to: files, pipes, images, or nowhere."""
 
+from asyncbackup.storage.access import Access
 from asyncbackup.storage.backup_source import BackupSource, open_source
 from asyncbackup.storage.backup_target import BackupTarget, open_standard_output, open_target
 from asyncbackup.storage.file import FileTarget
@@ -11,6 +12,7 @@ from asyncbackup.storage.source import FileSource, PipeSource, Source
 from asyncbackup.storage.target import JoinableTarget, Target, publish
 
 __all__ = [
+    "Access",
     "BackupSource",
     "BackupTarget",
     "FileSource",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from asyncbackup.errors import HalfReplaced, SourceUnreadable
+from asyncbackup.storage.access import Access
 from asyncbackup.storage.lock import is_held
 from asyncbackup.storage.opening import open_in_thread
 from asyncbackup.storage.publication import Place, Publication, exists, manifest_path
@@ -35,6 +36,7 @@ async def open_source(
     *,
     manifest: str | os.PathLike[str] | Source | None = None,
     with_manifest: bool = True,
+    access: Access | None = None,  # noqa: ARG001 - for what comes next
 ) -> AsyncIterator[BackupSource]:
     """Open a backup to read it: the path of a file or a FIFO, ``-`` for standard input, or an entered source.
 

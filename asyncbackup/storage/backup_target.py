@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from asyncbackup.errors import ManifestUnplaced, NotResumable, OwnInput
+from asyncbackup.storage.access import Access
 from asyncbackup.storage.file import FileTarget, OnLeftover
 from asyncbackup.storage.image import state_path
 from asyncbackup.storage.opening import fault_of_name, open_in_thread
@@ -38,6 +39,7 @@ async def open_target(
     with_manifest: bool = True,
     inputs: Sequence[str | os.PathLike[str]] = (),
     on_leftover: OnLeftover | None = None,
+    access: Access | None = None,  # noqa: ARG001 - for what comes next
 ) -> AsyncIterator[BackupTarget]:
     """Open ``target`` for a backup: the path of a file or a FIFO, or an entered target, which is only passed on.
 
@@ -94,6 +96,7 @@ async def check_target(
     resume: bool = False,
     manifest: str | os.PathLike[str] | None = None,
     with_manifest: bool = True,
+    access: Access | None = None,  # noqa: ARG001 - for what comes next
 ) -> None:
     """Raise what ``open_target`` would raise before anything is written. This creates and changes nothing.
 

@@ -29,7 +29,7 @@ from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, SnapshotChanged, 
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
 from asyncbackup.format.record import END_IDX
-from asyncbackup.storage import JoinableTarget, Partial, Target, open_target
+from asyncbackup.storage import Access, JoinableTarget, Partial, Target, open_target
 from asyncbackup.storage.backup_target import BackupTarget
 from asyncbackup.wire.inode import Inode
 
@@ -65,6 +65,7 @@ async def backup(
     on_progress: OnProgress | None = None,
     also: Sequence[Delta] = (),
     processes: int = 1,
+    access: Access | None = None,
 ) -> Summary:
     """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not. Without a base, back up all of it.
 
@@ -104,7 +105,7 @@ async def backup(
     async with AsyncExitStack() as stack:
         opened = [
             await stack.enter_async_context(
-                open_target(delta.target, replace=replace, resume=resume, manifest=delta.manifest)
+                open_target(delta.target, replace=replace, resume=resume, manifest=delta.manifest, access=access)
             )
             for delta in wanted
         ]

@@ -87,7 +87,12 @@ async def convert_to_rbd_diff(
     caller says the VDI's size, OutsideVdi for an object behind its end, and the errors of reading and writing.
     """
     started = time.monotonic()
-    async with open_target(target, replace=replace, with_manifest=False, inputs=[backup]) as (data, _, _):
+    access = chain_options.access if chain_options else None
+    async with open_target(target, replace=replace, with_manifest=False, inputs=[backup], access=access) as (
+        data,
+        _,
+        _,
+    ):
         with single_error():
             async with open_chain([backup], chain_options) as chain:
                 if chain.is_full and base_name is not None:

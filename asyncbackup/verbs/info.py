@@ -11,6 +11,7 @@ from typing import Any
 from asyncbackup.engine.reader import Record, open_backup
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
+from asyncbackup.storage import Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ async def info(
     dialect: Dialect | None = None,
     object_size: int | None = None,
     manifest: str | os.PathLike[str] | None = None,
+    access: Access | None = None,
     on_record: Callable[[Record], Awaitable[None]] | None = None,
 ) -> Info:
     """Go through the headers of ``file`` (``-``: standard input), and give each to ``on_record``.
@@ -54,7 +56,7 @@ async def info(
 
     Raises SourceMissing, SourceUnreadable, and BackupDamaged where the file is no backup.
     """
-    async with open_backup(file, dialect=dialect, object_size=object_size, manifest=manifest) as reader:
+    async with open_backup(file, dialect=dialect, object_size=object_size, manifest=manifest, access=access) as reader:
         records = data_bytes = 0
         async with aclosing(reader.records()) as found:
             async for record in found:

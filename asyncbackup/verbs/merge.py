@@ -76,7 +76,8 @@ async def merge(
     started = time.monotonic()
     options = options or WindowOptions()
     inputs = [*backups, *([base] if isinstance(base, str | os.PathLike) else [])]
-    async with open_target(target, replace=replace, manifest=manifest, inputs=inputs) as opened:
+    access = chain_options.access if chain_options else None
+    async with open_target(target, replace=replace, manifest=manifest, inputs=inputs, access=access) as opened:
         refuse_unpatchable(opened.data, dialect)
         with single_error():
             async with (

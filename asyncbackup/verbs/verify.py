@@ -30,7 +30,7 @@ from asyncbackup.errors import (
     single_error,
 )
 from asyncbackup.format import Dialect
-from asyncbackup.storage import Source, open_source
+from asyncbackup.storage import Access, Source, open_source
 
 _log = logging.getLogger(__package__)
 
@@ -163,7 +163,7 @@ async def verify(
         for place, path in enumerate(backups):
             found = FileReport(str(path))
             report.files.append(found)
-            given = _Given(path, options.manifest(place), options.dialect, options.object_size)
+            given = _Given(path, options.manifest(place), options.dialect, options.object_size, options.access)
             readers.append(await _verify_file(given, found, counts, on_progress))
             counts.end_file(place)
             if on_progress is not None:
@@ -188,6 +188,7 @@ class _Given(NamedTuple):
     manifest: str | os.PathLike[str] | Source | None
     dialect: Dialect | None
     object_size: int | None
+    access: Access | None
 
 
 async def _verify_file(
@@ -210,10 +211,14 @@ async def _verify_file(
 async def _open(stack: AsyncExitStack, given: _Given, report: FileReport) -> BackupReader | None:
     """Open a backup. If its manifest is damaged, or is not in its place, open the backup without it."""
     try:
-        data, manifest = await stack.enter_async_context(open_source(given.path, manifest=given.manifest))
+        data, manifest = await stack.enter_async_context(
+            open_source(given.path, manifest=given.manifest, access=given.access)
+        )
     except HalfReplaced as half:
         report.problems.add(half)
-        data, manifest = await stack.enter_async_context(open_source(given.path, with_manifest=False))
+        data, manifest = await stack.enter_async_context(
+            open_source(given.path, with_manifest=False, access=given.access)
+        )
     try:
         return await _begin(data, manifest, given)
     except BackupDamaged as damage:

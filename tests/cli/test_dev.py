@@ -289,7 +289,7 @@ def test_the_locks_pin_everything_that_is_asked_for() -> None:
         (project["project"]["dependencies"], program),
         ([name for group in ("test", "lint", "lock") for name in groups[group]], developer),
     ):
-        named = {re.split(r"[[<>=!~; ]", each)[0].replace(".", "-") for each in wanted}
+        named = {re.split(r"[\[<>=!~; ]", each)[0].replace(".", "-") for each in wanted}
         assert named <= {name for name, _ in lock}
     assert program <= developer
     assert not {"pytest", "ruff", "mypy", "uv"} & {name for name, _ in program}

@@ -1,0 +1,16 @@
+"""What it takes to get at backups that are not plain files: in object stores, or encrypted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to get at what is stored. What it holds is secret, or leads to secrets: no message shows it."""
+
+    store_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Options of the object stores, such as the endpoint. What is lacking comes from the environment."""
+    identities: tuple[str, ...] = field(default=(), repr=False)
+    """Paths of the files with the keys that decrypt."""
