@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -36,7 +36,7 @@ async def open_source(
     *,
     manifest: str | os.PathLike[str] | Source | None = None,
     with_manifest: bool = True,
-    access: Access | None = None,  # noqa: ARG001 - for what comes next
+    access: Access | None = None,
 ) -> AsyncIterator[BackupSource]:
     """Open a backup to read it: the path of a file or a FIFO, ``-`` for standard input, or an entered source.
 
@@ -46,22 +46,47 @@ async def open_source(
     Raises SourceMissing, SourceUnreadable, and HalfReplaced if a run was interrupted while it replaced both.
     """
     async with AsyncExitStack() as stack:
-        beside = None
         if not isinstance(source, str | os.PathLike):
             data = source
         elif os.fspath(source) == _STANDARD_INPUT:
             data = await stack.enter_async_context(PipeSource(0))
         else:
             data = await stack.enter_async_context(open_path(source))
-            beside = os.fspath(source)
-        if not with_manifest:
-            yield BackupSource(data, None)
-            return
-        if manifest is None and beside is not None:
-            manifest = await _find_manifest(beside)
-        if isinstance(manifest, str | os.PathLike):
-            manifest = await stack.enter_async_context(FileSource(manifest))
-        yield BackupSource(data, manifest)
+        opened = None
+        if with_manifest:
+            opened = await stack.enter_async_context(open_manifest(source, manifest=manifest, access=access))
+        yield BackupSource(data, opened)
+
+
+@asynccontextmanager
+async def open_manifest(
+    source: str | os.PathLike[str] | Source,
+    *,
+    manifest: str | os.PathLike[str] | Source | None = None,
+    access: Access | None = None,
+) -> AsyncIterator[Source | None]:
+    """Open the manifest of a backup as ``open_source`` does, without the backup. Give None if there is none.
+
+    Raises what ``open_source`` raises.
+    """
+    if manifest is None and isinstance(source, str | os.PathLike) and os.fspath(source) != _STANDARD_INPUT:
+        manifest = await _find_manifest(os.fspath(source))
+    if manifest is None or not isinstance(manifest, str | os.PathLike):
+        yield manifest
+        return
+    async with open_stored(manifest, access) as opened:
+        yield opened
+
+
+def open_stored(
+    location: str | os.PathLike[str],
+    access: Access | None,  # noqa: ARG001 - for what comes next
+) -> AbstractAsyncContextManager[Source]:
+    """Open what can be read from its beginning as often as wanted, such as a manifest, but no pipe.
+
+    Raises SourceMissing and SourceUnreadable.
+    """
+    return FileSource(location)
 
 
 async def _find_manifest(backup: str) -> Path | None:

@@ -75,8 +75,10 @@ def fault_of_target(path: str | os.PathLike[str]) -> str | None:
     return fault_of_name(name) or ("names a folder: name a file in it" if is_folder else None)
 
 
-def open_to_read(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
+def open_to_read(path: str | os.PathLike[str], *, pipes: bool = True) -> tuple[int, os.stat_result]:
     """Open a regular file or a pipe, without waiting for a writer of the pipe. Give its descriptor and its status.
+
+    With ``pipes`` false a pipe is refused, and not opened: its writer would believe that somebody reads.
 
     Raises SourceMissing and SourceUnreadable. It blocks if a disk or a server is slow, so call it in a thread.
     """
@@ -86,7 +88,7 @@ def open_to_read(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
         raise SourceUnreadable(name, fault)
     try:
         # Look at the kind first: to open a device may change its state.
-        _judge(name, Path(name).stat())
+        _judge(name, Path(name).stat(), pipes=pipes)
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         raise SourceMissing(name) from error
@@ -94,7 +96,7 @@ def open_to_read(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
         raise SourceUnreadable(name, error.strerror or str(error)) from error
     try:
         status = os.fstat(descriptor)
-        _judge(name, status)
+        _judge(name, status, pipes=pipes)
     except BaseException:
         os.close(descriptor)
         raise
@@ -103,15 +105,13 @@ def open_to_read(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
 
 def open_regular(path: str | os.PathLike[str]) -> int:
     """Open a regular file, and give its descriptor. Raises what ``open_to_read`` raises, also for a pipe."""
-    descriptor, status = open_to_read(path)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise SourceUnreadable(os.fspath(path), READ_ONCE)
-    return descriptor
+    return open_to_read(path, pipes=False)[0]
 
 
-def _judge(name: str, status: os.stat_result) -> None:
+def _judge(name: str, status: os.stat_result, *, pipes: bool) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise SourceUnreadable(name, "is a folder: name a file in it")
+    if stat.S_ISFIFO(status.st_mode) and not pipes:
+        raise SourceUnreadable(name, READ_ONCE)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISFIFO(status.st_mode):
         raise SourceUnreadable(name, "is neither a regular file nor a pipe, so it is not read")

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
 from asyncbackup.errors import HalfReplaced, SourceMissing
 from asyncbackup.storage import FileSource, open_source
+from asyncbackup.storage.backup_source import open_manifest
 from asyncbackup.storage.publication import Place, manifest_path
 from tests.streams import standard_input
 
@@ -84,3 +87,25 @@ async def test_an_entered_source_is_passed_on_and_stays_open(backup: Path) -> No
         async with open_source(source) as opened:
             assert opened == (source, None)
         assert await source.peek(9) == b"data"
+
+
+async def test_a_manifest_is_opened_without_its_backup(tmp_path: Path) -> None:
+    backup = tmp_path / "pipe"
+    os.mkfifo(backup)
+    await asyncio.to_thread(manifest_path(backup).write_bytes, b"proof")
+    writer = os.open(backup, os.O_RDWR)
+    os.write(writer, b"data")
+
+    async with open_manifest(backup) as manifest:
+        assert manifest is not None
+        assert await manifest.peek(9) == b"proof"
+
+    assert os.read(writer, 9) == b"data"
+    os.close(writer)
+
+
+async def test_what_is_not_beside_anything_has_no_manifest(backup: Path) -> None:
+    manifest_path(backup).unlink()
+
+    async with open_manifest("-") as of_input, open_manifest(backup) as beside:
+        assert (of_input, beside) == (None, None)

@@ -244,6 +244,21 @@ async def test_a_fifo_is_read_once_somebody_writes_it(tmp_path: Path) -> None:
         assert await task == b"0123"
 
 
+async def test_a_fifo_where_a_file_is_needed_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    awaited = asyncio.get_running_loop().run_in_executor(None, os.open, path, os.O_WRONLY)
+
+    with pytest.raises(SourceUnreadable, match="is a pipe"):
+        async with FileSource(path):
+            pass
+
+    await turn()
+    assert not awaited.done()
+    async with open_path(path):
+        os.close(await awaited)
+
+
 async def test_a_fifo_that_is_closed_unwritten_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
