@@ -22,8 +22,9 @@ from asyncbackup.engine.compare import COMPARED_SIZE
 from asyncbackup.engine.progress import OnProgress, Summary
 from asyncbackup.engine.source import open_snapshots
 from asyncbackup.engine.window import Slot, Window, WindowOptions
+from asyncbackup.engine.work import plan_sides
 from asyncbackup.storage import NullTarget
-from asyncbackup.verbs.backup import backup, plan_sides
+from asyncbackup.verbs.backup import backup
 from asyncbackup.wire.oid import index_of, is_data
 
 Read = tuple[int, int, int]

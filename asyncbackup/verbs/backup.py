@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass
 from dataclasses import replace as with_fields
-from typing import Final
-
-import numpy as np
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.deltas import DeltaWriter, Pass
 from asyncbackup.engine.keeping import CHECKPOINT_BYTES, Keeping
-from asyncbackup.engine.lineage import refuse_half_applied
 from asyncbackup.engine.pieces import SplitPass
-from asyncbackup.engine.plan import Pair, Plan, count_owned, plan_difference, plan_full
+from asyncbackup.engine.plan import Plan
 from asyncbackup.engine.progress import BackupCounts, DeltaSummary, OnProgress, Summary
 from asyncbackup.engine.record_writer import RecordWriter, refuse_unpatchable
-from asyncbackup.engine.resumption import Resumption
-from asyncbackup.engine.source import SnapshotObjects, open_snapshots, staying
+from asyncbackup.engine.source import staying
 from asyncbackup.engine.unreadable import Losses
 from asyncbackup.engine.window import WindowOptions
-from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, SnapshotChanged, single_error
+from asyncbackup.engine.work import find_inodes, leave_out_done, plan_work
+from asyncbackup.errors import HyperVolume, single_error
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
-from asyncbackup.format.record import END_IDX
 from asyncbackup.storage import Access, JoinableTarget, Partial, Target, open_target
 from asyncbackup.storage.backup_target import BackupTarget
 from asyncbackup.wire.inode import Inode
@@ -114,8 +109,8 @@ async def backup(
             if skip_unreadable and goes_to.manifest is None:
                 raise ValueError("expected a manifest, which can name what is left out")
         with single_error():
-            to_inode, base_inodes = await _find(cluster, vdi, snapshot, [delta.base for delta in wanted])
-            work = await _plan(cluster, to_inode, base_inodes)
+            to_inode, base_inodes = await find_inodes(cluster, vdi, snapshot, [delta.base for delta in wanted])
+            work = await plan_work(cluster, to_inode, base_inodes)
             plan_s = time.monotonic() - started
             making = [
                 await _prepare(
@@ -129,7 +124,7 @@ async def backup(
                 for delta, base_inode, goes_to in zip(wanted, base_inodes, opened, strict=True)
             ]
             found = [await each.find(on_progress) for each in making]
-            work = await _cut(work, found)
+            work = await leave_out_done(work, found)
             counts = BackupCounts(work.planned, work.shared)
             async with AsyncExitStack() as leaving:
                 for each, resumption in zip(making, found, strict=True):
@@ -260,8 +255,8 @@ async def estimate(
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")
     with single_error():
-        to_inode, base_inodes = await _find(cluster, vdi, snapshot, [base, *also])
-        work = await _plan(cluster, to_inode, base_inodes)
+        to_inode, base_inodes = await find_inodes(cluster, vdi, snapshot, [base, *also])
+        work = await plan_work(cluster, to_inode, base_inodes)
         to_read = to_write = 0
         async with aclosing(work.pairs):
             async for pair in work.pairs:
@@ -277,102 +272,6 @@ async def estimate(
     )
 
 
-async def _find(
-    cluster: Cluster, vdi: str, snapshot: Snapshot | None, bases: Sequence[Snapshot | None]
-) -> tuple[Inode, list[Inode | None]]:
-    to_inode = await cluster.find_vdi(vdi, snapshot)
-    await refuse_half_applied(cluster, to_inode)
-    found = [None if base is None else await cluster.find_vdi(vdi, base) for base in bases]
-    for base in filter(None, found):
-        if to_inode.is_hyper or base.is_hyper:
-            raise HyperVolume(f"VDI '{vdi}'", "takes only a full backup")
-        if to_inode.object_size != base.object_size:
-            raise ObjectSizesDiffer(str(to_inode), to_inode.object_size, str(base), base.object_size)
-    return to_inode, found
-
-
-_NO_OWNERS: Final = np.zeros(0, np.uint32)
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What there is to compare."""
-
-    pairs: AsyncGenerator[Pair, None]
-    planned: int
-    """How many pairs."""
-    shared: int = 0
-    """Objects that all sides share, so that they are equal and are not read."""
-    sides: Sequence[SnapshotObjects] = ()
-    """The snapshots that are compared."""
-    plan: Plan | None = None
-    """The same as the pairs; None for a hyper volume, whose plan does not fit into memory."""
-
-
-async def _plan(cluster: Cluster, to_inode: Inode, base_inodes: Sequence[Inode | None]) -> _Work:
-    if to_inode.object_count > END_IDX:
-        raise HyperVolume(
-            f"VDI '{to_inode.name}'", f"has {to_inode.object_count} objects, more than a backup can number"
-        )
-    if to_inode.is_hyper:
-        # We go through the tree twice, to count and to read, because a large one does not fit into memory.
-        count = await _count_owned(cluster, to_inode)
-        pairs = _owned(cluster, to_inode, len(base_inodes))
-        return _Work(pairs, count, sides=[SnapshotObjects(cluster, to_inode, _NO_OWNERS)])
-    inodes = [to_inode, *filter(None, base_inodes)]
-    sides = await open_snapshots(cluster, inodes, to_inode.object_count)
-    to, bases = sides[0], iter(sides[1:])
-    plan = plan_sides(to, *(None if inode is None else next(bases) for inode in base_inodes))
-    shared = count_owned(*(side.owners for side in sides)) - len(plan)
-    return _Work(_each(plan), len(plan), shared, list(dict.fromkeys(sides)), plan)
-
-
-async def _cut(work: _Work, found: Sequence[Resumption | None]) -> _Work:
-    """Leave out what interrupted runs went through. Raises SnapshotChanged."""
-    done = [-1 if each is None else each.checkpoint.last_idx for each in found]
-    if max(done) < 0:
-        return work
-    if work.plan is None:
-        least = min(0 if each is None else len(each.indices) + len(each.missing) for each in found)
-        return with_fields(work, pairs=_behind(work.pairs, done), planned=work.planned - least)
-    await work.pairs.aclose()
-    for base, each in enumerate(found):
-        indices = np.array([] if each is None else each.indices, np.uint32)
-        if gone := int(np.count_nonzero(~np.isin(indices, work.plan.differing_from(base)))):
-            raise SnapshotChanged(work.sides[0].name, f"{gone} of its objects, which were backed up before, are gone")
-    plan = work.plan.behind(done)
-    return with_fields(work, pairs=_each(plan), planned=len(plan), plan=plan)
-
-
-async def _behind(pairs: AsyncGenerator[Pair, None], done: Sequence[int]) -> AsyncGenerator[Pair, None]:
-    """Leave out what is done for all bases: objects up to an index for each."""
-    async with aclosing(pairs):
-        async for pair in pairs:
-            owners = [
-                pair.to_owner if pair.idx <= last else owner for owner, last in zip(pair.base_owners, done, strict=True)
-            ]
-            if any(owner != pair.to_owner for owner in owners):
-                yield pair._replace(base_owners=tuple(owners))
-
-
-def plan_sides(to: SnapshotObjects, *bases: SnapshotObjects | None) -> Plan:
-    """Compare the owner tables of a snapshot and its bases; None, or none at all, stands for zeros."""
-    zeros = np.zeros(len(to.owners), np.uint32)
-    return plan_difference(to.owners, *(zeros if base is None else base.owners for base in bases or [None]))
-
-
-async def _owned(cluster: Cluster, inode: Inode, bases: int) -> AsyncGenerator[Pair, None]:
-    async with aclosing(cluster.read_btree(inode)) as leaves:
-        async for indices, owners in leaves:
-            for pair in plan_full(indices, owners):
-                yield pair._replace(base_owners=(0,) * bases)
-
-
-async def _count_owned(cluster: Cluster, inode: Inode) -> int:
-    async with aclosing(cluster.read_btree(inode)) as leaves:
-        return sum([len(plan_full(indices, owners)) async for indices, owners in leaves])
-
-
 async def _subject(cluster: Cluster, to_inode: Inode, base_inode: Inode | None, dialect: Dialect) -> Subject:
     """Say what the backup is of, for its manifest. Raises InodeCorrupt."""
     return Subject(
@@ -385,8 +284,3 @@ async def _subject(cluster: Cluster, to_inode: Inode, base_inode: Inode | None, 
         base_identity=None if base_inode is None else await cluster.identify(base_inode),
         base_size=None if base_inode is None else base_inode.vdi_size,
     )
-
-
-async def _each(pairs: Iterable[Pair]) -> AsyncGenerator[Pair, None]:
-    for pair in pairs:
-        yield pair
