@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from asyncbackup.verbs.export import ExportSummary, export
     from asyncbackup.verbs.follow import follow
     from asyncbackup.verbs.info import Info, info
+    from asyncbackup.verbs.list_backups import Listing, list_backups
     from asyncbackup.verbs.merge import MergeSummary, merge
     from asyncbackup.verbs.restore import RestoreSummary, restore
     from asyncbackup.verbs.verify import FileReport, VerifyReport, verify
@@ -50,6 +51,7 @@ __all__ = [
     "FileReport",
     "FileTarget",
     "Info",
+    "Listing",
     "MergeSummary",
     "NullTarget",
     "PipeTarget",
@@ -72,6 +74,7 @@ __all__ = [
     "export",
     "follow",
     "info",
+    "list_backups",
     "merge",
     "restore",
     "verify",
@@ -96,6 +99,7 @@ _HOMES: Final = {
     "FileReport": "asyncbackup.verbs.verify",
     "FileTarget": "asyncbackup.storage",
     "Info": "asyncbackup.verbs.info",
+    "Listing": "asyncbackup.verbs.list_backups",
     "MergeSummary": "asyncbackup.verbs.merge",
     "NullTarget": "asyncbackup.storage",
     "PipeTarget": "asyncbackup.storage",
@@ -117,6 +121,7 @@ _HOMES: Final = {
     "export": "asyncbackup.verbs.export",
     "follow": "asyncbackup.verbs.follow",
     "info": "asyncbackup.verbs.info",
+    "list_backups": "asyncbackup.verbs.list_backups",
     "merge": "asyncbackup.verbs.merge",
     "restore": "asyncbackup.verbs.restore",
     "verify": "asyncbackup.verbs.verify",

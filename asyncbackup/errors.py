@@ -21,7 +21,8 @@
     │   ├── SourceMissing            no such file
     │   ├── ProgramMissing           no such program
     │   ├── NothingToRead            a cluster without any snapshot
-    │   └── BackupMissing            a manifest was named, and its backup was not
+    │   ├── BackupMissing            a manifest was named, and its backup was not
+    │   └── NotStored                a folder that has no backup of what is wanted
     ├── VdiExists                    a restore makes a new VDI, and this name is taken
     │   └── UnfinishedExists         … by what an unfinished restore left
     ├── SnapshotExists               a snapshot was to be taken, and its tag is taken
@@ -41,10 +42,12 @@
     │   ├── ManifestMissing          no manifest where one is needed to prove something
     │   └── ResultsDamaged           something else than results of a benchmark
     ├── ChainBroken                  files that do not follow one another
+    │   └── ChainGap                 … because one is missing in a folder
     ├── ProgramFailed                another program that was run failed
     ├── PlotsUnavailable             the library that draws is not installed
     ├── Incompatible                 what was asked for cannot be done so
     │   ├── BackupIncomplete         a backup that lacks objects, where a whole one is wanted
+    │   ├── SnapshotAmbiguous        a name that several snapshots have
     │   ├── FactMissing              something that neither a manifest nor the caller says
     │   ├── BaseUnnamed              increments, and no base was named
     │   ├── BaseUnwanted             a full backup, and a base was named
@@ -307,6 +310,21 @@ class BackupMissing(NotFound):
         self.backup = backup
 
 
+class NotStored(NotFound):
+    """``folder`` has no backup of ``wanted`` (in words). ``existing`` names what it has backups of, the newest first.
+
+    ``unread`` is how many of its backups could not be decrypted, so that nobody knows what they are of.
+    """
+
+    def __init__(self, folder: str, wanted: str, existing: Sequence[str], unread: int = 0) -> None:
+        listed = _list("it has", existing, "it has none whose manifest could be read", complete=True)
+        encrypted = f"; nobody knows what {unread} are of that cannot be decrypted" if unread else ""
+        super().__init__(f"{folder} has no backup of {wanted}; {listed}{encrypted}")
+        self.folder = folder
+        self.wanted = wanted
+        self.existing = tuple(existing)
+
+
 class VdiExists(AsyncBackupError):
     """The cluster has a VDI named ``vdi`` already."""
 
@@ -478,6 +496,26 @@ class ChainBroken(AsyncBackupError):
     """Two files do not follow one another."""
 
 
+class ChainGap(ChainBroken):
+    """No chain of backups in ``folder`` leads to ``snapshot`` (in words).
+
+    ``first`` is the oldest backup on the way, and ``needed`` (in words) what it is the difference to. ``first`` None:
+    nothing leads there from the base ``needed``, which was named. ``spoilt`` is of that, and why it is of no use.
+    """
+
+    def __init__(
+        self, folder: str, snapshot: str, *, needed: str, first: str | None = None, spoilt: str | None = None
+    ) -> None:
+        what = f"no backups in {folder} lead from {needed} to {snapshot}"
+        if first is not None:
+            gap = f"{first} is the difference to {needed}, and no backup there is of that"
+            what = f"no backups in {folder} lead to {snapshot}: {gap}{f', except for {spoilt}' if spoilt else ''}"
+        super().__init__(what)
+        self.folder = folder
+        self.first = first
+        self.needed = needed
+
+
 class Incompatible(AsyncBackupError):
     """What was asked for cannot be done with what was named. It is raised only as one of the kinds below."""
 
@@ -498,6 +536,17 @@ class FactMissing(Incompatible):
     def __init__(self, fact: Fact) -> None:
         super().__init__(f"no manifest says {fact.value}")
         self.fact = fact
+
+
+class SnapshotAmbiguous(Incompatible):
+    """Several snapshots that ``folder`` has backups of are called ``snapshot``. ``choices`` are names of one each."""
+
+    def __init__(self, folder: str, snapshot: str, choices: Sequence[str]) -> None:
+        listed = _list("they are", choices, "nothing tells them apart", complete=True)
+        super().__init__(f"several snapshots in {folder} may be meant by '{snapshot}'; {listed}")
+        self.folder = folder
+        self.snapshot = snapshot
+        self.choices = tuple(choices)
 
 
 class BackupIncomplete(Incompatible):

@@ -60,6 +60,18 @@ class ManifestReader:
             decoder.finish()
 
 
+async def read_subject(source: Source) -> Subject:
+    """Read only the first line of a manifest, which says what its backup is of. ``source`` must be entered.
+
+    Raises SourceUnreadable and BackupDamaged.
+    """
+    beginning = await source.peek(MAX_LINE)
+    with located(source.name):
+        subject = ManifestDecoder().feed(beginning[: beginning.find(b"\n") + 1] or beginning)
+    assert isinstance(subject, Subject)
+    return subject
+
+
 def open_lines(source: Source) -> io.BufferedReader:
     """Give what reads the lines of ``source``, from its beginning on. It blocks."""
     return io.BufferedReader(_Bytes(source), _BUFFER_SIZE)

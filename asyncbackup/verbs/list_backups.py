@@ -1,0 +1,79 @@
+"""Lists the backups in a folder, and which goes on which."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from asyncbackup.engine.catalog import Catalog, State
+from asyncbackup.engine.selection import Beginning, Placed, place_all
+from asyncbackup.engine.survey import survey
+from asyncbackup.errors import NotStored
+from asyncbackup.format.identity import Identity
+from asyncbackup.storage import Access
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is stored in a folder."""
+
+    catalog: Catalog
+    placed: tuple[Placed, ...]
+    """Each backup; behind the one that it stands on."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all backups."""
+        return sum(each.size for each in self.catalog.backups)
+
+    @property
+    def missing(self) -> list[Identity]:
+        """The snapshots that increments are the difference to, and that no backup is of."""
+        found: dict[tuple[str, str, str | None], Identity] = {}
+        for each in self.placed:
+            base = each.backup.subject.base_identity
+            if each.beginning is Beginning.GAP and each.before is None and base is not None:
+                found.setdefault((base.vdi, base.vdi_id, base.created), base)
+        return list(found.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the facts for a machine."""
+        return {
+            "folder": self.catalog.folder,
+            "bytes": self.size,
+            "backups": [_as_dict(each) for each in sorted(self.placed, key=lambda each: each.backup.name)],
+            "others": [each.as_dict() for each in self.catalog.others],
+        }
+
+
+def _as_dict(placed: Placed) -> dict[str, Any]:
+    backup = placed.backup
+    return (
+        {"file": backup.name, "file_bytes": backup.size}
+        | backup.subject.as_dict()
+        | {
+            "may_lack": backup.subject.may_lack,
+            "on": None if placed.before is None else placed.before.backup.name,
+            "restorable": placed.beginning is Beginning.FULL,
+            "chain_bytes": placed.cost.size,
+        }
+    )
+
+
+async def list_backups(
+    folder: str | os.PathLike[str], *, vdi: str | None = None, access: Access | None = None
+) -> Listing:
+    """List the backups in ``folder``, and in the folders in it, by what their manifests say; perhaps those of one VDI.
+
+    No data is read: what is listed is not proved. Raises SourceMissing, SourceUnreadable, and NotStored if there is
+    no backup of ``vdi``.
+    """
+    catalog = await survey(os.fspath(folder), access)
+    if vdi is not None:
+        existing = sorted({each.subject.vdi for each in catalog.backups})
+        only = catalog.only(vdi)
+        if not only.backups and not only.others:
+            raise NotStored(catalog.folder, f"VDI '{vdi}'", existing, catalog.count(State.ENCRYPTED))
+        catalog = only
+    return Listing(catalog, tuple(place_all(catalog.backups)))

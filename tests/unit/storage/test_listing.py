@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from asyncbackup.errors import SourceMissing, SourceUnreadable
+from asyncbackup.storage import listing
+from asyncbackup.storage.listing import Entry, list_files
+from tests.descriptors import open_descriptors
+from tests.privileges import unprivileged
+
+
+async def listed(folder: Path | str) -> set[Entry]:
+    return {entry async for batch in list_files(str(folder)) for entry in batch}
+
+
+async def test_files_are_listed_with_their_sizes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"123")
+    (tmp_path / ".hidden").write_bytes(b"")
+
+    assert await listed(tmp_path) == {Entry("a", 3), Entry(".hidden", 0)}
+
+
+async def test_folders_in_it_are_listed_too(tmp_path: Path) -> None:
+    (tmp_path / "1" / "2").mkdir(parents=True)
+    (tmp_path / "1" / "2" / "a").write_bytes(b"123")
+
+    assert await listed(tmp_path) == {Entry("1/2/a", 3)}
+
+
+async def test_hidden_folders_and_links_to_folders_are_not_entered(tmp_path: Path) -> None:
+    (tmp_path / ".vm.pieces").mkdir()
+    (tmp_path / ".vm.pieces" / "a").write_bytes(b"")
+    (tmp_path / "round").symlink_to(tmp_path)
+
+    assert await listed(tmp_path) == set()
+
+
+async def test_what_is_no_file_is_left_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "nowhere").symlink_to("missing")
+    (tmp_path / "loop").symlink_to("loop")
+
+    assert await listed(tmp_path) == set()
+
+
+async def test_a_link_to_a_file_counts_as_the_file(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a").write_bytes(b"123")
+    (tmp_path / "link").symlink_to("elsewhere/a")
+
+    assert Entry("link", 3) in await listed(tmp_path)
+
+
+async def test_files_come_a_bounded_number_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_BATCH", 2)
+    for number in range(5):
+        (tmp_path / str(number)).touch()
+
+    assert [len(batch) async for batch in list_files(str(tmp_path))] == [2, 2, 1]
+
+
+async def test_who_stops_listing_leaves_no_folder_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_BATCH", 1)
+    for number in range(5):
+        (tmp_path / str(number)).touch()
+    before = open_descriptors()
+
+    async with aclosing(list_files(str(tmp_path))) as batches:
+        await anext(batches)
+
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("missing", SourceMissing), ("file", SourceUnreadable), ("", SourceUnreadable)]
+)
+async def test_what_is_no_folder_is_told(tmp_path: Path, name: str, kind: type[Exception]) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(kind):
+        await listed(f"{tmp_path}/{name}" if name else "")
+
+
+async def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_listed() -> None:
+    with tempfile.TemporaryDirectory() as readable:  # unlike tmp_path, below folders that everybody may enter
+        os.chmod(readable, 0o755)  # noqa: PTH101 - a name is all there is
+        os.mkdir(f"{readable}/closed", 0o000)  # noqa: PTH102 - the same
+        os.mknod(f"{readable}/a")
+
+        with unprivileged():
+            found = await listed(readable)
+
+    assert found == {Entry("a", 0), Entry("closed", 0, "Permission denied")}
