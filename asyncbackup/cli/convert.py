@@ -106,7 +106,7 @@ def command(
     With rbd-diff you can move a VDI to Ceph while it is in use: convert and import its full backup first, and then each
     increment. FILE `-` is standard input.
     """
-    leave_out([file], quiet=quiet)
+    leave_out([file], access=access, quiet=quiet)
     to_stdout, to_rbd = target == "-", to_format == _RBD_DIFF
     if not to_rbd and (snapshot_name, base_name, size) != (None, None, None):
         raise click.UsageError("--snapshot-name, --base-name and --size are for --format rbd-diff")

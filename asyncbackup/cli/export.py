@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Final
 
 import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
-from asyncbackup.cli.base import named_base
+from asyncbackup.cli.base import find_base, named_base
 from asyncbackup.cli.files import find_chain
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
@@ -99,6 +100,10 @@ def command(
     IMAGE holds the same bytes as `dog vdi read` of the newest snapshot, with holes where nothing was ever written. It
     appears under its name only when it is complete and on disk, together with IMAGE.state, which says what it is.
 
+    `FOLDER@SNAPSHOT` in place of FILEs takes those backups in FOLDER that lead to that snapshot with the least to read.
+    SNAPSHOT is its tag, its id or its time, or `VDI:SNAPSHOT`; `asyncbackup list FOLDER` shows what is there.
+    With a base, they begin there.
+
     Increments alone need their base: a snapshot in the cluster (--base) or an image of it (--base-image). If
     --base-image is IMAGE itself, the increments are applied to it in place. All of them are checked before the first
     byte is written. If that is interrupted later, IMAGE.rolling stays, and the same command finishes the work.
@@ -106,11 +111,12 @@ def command(
     If making a new IMAGE is interrupted after the first checkpoint, what was written stays, and the same command with
     --resume goes on with it.
     """
-    files, manifests = find_chain(files, manifests, quiet=quiet)
     to_stdout = image == "-"
     if to_stdout and is_terminal():
         raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
     check_base(base, base_vdi, base_image)
+    named = partial(find_base, base, base_vdi, base_image)
+    files, manifests = find_chain(files, manifests, access=access, quiet=quiet, find_base=named)
     chain_options = ChainOptions(dialect, object_size, size, manifests, access=access)
     again = command_that_resumes()
 

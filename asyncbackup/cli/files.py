@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Final
 
 import click
 
+from asyncbackup.cli.base import FindBase, no_base
 from asyncbackup.cli.options import check_manifests
 from asyncbackup.cli.output import say, warn
+from asyncbackup.cli.running import run_async
 from asyncbackup.engine.arrange import find_backups, find_order
+from asyncbackup.engine.catalog import below
+from asyncbackup.engine.selection import choose_chain
+from asyncbackup.engine.survey import survey
 from asyncbackup.storage import Access, open_standard_output, open_target
 from asyncbackup.storage.backup_target import BackupTarget
 
@@ -19,24 +25,70 @@ _LISTED: Final = 3
 
 
 def find_chain(
-    files: Sequence[str], manifests: Sequence[str], *, quiet: bool
+    files: Sequence[str],
+    manifests: Sequence[str],
+    *,
+    access: Access | None,
+    quiet: bool,
+    find_base: FindBase = no_base,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Give the backups among ``files`` in the order of their chain, and their ``manifests``, if they were named.
+    """Give the backups that ``files`` name in the order of their chain, and their ``manifests``, if they were named.
 
-    Raises UsageError, BackupMissing, and ChainBroken if there is no order.
+    Raises what ``find_files`` raises, and ChainBroken if there is no order.
     """
-    backups = leave_out(files, quiet=quiet)
-    return arrange(backups, check_manifests(manifests, backups), quiet=quiet)
+    backups = find_files(files, manifests, access=access, quiet=quiet, find_base=find_base)
+    return arrange(backups, manifests, access=access, quiet=quiet)
 
 
-def leave_out(files: Sequence[str], *, quiet: bool) -> tuple[str, ...]:
+def find_files(
+    files: Sequence[str],
+    manifests: Sequence[str],
+    *,
+    access: Access | None,
+    quiet: bool,
+    find_base: FindBase = no_base,
+) -> tuple[str, ...]:
+    """Give the backups that ``files`` name, and print which these are, if that is not what was typed.
+
+    ``FOLDER@SNAPSHOT`` names those in a folder that lead to a snapshot: from a full backup on, or from what
+    ``find_base`` finds. Raises UsageError, BackupMissing, and what ``choose_chain`` and reading a folder raise.
+    """
+    places = [place for file in files if (place := _split_folder(file)) is not None]
+    if not places:
+        backups = leave_out(files, access=access, quiet=quiet)
+        check_manifests(manifests, backups)
+        return backups
+    if len(files) > 1 or manifests:
+        raise click.UsageError("FOLDER@SNAPSHOT stands for all FILEs and their manifests: name no others")
+    [(folder, snapshot)] = places
+
+    async def find() -> tuple[str, ...]:
+        chain = choose_chain(await survey(folder, access), snapshot, await find_base())
+        return tuple(below(folder, backup.name) for backup in chain)
+
+    found = run_async(find, only_reads=True)
+    if not quiet:
+        say(f"used, oldest first: {', '.join(found)}", err=True)
+    return found
+
+
+def _split_folder(file: str) -> tuple[str, str] | None:
+    """Split ``FOLDER@SNAPSHOT``; None if it is none. What exists under the whole name is a file."""
+    if "@" not in file or Path(file).exists():
+        return None
+    # A tag and a folder may have this sign in their names. The longest name of a folder counts.
+    ends = [place for place, character in enumerate(file) if character == "@"]
+    return next(((file[:end], file[end + 1 :]) for end in reversed(ends) if Path(file[:end]).is_dir()), None)
+
+
+def leave_out(files: Sequence[str], *, access: Access | None, quiet: bool) -> tuple[str, ...]:
     """Give the backups among ``files``, and print which files are none.
 
     Raises UsageError if there is no backup, or if standard input is named twice, and BackupMissing.
     """
     if files.count("-") > 1:
         raise click.UsageError("standard input can be read only once")
-    found = find_backups(files)
+    found = run_async(lambda: find_backups(files, access), only_reads=True)
     if found.left_out and not quiet:
         others = len(found.left_out) - _LISTED
         more = f" and {others} more" if others > 0 else ""
@@ -47,13 +99,13 @@ def leave_out(files: Sequence[str], *, quiet: bool) -> tuple[str, ...]:
 
 
 def arrange(
-    backups: Sequence[str], manifests: Sequence[str] = (), *, quiet: bool
+    backups: Sequence[str], manifests: Sequence[str] = (), *, access: Access | None, quiet: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Put ``backups`` in the order of their chain, and their ``manifests`` with them; print the order if it changed.
 
     Raises ChainBroken if there is no order.
     """
-    order = find_order(backups, manifests)
+    order = run_async(lambda: find_order(backups, manifests, access), only_reads=True)
     arranged = tuple(backups[place] for place in order)
     if order != sorted(order) and not quiet:
         say(f"used in the order that their manifests say: {', '.join(arranged)}", err=True)

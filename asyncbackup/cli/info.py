@@ -47,7 +47,7 @@ def command(
 
     The data itself is not read: use `asyncbackup verify` to prove it. FILE `-` is standard input.
     """
-    leave_out([file], quiet=True)
+    leave_out([file], access=access, quiet=True)
     listing = _JsonListing() if as_json else _TextListing()
     manifest = next(iter(check_manifests(manifests, [file])), None)
     on_record = listing.add if with_records else None

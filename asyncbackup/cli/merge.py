@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
-from asyncbackup.cli.base import named_base
+from asyncbackup.cli.base import find_base, named_base
 from asyncbackup.cli.files import find_chain, open_output
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
@@ -79,10 +80,14 @@ def command(
 
     A base is needed only if two increments changed separate places of one object. A backup has only one range for each
     object, so the bytes between the two places must come from the base.
+
+    `FOLDER@SNAPSHOT` in place of FILEs takes those backups in FOLDER that lead to that snapshot with the least to read.
+    SNAPSHOT is its tag, its id or its time, or `VDI:SNAPSHOT`; `asyncbackup list FOLDER` shows what is there.
     """
-    files, manifests = find_chain(files, manifests, quiet=quiet)
     to_stdout = target == "-"
     check_base(base, base_vdi, base_image)
+    named = partial(find_base, base, base_vdi, base_image)
+    files, manifests = find_chain(files, manifests, access=access, quiet=quiet, find_base=named)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
     inputs = [*files, *([base_image] if base_image else [])]
     opening = open_output(target, replace=force, with_manifest=not no_manifest, inputs=inputs, access=access)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Final
 
 import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
-from asyncbackup.cli.base import named_base
+from asyncbackup.cli.base import find_base, named_base
 from asyncbackup.cli.files import find_chain
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
@@ -37,9 +38,11 @@ from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.lineage import find_held
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import NotResumable
 from asyncbackup.format import Dialect
+from asyncbackup.format.identity import Identity
 from asyncbackup.storage import Access
 from asyncbackup.verbs.discard import Discarded, discard
 from asyncbackup.verbs.follow import follow
@@ -66,7 +69,7 @@ _DISCARDED: Final = "the VDI itself is removed"
     cls=Verb,
     context_settings=CONTEXT,
     examples=[
-        "asyncbackup restore /backup/vm1.monday /backup/vm1.tuesday --to vm1-restored",
+        "asyncbackup restore /backup@tuesday --to vm1-restored",
         "asyncbackup restore /backup/vm1.wednesday --to vm1-replica --onto --take-snapshot wednesday",
     ],
 )
@@ -156,6 +159,10 @@ def command(
     The base is a snapshot in the cluster (--base): then the new VDI becomes a clone of it. Or it is an image of one
     (--base-image): then everything in it that is not zeros is written as well.
 
+    `FOLDER@SNAPSHOT` in place of FILEs takes those backups in FOLDER that lead to that snapshot with the least to read.
+    SNAPSHOT is its tag, its id or its time, or `VDI:SNAPSHOT`; `asyncbackup list FOLDER` shows what is there.
+    With a base, or with --onto, they begin there.
+
     Without --onto, no existing VDI or snapshot is changed. The new VDI has the tag `unfinished restore` until it is
     complete. FILE `-` is standard input. If the restore is interrupted after the first checkpoint, the VDI stays as it
     is, and the same command with --resume goes on with it.
@@ -173,7 +180,7 @@ def command(
     if left is not None:
         if given := find_given(_OF_RESTORE):
             raise click.UsageError(f"--discard only removes a VDI: leave {given} out")
-        first = find_chain(files, (), quiet=quiet)[0][0] if files and journal is None else None
+        first = find_chain(files, (), access=access, quiet=quiet)[0][0] if files and journal is None else None
         _discard(left, first, journal, gateways, client_options, quiet=quiet, as_json=as_json)
         return
     if not files or to is None:
@@ -181,7 +188,9 @@ def command(
     if is_onto and (given := find_given(_OF_NEW_VDI)):
         raise click.UsageError(f"--onto takes the VDI as it is: leave {given} out")
     check_base(base, base_vdi, base_image)
-    files, manifests = find_chain(files, manifests, quiet=quiet)
+    named = partial(find_base, base, base_vdi, base_image)
+    held = partial(_find_held, gateways, client_options, to)
+    files, manifests = find_chain(files, manifests, access=access, quiet=quiet, find_base=held if is_onto else named)
     chain_options = ChainOptions(dialect, object_size, size, manifests, access=access)
 
     again, kept = command_that_resumes(), list[bool]()
@@ -227,6 +236,11 @@ def command(
     except NotResumable as error:
         raise click.UsageError(f"--resume is not for this: {error}") from error
     say_report(summary.as_dict(), _report(summary, is_onto=is_onto), as_json=as_json, quiet=quiet, done=_COMPLETE)
+
+
+async def _find_held(gateways: Sequence[Address], options: ClientOptions, vdi: str) -> Identity | None:
+    async with connect_any(gateways, options) as cluster:
+        return await find_held(cluster, vdi)
 
 
 def _discard(

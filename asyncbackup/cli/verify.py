@@ -12,12 +12,11 @@ from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.files import arrange, leave_out
+from asyncbackup.cli.files import arrange, find_files
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     WholeNumber,
-    check_manifests,
     cluster_options,
     connection_options,
     file_options,
@@ -143,14 +142,16 @@ def command(
 
     You may also name the files that belong to FILEs, such as FILE.manifest. With --against, the content of FILEs is
     then compared with the cluster. FILE `-` is standard input.
+
+    `FOLDER@SNAPSHOT` in place of FILEs takes those backups in FOLDER that lead to that snapshot with the least to read.
+    SNAPSHOT is its tag, its id or its time, or `VDI:SNAPSHOT`; `asyncbackup list FOLDER` shows what is there.
     """
     _refuse_options_without_effect(vdi, sample, seed)
     if vdi is not None and "-" in files:
         raise click.UsageError("--against reads each FILE twice, and standard input can be read only once")
-    files = leave_out(files, quiet=quiet)
-    check_manifests(manifests, files)
+    files = find_files(files, manifests, access=access, quiet=quiet)
     try:
-        files, manifests = arrange(files, manifests, quiet=quiet)
+        files, manifests = arrange(files, manifests, access=access, quiet=quiet)
     except ChainBroken as broken:
         # Each file is still proved, and the report says that they do not follow one another.
         complain(with_advice(broken))

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Final, NamedTuple
 
-from asyncbackup.errors import BackupMissing, ChainBroken, HalfReplaced
-from asyncbackup.format.decoder import Damage
-from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, Subject
-from asyncbackup.storage.backup_source import find_manifest
-from asyncbackup.storage.image import MARKER, STATE
-from asyncbackup.storage.publication import MANIFEST
-
-_SUFFIXES: Final = (MANIFEST, STATE, MARKER)
-"""The endings of files that belong to a backup or an image."""
-
-_PARTIAL: Final = (".partial", f".partial{MANIFEST}", ".new", ".old", ".lock")
-"""The endings of hidden files that belong to an unfinished one."""
+from asyncbackup.client.fan_out import for_each
+from asyncbackup.engine.manifest import read_subject
+from asyncbackup.errors import AsyncBackupError, BackupMissing, ChainBroken, SourceMissing
+from asyncbackup.format.manifest import Subject
+from asyncbackup.storage import Access
+from asyncbackup.storage.backup_source import open_manifest, open_stored
+from asyncbackup.storage.naming import Part, identify_name
 
 _BEGINNINGS: Final = (b'{"manifest":', b'{"state":', b'{"rolling":')
 _BEGINNING_SIZE: Final = max(map(len, _BEGINNINGS))
@@ -33,83 +25,83 @@ class Found(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def find_backups(files: Sequence[str]) -> Found:
-    """Leave out manifests and other files that belong to backups and images. Blocks, but reads only a few bytes.
+async def find_backups(files: Sequence[str], access: Access | None = None) -> Found:
+    """Leave out manifests and other files that belong to backups and images. It reads only a few bytes.
 
     Raises BackupMissing for a manifest whose backup is not among ``files``.
     """
     kept: list[str] = []
     left_out: list[str] = []
+    named = frozenset(files)
     for file in files:
-        (left_out if _belongs_to_another(file, files) else kept).append(file)
+        (left_out if await _belongs_to_another(file, named, access) else kept).append(file)
     return Found(tuple(kept), tuple(left_out))
 
 
-def _belongs_to_another(file: str, files: Sequence[str]) -> bool:
-    name = Path(file).name
-    if name.startswith(".") and name.endswith(_PARTIAL):
-        return True
-    suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), None)
-    if suffix is None:
-        return False
-    owner = file.removesuffix(suffix)
+async def _belongs_to_another(file: str, files: frozenset[str], access: Access | None) -> bool:
+    part, owner = identify_name(file)
+    if part not in (Part.MANIFEST, Part.OF_IMAGE):
+        return part is not Part.DATA
     if owner in files:
         return True
-    if not _begins_as_ours(file):
+    if not await _begins_as_ours(file, access):
         return False
-    if suffix == MANIFEST:
-        raise BackupMissing(file, owner, is_there=os.path.lexists(owner))
+    if part is Part.MANIFEST:
+        raise BackupMissing(file, owner, is_there=await _is_there(owner, access))
     return True
 
 
-def _begins_as_ours(file: str) -> bool:
+async def _begins_as_ours(file: str, access: Access | None) -> bool:
     try:
-        path = Path(file)
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        with path.open("rb") as content:
-            return content.read(_BEGINNING_SIZE).startswith(_BEGINNINGS)
-    except (OSError, ValueError):
+        async with open_stored(file, access) as content:
+            return (await content.peek(_BEGINNING_SIZE)).startswith(_BEGINNINGS)
+    except AsyncBackupError:
         return False
 
 
-def find_order(backups: Sequence[str], manifests: Sequence[str] = ()) -> list[int]:
+async def _is_there(file: str, access: Access | None) -> bool:
+    try:
+        async with open_stored(file, access):
+            return True
+    except SourceMissing:
+        return False
+    except AsyncBackupError:
+        return True
+
+
+async def find_order(backups: Sequence[str], manifests: Sequence[str] = (), access: Access | None = None) -> list[int]:
     """Find the order in which ``backups`` follow one another: give their places, the oldest first.
 
     ``manifests`` are theirs, in the same order; by default they are the files beside them. The order stays the same if
-    it is right, or if a backup has no good manifest. Blocks, and reads a few KiB for each. Raises ChainBroken if no
+    it is right, or if a backup has no good manifest. It reads a few KiB of each manifest. Raises ChainBroken if no
     order is right.
     """
     given = list(range(len(backups)))
-    found = map(_read_subject, manifests) if manifests else map(_read_subject_beside, backups)
-    subjects = [subject for subject in found if subject is not None]
-    if len(subjects) < max(2, len(backups)):
+    if len(backups) < 2:
         return given
+    found: dict[int, Subject] = {}
+
+    async def look_at(place: int) -> None:
+        subject = await _find_subject(backups[place], manifests[place] if manifests else None, access)
+        if subject is not None:
+            found[place] = subject
+
+    await for_each(given, look_at)
+    if len(found) < len(backups):
+        return given
+    subjects = [found[place] for place in given]
     if all(_follows(newer, older) for older, newer in pairwise(subjects)):
         return given
     return _Files(tuple(backups), tuple(subjects)).order()
 
 
-def _read_subject_beside(backup: str) -> Subject | None:
+async def _find_subject(backup: str, manifest: str | None, access: Access | None) -> Subject | None:
     try:
-        path = None if backup in ("", "-") else find_manifest(backup)
-    except (OSError, ValueError, HalfReplaced):
+        async with open_manifest(backup, manifest=manifest, access=access) as opened:
+            return None if opened is None else await read_subject(opened)
+    except (AsyncBackupError, ValueError):
         # To read the backup itself will raise the error.
         return None
-    return None if path is None else _read_subject(path)
-
-
-def _read_subject(manifest: str | Path) -> Subject | None:
-    """Read the first line of a manifest; None if it is none."""
-    try:
-        path = Path(manifest)
-        if not stat.S_ISREG(path.stat().st_mode):
-            return None
-        with path.open("rb") as lines:
-            decoded = ManifestDecoder().feed(lines.readline(MAX_LINE))
-    except (OSError, ValueError, Damage):
-        return None
-    return decoded if isinstance(decoded, Subject) else None
 
 
 def _follows(newer: Subject, older: Subject) -> bool:

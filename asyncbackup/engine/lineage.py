@@ -62,6 +62,15 @@ async def find_lineage(cluster: Cluster, inode: Inode) -> Lineage | None:
     return None if origin is None else Lineage(origin.identity, _doubt(origin, inode), assumed=origin.assumed)
 
 
+async def find_held(cluster: Cluster, vdi: str) -> Identity | None:
+    """Find out which snapshot backups are to be applied to in a VDI that follows them; None if nothing says it."""
+    below = await find_snapshot_below(cluster, await cluster.find_vdi(vdi))
+    if below is None:
+        return None
+    lineage = await find_lineage(cluster, below)
+    return await cluster.identify(below) if lineage is None else lineage.identity
+
+
 async def refuse_half_applied(cluster: Cluster, inode: Inode) -> None:
     """Raise HalfApplied for a working VDI to which backups are being applied."""
     if not inode.is_snapshot and await read_applying(cluster, inode) is not None:

@@ -84,6 +84,10 @@ def choose_chain(catalog: Catalog, snapshot: str, base: Identity | str | None = 
     Raises NotStored, SnapshotAmbiguous, and ChainGap.
     """
     wanted = _find_wanted(catalog, snapshot)
+    if isinstance(base, Identity) and base.matches(wanted):
+        # Nothing has to lead there: whoever applies this finds that it is there already.
+        of_it = [each for each in catalog.backups if each.identity.matches(wanted)]
+        return [min(of_it, key=lambda backup: (backup.subject.is_full, backup.size))]
     search = _Search(catalog.backups)
     if base is None:
         placed = search.place_from(search.full(), Beginning.FULL)

@@ -415,3 +415,32 @@ class TestAtOnce:
         assert (first.returncode, second.returncode) == (0, 3)
         assert b"backups are being applied to it at this moment; wait until that is done" in errors
         assert command("verify", *backups, "--against", "rep", "-p", served.port).code == 0
+
+
+# FOLDER@SNAPSHOT
+
+
+def test_of_a_folder_what_the_replica_lacks_is_applied(backups: list[Path], command: Command, served: Served) -> None:
+    outcome = command("restore", f"{backups[0].parent}@b", "--to", "rep", "--onto", "-p", served.port)
+
+    assert outcome.code == 0, outcome.err
+    assert f"used, oldest first: {backups[1]}\n" in outcome.err
+
+
+def test_of_a_folder_nothing_is_applied_that_the_replica_holds(
+    backups: list[Path], command: Command, served: Served
+) -> None:
+    outcome = command("restore", f"{backups[0].parent}@a", "--to", "rep", "--onto", "-p", served.port)
+
+    assert outcome.code == 0, outcome.err
+    assert b"nothing was written" in outcome.out
+
+
+def test_a_folder_that_leads_from_elsewhere_is_told(backups: list[Path], command: Command, served: Served) -> None:
+    backups[1].unlink()
+    manifest_path(backups[1]).unlink()
+
+    outcome = command("restore", f"{backups[0].parent}@b", "--to", "rep", "--onto", "-p", served.port)
+
+    assert outcome.code == 5
+    assert "has no backup of a snapshot 'b'; it has disk:a" in outcome.err

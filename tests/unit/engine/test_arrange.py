@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 import shutil
 from pathlib import Path
 
@@ -9,33 +11,12 @@ import pytest
 from asyncbackup.engine.arrange import find_backups, find_order
 from asyncbackup.errors import BackupMissing, ChainBroken
 from asyncbackup.format import Dialect
-from asyncbackup.format.identity import Identity
-from asyncbackup.format.manifest import Subject
 from asyncbackup.storage.publication import manifest_path
-
-SIZE = 8 << 20
-
-
-def identity(number: int, vdi: str = "vm") -> Identity:
-    """Make the identity of the snapshot of a day."""
-    return Identity(vdi, f"{number:x}", f"2026-11-{number:02}T01:00:00.000000000Z", None, number, "")
+from tests import catalogs
 
 
 def write(folder: Path, name: str, to: int, base: int | None, vdi: str = "vm") -> str:
-    """Write what stands for a backup of snapshot ``to``, and its manifest's first line."""
-    subject = Subject(
-        size=SIZE,
-        object_size=1 << 22,
-        copies=1,
-        copy_policy=0,
-        dialect=Dialect.COLLIE,
-        identity=identity(to, vdi),
-        base_identity=None if base is None else identity(base, vdi),
-        base_size=None if base is None else SIZE,
-    )
-    (folder / name).write_bytes(b"backup")
-    manifest_path(folder / name).write_bytes(subject.encode())
-    return str(folder / name)
+    return str(catalogs.write(folder, name, to, base, vdi=vdi))
 
 
 @pytest.fixture
@@ -43,94 +24,94 @@ def chain(tmp_path: Path) -> list[str]:
     return [write(tmp_path, "c", 1, None), write(tmp_path, "a", 2, 1), write(tmp_path, "b", 3, 2)]
 
 
-def test_files_of_a_chain_come_into_its_order(chain: list[str]) -> None:
+async def test_files_of_a_chain_come_into_its_order(chain: list[str]) -> None:
     for files in itertools.permutations(chain):
-        assert [files[place] for place in find_order(files)] == chain
+        assert [files[place] for place in await find_order(files)] == chain
 
 
-def test_increments_alone_come_into_their_order(chain: list[str]) -> None:
-    assert find_order([chain[2], chain[1]]) == [1, 0]
+async def test_increments_alone_come_into_their_order(chain: list[str]) -> None:
+    assert await find_order([chain[2], chain[1]]) == [1, 0]
 
 
-def test_a_way_back_stays_as_it_was_named(tmp_path: Path) -> None:
+async def test_a_way_back_stays_as_it_was_named(tmp_path: Path) -> None:
     files = [write(tmp_path, "full", 1, None), write(tmp_path, "on", 2, 1), write(tmp_path, "back", 1, 2)]
 
-    assert find_order(files) == [0, 1, 2]
+    assert await find_order(files) == [0, 1, 2]
 
 
-def test_manifests_that_are_named_go_with_their_backups(chain: list[str], tmp_path: Path) -> None:
+async def test_manifests_that_are_named_go_with_their_backups(chain: list[str], tmp_path: Path) -> None:
     manifests = []
     for number, file in enumerate(chain):
         manifests.append(str(tmp_path / f"manifest{number}"))
         shutil.move(f"{file}.manifest", manifests[-1])
 
-    assert find_order(chain[::-1]) == [0, 1, 2]
-    assert find_order(chain[::-1], manifests[::-1]) == [2, 1, 0]
+    assert await find_order(chain[::-1]) == [0, 1, 2]
+    assert await find_order(chain[::-1], manifests[::-1]) == [2, 1, 0]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}\n", b'{"manifest":2}\n', b"\xff" * 100])
-def test_without_a_good_manifest_files_stay_as_they_were_named(chain: list[str], content: bytes | None) -> None:
+async def test_without_a_good_manifest_files_stay_as_they_were_named(chain: list[str], content: bytes | None) -> None:
     manifest = manifest_path(chain[0])
     manifest.unlink()
     if content is not None:
         manifest.write_bytes(content)
 
-    assert find_order(chain[::-1]) == [0, 1, 2]
+    assert await find_order(chain[::-1]) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["-", "", "/", "."])
-def test_what_has_no_manifest_beside_it_changes_nothing(chain: list[str], name: str) -> None:
-    assert find_order([chain[1], name, chain[0]]) == [0, 1, 2]
-    assert find_order([name]) == [0]
+async def test_what_has_no_manifest_beside_it_changes_nothing(chain: list[str], name: str) -> None:
+    assert await find_order([chain[1], name, chain[0]]) == [0, 1, 2]
+    assert await find_order([name]) == [0]
 
 
-def test_backups_of_two_vdis_have_no_order(chain: list[str], tmp_path: Path) -> None:
+async def test_backups_of_two_vdis_have_no_order(chain: list[str], tmp_path: Path) -> None:
     other = write(tmp_path, "other", 2, None, "db")
 
     with pytest.raises(ChainBroken, match=r"c is of VDI 'vm', but .*other of 'db'$"):
-        find_order([chain[0], other, chain[1]])
+        await find_order([chain[0], other, chain[1]])
 
 
-def test_two_full_backups_begin_two_chains(chain: list[str], tmp_path: Path) -> None:
+async def test_two_full_backups_begin_two_chains(chain: list[str], tmp_path: Path) -> None:
     second = write(tmp_path, "second", 4, None)
 
     with pytest.raises(
         ChainBroken, match=r"c and .*second are both full backups.*by the time .*c, .*a, .*b, .*second$"
     ):
-        find_order([*chain, second])
+        await find_order([*chain, second])
 
 
-def test_a_copy_of_a_backup_has_no_place(chain: list[str], tmp_path: Path) -> None:
+async def test_a_copy_of_a_backup_has_no_place(chain: list[str], tmp_path: Path) -> None:
     shutil.copy(chain[1], tmp_path / "copy")
     shutil.copy(manifest_path(chain[1]), tmp_path / "copy.manifest")
 
     with pytest.raises(ChainBroken, match=r"a and .*copy are both of snapshot 2.*$"):
-        find_order([*chain, str(tmp_path / "copy")])
+        await find_order([*chain, str(tmp_path / "copy")])
 
 
-def test_two_increments_on_one_snapshot_have_no_order(chain: list[str], tmp_path: Path) -> None:
+async def test_two_increments_on_one_snapshot_have_no_order(chain: list[str], tmp_path: Path) -> None:
     branch = write(tmp_path, "branch", 4, 2)
 
     with pytest.raises(ChainBroken, match=r"b and .*branch are both the difference to snapshot 2.*$"):
-        find_order([*chain, branch])
+        await find_order([*chain, branch])
 
 
 @pytest.mark.parametrize("kept", [(0, 2), (2, 0)])
-def test_what_is_missing_in_a_chain_is_told(chain: list[str], kept: tuple[int, int]) -> None:
+async def test_what_is_missing_in_a_chain_is_told(chain: list[str], kept: tuple[int, int]) -> None:
     with pytest.raises(
         ChainBroken, match=r"b is the difference to snapshot 2 .*, and none of the files is of that.*c, .*b$"
     ):
-        find_order([chain[place] for place in kept])
+        await find_order([chain[place] for place in kept])
 
 
-def test_of_increments_the_later_one_lacks_its_base(tmp_path: Path) -> None:
+async def test_of_increments_the_later_one_lacks_its_base(tmp_path: Path) -> None:
     files = [write(tmp_path, "late", 6, 5), write(tmp_path, "early", 3, 2)]
 
     with pytest.raises(ChainBroken, match=r"late is the difference to snapshot 5 .*, and none of the files is of that"):
-        find_order(files)
+        await find_order(files)
 
 
-def test_a_cluster_formatted_anew_is_another_chain(tmp_path: Path) -> None:
+async def test_a_cluster_formatted_anew_is_another_chain(tmp_path: Path) -> None:
     files = [write(tmp_path, "inc", 2, 1), write(tmp_path, "full", 1, None)]
     for file, formatted in zip(
         files, ("2026-01-01T00:00:00.000000000Z", "2026-02-01T00:00:00.000000000Z"), strict=True
@@ -139,52 +120,52 @@ def test_a_cluster_formatted_anew_is_another_chain(tmp_path: Path) -> None:
         manifest.write_bytes(manifest.read_bytes().replace(b'"cluster":null', f'"cluster":"{formatted}"'.encode()))
 
     with pytest.raises(ChainBroken, match="none of the files is of that"):
-        find_order(files)
+        await find_order(files)
 
 
 # Files that are no backups
 
 
-def test_what_belongs_to_a_backup_is_left_out(chain: list[str]) -> None:
+async def test_what_belongs_to_a_backup_is_left_out(chain: list[str]) -> None:
     others = [f"{chain[0]}{ending}" for ending in (".manifest", ".state", ".rolling")]
 
-    assert find_backups([chain[0], *others]) == ((chain[0],), tuple(others))
+    assert await find_backups([chain[0], *others]) == ((chain[0],), tuple(others))
 
 
-def test_a_damaged_manifest_is_left_out_with_its_backup(chain: list[str]) -> None:
+async def test_a_damaged_manifest_is_left_out_with_its_backup(chain: list[str]) -> None:
     manifest_path(chain[0]).write_bytes(b"damaged")
 
-    assert find_backups([f"{chain[0]}.manifest", chain[0]]).backups == (chain[0],)
+    assert (await find_backups([f"{chain[0]}.manifest", chain[0]])).backups == (chain[0],)
 
 
-def test_files_in_the_making_are_left_out(chain: list[str], tmp_path: Path) -> None:
+async def test_files_in_the_making_are_left_out(chain: list[str], tmp_path: Path) -> None:
     hidden = [str(tmp_path / name) for name in (".c.partial", ".c.manifest.new", ".c.manifest.old", ".c.lock")]
 
-    assert find_backups([*hidden, chain[0]]) == ((chain[0],), tuple(hidden))
+    assert await find_backups([*hidden, chain[0]]) == ((chain[0],), tuple(hidden))
 
 
 @pytest.mark.parametrize(
     ("is_there", "where"), [(True, "which is there, but was not named"), (False, "which is missing")]
 )
-def test_a_manifest_without_its_backup_is_told(chain: list[str], *, is_there: bool, where: str) -> None:
+async def test_a_manifest_without_its_backup_is_told(chain: list[str], *, is_there: bool, where: str) -> None:
     if not is_there:
-        Path(chain[0]).unlink()
+        await asyncio.to_thread(os.unlink, chain[0])
 
     with pytest.raises(BackupMissing) as caught:
-        find_backups([f"{chain[0]}.manifest", chain[1]])
+        await find_backups([f"{chain[0]}.manifest", chain[1]])
 
     assert str(caught.value) == f"{chain[0]}.manifest is the manifest of the backup {chain[0]}, {where}"
 
 
-def test_the_state_of_an_image_alone_is_left_out(tmp_path: Path) -> None:
+async def test_the_state_of_an_image_alone_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "image.state").write_bytes(b'{"state":1}\n')
 
-    assert find_backups([str(tmp_path / "image.state")]).backups == ()
+    assert (await find_backups([str(tmp_path / "image.state")])).backups == ()
 
 
 @pytest.mark.parametrize("name", ["vm.manifest", "vm.state", "vm.partial", ".vm", "missing.manifest"])
-def test_a_backup_may_have_any_name(tmp_path: Path, name: str) -> None:
+async def test_a_backup_may_have_any_name(tmp_path: Path, name: str) -> None:
     if not name.startswith("missing"):
         (tmp_path / name).write_bytes(Dialect.DOG.opening)
 
-    assert find_backups([str(tmp_path / name)]).backups == (str(tmp_path / name),)
+    assert (await find_backups([str(tmp_path / name)])).backups == (str(tmp_path / name),)

@@ -130,6 +130,10 @@ def test_a_base_that_is_named_begins_the_chain() -> None:
     assert [each.name for each in choose_chain(catalog(FULL, SECOND, THIRD), "3", identity(2))] == ["third"]
 
 
+def test_to_the_base_itself_leads_what_says_that_it_is_there_already() -> None:
+    assert [each.name for each in choose_chain(catalog(FULL, SECOND, stored("new", 2)), "2", identity(2))] == ["second"]
+
+
 def test_a_gap_is_told_with_what_is_missing() -> None:
     with pytest.raises(ChainGap) as caught:
         chosen(FULL, THIRD, stored("fourth", 4, 3), snapshot="4")
