@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from asyncbackup.verbs.export import ExportSummary, export
     from asyncbackup.verbs.follow import follow
     from asyncbackup.verbs.info import Info, info
-    from asyncbackup.verbs.list_backups import Listing, list_backups
+    from asyncbackup.verbs.list_backups import Listing, find_chain, list_backups
     from asyncbackup.verbs.merge import MergeSummary, merge
     from asyncbackup.verbs.restore import RestoreSummary, restore
     from asyncbackup.verbs.verify import FileReport, VerifyReport, verify
@@ -72,6 +72,7 @@ __all__ = [
     "discard",
     "estimate",
     "export",
+    "find_chain",
     "follow",
     "info",
     "list_backups",
@@ -119,6 +120,7 @@ _HOMES: Final = {
     "discard": "asyncbackup.verbs.discard",
     "estimate": "asyncbackup.verbs.backup",
     "export": "asyncbackup.verbs.export",
+    "find_chain": "asyncbackup.verbs.list_backups",
     "follow": "asyncbackup.verbs.follow",
     "info": "asyncbackup.verbs.info",
     "list_backups": "asyncbackup.verbs.list_backups",

@@ -12,7 +12,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.base import find_base, named_base
-from asyncbackup.cli.files import find_chain
+from asyncbackup.cli.files import order_chain
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -116,7 +116,7 @@ def command(
         raise click.UsageError("an image is not for a terminal: redirect standard output, or name a file")
     check_base(base, base_vdi, base_image)
     named = partial(find_base, base, base_vdi, base_image)
-    files, manifests = find_chain(files, manifests, access=access, quiet=quiet, find_base=named)
+    files, manifests = order_chain(files, manifests, access=access, quiet=quiet, find_base=named)
     chain_options = ChainOptions(dialect, object_size, size, manifests, access=access)
     again = command_that_resumes()
 

@@ -14,17 +14,15 @@ from asyncbackup.cli.options import check_manifests
 from asyncbackup.cli.output import say, warn
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.arrange import find_backups, find_order
-from asyncbackup.engine.catalog import below
-from asyncbackup.engine.selection import choose_chain
-from asyncbackup.engine.survey import survey
 from asyncbackup.storage import Access, open_standard_output, open_target
 from asyncbackup.storage.backup_target import BackupTarget
+from asyncbackup.verbs.list_backups import find_chain
 
 _LISTED: Final = 3
 """How many of the files that are left out to name."""
 
 
-def find_chain(
+def order_chain(
     files: Sequence[str],
     manifests: Sequence[str],
     *,
@@ -51,7 +49,7 @@ def find_files(
     """Give the backups that ``files`` name, and print which these are, if that is not what was typed.
 
     ``FOLDER@SNAPSHOT`` names those in a folder that lead to a snapshot: from a full backup on, or from what
-    ``find_base`` finds. Raises UsageError, BackupMissing, and what ``choose_chain`` and reading a folder raise.
+    ``find_base`` finds. Raises UsageError, BackupMissing, and what ``find_chain`` raises.
     """
     places = [place for file in files if (place := _split_folder(file)) is not None]
     if not places:
@@ -62,11 +60,10 @@ def find_files(
         raise click.UsageError("FOLDER@SNAPSHOT stands for all FILEs and their manifests: name no others")
     [(folder, snapshot)] = places
 
-    async def find() -> tuple[str, ...]:
-        chain = choose_chain(await survey(folder, access), snapshot, await find_base())
-        return tuple(below(folder, backup.name) for backup in chain)
+    async def find() -> list[str]:
+        return await find_chain(folder, snapshot, base=await find_base(), access=access)
 
-    found = run_async(find, only_reads=True)
+    found = tuple(run_async(find, only_reads=True))
     if not quiet:
         say(f"used, oldest first: {', '.join(found)}", err=True)
     return found

@@ -10,7 +10,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.base import find_base, named_base
-from asyncbackup.cli.files import find_chain, open_output
+from asyncbackup.cli.files import open_output, order_chain
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -87,7 +87,7 @@ def command(
     to_stdout = target == "-"
     check_base(base, base_vdi, base_image)
     named = partial(find_base, base, base_vdi, base_image)
-    files, manifests = find_chain(files, manifests, access=access, quiet=quiet, find_base=named)
+    files, manifests = order_chain(files, manifests, access=access, quiet=quiet, find_base=named)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
     inputs = [*files, *([base_image] if base_image else [])]
     opening = open_output(target, replace=force, with_manifest=not no_manifest, inputs=inputs, access=access)

@@ -12,7 +12,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.base import find_base, named_base
-from asyncbackup.cli.files import find_chain
+from asyncbackup.cli.files import order_chain
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -180,7 +180,7 @@ def command(
     if left is not None:
         if given := find_given(_OF_RESTORE):
             raise click.UsageError(f"--discard only removes a VDI: leave {given} out")
-        first = find_chain(files, (), access=access, quiet=quiet)[0][0] if files and journal is None else None
+        first = order_chain(files, (), access=access, quiet=quiet)[0][0] if files and journal is None else None
         _discard(left, first, journal, gateways, client_options, quiet=quiet, as_json=as_json)
         return
     if not files or to is None:
@@ -190,7 +190,7 @@ def command(
     check_base(base, base_vdi, base_image)
     named = partial(find_base, base, base_vdi, base_image)
     held = partial(_find_held, gateways, client_options, to)
-    files, manifests = find_chain(files, manifests, access=access, quiet=quiet, find_base=held if is_onto else named)
+    files, manifests = order_chain(files, manifests, access=access, quiet=quiet, find_base=held if is_onto else named)
     chain_options = ChainOptions(dialect, object_size, size, manifests, access=access)
 
     again, kept = command_that_resumes(), list[bool]()

@@ -1,4 +1,4 @@
-"""Lists the backups in a folder, and which goes on which."""
+"""Lists the backups in a folder, and which goes on which; finds the chain that leads to a snapshot."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from asyncbackup.engine.catalog import Catalog, State
-from asyncbackup.engine.selection import Beginning, Placed, place_all
+from asyncbackup.engine.catalog import Catalog, State, below
+from asyncbackup.engine.selection import Beginning, Placed, choose_chain, place_all
 from asyncbackup.engine.survey import survey
 from asyncbackup.errors import NotStored
 from asyncbackup.format.identity import Identity
@@ -77,3 +77,20 @@ async def list_backups(
             raise NotStored(catalog.folder, f"VDI '{vdi}'", existing, catalog.count(State.ENCRYPTED))
         catalog = only
     return Listing(catalog, tuple(place_all(catalog.backups)))
+
+
+async def find_chain(
+    folder: str | os.PathLike[str],
+    snapshot: str,
+    *,
+    base: Identity | str | None = None,
+    access: Access | None = None,
+) -> list[str]:
+    """Find the backups in ``folder`` that lead to ``snapshot`` with the least to read, and give their paths.
+
+    They are in order, the oldest first, and begin with a full backup, or on ``base``. A snapshot is named by its tag,
+    its id (all digits) or its time, perhaps behind ``VDI:``. No data is read. Raises NotStored if there is no backup of
+    it, SnapshotAmbiguous, ChainGap if nothing leads there, SourceMissing, and SourceUnreadable.
+    """
+    name = os.fspath(folder)
+    return [below(name, backup.name) for backup in choose_chain(await survey(name, access), snapshot, base)]

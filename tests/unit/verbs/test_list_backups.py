@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import list_backups
+from asyncbackup import find_chain, list_backups
 from asyncbackup.errors import NotStored
 from tests.catalogs import identity, write
 
@@ -43,3 +43,8 @@ async def test_a_vdi_without_a_backup_is_told_with_those_that_have_one(folder: P
         await list_backups(folder, vdi="web")
 
     assert str(caught.value) == f"{folder} has no backup of VDI 'web'; it has db, vm"
+
+
+async def test_the_paths_of_a_chain_are_found(folder: Path) -> None:
+    assert await find_chain(folder, "vm:2") == [f"{folder}/full", f"{folder}/second"]
+    assert await find_chain(str(folder), "2", base="1") == [f"{folder}/second"]
