@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from asyncbackup.client import ClientOptions, Cluster, Volume, connect, connect_any
     from asyncbackup.engine.chain import ChainOptions
+    from asyncbackup.engine.cut import Shard
     from asyncbackup.engine.opening import BaseSnapshot
     from asyncbackup.engine.progress import DeltaSummary, Progress, Summary
     from asyncbackup.engine.window import WindowOptions
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from asyncbackup.verbs.export import ExportSummary, export
     from asyncbackup.verbs.follow import follow
     from asyncbackup.verbs.info import Info, info
+    from asyncbackup.verbs.join import JoinSummary, join
     from asyncbackup.verbs.list_backups import Listing, find_chain, list_backups
     from asyncbackup.verbs.merge import MergeSummary, merge
     from asyncbackup.verbs.restore import RestoreSummary, restore
@@ -51,6 +53,7 @@ __all__ = [
     "FileReport",
     "FileTarget",
     "Info",
+    "JoinSummary",
     "Listing",
     "MergeSummary",
     "NullTarget",
@@ -58,6 +61,7 @@ __all__ = [
     "Progress",
     "RbdDiffSummary",
     "RestoreSummary",
+    "Shard",
     "Summary",
     "Target",
     "VerifyReport",
@@ -75,6 +79,7 @@ __all__ = [
     "find_chain",
     "follow",
     "info",
+    "join",
     "list_backups",
     "merge",
     "restore",
@@ -100,6 +105,7 @@ _HOMES: Final = {
     "FileReport": "asyncbackup.verbs.verify",
     "FileTarget": "asyncbackup.storage",
     "Info": "asyncbackup.verbs.info",
+    "JoinSummary": "asyncbackup.verbs.join",
     "Listing": "asyncbackup.verbs.list_backups",
     "MergeSummary": "asyncbackup.verbs.merge",
     "NullTarget": "asyncbackup.storage",
@@ -108,6 +114,7 @@ _HOMES: Final = {
     "RbdDiffSummary": "asyncbackup.verbs.convert",
     "RestoreSummary": "asyncbackup.verbs.restore",
     "Target": "asyncbackup.storage",
+    "Shard": "asyncbackup.engine.cut",
     "Summary": "asyncbackup.engine.progress",
     "VerifyReport": "asyncbackup.verbs.verify",
     "Volume": "asyncbackup.client",
@@ -123,6 +130,7 @@ _HOMES: Final = {
     "find_chain": "asyncbackup.verbs.list_backups",
     "follow": "asyncbackup.verbs.follow",
     "info": "asyncbackup.verbs.info",
+    "join": "asyncbackup.verbs.join",
     "list_backups": "asyncbackup.verbs.list_backups",
     "merge": "asyncbackup.verbs.merge",
     "restore": "asyncbackup.verbs.restore",

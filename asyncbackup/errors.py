@@ -48,6 +48,11 @@
     ├── Incompatible                 what was asked for cannot be done so
     │   ├── BackupIncomplete         a backup that lacks objects, where a whole one is wanted
     │   ├── SnapshotAmbiguous        a name that several snapshots have
+    │   ├── PieceGiven               a piece of a backup, where a whole one is wanted
+    │   ├── PieceNeeded              something else, where a piece of a backup is wanted
+    │   ├── PieceForeign             a piece of another backup than the others, or cut otherwise
+    │   ├── PieceDoubled             a piece that was given twice
+    │   ├── PieceMissing             pieces that do not make a backup without others
     │   ├── FactMissing              something that neither a manifest nor the caller says
     │   ├── BaseUnnamed              increments, and no base was named
     │   ├── BaseUnwanted             a full backup, and a base was named
@@ -528,6 +533,55 @@ class Fact(StrEnum):
     VDI_SIZE = "how large the VDI is"
     VDI_NAME = "which VDI was backed up"
     BASE = "what the backup is the difference to"
+
+
+class PieceGiven(Incompatible):
+    """``source`` is piece ``number`` of ``count`` of a backup, and a whole backup is needed."""
+
+    def __init__(self, source: str, number: int, count: int) -> None:
+        super().__init__(f"{source} is piece {number} of {count} of a backup, not a whole one")
+        self.source = source
+        self.number = number
+        self.count = count
+
+
+class PieceNeeded(Incompatible):
+    """``source`` is no piece of a backup; ``problem`` says why."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(f"{source} is no piece of a backup: {problem}")
+        self.source = source
+
+
+class PieceForeign(Incompatible):
+    """``source`` does not go together with the other piece ``other``: its ``fact`` is ``got`` and not ``expected``."""
+
+    def __init__(self, source: str, other: str, fact: str, expected: object, got: object) -> None:
+        super().__init__(
+            f"{source} is no piece of the backup that {other} is of: {fact}: expected {expected}, got {got}"
+        )
+        self.source = source
+        self.other = other
+        self.fact = fact
+
+
+class PieceDoubled(Incompatible):
+    """``sources`` are all piece ``number`` of ``count``."""
+
+    def __init__(self, sources: Sequence[str], number: int, count: int) -> None:
+        super().__init__(f"{' and '.join(sources)} are both piece {number} of {count}")
+        self.sources = tuple(sources)
+        self.number = number
+
+
+class PieceMissing(Incompatible):
+    """Of ``count`` pieces those with ``numbers`` are not there."""
+
+    def __init__(self, numbers: Sequence[int], count: int) -> None:
+        noun, verb = ("piece", "is") if len(numbers) == 1 else ("pieces", "are")
+        super().__init__(f"{noun} {list_indices(numbers)} of {count} {verb} missing")
+        self.numbers = tuple(numbers)
+        self.count = count
 
 
 class FactMissing(Incompatible):

@@ -48,6 +48,11 @@ from asyncbackup.errors import (
     PartlyApplied,
     PatchNeeded,
     PerhapsCreated,
+    PieceDoubled,
+    PieceForeign,
+    PieceGiven,
+    PieceMissing,
+    PieceNeeded,
     PlacementUnknown,
     PlotsUnavailable,
     ProgramMissing,
@@ -81,6 +86,9 @@ TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 """What the system answers when the process, or all processes together, may open no more files."""
 
 MORE_FILES: Final = "raise the limit of open files, for example with `ulimit -n 1024`"
+
+JOIN: Final = "`asyncbackup join` makes the backup of all its pieces"
+"""What to do with a piece."""
 
 _EXPORT_ANEW: Final = (
     "to make the image anew, use `export --force`, without --base-image, on a full backup and its increments"
@@ -201,6 +209,13 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     PerhapsCreated: _delete,
     ObjectReadFailed: "`dog vdi check` may mend it, and `backup --skip-unreadable` goes without what cannot be read",
     BackupIncomplete: "`restore` and `export` take it with --allow-incomplete; a new full backup may be whole",
+    PieceGiven: JOIN,
+    PieceNeeded: "name the pieces that `asyncbackup backup --shard` made",
+    PieceForeign: "leave it out, or make the piece of the same snapshots, and of as many pieces, again",
+    PieceDoubled: "name each piece once",
+    PieceMissing: lambda error: (
+        f"name all of them; `asyncbackup backup --shard {error.numbers[0]}/{error.count}` makes it"
+    ),
     TooManyVdis: "name a VDI exactly: it is found without a list",
     PlotsUnavailable: "install it with `pip install 'asyncbackup[report]'`, or leave --html out",
     ProgramMissing: "install it, or leave --against out",

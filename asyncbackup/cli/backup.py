@@ -34,7 +34,9 @@ from asyncbackup.cli.process import import_nothing_from_folder
 from asyncbackup.cli.progress import progress_option, telling_progress
 from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
+from asyncbackup.cli.shard_options import refuse_with_shard, shard_option
 from asyncbackup.client import Address, ClientOptions, connect_any
+from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.progress import Summary
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced, NotResumable, TargetExists
@@ -109,6 +111,10 @@ def _also(context: click.Context, param: click.Parameter, values: Sequence[str])
     metavar="COUNT",
     help="Split the work over so many processes. It pays where this machine's processor is the limit.",
 )
+@shard_option(
+    "Make only this piece of the backup, such as 3/8; other machines make the others. `asyncbackup join` makes the "
+    "backup of them."
+)
 @cluster_options
 @click.option(
     "--live",
@@ -149,6 +155,7 @@ def command(
     base: int | str | None,
     also: Sequence[_Also],
     processes: int,
+    shard: Shard | None,
     gateways: Sequence[Address],
     live: bool,
     to_dialect: Dialect | None,
@@ -178,9 +185,11 @@ def command(
     if manifest is not None and no_manifest:
         raise click.UsageError("give either --manifest or --no-manifest, not both")
     wanted = [_Also(file, base, manifest), *also]
+    _check_shard(shard, wanted, live=live, processes=processes, no_manifest=no_manifest)
     _check_manifest(wanted, skip_unreadable=skip_unreadable, no_manifest=no_manifest)
     _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
-    check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
+    is_patched = shard is None and to_dialect is not None and to_dialect.needs_patch
+    check_output(to_stdout=to_stdout, seeks=is_patched)
     _check_files(wanted, processes=processes)
     if processes > 1:
         import_nothing_from_folder()
@@ -219,6 +228,7 @@ def command(
                     for each, target in zip(also, others, strict=True)
                 ],
                 processes=processes,
+                shard=shard,
             )
             return summary, not first.data.can_patch
 
@@ -235,7 +245,7 @@ def command(
             )
         async with connect_any(gateways, client_options) as cluster:
             bases = [each.base for each in also]
-            return await estimate(cluster, vdi, snapshot=snapshot, base=base, live=live, also=bases)
+            return await estimate(cluster, vdi, snapshot=snapshot, base=base, live=live, also=bases, shard=shard)
 
     try:
         if dry_run:
@@ -295,6 +305,24 @@ def _check_source(snapshot: int | str | None, *, live: bool) -> None:
         raise click.UsageError("give either -s or --live, not both")
     if snapshot is None and not live:
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
+
+
+def _check_shard(
+    shard: Shard | None, wanted: Sequence[_Also], *, live: bool, processes: int, no_manifest: bool
+) -> None:
+    """Raise UsageError for what does not go together with a piece."""
+    refuse_with_shard(
+        shard,
+        {
+            "--shard needs a snapshot: a working VDI changes, so that pieces of it do not go together": live,
+            "--shard makes one piece: leave --also out": len(wanted) > 1,
+            "give either --shard or --workers, not both": processes > 1,
+            "--shard needs the manifest, which says which piece it is: leave --no-manifest out": no_manifest,
+            "--shard needs the manifest, which says which piece it is: write one with --manifest": (
+                _is_piped(wanted[0].file) and wanted[0].manifest is None
+            ),
+        },
+    )
 
 
 def _is_piped(file: str) -> bool:
@@ -375,9 +403,10 @@ def _report(summary: Summary, file: str) -> list[str]:
     what = f"{summary.vdi} {summary.snapshot or '(live)'}"
     against = f" against {summary.base}" if summary.base is not None else ""
     rate = text.rate(summary.bytes_read, summary.elapsed_s)
+    piece = f", {summary.piece}" if summary.piece is not None else ""
     lines = [
         (
-            f"{what}{against}: {text.objects(summary.records)} in {text.size(summary.bytes_written)} "
+            f"{what}{against}{piece}: {text.objects(summary.records)} in {text.size(summary.bytes_written)} "
             f"to {text.target(file)}"
         ),
         (

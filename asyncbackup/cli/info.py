@@ -9,6 +9,7 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
+from asyncbackup.cli.advice import JOIN
 from asyncbackup.cli.files import leave_out
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, check_manifests, file_options, json_option
@@ -116,7 +117,10 @@ def _report(found: Info) -> list[str]:
 def _of_manifest(subject: Subject) -> list[str]:
     redundancy = f"erasure code 0x{subject.copy_policy:02x}" if subject.copy_policy else f"copies {subject.copies}"
     size, object_size = text.size(subject.size), text.size(subject.object_size)
+    piece = subject.piece
+    of_whole = [] if piece is None else [f"piece     {piece.number} of {piece.count}, {piece.objects}: {JOIN}"]
     return [
+        *of_whole,
         f"vdi       {subject.vdi}, {size} ({subject.size} bytes) in objects of {object_size}, {redundancy}",
         f"of        {subject.identity}",
         f"taken     {_taken(subject.identity)}",

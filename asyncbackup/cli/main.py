@@ -32,6 +32,7 @@ _VERBS: Final = {
     "demo": "Show how an incremental backup is made, on a cluster of its own.",
     "export": "Make a raw image from backups, or apply increments to one.",
     "info": "Show what a backup file is.",
+    "join": "Make the backup out of pieces that several machines made.",
     "list": "List the backups in a folder, and what goes on what.",
     "merge": "Make one backup out of a backup and its increments.",
     "restore": "Make a new VDI from a backup and its increments.",

@@ -57,6 +57,11 @@ def backups(count: int) -> str:
     return f"{count:,} backup{'' if count == 1 else 's'}"
 
 
+def pieces(count: int) -> str:
+    """Write a number of pieces of a backup."""
+    return f"{count:,} piece{'' if count == 1 else 's'}"
+
+
 def records(count: int) -> str:
     """Write a number of records."""
     return f"{count:,} record{'' if count == 1 else 's'}"

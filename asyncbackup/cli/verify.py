@@ -29,8 +29,10 @@ from asyncbackup.cli.options import (
 from asyncbackup.cli.output import complain, say, say_json
 from asyncbackup.cli.progress import name_files, progress_option, telling_progress
 from asyncbackup.cli.running import run_async
+from asyncbackup.cli.shard_options import refuse_with_shard, shard_option
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.replicas import ReplicaReport
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ChainBroken
@@ -110,6 +112,10 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     is_flag=True,
     help="Also read every copy that the cluster keeps of these objects, and name objects whose copies differ.",
 )
+@shard_option(
+    "Prove the data of only this share of the records of each FILE, such as 3/8; other machines prove the others. The "
+    "structure and the manifests are proved always."
+)
 @cluster_options
 @access_options
 @file_options
@@ -128,6 +134,7 @@ def command(
     seed: int | None,
     all_replicas: bool,
     require_manifest: bool,
+    shard: Shard | None,
     manifests: tuple[str, ...],
     access: Access,
     gateways: Sequence[Address],
@@ -147,6 +154,7 @@ def command(
     SNAPSHOT is its tag, its id or its time, or `VDI:SNAPSHOT`; `asyncbackup list FOLDER` shows what is there.
     """
     _refuse_options_without_effect(vdi, sample, seed)
+    refuse_with_shard(shard, {"give either --shard or --against, not both": vdi is not None})
     if vdi is not None and "-" in files:
         raise click.UsageError("--against reads each FILE twice, and standard input can be read only once")
     files = find_files(files, manifests, access=access, quiet=quiet)
@@ -162,7 +170,11 @@ def command(
             await _refuse_pipes(files)
         async with telling_progress(name_files(files), wanted=not quiet) as tell:
             report = await verify(
-                files, require_manifest=require_manifest, chain_options=chain_options, on_progress=tell
+                files,
+                require_manifest=require_manifest,
+                shard=shard,
+                chain_options=chain_options,
+                on_progress=tell,
             )
         if vdi is None or not report.is_sound:
             return report, None
@@ -188,9 +200,10 @@ def command(
     is_good = report.is_good and (comparison is None or comparison.is_good)
     if as_json:
         against = None if comparison is None else comparison.as_dict()
-        say_json(report.as_dict() | {"good": is_good, "against": against})
+        of = None if shard is None else str(shard)
+        say_json(report.as_dict() | {"good": is_good, "shard": of, "against": against})
     else:
-        _print(report, comparison, quiet=quiet)
+        _print(report, comparison, shard, quiet=quiet)
         if vdi is not None and comparison is None:
             say(f"not compared with {vdi}: what is damaged differs anyway")
     if not is_good:
@@ -213,13 +226,13 @@ async def _refuse_pipes(files: Sequence[str]) -> None:
             raise click.UsageError(f"{file} is a pipe, which can be read only once: --against needs files")
 
 
-def _print(report: VerifyReport, comparison: Comparison | None, *, quiet: bool) -> None:
+def _print(report: VerifyReport, comparison: Comparison | None, shard: Shard | None, *, quiet: bool) -> None:
     for file in report.files:
         _print_problems(file.problems)
         if not quiet:
-            say(_verdict(file))
+            say(_verdict(file, shard))
     _print_problems(report.links)
-    if not quiet and len(report.files) > 1:
+    if not quiet and len(report.files) > 1 and not any(file.piece for file in report.files):
         say(_links(report))
     if comparison is not None:
         if comparison.differing:
@@ -229,7 +242,7 @@ def _print(report: VerifyReport, comparison: Comparison | None, *, quiet: bool) 
         if not quiet:
             say(*_compared(comparison))
     if report.is_good and not (quiet or report.is_proved):
-        say(_unproved(report))
+        say(_unproved(report, shard))
 
 
 def _print_problems(problems: Problems) -> None:
@@ -239,8 +252,8 @@ def _print_problems(problems: Problems) -> None:
         say(f"… and {problems.count - len(problems.errors):,} more")
 
 
-def _verdict(file: FileReport) -> str:
-    name = text.source(file.file)
+def _verdict(file: FileReport, shard: Shard | None) -> str:
+    name = text.source(file.file) + (f", {file.piece}" if file.piece else "")
     trailing = f"; {file.trailing_bytes:,} bytes that are no part of it follow" if file.trailing_bytes else ""
     if file.problems.count:
         problems = f"{file.problems.count:,} problem{'' if file.problems.count == 1 else 's'}"
@@ -251,6 +264,9 @@ def _verdict(file: FileReport) -> str:
     if file.assumed:
         of_base = f"{text.records(file.assumed)} with bytes of a base that nobody proved"
         return f"{name}: all data is as its manifest says, but it has {of_base}: {found}{trailing}"
+    if file.has_manifest and shard is not None:
+        share = f"{text.records(file.records_digested)} of {file.records:,}, {text.size(file.bytes_digested)}"
+        return f"{name}: good, the data of share {shard} is as its manifest says: {share}{trailing}"
     if file.has_manifest:
         return f"{name}: good, all data is as its manifest says: {found}{trailing}"
     return f"{name}: structure only, without a manifest nothing proves its data: {found}{trailing}"
@@ -264,10 +280,13 @@ def _links(report: VerifyReport) -> str:
     return "chain: good, each file follows the one before it"
 
 
-def _unproved(report: VerifyReport) -> str:
+def _unproved(report: VerifyReport, shard: Shard | None) -> str:
     without = sum(not file.has_manifest for file in report.files)
     assumed = sum(file.assumed > 0 for file in report.files)
     of = f"of {text.backups(len(report.files))}"
+    if not without and not assumed:
+        assert shard is not None, "a whole proof leaves nothing out"
+        return f"share {shard} is proved: all {shard.count} of them together prove all data"
     if not without:
         return f"not proved: {assumed:,} {of} with bytes of a base that nobody proved"
     return f"not proved: {without:,} {of} without a manifest, structure only"

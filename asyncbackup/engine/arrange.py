@@ -73,8 +73,8 @@ async def find_order(backups: Sequence[str], manifests: Sequence[str] = (), acce
     """Find the order in which ``backups`` follow one another: give their places, the oldest first.
 
     ``manifests`` are theirs, in the same order; by default they are the files beside them. The order stays the same if
-    it is right, or if a backup has no good manifest. It reads a few KiB of each manifest. Raises ChainBroken if no
-    order is right.
+    it is right, or if a backup has no good manifest or is only a piece. It reads a few KiB of each manifest. Raises
+    ChainBroken if no order is right.
     """
     given = list(range(len(backups)))
     if len(backups) < 2:
@@ -90,6 +90,9 @@ async def find_order(backups: Sequence[str], manifests: Sequence[str] = (), acce
     if len(found) < len(backups):
         return given
     subjects = [found[place] for place in given]
+    # A piece stands in no chain. Whoever needs a whole backup refuses it by name.
+    if any(subject.piece for subject in subjects):
+        return given
     if all(_follows(newer, older) for older, newer in pairwise(subjects)):
         return given
     return _Files(tuple(backups), tuple(subjects)).order()

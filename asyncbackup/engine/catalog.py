@@ -6,7 +6,7 @@ It says what names and the first lines of manifests say. What is in the files th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +21,8 @@ class State(StrEnum):
 
     GOOD = "good"
     """A backup whose manifest says what it is of."""
+    PIECE = "piece"
+    """A piece of a backup."""
     UNFINISHED = "unfinished"
     """A backup in the making, or one that something ended."""
     NO_DATA = "no data"
@@ -86,8 +88,11 @@ class Catalog:
         """Make the catalog of what was found."""
         backups, others = [], []
         for each in sorted(stored, key=lambda each: each.name):
-            if each.state is State.GOOD and each.subject is not None:
+            piece = each.subject.piece if each.subject is not None else None
+            if each.state is State.GOOD and each.subject is not None and piece is None:
                 backups.append(Backup(each.name, each.size, each.subject))
+            elif each.state is State.GOOD and piece is not None:
+                others.append(replace(each, state=State.PIECE, problem=f"{piece.number} of {piece.count}"))
             else:
                 others.append(each)
         return cls(folder, tuple(backups), tuple(others))

@@ -60,7 +60,7 @@ class Keeping:
             # The line says from now on that objects may be missing. It is as long as before. A line that stays the same
             # is not written, because a crash may tear what is written.
             await self.partial.write_beginning_of_manifest(beginning)
-        await self.partial.write_beginning(subject.dialect.opening)
+        await self.partial.write_beginning(subject.opening)
         await self.partial.go_back(checkpoint.position, checkpoint.manifest_length)
         async with self.partial.read() as (_, manifest):
             assert manifest is not None

@@ -37,7 +37,7 @@ class ManifestReader:
     def check(self) -> None:
         """Read all of it."""
         self.missing = array("I")
-        for decoded in self._lines():
+        for decoded in self.lines():
             if isinstance(decoded, Subject):
                 self.subject = decoded
             elif isinstance(decoded, Trailer):
@@ -47,11 +47,12 @@ class ManifestReader:
 
     def records(self) -> Iterator[RecordDigests]:
         """Read what it says of each record, in order."""
-        for decoded in self._lines():
+        for decoded in self.lines():
             if isinstance(decoded, RecordDigests):
                 yield decoded
 
-    def _lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[Line]:
+        """Read what all lines say, in order. Whoever reads the last one knows that all were right."""
         decoder = ManifestDecoder()
         lines = open_lines(self.source)
         with located(self.source.name):

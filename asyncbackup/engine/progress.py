@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from asyncbackup.format import Dialect
+from asyncbackup.format.piece import PieceRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,8 @@ class Summary:
     """Bytes that were under way to the cluster at a time, at most."""
     latencies_s: Mapping[str, float]
     """Seconds within which so many per cent of the requests were answered; nothing if there was none."""
+    piece: PieceRange | None = None
+    """Which piece of the backup it is; None: all of it."""
 
     def as_dict(self) -> dict[str, object]:
         """Give the fields as plain values, for JSON."""

@@ -14,7 +14,7 @@ import xxhash
 from anyio import to_thread
 
 from asyncbackup.engine.manifest import Digests, ManifestReader, located
-from asyncbackup.errors import BackupCompressed, BackupDamaged, ContradictsManifest, Fact, FormatUnclear
+from asyncbackup.errors import BackupCompressed, BackupDamaged, ContradictsManifest, Fact, FormatUnclear, PieceGiven
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.compression import find_compression
 from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
@@ -50,6 +50,8 @@ class Record(NamedTuple):
 class BackupReader:
     """Reads one backup from ``source`` and, if it has one, ``manifest``. Both must be entered. Call ``begin`` first.
 
+    Only with ``takes_pieces`` it may be a piece of a backup.
+
     All methods raise SourceMissing, SourceUnreadable and BackupDamaged.
     """
 
@@ -60,6 +62,7 @@ class BackupReader:
         *,
         dialect: Dialect | None = None,
         object_size: int | None = None,
+        takes_pieces: bool = False,
     ) -> None:
         self.name = source.name
         self.end: int | None = None
@@ -67,6 +70,7 @@ class BackupReader:
         self._source = source
         self._dialect = dialect
         self._object_size = object_size
+        self._takes_pieces = takes_pieces
         self._manifest = None if manifest is None else ManifestReader(manifest)
 
     @property
@@ -90,6 +94,17 @@ class BackupReader:
         return self.subject.object_size if self.subject else self._object_size
 
     @property
+    def data_length(self) -> int | None:
+        """Bytes from the first to the end, as the manifest says; None without a manifest."""
+        trailer = self._manifest.trailer if self._manifest else None
+        return trailer.data_length if trailer else None
+
+    @property
+    def _range_length(self) -> int | None:
+        """Bytes of the records of a piece; None: it is a whole backup."""
+        return self.data_length if self.subject and self.subject.piece else None
+
+    @property
     def size(self) -> int | None:
         """Bytes of the file. None for a pipe: its records can be read only once, completely and in order."""
         return self._source.size
@@ -107,11 +122,13 @@ class BackupReader:
     async def begin(self) -> None:
         """Check the whole manifest, and find out the dialect if the caller did not give it.
 
-        Raises ContradictsManifest if the manifest contradicts what the caller gave, and FormatUnclear.
+        Raises ContradictsManifest if the manifest contradicts what the caller gave, FormatUnclear, and PieceGiven.
         """
         if self._manifest is not None:
             await to_thread.run_sync(self._manifest.check)
         if self.subject is not None:
+            if self.subject.piece is not None and not self._takes_pieces:
+                raise PieceGiven(self.name, self.subject.piece.number, self.subject.piece.count)
             self._check_subject(self.subject)
         if self._dialect is None:
             self._dialect = await self._find_dialect()
@@ -126,7 +143,7 @@ class BackupReader:
     async def blocks(self) -> AsyncGenerator[list[Record], None]:
         """Find the records as ``records`` does, but give many at a time. A pipe gives one at a time."""
         manifest_records = self._manifest.records() if self._manifest else iter(())
-        walk = _Walk(Decoder(self.dialect, self.object_size), manifest_records, [])
+        walk = _Walk(Decoder(self.dialect, self.object_size, self._range_length), manifest_records, [])
         while walk.decoder.next_size:
             if found := await self._find_some(walk):
                 yield found
@@ -239,7 +256,7 @@ class BackupReader:
 
     def _feed(self, walk: _Walk, header: memoryview) -> Record | None:
         start = walk.decoder.offset
-        if start == 0:
+        if start == 0 and self._range_length is None:
             self._refuse_compressed(header)
         decoded = walk.decoder.feed(header)
         if decoded is None:
@@ -282,11 +299,12 @@ async def open_backup(
     with_manifest: bool = True,
     dialect: Dialect | None = None,
     object_size: int | None = None,
+    takes_pieces: bool = False,
     access: Access | None = None,
 ) -> AsyncIterator[BackupReader]:
     """Open a backup and its manifest as ``open_source`` does, and ``begin``. Raises what both of these raise."""
     async with open_source(backup, manifest=manifest, with_manifest=with_manifest, access=access) as opened:
-        reader = BackupReader(*opened, dialect=dialect, object_size=object_size)
+        reader = BackupReader(*opened, dialect=dialect, object_size=object_size, takes_pieces=takes_pieces)
         await reader.begin()
         subject = reader.subject
         _log.info(

@@ -8,8 +8,9 @@ there.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -65,7 +66,6 @@ class _Repetition:
     """Makes lines of a manifest again, so that ``encoder`` knows them, and follows where they lead."""
 
     subject: Subject
-    dialect: Dialect
     encoder: ManifestEncoder
     awaits_opening: bool
     decoder: ManifestDecoder = field(default_factory=ManifestDecoder)
@@ -84,7 +84,7 @@ class _Repetition:
             if self.awaits_opening:
                 self.awaits_opening = False
                 again = self.encoder.opening(self.subject)
-                self.position = len(self.dialect.opening)
+                self.position = len(self.subject.opening)
             else:
                 again = self._repeat_line(self.decoder.feed(line))
             if line != again:
@@ -117,9 +117,10 @@ class Piece:
 class RecordWriter:
     """Appends records to ``data`` and lines to ``manifest``, which both were entered, and publishes them together.
 
-    ``subject`` is what the manifest says that the backup is of. With ``is_range`` it writes only the records and their
-    lines: no opening, no ending, nothing that is patched. Such ranges, one after the other between the opening and the
-    ending of a whole backup, are that backup.
+    ``subject`` is what the manifest says that the backup is of. With ``is_range``, or if the subject is a piece, it
+    writes only the records: no opening, no ending, nothing that is patched. Such ranges, one after the other between
+    the opening and the ending of a whole backup, are that backup. The manifest of a piece is whole; that of another
+    range has only the lines of its records.
 
     Call ``start`` or ``resume`` first, then ``append`` and ``checkpoint`` as needed, then ``finish``; one at a time.
     All of them raise what the targets raise. After an error or a cancellation nothing is published, and the writer is
@@ -140,7 +141,10 @@ class RecordWriter:
         self.dialect = dialect
         self._manifest = manifest
         self._subject = subject
-        self._is_range = is_range
+        self._is_range = is_range or (subject is not None and subject.piece is not None)
+        self._is_framed = not is_range
+        """Whether the manifest has a first and a last line."""
+        self._needs_patch = dialect.needs_patch and not self._is_range
         self._encoder = ManifestEncoder(may_lack=subject is not None and subject.may_lack)
         self._digests = Digests()
         self._digested: RecordHeader | None = None
@@ -183,14 +187,17 @@ class RecordWriter:
         """Whether digests of what the base holds are taken where fragments have it."""
         return self._manifest is not None and self._subject is not None and not self._subject.is_full
 
-    async def start(self) -> None:
-        """Begin a new file."""
+    async def start(self, records: int | None = None) -> None:
+        """Begin a new file. If it is known how many ``records`` it will have, nothing is patched later."""
+        if self._is_framed and self._manifest is not None and self._subject is not None:
+            self._keep(self._encoder.opening(self._subject))
         if self._is_range:
             return
-        if self._manifest is not None and self._subject is not None:
-            self._keep(self._encoder.opening(self._subject))
-        self._position = self._whole_position = len(self.dialect.opening)
-        await self._gather([self.dialect.opening])
+        opening = self.dialect.opening
+        if records is not None and self._needs_patch:
+            opening, self._needs_patch = self.dialect.patch(records), False
+        self._position = self._whole_position = len(opening)
+        await self._gather([opening])
 
     async def resume(self, checkpoint: Checkpoint, lines: AsyncIterable[bytes]) -> None:
         """Go on from ``checkpoint``, as if this writer had written everything before it.
@@ -208,7 +215,7 @@ class RecordWriter:
 
     async def _repeat(self, subject: Subject, lines: AsyncIterable[bytes]) -> Checkpoint:
         """Make ``lines`` again, so that the encoder knows them; tell where they lead."""
-        repetition = _Repetition(subject, self.dialect, self._encoder, awaits_opening=not self._is_range)
+        repetition = _Repetition(subject, self._encoder, awaits_opening=self._is_framed)
         batch: list[bytes] = []
         async for line in lines:
             batch.append(line)
@@ -241,30 +248,45 @@ class RecordWriter:
         The data must go to a JoinableTarget.
         """
         assert isinstance(self._data, JoinableTarget), "pieces are files"
-        assert self._header is None, "the record before it is complete"
-        assert piece.last_idx > self._last_idx or not piece.length, "pieces ascend"
-        await self._flush()
-        self._position += piece.length
-        await self._data.append_file(piece.data, piece.length)
-        self._whole_position = self._position
-        self._records, self._last_idx = self._records + piece.records, max(self._last_idx, piece.last_idx)
-        if self._subject is not None and self._manifest is not None:
+        await self.append_written(piece.length, partial(self._data.append_file, piece.data, piece.length))
+        if self._subject is not None and piece.lines:
             decoder = ManifestDecoder()
             decoder.feed(self._subject.encode())
-            for line in map(decoder.feed, piece.lines):
-                if isinstance(line, Missing):
-                    self._keep(self._encoder.leave_out(line))
-                else:
-                    assert isinstance(line, RecordDigests), "a range has records and no end"
+            await self.append_lines(map(decoder.feed, piece.lines))
+        else:
+            self._records, self._last_idx = self._records + piece.records, max(self._last_idx, piece.last_idx)
+
+    async def append_written(self, length: int, append: Callable[[], Awaitable[None]]) -> None:
+        """Have ``append`` bring ``length`` bytes of whole records to the data, behind what is there.
+
+        ``append_lines`` must follow with what a manifest says of them.
+        """
+        assert self._header is None, "the record before it is complete"
+        await self._flush()
+        self._position += length
+        await append()
+        self._whole_position = self._position
+
+    async def append_lines(self, lines: Iterable[Line]) -> None:
+        """Count records that were written already, and say of them in the manifest what ``lines`` say."""
+        for line in lines:
+            if isinstance(line, Missing):
+                self.leave_out(line.idx)
+            else:
+                assert isinstance(line, RecordDigests), "a range has records and no end"
+                assert line.header.idx > self._last_idx, "objects ascend"
+                self._records, self._last_idx = self._records + 1, line.header.idx
+                if self._manifest is not None:
                     self._keep(self._encoder.record(line))
         await self._flush()
 
     def leave_out(self, idx: int) -> None:
-        """Say in the manifest, which there must be, that an object is missing. It has no record."""
+        """Say in the manifest, if there is one, that an object is missing. It has no record."""
         assert self._header is None, "the record before it is complete"
         assert idx > self._last_idx, "objects ascend"
         self._last_idx = idx
-        self._keep(self._encoder.leave_out(Missing(idx)))
+        if self._manifest is not None:
+            self._keep(self._encoder.leave_out(Missing(idx)))
 
     async def checkpoint(self) -> Checkpoint:
         """Make everything so far durable, the data first, and tell where it can go on.
@@ -297,7 +319,7 @@ class RecordWriter:
             await self._gather([self.dialect.ending])
         await self._flush()
         if self._manifest is not None:
-            if not self._is_range:
+            if self._is_framed:
                 self._keep(self._encoder.ending(self._position))
             self._pass_lines()
             await self._append_lines(self._manifest)
@@ -306,8 +328,7 @@ class RecordWriter:
         """Write what ends the file, unless ``end`` did, and publish data and manifest together."""
         if not self._has_ended:
             await self.end()
-        beginning = b"" if self._is_range else self.dialect.patch(self._records)
-        await publish(self._data, self._manifest, beginning)
+        await publish(self._data, self._manifest, self.dialect.patch(self._records) if self._needs_patch else b"")
 
     def _follow(self, fragment: Fragment) -> None:
         """Take note of where the file stands behind ``fragment``."""

@@ -23,6 +23,7 @@ from asyncbackup.engine.record_writer import Checkpoint
 from asyncbackup.errors import BegunOtherwise, PartialDamaged
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, Missing, RecordDigests, Subject
+from asyncbackup.format.piece import PieceRange
 from asyncbackup.format.record import RECORD_HEADER_SIZE
 from asyncbackup.storage import Source
 
@@ -91,7 +92,7 @@ class _Walk:
         self.indices: array[int] = array("I")
         self.missing: array[int] = array("I")
         self.last_idx = -1
-        self.position = len(subject.dialect.opening)
+        self.position = len(subject.opening)
         self.length = 0
         """Bytes of the lines so far."""
         self.beginning = b""
@@ -182,6 +183,7 @@ _FIELDS: Final = (
     "object size",
     "redundancy",
     "unreadable objects",
+    "piece",
 )
 
 
@@ -197,4 +199,9 @@ def _values(subject: Subject) -> tuple[object, ...]:
         subject.object_size,
         (subject.copies, subject.copy_policy),
         "to be left out" if subject.may_lack else "to end the run",
+        "the whole backup" if subject.piece is None else _describe_piece(subject.piece),
     )
+
+
+def _describe_piece(piece: PieceRange) -> str:
+    return f"{piece}, {piece.objects} of plan {piece.plan}"

@@ -12,11 +12,13 @@ import numpy as np
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
+from asyncbackup.engine.cut import Shard, take_share
 from asyncbackup.engine.lineage import refuse_half_applied
 from asyncbackup.engine.plan import Pair, Plan, count_owned, plan_difference, plan_full
 from asyncbackup.engine.resumption import Resumption
 from asyncbackup.engine.source import SnapshotObjects, open_snapshots
 from asyncbackup.errors import HyperVolume, ObjectSizesDiffer, SnapshotChanged
+from asyncbackup.format.piece import PieceRange
 from asyncbackup.format.record import END_IDX
 from asyncbackup.wire.inode import Inode
 
@@ -74,6 +76,17 @@ async def plan_work(cluster: Cluster, to_inode: Inode, base_inodes: Sequence[Ino
     plan = plan_sides(to, *(None if inode is None else next(bases) for inode in base_inodes))
     shared = count_owned(*(side.owners for side in sides)) - len(plan)
     return Work(_each(plan), len(plan), shared, list(dict.fromkeys(sides)), plan)
+
+
+async def take_share_of(work: Work, vdi: str, shard: Shard) -> tuple[Work, PieceRange]:
+    """Leave one share of the work, and say which range that is. Raises HyperVolume."""
+    if work.plan is None:
+        raise HyperVolume(f"VDI '{vdi}'", "is not backed up in pieces")
+    plan, piece = take_share(work.plan, shard, len(work.sides[0].owners))
+    await work.pairs.aclose()
+    owned = count_owned(*(side.owners[piece.first : piece.end] for side in work.sides))
+    share = with_fields(work, pairs=_each(plan), planned=len(plan), shared=owned - len(plan), plan=plan)
+    return share, piece
 
 
 async def leave_out_done(work: Work, found: Sequence[Resumption | None]) -> Work:

@@ -14,6 +14,7 @@ MAX_NAME_SIZE: Final = 255
 
 _TIME: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})\.[0-9]{9}Z")
 _VDI_ID: Final = re.compile("[1-9a-f][0-9a-f]{0,5}")
+_DIGEST: Final = re.compile("[0-9a-f]{32}")
 _SHOWN: Final = 64
 """Characters of an absurd value that a message shows."""
 
@@ -67,3 +68,9 @@ def check_time(field: str, value: Any) -> None:
         raise ValueError(f"{field}: {error}: {value}") from error
     if not 0 <= time.timestamp() < 1 << 32:
         raise ValueError(f"{field}: expected a time from 1970 to 2106, got {value}")
+
+
+def check_digest(field: str, value: Any) -> None:
+    """Raise ValueError unless ``value`` is an xxh3_128 in hex."""
+    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
+        raise ValueError(f"{field}: expected a digest of 32 hex digits, got {shown(value)}")

@@ -39,10 +39,11 @@ class Damage(ValueError):
 class Decoder:
     """Follows the chain of records of one backup in ``dialect``.
 
-    ``object_size`` in bytes bounds the records if it is known.
+    ``object_size`` in bytes bounds the records if it is known. ``range_length`` is for a piece: so many bytes of
+    records, without what begins and ends a backup.
     """
 
-    def __init__(self, dialect: Dialect, object_size: int | None = None) -> None:
+    def __init__(self, dialect: Dialect, object_size: int | None = None, range_length: int | None = None) -> None:
         self.dialect = dialect
         self.records = 0
         """Records so far."""
@@ -51,14 +52,19 @@ class Decoder:
         self._limit = object_size or MAX_OBJECT_SIZE
         self._expected_records: int | None = None
         self._last_idx = -1
-        self._complete = False
+        self._range_length = range_length
+        self._complete = range_length == 0
 
     @property
     def next_size(self) -> int:
         """Bytes that ``feed`` wants next."""
         if self._complete:
             return 0
-        return RECORD_HEADER_SIZE if self.offset else OPENING_SIZE[self.dialect]
+        return OPENING_SIZE[self.dialect] if self._awaits_opening else RECORD_HEADER_SIZE
+
+    @property
+    def _awaits_opening(self) -> bool:
+        return self.offset == 0 and self._range_length is None
 
     def feed(self, header: bytes | memoryview) -> RecordHeader | None:
         """Judge the next ``next_size`` bytes, or fewer if the file ends before. Raises Damage."""
@@ -66,18 +72,18 @@ class Decoder:
             raise Damage(
                 self.offset + len(header), f"the file ends here; expected {self.next_size - len(header)} more bytes"
             )
-        if self.offset == 0:
+        if self._awaits_opening:
             self._open(header)
             return None
         record = RecordHeader(*self._fields(header))
-        if self.dialect is Dialect.DOG and record.idx == END_IDX:
+        if self.dialect is Dialect.DOG and record.idx == END_IDX and self._range_length is None:
             self._end(record)
             return None
         self._judge(record)
         self._last_idx = record.idx
         self.records += 1
         self.offset += RECORD_HEADER_SIZE + record.length
-        self._complete = self.records == self._expected_records
+        self._complete = self.records == self._expected_records or self.offset == self._range_length
         return record
 
     def _open(self, header: bytes | memoryview) -> None:
@@ -117,6 +123,8 @@ class Decoder:
             raise Damage(
                 self.offset + 8, f"expected a length in sectors from 1 to {self._limit - offset}, got {length}"
             )
+        if self._range_length is not None and self.offset + RECORD_HEADER_SIZE + length > self._range_length:
+            raise Damage(self.offset + 8, f"expected records that end at {self._range_length}, got {length} bytes more")
 
 
 def candidates(beginning: bytes, object_size: int | None = None) -> list[Dialect]:

@@ -18,6 +18,11 @@ Version 3 is for a backup that may lack objects which the cluster could not give
 of a record for each object that was left out, and ``"missing":…`` behind ``"records":…`` says how many these are. A
 reader that knows only version 2 refuses it, and so cannot take such a backup for a complete one.
 
+Versions 4 and 5 are for a piece: the records of a range of a backup, without what begins and ends a file. 4 is like 2,
+and 5 like 3. Behind ``base_size`` the first line has ``"piece":{"number":…,"count":…,"first":…,"end":…,"planned":…,
+"plan":"…"}``: which piece of how many, the range of idx, how many objects the plan of the whole backup has, and the
+digest of that plan. ``data_length`` is what the records of the piece take. A reader that knows no pieces refuses it.
+
 Every byte is either covered by the digest or fixed, so that no change stays unnoticed. Nevertheless nothing is trusted:
 a number, a name or a time that no VDI can have, or that contradicts another field, is damage with its line and field.
 
@@ -33,15 +38,19 @@ from typing import Any, Final, NamedTuple, Self
 
 import xxhash
 
-from asyncbackup.format.bounds import check_number, shown
-from asyncbackup.format.decoder import MAX_OBJECT_SIZE, OPENING_SIZE, Damage
+from asyncbackup.format.bounds import check_digest, check_number, shown
+from asyncbackup.format.decoder import MAX_OBJECT_SIZE, Damage
 from asyncbackup.format.dialect import Dialect
 from asyncbackup.format.identity import Identity
+from asyncbackup.format.piece import PieceRange
 from asyncbackup.format.record import END_IDX, RECORD_HEADER_SIZE, RecordHeader
 
 VERSION: Final = 2
 LACKING_VERSION: Final = 3
 """That of a manifest which may name objects that are missing."""
+PIECE_VERSION: Final = 4
+LACKING_PIECE_VERSION: Final = 5
+"""Those of a piece. Only the number differs: a run that goes on may write one over the other."""
 MAX_LINE: Final = 16384
 """Bytes of the longest line: two names of 255 bytes, each of which may take six characters in JSON, twice over."""
 
@@ -73,6 +82,8 @@ class Subject:
     base_size: int | None
     may_lack: bool = False
     """Whether objects that could not be read may be left out: the manifest names them."""
+    piece: PieceRange | None = None
+    """Which piece of the backup it is; None: it is the whole backup."""
 
     def __post_init__(self) -> None:
         check_number("object_size", self.object_size, MAX_OBJECT_SIZE, least=MIN_OBJECT_SIZE)
@@ -83,6 +94,7 @@ class Subject:
         check_number("size", self.size, most)
         check_number("copies", self.copies, _MAX_BYTE)
         check_number("copy_policy", self.copy_policy, _MAX_BYTE)
+        self._check_piece()
         base = self.base_identity
         if base is None:
             if self.base_size is not None:
@@ -93,6 +105,14 @@ class Subject:
             raise ValueError("base.created: expected a time, got null: a working VDI is no base")
         if (base.vdi, base.cluster) != (self.vdi, self.cluster):
             raise ValueError(f"base: expected a snapshot of the same VDI and cluster, got {base}")
+
+    def _check_piece(self) -> None:
+        if self.piece is None:
+            return
+        try:
+            self.piece.check_within(self.object_count)
+        except ValueError as error:
+            raise ValueError(f"piece.{error}") from error
 
     @property
     def vdi(self) -> str:
@@ -112,6 +132,23 @@ class Subject:
         """Data objects that the VDI's size spans, the last one perhaps in part."""
         return -(-self.size // self.object_size)
 
+    @property
+    def opening(self) -> bytes:
+        """What stands before the first record, until it is patched; nothing in a piece."""
+        return b"" if self.piece else self.dialect.opening
+
+    @property
+    def ending(self) -> bytes:
+        """What stands behind the last record; nothing in a piece."""
+        return b"" if self.piece else self.dialect.ending
+
+    @property
+    def version(self) -> int:
+        """That of the manifest."""
+        if self.piece is None:
+            return LACKING_VERSION if self.may_lack else VERSION
+        return LACKING_PIECE_VERSION if self.may_lack else PIECE_VERSION
+
     def as_dict(self) -> dict[str, Any]:
         """Give what the first line says, as plain values."""
         return {
@@ -125,18 +162,20 @@ class Subject:
             "snapshot": _snapshot_fields(self.identity),
             "base": None if self.base_identity is None else _snapshot_fields(self.base_identity),
             "base_size": self.base_size,
+            **({} if self.piece is None else {"piece": self.piece.as_dict()}),
         }
 
     def encode(self) -> bytes:
-        return _line({"manifest": LACKING_VERSION if self.may_lack else VERSION} | self.as_dict())
+        return _line({"manifest": self.version} | self.as_dict())
 
     @classmethod
     def decode(cls, line: bytes) -> Self:
         """Read the fields of the first line. Raises ValueError if they are wrong."""
         fields = _object(line)
         version = fields.get("manifest")
-        check_number("manifest", version, LACKING_VERSION, least=1)
-        _check_fields(fields, _SUBJECT_FIELDS_1 if version == 1 else _SUBJECT_FIELDS)
+        check_number("manifest", version, LACKING_PIECE_VERSION, least=1)
+        is_piece = version in (PIECE_VERSION, LACKING_PIECE_VERSION)
+        _check_fields(fields, _SUBJECT_FIELDS_1 if version == 1 else (*_SUBJECT_FIELDS, *["piece"] * is_piece))
         try:
             dialect = Dialect(fields["dialect"])
         except ValueError as error:
@@ -151,7 +190,8 @@ class Subject:
             identity=_identity("snapshot", fields["snapshot"], vdi, cluster),
             base_identity=None if base is None else _identity("base", base, vdi, cluster),
             base_size=fields["base_size"],
-            may_lack=version == LACKING_VERSION,
+            may_lack=version in (LACKING_VERSION, LACKING_PIECE_VERSION),
+            piece=PieceRange.from_fields(fields["piece"]) if is_piece else None,
         )
 
 
@@ -190,10 +230,10 @@ class RecordDigests(NamedTuple):
             raise ValueError(f"assumed: expected true or nothing, got {shown(fields['assumed'])}")
         header = RecordHeader(fields["idx"], fields["offset"], fields["length"])
         _check_header(header)
-        base = fields["base"]
-        return cls(
-            header, _digest("data", fields["data"]), None if base is None else _digest("base", base), assumed=assumed
-        )
+        check_digest("data", fields["data"])
+        if fields["base"] is not None:
+            check_digest("base", fields["base"])
+        return cls(header, fields["data"], fields["base"], assumed=assumed)
 
 
 _USUAL_RECORD: Final = re.compile(
@@ -317,12 +357,12 @@ class ManifestDecoder:
             self._hash.update(line)
             self._subject = Subject.decode(line)
             self._version = _object(line)["manifest"]
-            self._data_length = OPENING_SIZE[self._subject.dialect] + len(self._subject.dialect.ending)
+            self._data_length = len(self._subject.opening) + len(self._subject.ending)
             return self._subject
         if line.startswith(b'{"records"'):
-            return self._trailer(line)
+            return self._trailer(line, self._subject)
         self._hash.update(line)
-        if self._version == LACKING_VERSION and line.startswith(b'{"missing"'):
+        if self._subject.may_lack and line.startswith(b'{"missing"'):
             missing = Missing.decode(line)
             self._judge_idx("missing", missing.idx, self._subject)
             self._missing += 1
@@ -337,6 +377,8 @@ class ManifestDecoder:
         """Raise ValueError for an object that does not lie inside of the VDI, behind the one before."""
         if idx >= subject.object_count:
             raise ValueError(f"{name}: expected one of the {subject.object_count} objects of the VDI, got {idx}")
+        if subject.piece and not subject.piece.first <= idx < subject.piece.end:
+            raise ValueError(f"{name}: expected one of {subject.piece.objects}, as {subject.piece} has them, got {idx}")
         if idx <= self._last_idx:
             raise ValueError(f"{name}: expected a number above {self._last_idx}, got {idx}")
         self._last_idx = idx
@@ -348,9 +390,9 @@ class ManifestDecoder:
             end = record.offset + record.length
             raise ValueError(f"length: expected an end within {subject.object_size} bytes of an object, got {end}")
 
-    def _trailer(self, line: bytes) -> Trailer:
+    def _trailer(self, line: bytes, subject: Subject) -> Trailer:
         fields = _object(line)
-        _check_fields(fields, _LACKING_TRAILER_FIELDS if self._version == LACKING_VERSION else _TRAILER_FIELDS)
+        _check_fields(fields, _LACKING_TRAILER_FIELDS if subject.may_lack else _TRAILER_FIELDS)
         covered, _, digest = line.partition(_DIGEST_FIELD.encode())
         self._hash.update(covered + _DIGEST_FIELD.encode())
         expected = self._hash.hexdigest()
@@ -453,12 +495,3 @@ def _check_fields(fields: dict[str, Any], expected: tuple[str, ...]) -> None:
         if name not in expected:
             raise ValueError(f"{shown(name)}: expected no such field")
     raise ValueError(f"expected the fields {', '.join(expected)} in this order")
-
-
-_DIGEST: Final = re.compile("[0-9a-f]{32}")
-
-
-def _digest(field: str, value: Any) -> str:
-    if not isinstance(value, str) or not _DIGEST.fullmatch(value):
-        raise ValueError(f"{field}: expected a digest of 32 hex digits, got {shown(value)}")
-    return value

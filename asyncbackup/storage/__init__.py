@@ -8,7 +8,7 @@ from asyncbackup.storage.image import NewImage, StandingImage
 from asyncbackup.storage.null import NullTarget
 from asyncbackup.storage.partial import Partial
 from asyncbackup.storage.pipe import PipeTarget, ScratchTarget, is_fifo, open_fifo
-from asyncbackup.storage.source import FileSource, PipeSource, Source
+from asyncbackup.storage.source import FileSource, PipeSource, PlainSource, Source
 from asyncbackup.storage.target import JoinableTarget, Target, publish
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Partial",
     "PipeSource",
     "PipeTarget",
+    "PlainSource",
     "ScratchTarget",
     "Source",
     "StandingImage",

@@ -276,15 +276,16 @@ class FileTarget(SerialFile):
         """The name of a folder for files that are to be appended: beside the file, also where a link leads there."""
         return self.place.pieces
 
-    async def append_file(self, source: str | os.PathLike[str], length: int) -> None:
-        """Append the first ``length`` bytes of another file, or have the file system share them where it can.
+    async def append_file(self, source: str | os.PathLike[str], length: int, start: int = 0) -> None:
+        """Append ``length`` bytes of another file, from ``start`` on; the file system shares them where it can.
 
-        Raises TargetFull, TargetWriteFailed.
+        A cancellation waits until all of them are copied. Raises TargetFull, TargetWriteFailed.
         """
-        await self._in_thread(self._append_file, source, length)
+        await self._in_thread(self._append_file, source, length, start)
 
-    def _append_file(self, source: str | os.PathLike[str], length: int) -> None:
+    def _append_file(self, source: str | os.PathLike[str], length: int, start: int) -> None:
         with wrap_os_errors(str(self.path)), Path(source).open("rb", buffering=0) as file:
+            file.seek(start)
             while length:
                 copied = _copy(file.fileno(), self._descriptor, min(length, _COPIED_SIZE))
                 if not copied:

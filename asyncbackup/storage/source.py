@@ -8,8 +8,9 @@ import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, runtime_checkable
 
 import anyio
 from anyio import to_thread
@@ -59,6 +60,15 @@ class Source(Protocol):
         """
 
 
+@runtime_checkable
+class PlainSource(Source, Protocol):
+    """A source whose bytes are those of a file, as they stand there, so that a target can take over the file."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+
+
 class FileSource:
     """A file on disk."""
 
@@ -68,6 +78,10 @@ class FileSource:
         self.modified_ns = 0
         """The time of the last change before it was opened, in nanoseconds since 1970."""
         self._descriptor = -1
+
+    @property
+    def path(self) -> Path:
+        return Path(self.name)
 
     @property
     def descriptor(self) -> int:

@@ -79,8 +79,8 @@ class JoinableTarget(Target, Protocol):
     def pieces(self) -> Path:
         """Where a folder can be made for such files. None is there when the target was entered."""
 
-    async def append_file(self, source: str | os.PathLike[str], length: int) -> None:
-        """Append the first ``length`` bytes of a file. Raises TargetFull, TargetWriteFailed."""
+    async def append_file(self, source: str | os.PathLike[str], length: int, start: int = 0) -> None:
+        """Append ``length`` bytes of a file, from ``start`` on. Raises TargetFull, TargetWriteFailed."""
 
 
 async def publish(data: Target, manifest: Target | None = None, beginning: bytes = b"") -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace as with_fields
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.cluster import Snapshot
+from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.deltas import DeltaWriter, Pass
 from asyncbackup.engine.keeping import CHECKPOINT_BYTES, Keeping
 from asyncbackup.engine.pieces import SplitPass
@@ -20,10 +21,11 @@ from asyncbackup.engine.record_writer import RecordWriter, refuse_unpatchable
 from asyncbackup.engine.source import staying
 from asyncbackup.engine.unreadable import Losses
 from asyncbackup.engine.window import WindowOptions
-from asyncbackup.engine.work import find_inodes, leave_out_done, plan_work
+from asyncbackup.engine.work import find_inodes, leave_out_done, plan_work, take_share_of
 from asyncbackup.errors import HyperVolume, single_error
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
+from asyncbackup.format.piece import PieceRange
 from asyncbackup.storage import Access, JoinableTarget, Partial, Target, open_target
 from asyncbackup.storage.backup_target import BackupTarget
 from asyncbackup.wire.inode import Inode
@@ -60,6 +62,7 @@ async def backup(
     on_progress: OnProgress | None = None,
     also: Sequence[Delta] = (),
     processes: int = 1,
+    shard: Shard | None = None,
     access: Access | None = None,
 ) -> Summary:
     """Back up what ``snapshot`` of ``vdi`` has and snapshot ``base`` has not. Without a base, back up all of it.
@@ -80,6 +83,9 @@ async def backup(
     result is the same. It takes files, and no hyper volume. Memory and rate are shared out. The others import the
     script that is run, so what a script does stands under ``if __name__ == "__main__"``.
 
+    With ``shard`` it makes only this piece of the backup, which needs a manifest. Runs on any machines make the others,
+    and ``join`` makes the backup of all of them, the same as one run makes it. It takes no hyper volume.
+
     If objects cannot be read, the run fails with ObjectReadFailed, or with ObjectsUnreadable for several. With
     ``skip_unreadable`` the run does without them: they have no record, and the summary and the manifest name them. This
     needs a manifest. An object of which only the base cannot be read is written whole.
@@ -87,13 +93,15 @@ async def backup(
     Raises the errors of ``asyncbackup.errors``, among them SnapshotChanged if a snapshot was being deleted meanwhile,
     and HalfApplied for a working VDI to which backups are being applied. After an error or a cancellation there is no
     new file, and no request is in flight. Raises ValueError unless exactly one of ``snapshot`` and ``live`` is given,
-    for ``replace`` or ``resume`` with an entered target, and for ``resume`` with ``live``, because what a guest writes
-    does not fit what was read before.
+    for ``replace`` or ``resume`` with an entered target, for ``resume`` or ``shard`` with ``live``, because what a
+    guest writes does not fit what was read before, and for ``shard`` with ``also`` or several ``processes``.
     """
     if (snapshot is None) != live:
         raise ValueError("expected either a snapshot or live=True")
-    if resume and live:
-        raise ValueError("expected a snapshot to resume")
+    if (resume or shard) and live:
+        raise ValueError("expected a snapshot to resume, or to cut into pieces")
+    if shard and (also or processes > 1):
+        raise ValueError("expected one backup and one process for a piece")
     wanted = [Delta(target, base, manifest, partial, dialect), *also]
     started = time.monotonic()
     cluster = cluster.counted()
@@ -105,12 +113,16 @@ async def backup(
             for delta in wanted
         ]
         for delta, goes_to in zip(wanted, opened, strict=True):
-            refuse_unpatchable(goes_to.data, delta.dialect or dialect)
-            if skip_unreadable and goes_to.manifest is None:
-                raise ValueError("expected a manifest, which can name what is left out")
+            if shard is None:
+                refuse_unpatchable(goes_to.data, delta.dialect or dialect)
+            if (skip_unreadable or shard) and goes_to.manifest is None:
+                raise ValueError("expected a manifest, which can name what is left out, or which piece it is")
         with single_error():
             to_inode, base_inodes = await find_inodes(cluster, vdi, snapshot, [delta.base for delta in wanted])
             work = await plan_work(cluster, to_inode, base_inodes)
+            piece = None
+            if shard is not None:
+                work, piece = await take_share_of(work, vdi, shard)
             plan_s = time.monotonic() - started
             making = [
                 await _prepare(
@@ -120,6 +132,7 @@ async def backup(
                     goes_to,
                     checkpoint_bytes,
                     skip_unreadable=skip_unreadable,
+                    piece=piece,
                 )
                 for delta, base_inode, goes_to in zip(wanted, base_inodes, opened, strict=True)
             ]
@@ -188,6 +201,7 @@ async def backup(
         hedges=sent.hedges,
         most_in_flight=sent.most_in_flight,
         latencies_s=sent.latencies.percentiles_s(),
+        piece=piece,
     )
 
 
@@ -208,13 +222,14 @@ async def _prepare(
     checkpoint_bytes: int,
     *,
     skip_unreadable: bool,
+    piece: PieceRange | None,
 ) -> DeltaWriter:
     """Make what writes a backup. Nothing is written yet. Raises InodeCorrupt."""
     (to, base), dialect = inodes, delta.dialect
     assert dialect is not None
     subject = None if target.manifest is None else await _subject(cluster, to, base, dialect)
-    if subject is not None and skip_unreadable:
-        subject = with_fields(subject, may_lack=True)
+    if subject is not None:
+        subject = with_fields(subject, may_lack=skip_unreadable, piece=piece)
     writer = RecordWriter(target.data, dialect, manifest=target.manifest, subject=subject)
     # What a guest writes to does not fit what was read before.
     keeping = Keeping(writer, delta.partial if to.is_snapshot else None, checkpoint_bytes)
@@ -245,10 +260,11 @@ async def estimate(
     base: Snapshot | None = None,
     live: bool = False,
     also: Sequence[Snapshot | None] = (),
+    shard: Shard | None = None,
 ) -> Estimate:
     """Say what ``backup`` with the same arguments would read and write at most. It reads no data object.
 
-    ``also`` are the bases of the other backups.
+    ``also`` are the bases of the other backups. With ``shard`` it is about this piece.
 
     Raises what ``backup`` raises before it reads any.
     """
@@ -257,6 +273,8 @@ async def estimate(
     with single_error():
         to_inode, base_inodes = await find_inodes(cluster, vdi, snapshot, [base, *also])
         work = await plan_work(cluster, to_inode, base_inodes)
+        if shard is not None:
+            work, _ = await take_share_of(work, vdi, shard)
         to_read = to_write = 0
         async with aclosing(work.pairs):
             async for pair in work.pairs:

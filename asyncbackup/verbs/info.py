@@ -56,7 +56,9 @@ async def info(
 
     Raises SourceMissing, SourceUnreadable, and BackupDamaged where the file is no backup.
     """
-    async with open_backup(file, dialect=dialect, object_size=object_size, manifest=manifest, access=access) as reader:
+    async with open_backup(
+        file, dialect=dialect, object_size=object_size, manifest=manifest, takes_pieces=True, access=access
+    ) as reader:
         records = data_bytes = 0
         async with aclosing(reader.records()) as found:
             async for record in found:

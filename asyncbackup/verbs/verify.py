@@ -16,6 +16,7 @@ import xxhash
 from anyio import to_thread
 
 from asyncbackup.engine.chain import ChainOptions, check_given, check_link
+from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.reader import BackupReader, Record
@@ -30,6 +31,7 @@ from asyncbackup.errors import (
     single_error,
 )
 from asyncbackup.format import Dialect
+from asyncbackup.format.piece import PieceRange
 from asyncbackup.storage import Access, Source, open_source
 
 _log = logging.getLogger(__package__)
@@ -77,6 +79,9 @@ class FileReport:
     """None if it could not be found out."""
     records: int = 0
     data_bytes: int = 0
+    records_digested: int = 0
+    """Records whose data was compared with their digests: all of them if there is a manifest, or one share of them."""
+    bytes_digested: int = 0
     trailing_bytes: int = 0
     """Bytes that follow the end of the backup."""
     has_manifest: bool = False
@@ -85,6 +90,8 @@ class FileReport:
     """Records that hold bytes of a base that nobody proved."""
     missing: Sequence[int] = ()
     """The idx of each object that was left out because it could not be read."""
+    piece: PieceRange | None = None
+    """Which piece of a backup it is; None: it is a whole one, or nothing says it."""
     problems: Problems = field(default_factory=Problems)
 
     @property
@@ -94,7 +101,8 @@ class FileReport:
     @property
     def is_proved(self) -> bool:
         """Whether a manifest proves all data."""
-        return self.is_good and self.has_manifest and not self.assumed
+        is_complete = self.has_manifest and self.records_digested == self.records
+        return self.is_good and is_complete and not self.assumed
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
@@ -102,6 +110,7 @@ class FileReport:
         return (
             values
             | {"dialect": self.dialect and self.dialect.value, "missing": list(self.missing)}
+            | {"piece": self.piece and self.piece.as_dict()}
             | {"problems": self.problems.as_dict()}
         )
 
@@ -145,10 +154,13 @@ async def verify(
     backups: Sequence[str | os.PathLike[str]],
     *,
     require_manifest: bool = False,
+    shard: Shard | None = None,
     chain_options: ChainOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> VerifyReport:
-    """Read all of ``backups``, oldest first, and report all problems.
+    """Read all of ``backups``, oldest first, and report all problems. They may be pieces of backups as well.
+
+    With ``shard`` the data of only one share of the records of each file is read. All shares together are all records.
 
     Without a manifest, only the structure of a file can be verified. With ``require_manifest``, a missing manifest is a
     problem. Raises only SourceMissing and SourceUnreadable: a damaged file is a problem in the report.
@@ -164,13 +176,13 @@ async def verify(
             found = FileReport(str(path))
             report.files.append(found)
             given = _Given(path, options.manifest(place), options.dialect, options.object_size, options.access)
-            readers.append(await _verify_file(given, found, counts, on_progress))
+            readers.append(await _verify_file(given, found, counts, on_progress, shard))
             counts.end_file(place)
             if on_progress is not None:
                 on_progress(counts.progress())
             if require_manifest and found.is_good and not found.has_manifest:
                 found.problems.add(ManifestMissing(found.file))
-    for older, newer in pairwise(readers):
+    for older, newer in pairwise(readers if not any(found.piece for found in report.files) else ()):
         if older is None or newer is None or older.subject is None or newer.subject is None:
             report.unproven_links += 1
             continue
@@ -196,14 +208,15 @@ async def _verify_file(
     report: FileReport,
     counts: _Counts,
     on_progress: OnProgress | None,
+    shard: Shard | None,
 ) -> BackupReader | None:
     """Verify one file. Give its closed reader, which still has the manifest's facts; None if the file is no backup."""
     async with AsyncExitStack() as stack:
         reader = await _open(stack, given, report)
         if reader is not None:
             report.dialect, report.has_manifest = reader.dialect, reader.subject is not None
-            report.missing = reader.missing
-            await _FileVerification(reader, report, counts, on_progress).run()
+            report.missing, report.piece = reader.missing, reader.subject.piece if reader.subject else None
+            await _FileVerification(reader, report, counts, on_progress, shard).run()
             _log.info("%s: verified %d records, found %d problems", report.file, report.records, report.problems.count)
         return reader
 
@@ -233,7 +246,7 @@ async def _open(stack: AsyncExitStack, given: _Given, report: FileReport) -> Bac
 
 
 async def _begin(data: Source, manifest: Source | None, given: _Given) -> BackupReader:
-    reader = BackupReader(data, manifest, dialect=given.dialect, object_size=given.object_size)
+    reader = BackupReader(data, manifest, dialect=given.dialect, object_size=given.object_size, takes_pieces=True)
     await reader.begin()
     return reader
 
@@ -275,9 +288,10 @@ def _measure(backups: Sequence[str | os.PathLike[str]]) -> list[int] | None:
 
 
 class JudgedRecord(NamedTuple):
-    """A record, and the problem of its data; None: no problem was found."""
+    """A record, whether its data was read and compared, and the problem of it; None: no problem was found."""
 
     record: Record
+    is_digested: bool = False
     problem: DigestMismatch | None = None
 
 
@@ -289,6 +303,7 @@ class _FileVerification:
     report: FileReport
     counts: _Counts
     on_progress: OnProgress | None
+    shard: Shard | None
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
 
     async def run(self) -> None:
@@ -319,8 +334,15 @@ class _FileVerification:
         if batch:
             yield batch
 
+    def _is_wanted(self, record: Record) -> bool:
+        """Tell whether the data of a record is to be compared: if it begins in our share of the bytes."""
+        length = self.reader.data_length
+        if length is None or self.shard is None:
+            return length is not None
+        return record.position * self.shard.count // length == self.shard.number - 1
+
     async def _pass(self, record: Record) -> JudgedRecord:
-        if self.reader.size is not None or not self.report.has_manifest:
+        if self.reader.size is not None or not self._is_wanted(record):
             await self.reader.skip_data(record)
             return JudgedRecord(record)
         taken = Digests(with_base=False)
@@ -329,9 +351,13 @@ class _FileVerification:
 
     async def _digest(self, found: list[JudgedRecord], slot: Slot) -> list[JudgedRecord]:
         """Compare the data of a batch with its manifest."""
-        if self.reader.size is None or not self.report.has_manifest:
+        if self.reader.size is None:
             return found
-        batch = [record for record, _ in found]
+        batch = [judged.record for judged in found if self._is_wanted(judged.record)]
+        others = [judged for judged in found if not self._is_wanted(judged.record)]
+        return others + (await self._digest_wanted(batch, slot) if batch else [])
+
+    async def _digest_wanted(self, batch: list[Record], slot: Slot) -> list[JudgedRecord]:
         large = [record for record in batch if record.header.length > _BATCH_BYTES]
         if not large:
             return await to_thread.run_sync(self._digest_now, batch, slot.buffers[0], limiter=self.threads)
@@ -357,19 +383,21 @@ class _FileVerification:
     def _judge(self, record: Record, taken: xxhash.xxh3_128) -> JudgedRecord:
         assert record.digests is not None
         expected, got = record.digests.data, taken.hexdigest()
-        if expected == got:
-            return JudgedRecord(record)
-        return JudgedRecord(record, DigestMismatch(self.reader.name, record.header.idx, expected, got))
+        problem = None if expected == got else DigestMismatch(self.reader.name, record.header.idx, expected, got)
+        return JudgedRecord(record, is_digested=True, problem=problem)
 
     async def _deliver(self, batches: list[list[JudgedRecord]]) -> None:
-        for record, problem in (judged for batch in batches for judged in batch):
+        for record, is_digested, problem in (judged for batch in batches for judged in batch):
             self.report.records += 1
             self.report.data_bytes += record.header.length
+            self.report.records_digested += is_digested
+            self.report.bytes_digested += is_digested * record.header.length
             self.report.assumed += record.digests is not None and record.digests.assumed
             if problem is not None:
                 self.report.problems.add(problem)
             self.counts.records_done += 1
-            self.counts.bytes_done = self.counts.bytes_before + record.position + record.header.length
+            done = self.counts.bytes_before + record.position + record.header.length
+            self.counts.bytes_done = max(self.counts.bytes_done, done)
         if self.on_progress is not None:
             self.on_progress(self.counts.progress())
 

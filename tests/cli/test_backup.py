@@ -112,6 +112,7 @@ def test_json_tells_what_was_done(command: Command, served: Served, tmp_path: Pa
         "retries": 0,
         "retry_causes": {},
         "hedges": 0,
+        "piece": None,
     }
 
 

@@ -24,6 +24,7 @@ from asyncbackup.cli.main import program
 from asyncbackup.client import Cluster, Volume
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.clusters import MISSING, RealCluster
+from tests.folders import left_in
 
 # The commands bring their own event loops: to run them on both of the test's shows nothing more.
 one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
@@ -151,6 +152,27 @@ async def test_the_series_restores_and_exports_what_was_backed_up(tmp_path: Path
         tuesday = await image_of(cluster, "vm", tmp_path, snapshot="tuesday")
         assert await image_of(cluster, "vm-tuesday", tmp_path, live=True) == tuesday
         assert (shell.folder / "vm.midweek.rbd").read_bytes().startswith(b"rbd diff v1\n")
+
+
+@pytest.mark.slow
+@one_loop
+@everywhere
+async def test_pieces_that_machines_make_join_to_what_one_makes(tmp_path: Path, serve: Serve) -> None:
+    async with serve(tmp_path) as port, connect("127.0.0.1", port) as cluster:
+        await guest.live(cluster, guest.DAYS, say=lambda _: None)
+        await cluster.create_snapshot("vm", "today")
+        shell = Shell(tmp_path / "user", port)
+        shell.add("ssh", 'shift; exec "$@"')
+        await backup(cluster, "vm", tmp_path / "whole", snapshot="today")
+        script = commands("## More than one machine").replace("/backup/", "")
+
+        code, said = await shell.run(f"set -eu\n{script}")
+
+        assert code == 0, said
+        assert said.count("share 1/2 is proved") == said.count("share 2/2 is proved") == 1
+        assert left_in(shell.folder) == ["vm.today", "vm.today.manifest"]
+        for suffix in ("", ".manifest"):
+            assert (shell.folder / f"vm.today{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from asyncbackup.engine.catalog import Backup, Catalog, State, Stored, below, find_named, group_files
+from asyncbackup.format.piece import PieceRange
 from tests.catalogs import identity, stored, subject
 
 
@@ -133,3 +136,12 @@ def test_what_was_backed_up_live_is_no_snapshot() -> None:
     live = type(live)(live.vdi, live.vdi_id, None, None, 1, "")
 
     assert find_named([Backup("a", 1, subject(live, None))], "1") == []
+
+
+def test_a_piece_is_no_backup_of_a_catalog() -> None:
+    piece = replace(subject(identity(1), None), piece=PieceRange(2, 2, first=1, end=2, planned=2, plan="0" * 32))
+
+    catalog = Catalog.of("f", [Stored("p", 1, State.GOOD, "p.manifest", piece)])
+
+    assert catalog.backups == ()
+    assert catalog.others == (Stored("p", 1, State.PIECE, "p.manifest", piece, "2 of 2"),)

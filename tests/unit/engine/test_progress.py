@@ -54,4 +54,5 @@ def test_a_summary_is_plain_values_for_json() -> None:
         "hedges": 11,
         "most_in_flight": 12,
         "latencies_s": {"50": 0.1},
+        "piece": None,
     }

@@ -20,6 +20,7 @@ from asyncbackup.format.manifest import (
     Subject,
     Trailer,
 )
+from asyncbackup.format.piece import PieceRange
 
 FORMATTED = "2026-01-01T00:00:00.123456789Z"
 SUBJECT = Subject(
@@ -156,7 +157,7 @@ def test_damage_is_told_with_its_place() -> None:
     ("line", "message"),
     [
         (b"[]\n", "expected an object, got \\[\\]"),
-        (b"{}\n", "manifest: expected a number from 1 to 3, got None"),
+        (b"{}\n", "manifest: expected a number from 1 to 5, got None"),
         (b"\xff\n", "can't decode"),
         ('{"ü":1}\n'.encode(), "can't decode"),
         (b"[" * 10_000 + b"\n", "expected no arrays or objects in one another"),
@@ -175,8 +176,8 @@ SNAPSHOT = '"snapshot":{"id":2,"tag":"b","vdi_id":"abcdef","created":"2026-11-22
 @pytest.mark.parametrize(
     ("line", "before", "after", "message"),
     [
-        (1, '"manifest":2', '"manifest":4', "manifest: expected a number from 1 to 3, got 4"),
-        (1, '"manifest":2', '"manifest":true', "manifest: expected a number from 1 to 3, got True"),
+        (1, '"manifest":2', '"manifest":6', "manifest: expected a number from 1 to 5, got 6"),
+        (1, '"manifest":2', '"manifest":true', "manifest: expected a number from 1 to 5, got True"),
         (1, '"manifest":2', '"manifest":1', "'cluster': expected no such field"),
         (1, '"copies":3,', "", "copies: expected this field, got none"),
         (1, '"copies":3,', '"copies":3,"copies":3,', "'copies': expected once, got twice"),
@@ -396,3 +397,65 @@ def test_a_manifest_of_version_2_has_no_count_of_missing_objects() -> None:
 
     with pytest.raises(Damage, match="expected no such field"):
         decode(digested(lines))
+
+
+PIECE = replace(SUBJECT, piece=PieceRange(2, 3, first=3, end=6, planned=9, plan="ab" * 16))
+
+
+def piece_lines(subject: Subject = PIECE) -> list[bytes]:
+    encoder = ManifestEncoder()
+    lines = [encoder.opening(subject), *map(encoder.record, RECORDS)]
+    return [*lines, encoder.ending(LENGTH - 8 - 16)]
+
+
+def test_a_piece_says_its_range_behind_all_else_and_counts_its_records_alone() -> None:
+    first, *_ = lines = piece_lines()
+
+    assert first == encoded()[0].replace(b'"manifest":2', b'"manifest":4')[:-2] + (
+        b',"piece":{"number":2,"count":3,"first":3,"end":6,"planned":9,"plan":"' + b"ab" * 16 + b'"}}\n'
+    )
+    assert decode(lines) == [PIECE, *RECORDS, Trailer(3, LENGTH - 8 - 16)]
+
+
+def test_a_piece_that_may_lack_objects_has_a_first_line_as_long() -> None:
+    lacking = replace(PIECE, may_lack=True)
+
+    assert lacking.encode() == PIECE.encode().replace(b'"manifest":4', b'"manifest":5')
+    assert decode(piece_lines(lacking))[0] == lacking
+
+
+def test_a_record_outside_of_the_range_of_its_piece_is_damage() -> None:
+    lines = piece_lines()
+    lines[0] = lines[0].replace(b'"end":6', b'"end":5')
+
+    with pytest.raises(Damage, match="line 4: idx: expected one of objects 3 to 4, as piece 2 of 3 has them, got 5"):
+        decode(digested(lines))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        (b'"manifest":4', b'"manifest":2', "'piece': expected no such field"),
+        (b'"manifest":4', b'"manifest":6', "manifest: expected a number from 1 to 5, got 6"),
+        (b'"number":2', b'"number":9', "piece.number: expected a number from 1 to 3, got 9"),
+        (b'"end":6', b'"end":257', "piece.end: expected a number from 0 to 256, got 257"),
+        (b'"piece":{', b'"piec":{', "piece: expected this field, got none"),
+    ],
+)
+def test_a_first_line_that_no_piece_has_is_damage(before: bytes, after: bytes, problem: str) -> None:
+    lines = piece_lines()
+    assert before in lines[0]
+    lines[0] = lines[0].replace(before, after)
+
+    with pytest.raises(Damage, match=problem):
+        decode(digested(lines))
+
+
+def test_no_byte_of_a_piece_can_change_unnoticed() -> None:
+    data = b"".join(piece_lines())
+    for at in range(len(data)):
+        broken = bytearray(data)
+        broken[at] ^= 0x01
+
+        with pytest.raises(Damage):
+            decode(bytes(broken).splitlines(keepends=True))
