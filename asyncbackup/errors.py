@@ -36,6 +36,7 @@
     │   │   ├── FormatUnclear        … or that begin as more than one format does
     │   │   ├── BackupCompressed     … or that a program compressed
     │   │   └── StateDamaged         … or that should say what an image is
+    │   ├── NotDecrypted             an encrypted file that the keys at hand do not open
     │   ├── DigestMismatch           data that is not what the manifest says it was
     │   ├── BaseMismatch             the base does not hold what a backup was made against
     │   ├── BaseNeeded               data of the base is needed, and none was named
@@ -45,6 +46,7 @@
     │   └── ChainGap                 … because one is missing in a folder
     ├── ProgramFailed                another program that was run failed
     ├── PlotsUnavailable             the library that draws is not installed
+    ├── ExtraMissing                 a library that only some need is not installed
     ├── Incompatible                 what was asked for cannot be done so
     │   ├── BackupIncomplete         a backup that lacks objects, where a whole one is wanted
     │   ├── SnapshotAmbiguous        a name that several snapshots have
@@ -78,6 +80,7 @@
     │   ├── BegunOtherwise            an unfinished backup that is of something else
     │   ├── MemoryTooSmall           less memory than a step of the work needs
     │   ├── PatchNeeded               a format that cannot be written to a pipe
+    │   ├── KeyUnusable               a key that cannot encrypt, or decrypt
     │   └── RedundancyUnkeepable     copies or erasure coding that the cluster cannot keep
     ├── ChangedMeanwhile             somebody else changed what was in use
     │   └── SnapshotChanged          … by deleting a snapshot while it was read
@@ -427,6 +430,21 @@ class BackupCompressed(BackupDamaged):
         self.compression = compression
 
 
+class NotDecrypted(SourceError):
+    """``source`` is encrypted, and it stays so: ``problem`` says why. ``recipients`` says who can read it, in words.
+
+    ``lacks_identity``: no private key was named at all.
+    """
+
+    def __init__(
+        self, source: str, problem: str, recipients: Sequence[str] = (), *, lacks_identity: bool = False
+    ) -> None:
+        who = f"; it is for {', '.join(recipients)}" if recipients else ""
+        super().__init__(source, f"{problem}{who}")
+        self.recipients = tuple(recipients)
+        self.lacks_identity = lacks_identity
+
+
 class FormatUnclear(BackupDamaged):
     """``source`` begins like a backup of either format, and is complete in neither."""
 
@@ -495,6 +513,15 @@ class PlotsUnavailable(AsyncBackupError):
 
     def __init__(self) -> None:
         super().__init__("matplotlib, which draws the plots, is not installed")
+
+
+class ExtraMissing(AsyncBackupError):
+    """The ``library`` that does ``what`` is not installed. The package's ``extra`` brings it."""
+
+    def __init__(self, extra: str, library: str, what: str) -> None:
+        super().__init__(f"{library}, which {what}, is not installed")
+        self.extra = extra
+        self.library = library
 
 
 class ChainBroken(AsyncBackupError):
@@ -875,6 +902,15 @@ class PatchNeeded(Incompatible):
     def __init__(self, dialect: str) -> None:
         super().__init__(f"a {dialect} backup is completed at its beginning, so it cannot be piped")
         self.dialect = dialect
+
+
+class KeyUnusable(Incompatible):
+    """``name`` is no key that can be used; ``problem`` says why, and shows nothing of a private key."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.name = name
+        self.problem = problem
 
 
 class RedundancyUnkeepable(Incompatible):

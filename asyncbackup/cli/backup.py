@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -13,7 +12,8 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.files import open_output
+from asyncbackup.cli.files import is_piped, open_output
+from asyncbackup.cli.layer_options import check_layers, layer_options
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -41,7 +41,7 @@ from asyncbackup.engine.progress import Summary
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ManifestUnplaced, NotResumable, TargetExists
 from asyncbackup.format import Dialect
-from asyncbackup.storage import Access
+from asyncbackup.storage import Access, Layers
 from asyncbackup.storage.backup_target import BackupTarget, check_target
 from asyncbackup.storage.publication import manifest_path
 from asyncbackup.verbs.backup import Delta, Estimate, backup, estimate
@@ -124,6 +124,7 @@ def _also(context: click.Context, param: click.Parameter, values: Sequence[str])
 @format_option
 @connection_options
 @window_options
+@layer_options
 @access_options
 @click.option(
     "--manifest",
@@ -162,6 +163,7 @@ def command(
     client_options: ClientOptions,
     options: WindowOptions,
     access: Access,
+    layers: Layers,
     manifest: str | None,
     no_manifest: bool,
     force: bool,
@@ -188,6 +190,7 @@ def command(
     _check_shard(shard, wanted, live=live, processes=processes, no_manifest=no_manifest)
     _check_manifest(wanted, skip_unreadable=skip_unreadable, no_manifest=no_manifest)
     _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
+    check_layers(layers, to_dialect=to_dialect, keeps=True, processes=processes)
     is_patched = shard is None and to_dialect is not None and to_dialect.needs_patch
     check_output(to_stdout=to_stdout, seeks=is_patched)
     _check_files(wanted, processes=processes)
@@ -197,19 +200,19 @@ def command(
     if live and not quiet and not dry_run:
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
 
-    async def work() -> tuple[Summary, bool]:
+    async def work() -> Summary:
         # The target comes first, so that its errors are raised before anything is read.
         async with (
             telling_progress(vdi, wanted=not quiet) as tell,
             _telling_what_is_complete(wanted, resume=resume),
             _open_outputs(
-                wanted, replace=force, resume=resume, with_manifest=not no_manifest, access=access
+                wanted, replace=force, resume=resume, with_manifest=not no_manifest, access=access, layers=layers
             ) as targets,
             telling_how_to_go_on(lambda: any(each.partial and each.partial.is_kept for each in targets), again),
             connect_any(gateways, client_options) as cluster,
         ):
             first, *others = targets
-            summary = await backup(
+            return await backup(
                 cluster,
                 vdi,
                 first.data,
@@ -230,7 +233,6 @@ def command(
                 processes=processes,
                 shard=shard,
             )
-            return summary, not first.data.can_patch
 
     async def look() -> Estimate:
         for each in wanted:
@@ -242,6 +244,7 @@ def command(
                 manifest=each.manifest,
                 with_manifest=not no_manifest,
                 access=access,
+                layers=layers,
             )
         async with connect_any(gateways, client_options) as cluster:
             bases = [each.base for each in also]
@@ -252,14 +255,16 @@ def command(
             found = run_async(look)
             say_report(found.as_dict(), _expectation(found), as_json=as_json, quiet=quiet)
             return
-        summary, is_piped = run_async(work)
+        summary = run_async(work)
     except ManifestUnplaced as error:
         raise click.UsageError("--manifest is only for `-` and FIFOs: that of a file stands beside it") from error
     except NotResumable as error:
         raise click.UsageError(f"--resume needs a file: {error}") from error
     is_good = not any([summary.missing, *(each.missing for each in summary.also)])
     report = _report(summary, file)
-    say_report(summary.as_dict(), report, as_json=as_json, quiet=quiet, is_good=is_good, err=is_piped, done=COMPLETE)
+    say_report(
+        summary.as_dict(), report, as_json=as_json, quiet=quiet, is_good=is_good, err=is_piped(file), done=COMPLETE
+    )
     _end(summary, file, as_json=as_json)
 
 
@@ -276,7 +281,7 @@ async def _telling_what_is_complete(wanted: Sequence[_Also], *, resume: bool) ->
 
 @asynccontextmanager
 async def _open_outputs(
-    wanted: Sequence[_Also], *, replace: bool, resume: bool, with_manifest: bool, access: Access
+    wanted: Sequence[_Also], *, replace: bool, resume: bool, with_manifest: bool, access: Access, layers: Layers
 ) -> AsyncIterator[list[BackupTarget]]:
     """Open what the backups go to, as ``open_output`` does for one."""
     async with AsyncExitStack() as stack:
@@ -289,6 +294,7 @@ async def _open_outputs(
                     manifest=each.manifest,
                     with_manifest=with_manifest,
                     access=access,
+                    layers=layers,
                 )
             )
             for each in wanted
@@ -319,22 +325,15 @@ def _check_shard(
             "give either --shard or --workers, not both": processes > 1,
             "--shard needs the manifest, which says which piece it is: leave --no-manifest out": no_manifest,
             "--shard needs the manifest, which says which piece it is: write one with --manifest": (
-                _is_piped(wanted[0].file) and wanted[0].manifest is None
+                is_piped(wanted[0].file) and wanted[0].manifest is None
             ),
         },
     )
 
 
-def _is_piped(file: str) -> bool:
-    try:
-        return file == "-" or Path(file).is_fifo()
-    except OSError:  # Opening it says what is wrong.
-        return False
-
-
 def _check_files(wanted: Sequence[_Also], *, processes: int) -> None:
     """Raise UsageError if two backups are to go to one file, or several processes to what is none."""
-    piped = [each.file for each in wanted if _is_piped(each.file)]
+    piped = [each.file for each in wanted if is_piped(each.file)]
     if piped and processes > 1:
         raise click.UsageError(f"--workers needs files: {text.target(piped[0])} takes bytes of one process alone")
     names: dict[str, list[str]] = {}
@@ -348,7 +347,7 @@ def _check_files(wanted: Sequence[_Also], *, processes: int) -> None:
 
 def _names(wanted: _Also) -> list[str]:
     """Name the files of a backup. A manifest that is not written counts, because none of another may stand there."""
-    manifest = wanted.manifest if _is_piped(wanted.file) else str(manifest_path(os.path.realpath(wanted.file)))
+    manifest = wanted.manifest if is_piped(wanted.file) else str(manifest_path(os.path.realpath(wanted.file)))
     return [name for name in (wanted.file, manifest) if name is not None and name != "-"]
 
 
@@ -356,7 +355,7 @@ def _check_manifest(wanted: Sequence[_Also], *, skip_unreadable: bool, no_manife
     """Raise UsageError if nothing could name what is left out."""
     if not skip_unreadable:
         return
-    lacking = [each for each in wanted if _is_piped(each.file) and each.manifest is None]
+    lacking = [each for each in wanted if is_piped(each.file) and each.manifest is None]
     if no_manifest or lacking:
         mend = "leave --no-manifest out" if no_manifest else "write one with --manifest"
         if lacking and lacking[0] is not wanted[0]:

@@ -8,7 +8,8 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
-from asyncbackup.cli.files import leave_out, open_output
+from asyncbackup.cli.files import is_piped, leave_out, open_output
+from asyncbackup.cli.layer_options import check_layers, layer_options
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.merge import report
 from asyncbackup.cli.options import (
@@ -28,7 +29,7 @@ from asyncbackup.cli.running import run_async
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
-from asyncbackup.storage import Access
+from asyncbackup.storage import Access, Layers
 from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
 from asyncbackup.verbs.merge import MergeSummary
 
@@ -77,6 +78,7 @@ def _ceph_name(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     callback=vdi_size,
     help="Take this as the size of the VDI, for rbd-diff.  [default: what the manifest says]",
 )
+@layer_options
 @access_options
 @file_options
 @window_options
@@ -94,6 +96,7 @@ def command(
     force: bool,
     manifests: tuple[str, ...],
     access: Access,
+    layers: Layers,
     size: int | None,
     object_size: int | None,
     dialect: Dialect | None,
@@ -110,14 +113,15 @@ def command(
     to_stdout, to_rbd = target == "-", to_format == _RBD_DIFF
     if not to_rbd and (snapshot_name, base_name, size) != (None, None, None):
         raise click.UsageError("--snapshot-name, --base-name and --size are for --format rbd-diff")
+    check_layers(layers, to_dialect=None if to_rbd else Dialect(to_format))
     check_output(to_stdout=to_stdout, seeks=not to_rbd and Dialect(to_format).needs_patch)
     chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]), access=access)
 
     opening = open_output(
-        target, replace=force, with_manifest=not (no_manifest or to_rbd), inputs=[file], access=access
+        target, replace=force, with_manifest=not (no_manifest or to_rbd), inputs=[file], access=access, layers=layers
     )
 
-    async def work() -> tuple[MergeSummary | RbdDiffSummary, bool]:
+    async def work() -> MergeSummary | RbdDiffSummary:
         async with telling_progress(name_target(target), wanted=not quiet) as tell, opening as opened:
             if to_rbd:
                 return await convert_to_rbd_diff(
@@ -128,7 +132,7 @@ def command(
                     chain_options=chain_options,
                     options=options,
                     on_progress=tell,
-                ), not opened.data.can_patch
+                )
             return await convert(
                 file,
                 opened.data,
@@ -137,11 +141,11 @@ def command(
                 chain_options=chain_options,
                 options=options,
                 on_progress=tell,
-            ), not opened.data.can_patch
+            )
 
-    summary, is_piped = run_async(work)
+    summary = run_async(work)
     lines = _report(summary, target) if isinstance(summary, RbdDiffSummary) else report(summary, target)
-    say_report(summary.as_dict(), lines, as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
+    say_report(summary.as_dict(), lines, as_json=as_json, quiet=quiet, err=is_piped(target), done=COMPLETE)
 
 
 def _report(summary: RbdDiffSummary, target: str) -> list[str]:

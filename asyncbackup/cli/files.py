@@ -14,7 +14,7 @@ from asyncbackup.cli.options import check_manifests
 from asyncbackup.cli.output import say, warn
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.arrange import find_backups, find_order
-from asyncbackup.storage import Access, open_standard_output, open_target
+from asyncbackup.storage import Access, Layers, open_standard_output, open_target
 from asyncbackup.storage.backup_target import BackupTarget
 from asyncbackup.verbs.list_backups import find_chain
 
@@ -109,6 +109,14 @@ def arrange(
     return arranged, tuple(manifests[place] for place in order) if manifests else ()
 
 
+def is_piped(file: str) -> bool:
+    """Tell whether what is written to FILE goes to a pipe: to standard output, or to a FIFO."""
+    try:
+        return file == "-" or Path(file).is_fifo()
+    except OSError:  # Opening it says what is wrong.
+        return False
+
+
 def open_output(
     file: str,
     *,
@@ -118,10 +126,11 @@ def open_output(
     with_manifest: bool = True,
     inputs: Sequence[str] = (),
     access: Access | None = None,
+    layers: Layers | None = None,
 ) -> AbstractAsyncContextManager[BackupTarget]:
     """Open what a backup goes to, ``-`` for standard output, as ``open_target`` does. Leftovers are warned of."""
     if file == "-":
-        return open_standard_output(manifest, replace=replace, on_leftover=warn)
+        return open_standard_output(manifest, replace=replace, on_leftover=warn, layers=layers)
     return open_target(
         file,
         replace=replace,
@@ -131,4 +140,5 @@ def open_output(
         inputs=inputs,
         on_leftover=warn,
         access=access,
+        layers=layers,
     )

@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -90,7 +90,19 @@ class Verb(click.Command):
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         context.obj = tuple(arguments)
-        return super().parse_args(context, arguments)
+        return super().parse_args(context, list(self._complete(arguments)))
+
+    def _complete(self, arguments: Sequence[str]) -> Iterator[str]:
+        """Give an option that can do without a value the one that it has then. What follows it is another argument."""
+        usual = {
+            name: param.flag_value
+            for param in self.params
+            if isinstance(param, click.Option) and not param.is_flag and isinstance(param.flag_value, str)
+            for name in param.opts
+        }
+        options = arguments.index("--") if "--" in arguments else len(arguments)
+        for place, argument in enumerate(arguments):
+            yield f"{argument}={usual[argument]}" if place < options and argument in usual else argument
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         if self.examples:

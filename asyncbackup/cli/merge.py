@@ -10,7 +10,8 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.base import find_base, named_base
-from asyncbackup.cli.files import open_output, order_chain
+from asyncbackup.cli.files import is_piped, open_output, order_chain
+from asyncbackup.cli.layer_options import check_layers, layer_options
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -33,7 +34,7 @@ from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
-from asyncbackup.storage import Access
+from asyncbackup.storage import Access, Layers
 from asyncbackup.verbs.merge import MergeSummary, merge
 
 
@@ -48,6 +49,7 @@ from asyncbackup.verbs.merge import MergeSummary, merge
 @format_option
 @base_options
 @cluster_options
+@layer_options
 @access_options
 @file_options
 @connection_options
@@ -69,6 +71,7 @@ def command(
     force: bool,
     manifests: tuple[str, ...],
     access: Access,
+    layers: Layers,
     object_size: int | None,
     dialect: Dialect | None,
     client_options: ClientOptions,
@@ -86,20 +89,23 @@ def command(
     """
     to_stdout = target == "-"
     check_base(base, base_vdi, base_image)
+    check_layers(layers, to_dialect=to_dialect)
     named = partial(find_base, base, base_vdi, base_image)
     files, manifests = order_chain(files, manifests, access=access, quiet=quiet, find_base=named)
     check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
     inputs = [*files, *([base_image] if base_image else [])]
-    opening = open_output(target, replace=force, with_manifest=not no_manifest, inputs=inputs, access=access)
+    opening = open_output(
+        target, replace=force, with_manifest=not no_manifest, inputs=inputs, access=access, layers=layers
+    )
     chain_options = ChainOptions(dialect, object_size, manifests=manifests, access=access)
 
-    async def work() -> tuple[MergeSummary, bool]:
+    async def work() -> MergeSummary:
         async with (
             telling_progress(name_target(target), wanted=not quiet) as tell,
             opening as opened,
             named_base(base, base_vdi, base_image, connect_any(gateways, client_options)) as under,
         ):
-            summary = await merge(
+            return await merge(
                 files,
                 opened.data,
                 base=under,
@@ -110,10 +116,11 @@ def command(
                 options=options,
                 on_progress=tell,
             )
-            return summary, not opened.data.can_patch
 
-    summary, is_piped = run_async(work)
-    say_report(summary.as_dict(), report(summary, target), as_json=as_json, quiet=quiet, err=is_piped, done=COMPLETE)
+    summary = run_async(work)
+    say_report(
+        summary.as_dict(), report(summary, target), as_json=as_json, quiet=quiet, err=is_piped(target), done=COMPLETE
+    )
 
 
 def report(summary: MergeSummary, target: str) -> list[str]:

@@ -5,6 +5,7 @@ from asyncbackup.storage.backup_source import BackupSource, open_source
 from asyncbackup.storage.backup_target import BackupTarget, open_standard_output, open_target
 from asyncbackup.storage.file import FileTarget
 from asyncbackup.storage.image import NewImage, StandingImage
+from asyncbackup.storage.layers import Layers
 from asyncbackup.storage.null import NullTarget
 from asyncbackup.storage.partial import Partial
 from asyncbackup.storage.pipe import PipeTarget, ScratchTarget, is_fifo, open_fifo
@@ -18,6 +19,7 @@ __all__ = [
     "FileSource",
     "FileTarget",
     "JoinableTarget",
+    "Layers",
     "NewImage",
     "NullTarget",
     "Partial",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from asyncbackup.errors import HalfReplaced, SourceUnreadable
 from asyncbackup.storage.access import Access
+from asyncbackup.storage.layers import unwrap_source
 from asyncbackup.storage.lock import is_held
 from asyncbackup.storage.opening import open_in_thread
 from asyncbackup.storage.publication import Place, Publication, exists, manifest_path
@@ -43,7 +44,10 @@ async def open_source(
     Its manifest is ``manifest``, the path of a file or an entered source. By default it is the file that stands beside
     the path, if there is one. With ``with_manifest`` false no manifest is looked for or opened.
 
-    Raises SourceMissing, SourceUnreadable, and HalfReplaced if a run was interrupted while it replaced both.
+    Both are decompressed and decrypted as they are read; ``access`` names the keys.
+
+    Raises SourceMissing, SourceUnreadable, what ``unwrap_source`` raises, and HalfReplaced if a run was interrupted
+    while it replaced both.
     """
     async with AsyncExitStack() as stack:
         if not isinstance(source, str | os.PathLike):
@@ -52,6 +56,7 @@ async def open_source(
             data = await stack.enter_async_context(PipeSource(0))
         else:
             data = await stack.enter_async_context(open_path(source))
+        data = await unwrap_source(stack, data, access)
         opened = None
         if with_manifest:
             opened = await stack.enter_async_context(open_manifest(source, manifest=manifest, access=access))
@@ -78,15 +83,14 @@ async def open_manifest(
         yield opened
 
 
-def open_stored(
-    location: str | os.PathLike[str],
-    access: Access | None,  # noqa: ARG001 - for what comes next
-) -> AbstractAsyncContextManager[Source]:
+@asynccontextmanager
+async def open_stored(location: str | os.PathLike[str], access: Access | None) -> AsyncIterator[Source]:
     """Open what can be read from its beginning as often as wanted, such as a manifest, but no pipe.
 
-    Raises SourceMissing and SourceUnreadable.
+    Raises SourceMissing, SourceUnreadable, and what ``unwrap_source`` raises.
     """
-    return FileSource(location)
+    async with AsyncExitStack() as stack:
+        yield await unwrap_source(stack, await stack.enter_async_context(FileSource(location)), access)
 
 
 async def _find_manifest(backup: str) -> Path | None:

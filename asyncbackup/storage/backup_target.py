@@ -6,17 +6,20 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from asyncbackup.errors import ManifestUnplaced, NotResumable, OwnInput
 from asyncbackup.storage.access import Access
 from asyncbackup.storage.file import FileTarget, OnLeftover
 from asyncbackup.storage.image import state_path
+from asyncbackup.storage.layers import Layers
 from asyncbackup.storage.opening import fault_of_name, open_in_thread
 from asyncbackup.storage.partial import Partial
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
 from asyncbackup.storage.publication import MANIFEST, Place, manifest_path
 from asyncbackup.storage.target import Target
+
+_NOT_KEPT: Final = "nothing is kept of what is compressed or encrypted"
 
 
 class BackupTarget(NamedTuple):
@@ -39,7 +42,8 @@ async def open_target(
     with_manifest: bool = True,
     inputs: Sequence[str | os.PathLike[str]] = (),
     on_leftover: OnLeftover | None = None,
-    access: Access | None = None,  # noqa: ARG001 - for what comes next
+    access: Access | None = None,
+    layers: Layers | None = None,
 ) -> AsyncIterator[BackupTarget]:
     """Open ``target`` for a backup: the path of a file or a FIFO, or an entered target, which is only passed on.
 
@@ -48,10 +52,12 @@ async def open_target(
     there is replaced once the new one is complete, together with the manifest that it has. If ``resume`` is true, what
     an interrupted run left of the file is opened, if there is such; otherwise it is removed if ``replace`` is true.
 
-    Raises what entering a FileTarget raises, OwnInput if one of ``inputs`` would be replaced, ManifestUnplaced if the
-    manifest of a file is to go elsewhere, and NotResumable if nothing is kept of what should be resumed. Raises
-    ValueError for ``replace`` or ``resume`` where only entered targets are given, and for a ``manifest`` where none is
-    to be written.
+    With ``layers`` it is compressed, or encrypted. Of that nothing can be kept to go on with.
+
+    Raises what entering a FileTarget raises, what ``Layers.wrap_target`` raises, OwnInput if one of ``inputs`` would be
+    replaced, ManifestUnplaced if the manifest of a file is to go elsewhere, and NotResumable if nothing is kept of what
+    should be resumed. Raises ValueError for ``replace`` or ``resume`` where only entered targets are given, and for a
+    ``manifest`` where none is to be written.
     """
     if manifest is not None and not with_manifest:
         raise ValueError("expected either a manifest or with_manifest=False")
@@ -59,6 +65,43 @@ async def open_target(
         raise ValueError("expected a path to replace, got a target that is open already")
     if resume and not isinstance(target, str | os.PathLike):
         raise ValueError("expected a path to resume, got a target that is open already")
+    if resume and layers:
+        raise NotResumable(str(target), _NOT_KEPT)
+    async with AsyncExitStack() as stack:
+        opened = await stack.enter_async_context(
+            _open_plain(
+                target,
+                replace=replace,
+                resume=resume,
+                manifest=manifest,
+                with_manifest=with_manifest,
+                inputs=inputs,
+                on_leftover=on_leftover,
+                access=access,
+            )
+        )
+        yield await _wrap(stack, opened, layers)
+
+
+async def _wrap(stack: AsyncExitStack, opened: BackupTarget, layers: Layers | None) -> BackupTarget:
+    if not layers:
+        return opened
+    manifest = opened.manifest and await layers.wrap_manifest(stack, opened.manifest)
+    return BackupTarget(await layers.wrap_target(stack, opened.data), manifest)
+
+
+@asynccontextmanager
+async def _open_plain(
+    target: str | os.PathLike[str] | Target,
+    *,
+    replace: bool,
+    resume: bool,
+    manifest: str | os.PathLike[str] | Target | None,
+    with_manifest: bool,
+    inputs: Sequence[str | os.PathLike[str]],
+    on_leftover: OnLeftover | None,
+    access: Access | None,  # noqa: ARG001 - for what comes next
+) -> AsyncIterator[BackupTarget]:
     async with AsyncExitStack() as stack:
         if not isinstance(target, str | os.PathLike):
             yield BackupTarget(target, await _open_manifest(stack, manifest, replace=replace, on_leftover=on_leftover))
@@ -97,11 +140,16 @@ async def check_target(
     manifest: str | os.PathLike[str] | None = None,
     with_manifest: bool = True,
     access: Access | None = None,  # noqa: ARG001 - for what comes next
+    layers: Layers | None = None,
 ) -> None:
     """Raise what ``open_target`` would raise before anything is written. This creates and changes nothing.
 
     Without a ``target`` it is for ``open_standard_output``. A FIFO is not opened, and nobody is waited for.
     """
+    if resume and layers:
+        raise NotResumable(str(target), _NOT_KEPT)
+    if layers:
+        layers.check()
     if target is not None and not await _goes_to_fifo(target, resume=resume, with_manifest=with_manifest):
         if manifest is not None:
             raise ManifestUnplaced(str(target))
@@ -112,12 +160,17 @@ async def check_target(
 
 @asynccontextmanager
 async def open_standard_output(
-    manifest: str | os.PathLike[str] | None, *, replace: bool = False, on_leftover: OnLeftover | None = None
+    manifest: str | os.PathLike[str] | None,
+    *,
+    replace: bool = False,
+    on_leftover: OnLeftover | None = None,
+    layers: Layers | None = None,
 ) -> AsyncIterator[BackupTarget]:
     """Open standard output for a backup, and ``manifest`` for its manifest if it is to have one."""
     async with AsyncExitStack() as stack:
         opened = await _open_manifest(stack, manifest, replace=replace, on_leftover=on_leftover)
-        yield BackupTarget(await stack.enter_async_context(PipeTarget(1)), opened)
+        output = BackupTarget(await stack.enter_async_context(PipeTarget(1)), opened)
+        yield await _wrap(stack, output, layers)
 
 
 async def _open_manifest(

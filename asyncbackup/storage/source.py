@@ -16,7 +16,8 @@ import anyio
 from anyio import to_thread
 
 from asyncbackup.errors import SourceUnreadable
-from asyncbackup.storage.opening import READ_ONCE, open_in_thread, open_regular, open_to_read
+from asyncbackup.storage.onward import OnwardSource
+from asyncbackup.storage.opening import open_in_thread, open_regular, open_to_read
 from asyncbackup.storage.target import BRIEF, Step
 
 STANDARD_INPUT: Final = "standard input"
@@ -67,6 +68,19 @@ class PlainSource(Source, Protocol):
     @property
     def path(self) -> Path:
         """Where the file is."""
+
+
+@runtime_checkable
+class SourceLayer(Source, Protocol):
+    """A source of what it makes of ``inner``, such as decompressed content."""
+
+    @property
+    def inner(self) -> Source:
+        """What it reads."""
+
+    @property
+    def layer(self) -> str:
+        """What it is called in what people read."""
 
 
 class FileSource:
@@ -176,22 +190,17 @@ class FileSource:
         return done
 
 
-class PipeSource:
+class PipeSource(OnwardSource):
     """An open descriptor that is read once: a pipe or a socket. It stays open.
 
     ``has_name``: it is a FIFO that was opened by its name. Until somebody opens it to write, it looks as if it had
     ended.
     """
 
-    size = None
-
     def __init__(self, descriptor: int, name: str = STANDARD_INPUT, *, has_name: bool = False) -> None:
-        self.name = name
+        super().__init__(name)
         self._awaits_writer = has_name
         self._descriptor = descriptor
-        self._position = 0
-        self._peeked = b""
-        self._moved = anyio.Event()
 
     async def __aenter__(self) -> Self:
         try:
@@ -209,44 +218,7 @@ class PipeSource:
         with suppress(OSError):
             os.set_blocking(self._descriptor, self._was_blocking)
 
-    async def read_into(
-        self, offset: int, view: memoryview, *, before: Step | None = None, after: Step | None = None
-    ) -> int:
-        # Readers of later offsets wait for those of earlier ones, because a pipe can only be read in order.
-        while self._position != offset:
-            assert self._position < offset
-            await self._moved.wait()
-        if before is not None:
-            before()
-        done = 0
-        while done < len(view):
-            count = await self._read_some(view[done:])
-            if not count:
-                break
-            done += count
-        self._position += done
-        self._moved.set()
-        self._moved = anyio.Event()
-        if after is not None:
-            after()
-        return done
-
-    def read_now(self, offset: int, view: memoryview) -> int:  # noqa: ARG002 - no thread may wait for a pipe
-        raise SourceUnreadable(self.name, READ_ONCE)
-
-    async def peek(self, size: int) -> bytes:
-        """Give the first ``size`` bytes, or all of them if there are fewer. They are read again later."""
-        buffer = bytearray(size)
-        count = await self.read_into(0, memoryview(buffer))
-        self._position, self._peeked = 0, bytes(buffer[:count])
-        return self._peeked
-
     async def _read_some(self, view: memoryview) -> int:
-        if self._peeked:
-            count = min(len(view), len(self._peeked))
-            view[:count] = self._peeked[:count]
-            self._peeked = self._peeked[count:]
-            return count
         if self._awaits_writer:
             await anyio.wait_readable(self._descriptor)
             self._awaits_writer = False

@@ -83,12 +83,33 @@ class JoinableTarget(Target, Protocol):
         """Append ``length`` bytes of a file, from ``start`` on. Raises TargetFull, TargetWriteFailed."""
 
 
+@runtime_checkable
+class Layer(Target, Protocol):
+    """A target that writes to ``inner`` what it makes of the content, such as compressed content."""
+
+    @property
+    def inner(self) -> Target:
+        """What it writes to."""
+
+    async def end(self) -> None:
+        """Append to ``inner`` what is left of the content, and what ends it. ``complete`` does so if nobody did."""
+
+
+async def end_content(target: Target) -> None:
+    """Have all content of ``target``, and of what it stands on, where it can be completed from."""
+    if isinstance(target, Layer):
+        await target.end()
+
+
 async def publish(data: Target, manifest: Target | None = None, beginning: bytes = b"") -> None:
     """Complete ``data``, with ``beginning`` at its start, and ``manifest``: both become visible, or neither.
 
     A manifest that stands beside a file (``FileTarget.beside``) gets its name together with that. Any other manifest is
     completed after the data. Raises what ``complete`` raises.
     """
+    # A manifest may be visible when the data is, so all of its content is there before.
+    if manifest is not None:
+        await end_content(manifest)
     await data.complete(beginning)
     if manifest is not None:
         await manifest.complete()

@@ -18,7 +18,7 @@ from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import BaseUnwanted, single_error
 from asyncbackup.format import Dialect, rbd_diff
 from asyncbackup.format.identity import Identity
-from asyncbackup.storage import Target, open_target
+from asyncbackup.storage import Layers, Target, open_target, publish
 from asyncbackup.verbs.merge import MergeSummary, merge
 
 
@@ -51,10 +51,11 @@ async def convert(
     dialect: Dialect = Dialect.COLLIE,
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
+    layers: Layers | None = None,
 ) -> MergeSummary:
     """Write ``backup`` in ``dialect``, and its manifest if it has one.
 
-    It takes ``target``, ``replace`` and ``manifest`` as ``merge`` does, and raises what ``merge`` raises.
+    It takes ``target``, ``replace``, ``manifest`` and ``layers`` as ``merge`` does, and raises what ``merge`` raises.
     """
     return await merge(
         [backup],
@@ -65,6 +66,7 @@ async def convert(
         dialect=dialect,
         options=options,
         on_progress=on_progress,
+        layers=layers,
     )
 
 
@@ -78,6 +80,7 @@ async def convert_to_rbd_diff(
     chain_options: ChainOptions | None = None,
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
+    layers: Layers | None = None,
 ) -> RbdDiffSummary:
     """Write ``backup`` as a stream for ``rbd import-diff``. Bytes behind the end of the VDI are left out.
 
@@ -88,11 +91,9 @@ async def convert_to_rbd_diff(
     """
     started = time.monotonic()
     access = chain_options.access if chain_options else None
-    async with open_target(target, replace=replace, with_manifest=False, inputs=[backup], access=access) as (
-        data,
-        _,
-        _,
-    ):
+    async with open_target(
+        target, replace=replace, with_manifest=False, inputs=[backup], access=access, layers=layers
+    ) as opened:
         with single_error():
             async with open_chain([backup], chain_options) as chain:
                 if chain.is_full and base_name is not None:
@@ -100,7 +101,7 @@ async def convert_to_rbd_diff(
                 of = chain.subject
                 snapshot = _name(of.identity if of else None) if snapshot_name is None else snapshot_name
                 base = _name(of.base_identity if of else None) if base_name is None else base_name
-                output = _RangeStream(data, chain, Meter(ReplayCounts(), on_progress))
+                output = _RangeStream(opened.data, chain, Meter(ReplayCounts(), on_progress))
                 index = None if chain.is_piped else await read_index(chain, on_progress)
                 if index is not None:
                     chain.position(index.last_idx)
@@ -108,7 +109,7 @@ async def convert_to_rbd_diff(
                 await output.write([rbd_diff.opening(chain.size, snapshot, base)])
                 await Replay(index or chain, Composer(None), options or WindowOptions(), nothing, output.deliver).run()
                 await output.write([rbd_diff.ENDING])
-                await data.complete()
+                await publish(opened.data)
                 return RbdDiffSummary(
                     base=base,
                     snapshot=snapshot,

@@ -24,7 +24,7 @@ from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import BaseUnwanted, NotMergeable, single_error
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.manifest import Subject
-from asyncbackup.storage import Target, open_target
+from asyncbackup.storage import Layers, Target, open_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,15 @@ async def merge(
     dialect: Dialect = Dialect.COLLIE,
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
+    layers: Layers | None = None,
 ) -> MergeSummary:
     """Write one backup that does the same as all ``backups`` one after the other. They come oldest first.
 
     ``target`` is the path of a file. It gets a manifest beside it, and must not exist unless ``replace`` is true. Or it
     is an entered target, without ``replace``; its manifest goes to the entered target ``manifest``, if that is given. A
     manifest is only written if all ``backups`` have one.
+
+    With ``layers`` the new file is compressed or encrypted. The dialect is then dog.
 
     Bytes between two ranges of an object that no backup has come from ``base``: an image of the snapshot that the first
     backup is the difference to, or that snapshot in a cluster. A full backup needs no base. ``assume_base`` vouches for
@@ -77,7 +80,9 @@ async def merge(
     options = options or WindowOptions()
     inputs = [*backups, *([base] if isinstance(base, str | os.PathLike) else [])]
     access = chain_options.access if chain_options else None
-    async with open_target(target, replace=replace, manifest=manifest, inputs=inputs, access=access) as opened:
+    async with open_target(
+        target, replace=replace, manifest=manifest, inputs=inputs, access=access, layers=layers
+    ) as opened:
         refuse_unpatchable(opened.data, dialect)
         with single_error():
             async with (

@@ -92,10 +92,7 @@ _TARGETS: Final = [
     "new\x1b[31m",
     "new\u202e",
 ]
-_SPECIAL: Final = [
-    *("folder", "fifo", "socket", "device", "loop", "link", ".", "./full", "folder/../full", "full/", "-"),
-    *(".@b", ".@disk:c", ".@", "@a", "folder@a", "full@a"),
-]
+_SPECIAL: Final = ["folder", "fifo", "socket", "device", "loop", "link", ".", "./full", "folder/../full", "full/", "-"]
 _SIDECARS: Final = (".manifest", ".state", ".rolling")
 
 

@@ -1,0 +1,77 @@
+"""Encrypts what goes to another target, as age does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from anyio import to_thread
+
+from asyncbackup.storage.age_keys import load_pyrage, parse_recipient
+from asyncbackup.storage.stepping import Reader, Stepping, Writer
+from asyncbackup.storage.target import Bytes, Step, Target, end_content, run_before
+
+
+class AgeTarget:
+    """Writes what is appended to ``inner``, which was entered, encrypted for ``recipients``: public keys as text.
+
+    It encrypts in a thread of its own, which holds at most 2 MiB. ``append`` returns when all is encrypted, and all but
+    less than 64 KiB is in ``inner``. The content is complete with ``end``.
+
+    Making it raises KeyUnusable and ExtraMissing.
+    """
+
+    can_patch = False
+
+    def __init__(self, inner: Target, recipients: Sequence[str]) -> None:
+        self.inner = inner
+        pyrage = load_pyrage()
+        keys = [parse_recipient(key, f"'{key}'") for key in recipients]
+
+        def encrypt(reader: Reader, writer: Writer) -> None:
+            pyrage.encrypt_io(reader, writer, keys)
+
+        self._encryption = Stepping("encryption", encrypt)
+        self._has_ended = False
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._encryption.close()
+
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
+        await run_before(before, buffers)
+        self._encryption.feed(buffers)
+        await self._write()
+
+    async def _write(self) -> None:
+        """Write what is encrypted, until more is wanted or all was written."""
+        while encrypted := await to_thread.run_sync(self._encryption.take):
+            await self.inner.append([encrypted])
+
+    async def sync(self) -> None:
+        await self.inner.sync()
+
+    async def end(self) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self._encryption.end_input()
+        await self._write()
+        await end_content(self.inner)
+
+    async def complete(self, beginning: bytes = b"") -> None:
+        assert not beginning, "what is encrypted already is not replaced"
+        await self.end()
+        await self.inner.complete()
+
+    async def abandon(self) -> None:
+        await self.inner.abandon()

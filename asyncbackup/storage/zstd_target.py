@@ -1,0 +1,136 @@
+"""Compresses what goes to another target, in threads beside the work of the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import anyio
+from anyio import to_thread
+
+from asyncbackup.format.seekable import SeekTableEncoder
+from asyncbackup.storage.target import Bytes, Step, Target, end_content, run_before
+from asyncbackup.storage.zstd import FRAME_SIZE, make_compressor
+
+_AHEAD: Final = 2
+"""Frames for each thread that may be compressed, or wait for that or for their turn, at a time."""
+
+
+class _Compressing(NamedTuple):
+    size: int
+    frame: Future[bytes]
+
+
+class ZstdTarget:
+    """Writes what is appended to ``inner``, which was entered, as zstd in frames of FRAME_SIZE, with a seek table.
+
+    ``threads`` threads compress. Each frame waits for its turn, and ``append`` waits while too many do. So memory is
+    bounded: for each thread a few frames, and what zstd needs at that ``level``. What is written depends on the content
+    and the level alone, not on how it was cut into buffers, nor on the threads.
+
+    The content is complete with ``end``. Until then the last frames are not in ``inner``, also after a ``sync``.
+    """
+
+    can_patch = False
+
+    def __init__(self, inner: Target, level: int, threads: int) -> None:
+        self.inner = inner
+        self._level = level
+        self._most = _AHEAD * threads
+        self._threads = ThreadPoolExecutor(threads, "compression")
+        self._compressors: SimpleQueue[Callable[[memoryview], bytes]] = SimpleQueue()
+        self._spare = [memoryview(bytearray(FRAME_SIZE)) for _ in range(self._most + 1)]
+        """Buffers that no frame is made of. Memory that is used again costs no page faults."""
+        self._filling = self._spare.pop()
+        self._filled = 0
+        self._running: deque[_Compressing] = deque()
+        self._table = SeekTableEncoder()
+        self._has_ended = False
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A frame takes milliseconds, or a second at the highest levels. No thread outlives this.
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._stop)
+
+    def _stop(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
+        await run_before(before, buffers)
+        for buffer in buffers:
+            await self._fill(memoryview(buffer))
+
+    async def _fill(self, content: memoryview) -> None:
+        """Copy ``content``, which others use again. A frame takes as long to copy as going to a thread and back."""
+        while content:
+            part = content[: FRAME_SIZE - self._filled]
+            self._filling[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            content = content[len(part) :]
+            if self._filled == FRAME_SIZE:
+                await self._begin_frame()
+
+    async def _begin_frame(self) -> None:
+        """Have what was gathered compressed, and go on with another buffer."""
+        await self._write_frames(self._most - 1)
+        size, filled = self._filled, self._filling
+        self._running.append(_Compressing(size, self._threads.submit(self._compress, filled, size)))
+        self._filling, self._filled = self._spare.pop(), 0
+
+    def _compress(self, buffer: memoryview, size: int) -> bytes:
+        try:
+            compress = self._compressors.get_nowait()
+        except Empty:
+            compress = make_compressor(self._level)
+        frame = compress(buffer[:size])
+        self._compressors.put(compress)
+        self._spare.append(buffer)
+        return frame
+
+    async def _write_frames(self, left: int) -> None:
+        """Write frames that are ready, in order, and wait for others while more than ``left`` are not written."""
+        ready: list[bytes] = []
+        while self._running and (len(self._running) > left or self._running[0].frame.done()):
+            size, compressing = self._running[0]
+            frame = await asyncio.wrap_future(compressing)
+            self._running.popleft()
+            self._table.add(len(frame), size)
+            ready.append(frame)
+        if ready:
+            await self.inner.append(ready)
+
+    async def sync(self) -> None:
+        await self._write_frames(self._most)
+        await self.inner.sync()
+
+    async def end(self) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        if self._filled:
+            await self._begin_frame()
+        await self._write_frames(0)
+        await self.inner.append([self._table.encode()])
+        await end_content(self.inner)
+
+    async def complete(self, beginning: bytes = b"") -> None:
+        assert not beginning, "what is compressed already is not replaced"
+        await self.end()
+        await self.inner.complete()
+
+    async def abandon(self) -> None:
+        await self.inner.abandon()
