@@ -6,13 +6,16 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
+from anyio import to_thread
+
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.engine.catalog import Catalog, State, Stored, below, group_files
 from asyncbackup.engine.manifest import read_subject
-from asyncbackup.errors import BackupDamaged, SourceError, SourceMissing, SourceUnreadable
+from asyncbackup.errors import BackupDamaged, NotDecrypted, SourceError, SourceMissing, SourceUnreadable
 from asyncbackup.storage import Access
+from asyncbackup.storage.age_keys import read_identities
 from asyncbackup.storage.backup_source import open_stored
-from asyncbackup.storage.listing import list_files
+from asyncbackup.storage.listing import Entry, list_files
 
 _MOST_FILES: Final = 200_000
 """Files of one folder. Their names take 100 MiB of memory, and to read the manifests takes minutes."""
@@ -21,48 +24,53 @@ _MOST_FILES: Final = 200_000
 async def survey(folder: str, access: Access | None = None) -> Catalog:
     """Make the catalog of ``folder``, and of the folders in it.
 
-    A manifest that cannot be read, or is none, is noted in the catalog. Raises SourceMissing, and SourceUnreadable if
-    the folder cannot be listed, or holds too many files.
+    A manifest that cannot be read or decrypted, or is none, is noted in the catalog. Raises SourceMissing, and
+    SourceUnreadable if the folder cannot be listed, or holds too many files; and KeyUnusable and ExtraMissing.
     """
-    sizes: dict[str, int] = {}
-    found: list[Stored] = []
-    async with aclosing(list_files(folder, access)) as batches:
-        async for batch in batches:
-            for name, size, problem in batch:
-                if problem is None:
-                    sizes[name] = size
-                else:
-                    found.append(Stored(name, 0, State.UNREADABLE, problem=problem))
-            if len(sizes) > _MOST_FILES:
-                raise SourceUnreadable(folder, f"holds more than {_MOST_FILES:,} files: name a folder in it")
+    if access is not None and access.identities:
+        # A key that is missing is told here, so that below only what is stored can be missing.
+        await to_thread.run_sync(read_identities, access.identities)
+    entries = await _list_all(folder, access)
+    sizes = {each.name: each.size for each in entries if each.problem is None}
+    unread = [each for each in entries if each.problem is not None]
+    found = [Stored(each.name, 0, State.UNREADABLE, problem=each.problem) for each in unread]
 
     async def look_at(stored: Stored) -> None:
-        if stored.manifest is None:
-            found.append(stored)
-            return
-        try:
-            async with open_stored(below(folder, stored.manifest), access) as manifest:
-                found.append(replace(stored, subject=await read_subject(manifest)))
-        except SourceMissing:
-            # It was there a moment ago. So a run has completed or replaced it, or somebody removed it.
-            found.extend(_without_manifest(stored))
-        except BackupDamaged as damage:
-            found.append(_with_damage(stored, sizes[stored.manifest], damage.problem))
-        except SourceError as error:
-            found.append(replace(stored, state=State.UNREADABLE, problem=str(error)))
+        known = stored if stored.manifest is None else await _look_at(folder, stored, stored.manifest, access)
+        if known.state is State.NO_MANIFEST:
+            # Perhaps only its name says that it is a manifest.
+            known = replace(known, size=sizes[known.name])
+        if known.state is not State.NO_DATA or known.manifest is not None:
+            found.append(known)
 
     await for_each(group_files(sizes), look_at)
     return Catalog.of(folder, found)
 
 
-def _without_manifest(stored: Stored) -> list[Stored]:
-    if stored.state is State.NO_DATA:
-        return []
-    return [replace(stored, manifest=None, state=State.NO_MANIFEST if stored.state is State.GOOD else stored.state)]
+async def _list_all(folder: str, access: Access | None) -> list[Entry]:
+    entries: list[Entry] = []
+    async with aclosing(list_files(folder, access)) as batches:
+        async for batch in batches:
+            entries += batch
+            if len(entries) > _MOST_FILES:
+                raise SourceUnreadable(folder, f"holds more than {_MOST_FILES:,} files: name a folder in it")
+    return entries
 
 
-def _with_damage(stored: Stored, manifest_size: int, problem: str) -> Stored:
-    if stored.state is State.NO_DATA and stored.manifest is not None:
-        # Only its name says that it is a manifest.
-        return Stored(stored.manifest, manifest_size, State.NO_MANIFEST)
-    return replace(stored, state=State.DAMAGED if stored.state is State.GOOD else stored.state, problem=problem)
+async def _look_at(folder: str, stored: Stored, manifest: str, access: Access | None) -> Stored:
+    """Read what a manifest says. What is unfinished, or lacks its data, is so whatever the manifest says."""
+    is_good = stored.state is State.GOOD
+    try:
+        async with open_stored(below(folder, manifest), access) as opened:
+            return replace(stored, subject=await read_subject(opened))
+    except SourceMissing:
+        # It was there a moment ago. So a run has completed or replaced it, or somebody removed it.
+        return replace(stored, manifest=None, state=State.NO_MANIFEST if is_good else stored.state)
+    except NotDecrypted as error:
+        return replace(stored, state=State.ENCRYPTED if is_good else stored.state, problem=error.problem)
+    except BackupDamaged as damage:
+        if stored.state is State.NO_DATA:
+            return Stored(manifest, 0, State.NO_MANIFEST)
+        return replace(stored, state=State.DAMAGED if is_good else stored.state, problem=damage.problem)
+    except SourceError as error:
+        return replace(stored, state=State.UNREADABLE if is_good else stored.state, problem=error.problem)

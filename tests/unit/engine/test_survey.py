@@ -10,6 +10,8 @@ from asyncbackup.engine import survey as module
 from asyncbackup.engine.catalog import State
 from asyncbackup.engine.survey import survey
 from asyncbackup.errors import SourceMissing, SourceUnreadable
+from asyncbackup.storage import Access
+from asyncbackup.storage.age_keys import load_pyrage
 from asyncbackup.storage.listing import Entry
 from asyncbackup.storage.publication import MANIFEST, Place, manifest_path
 from tests.catalogs import identity, write
@@ -117,6 +119,49 @@ async def test_a_manifest_that_is_removed_meanwhile_is_no_error(
 
 async def _listed(sizes: dict[str, int]) -> AsyncGenerator[list[Entry], None]:
     yield [Entry(name, size) for name, size in sizes.items()]
+
+
+@pytest.fixture
+def identity_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private key of age, in a file."""
+    file = tmp_path_factory.mktemp("keys") / "key"
+    file.write_text(f"{load_pyrage().x25519.Identity.generate()}\n")
+    return file
+
+
+def encrypt(file: Path, identity_file: Path) -> None:
+    pyrage = load_pyrage()
+    recipient = pyrage.x25519.Identity.from_str(identity_file.read_text().strip()).to_public()
+    file.write_bytes(pyrage.encrypt(file.read_bytes(), [recipient]))
+
+
+async def test_an_encrypted_manifest_is_read_with_the_key(tmp_path: Path, identity_file: Path) -> None:
+    encrypt(manifest_path(write(tmp_path, "vm", 1)), identity_file)
+
+    catalog = await survey(str(tmp_path), Access(identities=(str(identity_file),)))
+
+    assert [each.identity for each in catalog.backups] == [identity(1)]
+
+
+async def test_without_the_key_it_is_told_that_it_is_encrypted(tmp_path: Path, identity_file: Path) -> None:
+    encrypt(manifest_path(write(tmp_path, "vm", 1)), identity_file)
+
+    assert await states(tmp_path) == {"vm": (State.ENCRYPTED, "this is encrypted with age")}
+
+
+async def test_an_encrypted_manifest_without_its_backup_still_has_no_data(tmp_path: Path, identity_file: Path) -> None:
+    file = write(tmp_path, "vm", 1)
+    encrypt(manifest_path(file), identity_file)
+    file.unlink()
+
+    assert await states(tmp_path) == {"vm": (State.NO_DATA, "this is encrypted with age")}
+
+
+async def test_a_key_that_is_missing_is_told_and_nothing_else_is_taken_for_missing(tmp_path: Path) -> None:
+    write(tmp_path, "vm", 1)
+
+    with pytest.raises(SourceMissing, match="no-key"):
+        await survey(str(tmp_path), Access(identities=(str(tmp_path / "no-key"),)))
 
 
 async def test_more_files_than_memory_is_for_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
