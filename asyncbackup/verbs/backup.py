@@ -14,8 +14,9 @@ from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.deltas import DeltaWriter, Pass
 from asyncbackup.engine.keeping import CHECKPOINT_BYTES, Keeping
-from asyncbackup.engine.pieces import SplitPass
+from asyncbackup.engine.pieces import SplitPass, Workers
 from asyncbackup.engine.plan import Plan
+from asyncbackup.engine.processes import Processes
 from asyncbackup.engine.progress import BackupCounts, DeltaSummary, OnProgress, Summary
 from asyncbackup.engine.record_writer import RecordWriter, refuse_unpatchable
 from asyncbackup.engine.source import staying
@@ -63,6 +64,7 @@ async def backup(
     also: Sequence[Delta] = (),
     processes: int = 1,
     shard: Shard | None = None,
+    workers: Workers | None = None,
     access: Access | None = None,
     layers: Layers | None = None,
 ) -> Summary:
@@ -82,7 +84,8 @@ async def backup(
 
     With more than one of ``processes``, others read parts of the objects, and this one joins what they wrote. The
     result is the same. It takes files, and no hyper volume. Memory and rate are shared out. The others import the
-    script that is run, so what a script does stands under ``if __name__ == "__main__"``.
+    script that is run, so what a script does stands under ``if __name__ == "__main__"``. With ``workers`` these read,
+    in place of processes of this machine.
 
     With ``shard`` it makes only this piece of the backup, which needs a manifest. Runs on any machines make the others,
     and ``join`` makes the backup of all of them, the same as one run makes it. It takes no hyper volume.
@@ -103,7 +106,7 @@ async def backup(
         raise ValueError("expected either a snapshot or live=True")
     if (resume or shard) and live:
         raise ValueError("expected a snapshot to resume, or to cut into pieces")
-    if shard and (also or processes > 1):
+    if shard and (also or processes > 1 or workers):
         raise ValueError("expected one backup and one process for a piece")
     wanted = [Delta(target, base, manifest, partial, dialect), *also]
     started = time.monotonic()
@@ -161,10 +164,11 @@ async def backup(
                 )
                 # The end says that a backup is complete. It is written only when the snapshots are known to be there.
                 async with staying(*work.sides), aclosing(work.pairs):
-                    if processes == 1:
+                    if processes == 1 and workers is None:
                         await whole.write_records()
                     else:
-                        await _split(whole, work.plan, opened, processes).write_records()
+                        makers = workers or Processes(processes)
+                        await _split(whole, work.plan, opened, makers).write_records()
                 read_at_s = time.monotonic()
                 await whole.finish()
     sent = cluster.counts
@@ -210,13 +214,13 @@ async def backup(
     )
 
 
-def _split(whole: Pass, plan: Plan | None, opened: Sequence[BackupTarget], processes: int) -> SplitPass:
+def _split(whole: Pass, plan: Plan | None, opened: Sequence[BackupTarget], workers: Workers) -> SplitPass:
     targets = [each.data for each in opened if isinstance(each.data, JoinableTarget)]
     if len(targets) < len(opened):
         raise ValueError("expected files, to which several processes can write")
     if plan is None:
         raise HyperVolume(f"VDI '{whole.to.name}'", "is backed up by one process")
-    return SplitPass(whole, plan, targets, processes)
+    return SplitPass(whole, plan, targets, workers)
 
 
 async def _prepare(

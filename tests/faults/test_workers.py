@@ -243,7 +243,7 @@ async def test_pieces_of_another_file_stay_whatever_the_name(run: Run) -> None:
 
 @pytest.mark.parametrize(("parent", "code"), [("os.getppid()", 0), ("1 << 30", 1)])
 def test_a_process_whose_parent_has_ended_makes_no_piece(parent: str, code: int) -> None:
-    script = f"import os; from asyncbackup.engine import pieces; pieces._end_with({parent})"
+    script = f"import os; from asyncbackup.engine import processes; processes._end_with({parent})"
 
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == code
 
