@@ -81,6 +81,7 @@
     │   ├── MemoryTooSmall           less memory than a step of the work needs
     │   ├── PatchNeeded               a format that cannot be written to a pipe
     │   ├── KeyUnusable               a key that cannot encrypt, or decrypt
+    │   ├── StoreMisconfigured        options that make no object store that can be used
     │   └── RedundancyUnkeepable     copies or erasure coding that the cluster cannot keep
     ├── ChangedMeanwhile             somebody else changed what was in use
     │   └── SnapshotChanged          … by deleting a snapshot while it was read
@@ -911,6 +912,10 @@ class KeyUnusable(Incompatible):
         super().__init__(f"{name} {problem}")
         self.name = name
         self.problem = problem
+
+
+class StoreMisconfigured(Incompatible):
+    """The options, the environment and the profiles make no object store that can be used. No message shows a value."""
 
 
 class RedundancyUnkeepable(Incompatible):

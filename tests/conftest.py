@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from asyncbackup import ClientOptions, Cluster, connect
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.chains import Files, copy_files
+from tests.object_stores import S3Server, serving_s3
 
 settings.register_profile(
     "fixed", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -57,6 +58,21 @@ async def cluster(sheep: Sheep) -> AsyncIterator[Cluster]:
     options = ClientOptions(connections=2, request_timeout_s=10, give_up_after_s=0)
     async with connect(sheep.host, sheep.port, options) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def running_s3() -> Iterator[S3Server]:
+    """A server that speaks S3, for all tests that need one."""
+    with serving_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(running_s3: S3Server) -> Iterator[S3Server]:
+    """That server, without faults and as if it had got no requests."""
+    running_s3.requests.clear()
+    yield running_s3
+    running_s3.faults.clear()
 
 
 @pytest.fixture

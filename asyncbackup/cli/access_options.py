@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import click
 
-from asyncbackup.cli.options import PATH
+from asyncbackup.cli.options import LOCAL_PATH
 from asyncbackup.storage import Access
+from asyncbackup.storage.object_store import is_secret
+
+STORE_OPTIONS_VARIABLE: Final = "ASYNCBACKUP_STORE_OPTIONS"
+"""The variable with options of object stores that nobody else may see."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -27,14 +32,15 @@ def access_options(function: _Function) -> _Function:
         multiple=True,
         metavar="KEY=VALUE",
         callback=_store_options,
-        help="Set an option of the object store, such as endpoint=https://store.example. You can give several.  "
-        "[default: what the environment says]",
+        help="Set an option of the object store, such as endpoint=https://store.example. You can give several. "
+        f"Secret ones go into the environment: {STORE_OPTIONS_VARIABLE} has any, with spaces between them.  "
+        "[default: what the environment and the profile say]",
     )
     add_identities = click.option(
         "--identity",
         "identities",
         multiple=True,
-        type=PATH,
+        type=LOCAL_PATH,
         metavar="FILE",
         help="Decrypt with the keys in this file: of age, or a private key of ssh. You can give several.",
     )
@@ -42,11 +48,18 @@ def access_options(function: _Function) -> _Function:
 
 
 def _store_options(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    options = {}
-    for value in values:
-        key, equals, content = value.partition("=")
-        if not key or not equals:
-            # The value may be a secret, so no message shows it.
-            raise click.BadParameter("expected KEY=VALUE")
-        options[key] = content
-    return options
+    given = dict(map(_pair, values))
+    for key, value in given.items():
+        if is_secret(key, value):
+            raise click.BadParameter(
+                f"others could see {key} in the list of processes: set it in {STORE_OPTIONS_VARIABLE}, as KEY=VALUE"
+            )
+    return dict(map(_pair, os.environ.get(STORE_OPTIONS_VARIABLE, "").split())) | given
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        # The value may be a secret, so no message shows it.
+        raise click.BadParameter("expected KEY=VALUE")
+    return key.lower(), value

@@ -43,6 +43,7 @@ from asyncbackup.errors import ManifestUnplaced, NotResumable, TargetExists
 from asyncbackup.format import Dialect
 from asyncbackup.storage import Access, Layers
 from asyncbackup.storage.backup_target import BackupTarget, check_target
+from asyncbackup.storage.location import find_object
 from asyncbackup.storage.publication import manifest_path
 from asyncbackup.verbs.backup import Delta, Estimate, backup, estimate
 
@@ -178,6 +179,7 @@ def command(
 
     FILE appears under its name only when it is complete and on disk. FILE.manifest appears beside it: it says what was
     backed up, and it can prove the backup later. FILE `-` is standard output. A FIFO is written like standard output.
+    FILE may be a URL of an object store, such as s3://bucket/vm1.monday.
 
     If the run is interrupted after the first checkpoint, what it wrote stays, and the same command with --resume goes
     on with it.
@@ -189,7 +191,7 @@ def command(
     wanted = [_Also(file, base, manifest), *also]
     _check_shard(shard, wanted, live=live, processes=processes, no_manifest=no_manifest)
     _check_manifest(wanted, skip_unreadable=skip_unreadable, no_manifest=no_manifest)
-    _check_resume(resume=resume, to_stdout=to_stdout, live=live, no_manifest=no_manifest)
+    _check_resume(wanted, resume=resume, live=live, no_manifest=no_manifest)
     check_layers(layers, to_dialect=to_dialect, keeps=True, processes=processes)
     is_patched = shard is None and to_dialect is not None and to_dialect.needs_patch
     check_output(to_stdout=to_stdout, seeks=is_patched)
@@ -257,7 +259,8 @@ def command(
             return
         summary = run_async(work)
     except ManifestUnplaced as error:
-        raise click.UsageError("--manifest is only for `-` and FIFOs: that of a file stands beside it") from error
+        message = "--manifest is only for `-` and FIFOs: that of a file or an object stands beside it"
+        raise click.UsageError(message) from error
     except NotResumable as error:
         raise click.UsageError(f"--resume needs a file: {error}") from error
     is_good = not any([summary.missing, *(each.missing for each in summary.also)])
@@ -336,6 +339,11 @@ def _check_files(wanted: Sequence[_Also], *, processes: int) -> None:
     piped = [each.file for each in wanted if is_piped(each.file)]
     if piped and processes > 1:
         raise click.UsageError(f"--workers needs files: {text.target(piped[0])} takes bytes of one process alone")
+    stored = next((each.file for each in wanted if find_object(each.file) is not None), None)
+    if stored is not None and processes > 1:
+        raise click.UsageError(
+            f"--workers needs files: {stored} is in an object store, which takes bytes of one process"
+        )
     names: dict[str, list[str]] = {}
     for name in (name for each in wanted for name in _names(each)):
         names.setdefault(os.path.realpath(name), []).append(name)
@@ -385,13 +393,16 @@ def _expectation(found: Estimate) -> list[str]:
     ]
 
 
-def _check_resume(*, resume: bool, to_stdout: bool, live: bool, no_manifest: bool) -> None:
+def _check_resume(wanted: Sequence[_Also], *, resume: bool, live: bool, no_manifest: bool) -> None:
     """Raise UsageError if nothing can be kept of what is to be written."""
     option = "--resume" if resume else find_given({"checkpoint_bytes"})
     if option is None:
         return
-    if to_stdout:
-        raise click.UsageError(f"{option} needs a file: what went to `-` cannot be gone on with")
+    for each in wanted:
+        if each.file == "-":
+            raise click.UsageError(f"{option} needs a file: what went to `-` cannot be gone on with")
+        if find_object(each.file) is not None:
+            raise click.UsageError(f"{option} needs a file: an object store keeps nothing of an interrupted run")
     if live:
         raise click.UsageError(f"{option} needs a snapshot: a working VDI changes, so that two runs do not go together")
     if no_manifest:

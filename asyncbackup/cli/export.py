@@ -15,6 +15,7 @@ from asyncbackup.cli.base import find_base, named_base
 from asyncbackup.cli.files import order_chain
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
+    LOCAL_PATH,
     PATH,
     base_options,
     check_base,
@@ -52,7 +53,12 @@ _COMPLETE: Final = "the image itself is complete"
 )
 @click.argument("files", type=PATH, metavar="FILE...", nargs=-1, required=True)
 @click.option(
-    "--to", "image", type=PATH, metavar="IMAGE", required=True, help="Write this raw image. `-` is standard output."
+    "--to",
+    "image",
+    type=LOCAL_PATH,
+    metavar="IMAGE",
+    required=True,
+    help="Write this raw image. `-` is standard output.",
 )
 @base_options
 @incomplete_option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from fractions import Fraction
@@ -17,6 +18,7 @@ from asyncbackup.client import ClientOptions
 from asyncbackup.engine.keeping import CHECKPOINT_BYTES
 from asyncbackup.engine.window import MIN_MEMORY, WindowOptions
 from asyncbackup.format import Dialect
+from asyncbackup.storage.location import fault_of_url, find_object, to_path
 from asyncbackup.storage.opening import fault_of_name
 from asyncbackup.wire.constants import (
     DEFAULT_PORT,
@@ -53,13 +55,25 @@ _NODE: Final = re.compile(r"\[(?P<ipv6>[^]]+)](?::(?P<port6>[0-9]{1,5}))?|(?P<ho
 
 
 class PathName(click.Path):
-    """A path. This type checks only that a file can have such a name."""
+    """A path, or a URL. This type checks only that a file, or an object of a store, can have such a name."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if fault := fault_of_name(value):
+        if fault := fault_of_name(value) or fault_of_url(value):
             self.fail(fault, param, ctx)
+        return super().convert(to_path(os.fspath(value)), param, ctx)
+
+
+class LocalName(PathName):
+    """A path of this machine. It is no URL of an object store."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if find_object(os.fspath(value)) is not None:
+            self.fail("expected a file of this machine, got a URL of an object store", param, ctx)
         return super().convert(value, param, ctx)
 
+
+LOCAL_PATH: Final = LocalName(readable=False, allow_dash=True)
+"""The type of paths that cannot be URLs of object stores."""
 
 PATH: Final = PathName(readable=False, allow_dash=True)
 """The type of every path, so that shells complete it. What is there is checked later, when it is opened."""
@@ -312,7 +326,7 @@ def base_options(function: _Function) -> _Function:
     """Add --base, --base-vdi, --assume-base and --base-image, which name the base of increments."""
     image = click.option(
         "--base-image",
-        type=PATH,
+        type=LOCAL_PATH,
         metavar="IMAGE",
         help="Use this raw image as the base of FILEs, instead of --base.",
     )

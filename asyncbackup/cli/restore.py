@@ -15,6 +15,7 @@ from asyncbackup.cli.base import find_base, named_base
 from asyncbackup.cli.files import order_chain
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
+    LOCAL_PATH,
     PATH,
     WholeNumber,
     base_options,
@@ -116,7 +117,7 @@ _DISCARDED: Final = "the VDI itself is removed"
 @resume_options
 @click.option(
     "--journal",
-    type=PATH,
+    type=LOCAL_PATH,
     help="Say in this file how far the VDI is, for --resume.  [default: a hidden file beside the first FILE]",
 )
 @cluster_options

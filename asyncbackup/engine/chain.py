@@ -178,6 +178,17 @@ class Chain:
         """Whether a file is a pipe, which can be read only once."""
         return any(reader.size is None for reader in self.readers)
 
+    @property
+    def is_far(self) -> bool:
+        """Whether a file is far away, as ``Source.is_far`` says."""
+        return any(reader.is_far for reader in self.readers)
+
+    @property
+    def stored_size(self) -> int | None:
+        """Bytes of all files together. None: one is a pipe."""
+        sizes = [reader.size for reader in self.readers if reader.size is not None]
+        return sum(sizes) if len(sizes) == len(self.readers) else None
+
     def require_files(self, purpose: str) -> None:
         """Raise FileNeeded if a file is a pipe; ``purpose`` tells why that cannot be, such as "to be compared"."""
         for reader in self.readers:

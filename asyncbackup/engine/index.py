@@ -94,6 +94,11 @@ class Index:
         return self.chain.known_object_size
 
     @property
+    def is_far(self) -> bool:
+        """Whether a file is far away."""
+        return self.chain.is_far
+
+    @property
     def last_idx(self) -> int:
         """The index of the last object; -1 if there is none."""
         return int(self.indices[-1]) if len(self.indices) else -1

@@ -19,6 +19,7 @@ from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.compression import find_compression
 from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
 from asyncbackup.format.manifest import RecordDigests, Subject
+from asyncbackup.format.record import RECORD_HEADER_SIZE
 from asyncbackup.storage import Access, Source, open_source
 
 _log = logging.getLogger(__package__)
@@ -37,6 +38,9 @@ _SHORT: Final = 8 << 10
 
 _SCRATCH_SIZE: Final = 64 << 10
 """Bytes to read at a time behind the end of a backup in a pipe."""
+
+OTHER_RECORD: Final = "its manifest has another record here: it is of another backup"
+"""The problem of a record that is another one than the manifest says."""
 
 
 class Record(NamedTuple):
@@ -109,6 +113,16 @@ class BackupReader:
         """Bytes of the file. None for a pipe: its records can be read only once, completely and in order."""
         return self._source.size
 
+    @property
+    def is_far(self) -> bool:
+        """Whether each read of it takes a journey there and back."""
+        return self._source.is_far
+
+    @property
+    def _takes_manifest(self) -> bool:
+        """Whether ``records`` takes the headers from the manifest, because reading each would take a journey."""
+        return self._source.is_far and self._manifest is not None
+
     async def count_trailing(self) -> int:
         """Count the bytes behind the end of the backup, after ``records`` gave the last record. This reads a pipe."""
         assert self.end is not None
@@ -134,7 +148,11 @@ class BackupReader:
             self._dialect = await self._find_dialect()
 
     async def records(self) -> AsyncGenerator[Record, None]:
-        """Find the records in order. ``read_data`` reads their data. At the end it is known that no data is missing."""
+        """Find the records in order. ``read_data`` reads their data. At the end it is known that no data is missing.
+
+        Of what is far, headers are those that the manifest has, if there is one. The digests prove the data all the
+        same. ``read_whole`` reads the headers that stand there.
+        """
         async with aclosing(self.blocks()) as blocks:
             async for block in blocks:
                 for record in block:
@@ -173,6 +191,21 @@ class BackupReader:
             )
         if count < len(into):
             raise _cut_short(self.name, offset + count, len(into) - count)
+
+    async def read_whole(self, first: Record, last: Record, into: memoryview) -> memoryview:
+        """Read into ``into`` all from the header of one record to the end of another. Give what it fills of that."""
+        start = first.position - RECORD_HEADER_SIZE
+        view = into[: last.position + last.header.length - start]
+        count = await self._source.read_into(start, view)
+        if count < len(view):
+            raise _cut_short(self.name, start + count, len(view) - count)
+        return view
+
+    async def read_header(self, record: Record) -> bytes:
+        """Read the header that stands before the data of ``record``."""
+        header = bytearray(RECORD_HEADER_SIZE)
+        await self._source.read_into(record.position - RECORD_HEADER_SIZE, memoryview(header))
+        return bytes(header)
 
     def digest_now(self, record: Record, start: int, length: int, through: memoryview, into: xxhash.xxh3_128) -> None:
         """Add part of a record's data to the digest ``into``, through a buffer. Blocks; does not work for pipes."""
@@ -241,6 +274,12 @@ class BackupReader:
         assert size is not None
         ahead, ahead_at, ahead_size, length = memoryview(bytearray(_AHEAD)), 0, 0, 0
         while decoder.next_size and len(found) < _BATCH:
+            if self._takes_manifest and decoder.offset and (known := next(walk.manifest_records, None)):
+                decoder.feed(known.header.encode())
+                found.append(Record(known.header, decoder.offset - known.header.length, known))
+                if decoder.offset > size:
+                    raise _cut_short(self.name, size, decoder.offset - size)
+                continue
             place = decoder.offset - ahead_at
             if place + decoder.next_size > ahead_size:
                 # Where records are short, many headers come in one read. Where they are long, what stands between the
@@ -263,7 +302,7 @@ class BackupReader:
             return None
         digests = next(walk.manifest_records, None)
         if self._manifest is not None and (digests is None or digests.header != decoded):
-            raise BackupDamaged(self.name, start, "its manifest has another record here: it is of another backup")
+            raise BackupDamaged(self.name, start, OTHER_RECORD)
         return Record(decoded, walk.decoder.offset - decoded.length, digests)
 
     def _refuse_compressed(self, beginning: bytes | bytearray | memoryview) -> None:

@@ -29,6 +29,13 @@ _SHARED: Final = 48 << 10
 _MOST_SHORT: Final = 96
 """Objects that share a slot at most: a few milliseconds of work, for which the event loop waits."""
 
+_SHORT_FAR: Final = 256 << 10
+_SHARED_FAR: Final = 1 << 20
+"""The same where a file is far away: so many bytes take as long to come as a journey there and back."""
+
+_MOST_FAR: Final = 32
+"""Workers at most that read what is far away, as far as memory goes: each waits most of the time."""
+
 
 class _Turn:
     """Lets the portions of one object go on one after another, in their order."""
@@ -119,8 +126,11 @@ class Replay:
     async def run(self) -> None:
         """Do it all. At the end it checks that the base is unchanged, and raises what that check raises."""
         size = self.options.portion_size(self.chain.known_object_size or MAX_LENGTH)
+        workers = self.options.slots(size)
         active = self.options.active(self.limit, size)
-        window = Window(self.options.slots(size), [size] * 2, self._do, self._deliver, active)
+        if self.chain.is_far and self.options.workers is None:
+            workers, active = min(workers, _MOST_FAR), lambda: _MOST_FAR
+        window = Window(workers, [size] * 2, self._do, self._deliver, active)
         # A base that is not whole is being changed by the caller, so it is not checked.
         read = self.composer.base if self.composer.base_is_whole else None
         async with staying(read), aclosing(self._items(size)) as items:
@@ -144,7 +154,7 @@ class Replay:
     async def _groups(self, size: int) -> AsyncGenerator[list[Group], None]:
         """Give short objects that follow one another together, and others one at a time."""
         short: list[Group] = []
-        most = left = min(_SHARED, size)
+        most = left = min(_SHARED_FAR if self.chain.is_far else _SHARED, size)
         async with aclosing(self.chain.groups(self.whole)) as groups:
             async for group in groups:
                 if group.idx <= self.behind:
@@ -164,7 +174,7 @@ class Replay:
     def _is_short(self, group: Group) -> bool:
         # Answers of a cluster are waited for side by side. In a pipe the next header comes after this data.
         waits = isinstance(self.composer.base, SnapshotObjects) or _is_streamed(group)
-        return group.end - group.start <= _SHORT and not waits
+        return group.end - group.start <= (_SHORT_FAR if self.chain.is_far else _SHORT) and not waits
 
     async def _do(self, item: _Item | _Short, slot: Slot) -> list[Content]:
         if isinstance(item, _Short):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar, cast
 
 import anyio
@@ -47,6 +47,12 @@ class WindowOptions:
             raise ValueError(f"expected at least 1 worker, got {self.workers}")
         if self.memory < MIN_MEMORY:
             raise ValueError(f"expected at least {MIN_MEMORY} bytes of memory, got {self.memory}")
+
+    def without(self, held: int) -> WindowOptions:
+        """Give the same with so many bytes less, because others hold them. Raises MemoryTooSmall."""
+        if self.memory - held < MIN_MEMORY:
+            raise MemoryTooSmall(held + MIN_MEMORY, self.memory)
+        return replace(self, memory=self.memory - held)
 
     def portion_size(self, object_size: int) -> int:
         """Give the bytes of an object to work on at a time: all, or a power of two of which memory holds two pairs."""

@@ -1,4 +1,4 @@
-"""Where the bytes of backups come from and go to: files, pipes, images, or nowhere."""
+"""Where the bytes of backups come from and go to: files, pipes, images, object stores, or nowhere."""
 
 from asyncbackup.storage.access import Access
 from asyncbackup.storage.backup_source import BackupSource, open_source

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from obstore.store import MemoryStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,3 +18,5 @@ class Access:
     """Options of the object stores, such as the endpoint. What is lacking comes from the environment."""
     identities: tuple[str, ...] = field(default=(), repr=False)
     """Paths of the files with the keys that decrypt."""
+    memory_store: MemoryStore | None = field(default=None, repr=False)
+    """The store that memory:// URLs mean, for programs and tests. It lives as long as its owner keeps it."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from asyncbackup.errors import HalfReplaced, SourceUnreadable
+from asyncbackup.errors import HalfReplaced, SourceMissing, SourceUnreadable
 from asyncbackup.storage.access import Access
 from asyncbackup.storage.layers import unwrap_source
+from asyncbackup.storage.location import find_object, to_path
 from asyncbackup.storage.lock import is_held
+from asyncbackup.storage.object_source import open_object_source
 from asyncbackup.storage.opening import open_in_thread
-from asyncbackup.storage.publication import Place, Publication, exists, manifest_path
+from asyncbackup.storage.publication import MANIFEST, Place, Publication, exists, manifest_path
 from asyncbackup.storage.source import FileSource, PipeSource, Source, open_path
 
 _STANDARD_INPUT: Final = "-"
@@ -39,10 +41,10 @@ async def open_source(
     with_manifest: bool = True,
     access: Access | None = None,
 ) -> AsyncIterator[BackupSource]:
-    """Open a backup to read it: the path of a file or a FIFO, ``-`` for standard input, or an entered source.
+    """Open a backup to read it: the path of a file or a FIFO, a URL, ``-`` for standard input, or an entered source.
 
-    Its manifest is ``manifest``, the path of a file or an entered source. By default it is the file that stands beside
-    the path, if there is one. With ``with_manifest`` false no manifest is looked for or opened.
+    Its manifest is ``manifest``, a path, a URL or an entered source. By default it is what stands beside the backup,
+    if there is such. With ``with_manifest`` false no manifest is looked for or opened.
 
     Both are decompressed and decrypted as they are read; ``access`` names the keys.
 
@@ -50,8 +52,11 @@ async def open_source(
     while it replaced both.
     """
     async with AsyncExitStack() as stack:
+        source = to_path(source) if isinstance(source, str) else source
         if not isinstance(source, str | os.PathLike):
             data = source
+        elif location := find_object(source):
+            data = await stack.enter_async_context(open_object_source(location, access))
         elif os.fspath(source) == _STANDARD_INPUT:
             data = await stack.enter_async_context(PipeSource(0))
         else:
@@ -74,23 +79,30 @@ async def open_manifest(
 
     Raises what ``open_source`` raises.
     """
-    if manifest is None and isinstance(source, str | os.PathLike) and os.fspath(source) != _STANDARD_INPUT:
-        manifest = await _find_manifest(os.fspath(source))
-    if manifest is None or not isinstance(manifest, str | os.PathLike):
+    async with AsyncExitStack() as stack:
+        source = to_path(source) if isinstance(source, str) else source
+        if manifest is None and (location := find_object(source)):
+            with suppress(SourceMissing):
+                manifest = await stack.enter_async_context(open_stored(str(location.beside(MANIFEST)), access))
+        elif manifest is None and isinstance(source, str | os.PathLike) and os.fspath(source) != _STANDARD_INPUT:
+            manifest = await _find_manifest(os.fspath(source))
+        if isinstance(manifest, str | os.PathLike):
+            manifest = await stack.enter_async_context(open_stored(manifest, access))
         yield manifest
-        return
-    async with open_stored(manifest, access) as opened:
-        yield opened
 
 
 @asynccontextmanager
 async def open_stored(location: str | os.PathLike[str], access: Access | None) -> AsyncIterator[Source]:
-    """Open what can be read from its beginning as often as wanted, such as a manifest, but no pipe.
+    """Open what can be read from its beginning as often as wanted, such as a manifest: a file, an object, but no pipe.
 
-    Raises SourceMissing, SourceUnreadable, and what ``unwrap_source`` raises.
+    Raises SourceMissing, SourceUnreadable, what ``open_object`` raises, and what ``unwrap_source`` raises.
     """
+    location = to_path(location) if isinstance(location, str) else location
+    stored = find_object(location)
+    opening: AbstractAsyncContextManager[Source]
+    opening = FileSource(location) if stored is None else open_object_source(stored, access)
     async with AsyncExitStack() as stack:
-        yield await unwrap_source(stack, await stack.enter_async_context(FileSource(location)), access)
+        yield await unwrap_source(stack, await stack.enter_async_context(opening), access)
 
 
 async def _find_manifest(backup: str) -> Path | None:

@@ -8,18 +8,29 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from anyio import to_thread
+
 from asyncbackup.errors import ManifestUnplaced, NotResumable, OwnInput
 from asyncbackup.storage.access import Access
 from asyncbackup.storage.file import FileTarget, OnLeftover
 from asyncbackup.storage.image import state_path
 from asyncbackup.storage.layers import Layers
+from asyncbackup.storage.location import ObjectLocation, find_object, to_path
+from asyncbackup.storage.object_store import StoredObject, open_object
+from asyncbackup.storage.object_target import ObjectTarget
 from asyncbackup.storage.opening import fault_of_name, open_in_thread
 from asyncbackup.storage.partial import Partial
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
 from asyncbackup.storage.publication import MANIFEST, Place, manifest_path
-from asyncbackup.storage.target import Target
+from asyncbackup.storage.target import HoldingTarget, Target, innermost
 
 _NOT_KEPT: Final = "nothing is kept of what is compressed or encrypted"
+
+_LINE_SIZE: Final = 128
+"""Bytes of a line of a manifest about a record, rather more than less."""
+
+_MANIFEST_MEMORY: Final = 32 << 20
+"""Bytes of which a manifest has a share: it is small beside its backup, and half of this is enough for any."""
 
 
 class BackupTarget(NamedTuple):
@@ -30,6 +41,17 @@ class BackupTarget(NamedTuple):
     """None: no manifest is written."""
     partial: Partial | None = None
     """What can stay of both for another run; None: nothing can, as of pipes and of what has no manifest."""
+
+    def reserve(self, size: int | None, records: int | None, memory: int, *, may_be_less: bool = False) -> int:
+        """Prepare for so many bytes and records, as ``HoldingTarget.reserve`` does. Give the bytes that both take."""
+        held, data = 0, innermost(self.data)
+        if isinstance(data, HoldingTarget):
+            held += data.reserve(size, memory, may_be_less=may_be_less)
+        manifest = None if self.manifest is None else innermost(self.manifest)
+        if isinstance(manifest, HoldingTarget):
+            lines = None if records is None else records * _LINE_SIZE
+            held += manifest.reserve(lines, _MANIFEST_MEMORY, may_be_less=True)
+        return held
 
 
 @asynccontextmanager
@@ -45,19 +67,19 @@ async def open_target(
     access: Access | None = None,
     layers: Layers | None = None,
 ) -> AsyncIterator[BackupTarget]:
-    """Open ``target`` for a backup: the path of a file or a FIFO, or an entered target, which is only passed on.
+    """Open ``target`` for a backup: the path of a file or a FIFO, a URL, or an entered target, which is only passed on.
 
-    The manifest of a file stands beside it, unless ``with_manifest`` is false. The manifest of a FIFO or an entered
-    target goes to ``manifest``, a path or another entered target, or nowhere. If ``replace`` is true, a file that is
+    The manifest of a file or an object stands beside it, unless ``with_manifest`` is false. That of a FIFO or an
+    entered target goes to ``manifest``, a path or another entered target, or nowhere. If ``replace`` is true, what is
     there is replaced once the new one is complete, together with the manifest that it has. If ``resume`` is true, what
     an interrupted run left of the file is opened, if there is such; otherwise it is removed if ``replace`` is true.
 
     With ``layers`` it is compressed, or encrypted. Of that nothing can be kept to go on with.
 
-    Raises what entering a FileTarget raises, what ``Layers.wrap_target`` raises, OwnInput if one of ``inputs`` would be
-    replaced, ManifestUnplaced if the manifest of a file is to go elsewhere, and NotResumable if nothing is kept of what
-    should be resumed. Raises ValueError for ``replace`` or ``resume`` where only entered targets are given, and for a
-    ``manifest`` where none is to be written.
+    Raises what entering a FileTarget or an ObjectTarget raises, what ``open_object`` and ``Layers.wrap_target`` raise,
+    OwnInput if one of ``inputs`` would be replaced, ManifestUnplaced if the manifest of a file or an object is to go
+    elsewhere, and NotResumable if nothing is kept of what should be resumed. Raises ValueError for ``replace`` or
+    ``resume`` where only entered targets are given, and for a ``manifest`` where none is to be written.
     """
     if manifest is not None and not with_manifest:
         raise ValueError("expected either a manifest or with_manifest=False")
@@ -100,11 +122,20 @@ async def _open_plain(
     with_manifest: bool,
     inputs: Sequence[str | os.PathLike[str]],
     on_leftover: OnLeftover | None,
-    access: Access | None,  # noqa: ARG001 - for what comes next
+    access: Access | None,
 ) -> AsyncIterator[BackupTarget]:
     async with AsyncExitStack() as stack:
         if not isinstance(target, str | os.PathLike):
             yield BackupTarget(target, await _open_manifest(stack, manifest, replace=replace, on_leftover=on_leftover))
+            return
+        target = to_path(target) if isinstance(target, str) else target
+        if location := find_object(target):
+            place = await _open_place(location, access, resume=resume, manifest=manifest)
+            if replace:
+                await refuse_own_inputs(target, inputs)
+            stored = await stack.enter_async_context(ObjectTarget(place, replace=replace, attached=[MANIFEST]))
+            lines = await stack.enter_async_context(ObjectTarget.beside(stored, MANIFEST)) if with_manifest else None
+            yield BackupTarget(stored, lines)
             return
         goes_to_fifo = await _goes_to_fifo(target, resume=resume, with_manifest=with_manifest)
         if replace or goes_to_fifo:
@@ -120,6 +151,17 @@ async def _open_plain(
         )
         beside = await stack.enter_async_context(FileTarget.beside(data, MANIFEST)) if with_manifest else None
         yield BackupTarget(data, beside, None if beside is None else Partial(data, beside))
+
+
+async def _open_place(
+    location: ObjectLocation, access: Access | None, *, resume: bool, manifest: object
+) -> StoredObject:
+    """Open the store. Raises NotResumable, ManifestUnplaced, and what ``open_object`` raises."""
+    if resume:
+        raise NotResumable(str(location), "it is in an object store, which keeps nothing of an interrupted run")
+    if manifest is not None:
+        raise ManifestUnplaced(str(location))
+    return await to_thread.run_sync(open_object, location, access)
 
 
 async def _goes_to_fifo(target: str | os.PathLike[str], *, resume: bool, with_manifest: bool) -> bool:
@@ -139,7 +181,7 @@ async def check_target(
     resume: bool = False,
     manifest: str | os.PathLike[str] | None = None,
     with_manifest: bool = True,
-    access: Access | None = None,  # noqa: ARG001 - for what comes next
+    access: Access | None = None,
     layers: Layers | None = None,
 ) -> None:
     """Raise what ``open_target`` would raise before anything is written. This creates and changes nothing.
@@ -150,7 +192,11 @@ async def check_target(
         raise NotResumable(str(target), _NOT_KEPT)
     if layers:
         layers.check()
-    if target is not None and not await _goes_to_fifo(target, resume=resume, with_manifest=with_manifest):
+    target = to_path(target) if isinstance(target, str) else target
+    if location := find_object(target):
+        place = await _open_place(location, access, resume=resume, manifest=manifest)
+        await ObjectTarget(place, replace=replace, attached=[MANIFEST]).check()
+    elif target is not None and not await _goes_to_fifo(target, resume=resume, with_manifest=with_manifest):
         if manifest is not None:
             raise ManifestUnplaced(str(target))
         await FileTarget(target, replace=replace, resume=resume, attached=[MANIFEST]).check()
@@ -187,7 +233,14 @@ async def _open_manifest(
 
 async def refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]]) -> None:
     """Raise OwnInput if writing ``path`` would replace one of ``inputs``, or what is beside one, by whatever name."""
-    await open_in_thread(lambda: _refuse_own_inputs(path, inputs), lambda _: None)
+    if location := find_object(path):
+        for name in inputs:
+            read = find_object(name)
+            if read is not None and {read, read.beside(MANIFEST)} & {location, location.beside(MANIFEST)}:
+                raise OwnInput(str(path), str(name))
+        return
+    files = [name for name in inputs if find_object(name) is None]
+    await open_in_thread(lambda: _refuse_own_inputs(path, files), lambda _: None)
 
 
 def _refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]]) -> None:

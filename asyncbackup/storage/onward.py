@@ -15,6 +15,7 @@ class OnwardSource(ABC):
     """A source whose size is not known. Offsets must come in order and without gaps."""
 
     size = None
+    is_far = False
 
     def __init__(self, name: str) -> None:
         self.name = name

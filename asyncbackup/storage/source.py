@@ -35,6 +35,10 @@ class Source(Protocol):
     def size(self) -> int | None:
         """Bytes in all. None: it is not known before the end, and offsets must come in order and without gaps."""
 
+    @property
+    def is_far(self) -> bool:
+        """Whether each read takes a journey there and back. Then a few large reads at a time are best."""
+
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(
@@ -85,6 +89,8 @@ class SourceLayer(Source, Protocol):
 
 class FileSource:
     """A file on disk."""
+
+    is_far = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name = os.fspath(path)

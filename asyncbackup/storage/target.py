@@ -95,17 +95,35 @@ class Layer(Target, Protocol):
         """Append to ``inner`` what is left of the content, and what ends it. ``complete`` does so if nobody did."""
 
 
+def innermost(target: Target) -> Target:
+    """Give what stands under all layers of ``target``."""
+    while isinstance(target, Layer):
+        target = target.inner
+    return target
+
+
 async def end_content(target: Target) -> None:
     """Have all content of ``target``, and of what it stands on, where it can be completed from."""
     if isinstance(target, Layer):
         await target.end()
 
 
+@runtime_checkable
+class HoldingTarget(Target, Protocol):
+    """A target that holds much of what was appended, until where it goes has taken it."""
+
+    def reserve(self, size: int | None, memory: int, *, may_be_less: bool = False) -> int:
+        """Prepare for ``size`` bytes, or ``may_be_less``, before any is appended; None: nobody knows how many come.
+
+        Give the bytes that it takes of ``memory``: at most half. Raises MemoryTooSmall if that is not enough.
+        """
+
+
 async def publish(data: Target, manifest: Target | None = None, beginning: bytes = b"") -> None:
     """Complete ``data``, with ``beginning`` at its start, and ``manifest``: both become visible, or neither.
 
-    A manifest that stands beside a file (``FileTarget.beside``) gets its name together with that. Any other manifest is
-    completed after the data. Raises what ``complete`` raises.
+    A manifest that stands beside a file or an object (``beside``) gets its name together with that. Any other manifest
+    is completed after the data. Raises what ``complete`` raises.
     """
     # A manifest may be visible when the data is, so all of its content is there before.
     if manifest is not None:

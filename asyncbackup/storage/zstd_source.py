@@ -81,6 +81,7 @@ class ZstdSource:
         self.inner = inner
         self.name = inner.name
         self.size = table.size
+        self.is_far = inner.is_far
         self._table = table
         self._slots = [_Slot() for _ in range(_SLOTS)]
 

@@ -27,6 +27,7 @@ from asyncbackup.errors import HyperVolume, single_error
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
 from asyncbackup.format.piece import PieceRange
+from asyncbackup.format.record import RECORD_HEADER_SIZE
 from asyncbackup.storage import Access, JoinableTarget, Layers, Partial, Target, open_target
 from asyncbackup.storage.backup_target import BackupTarget
 from asyncbackup.wire.inode import Inode
@@ -132,6 +133,7 @@ async def backup(
             if shard is not None:
                 work, piece = await take_share_of(work, vdi, shard)
             plan_s = time.monotonic() - started
+            options = _leave_memory(options or WindowOptions(), opened, wanted, work.planned, to_inode)
             making = [
                 await _prepare(
                     cluster,
@@ -156,7 +158,7 @@ async def backup(
                     work.pairs,
                     to_inode,
                     max(1, len(work.sides)),
-                    options or WindowOptions(),
+                    options,
                     making,
                     counts,
                     on_progress,
@@ -212,6 +214,18 @@ async def backup(
         latencies_s=sent.latencies.percentiles_s(),
         piece=piece,
     )
+
+
+def _leave_memory(
+    options: WindowOptions, opened: Sequence[BackupTarget], wanted: Sequence[Delta], planned: int, to: Inode
+) -> WindowOptions:
+    """Leave memory for what targets hold. Raises MemoryTooSmall."""
+    most = (planned + 2) * (to.object_size + RECORD_HEADER_SIZE)
+    for delta, goes_to in zip(wanted, opened, strict=True):
+        # Of an increment nobody knows how much of the objects that changed is in it.
+        held = goes_to.reserve(most, planned, options.memory, may_be_less=delta.base is not None)
+        options = options.without(held)
+    return options
 
 
 def _split(whole: Pass, plan: Plan | None, opened: Sequence[BackupTarget], workers: Workers) -> SplitPass:

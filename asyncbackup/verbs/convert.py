@@ -106,8 +106,10 @@ async def convert_to_rbd_diff(
                 if index is not None:
                     chain.position(index.last_idx)
                     output.meter.counts.objects_planned = len(index.indices)
+                options = options or WindowOptions()
+                options = options.without(opened.reserve(chain.stored_size, None, options.memory, may_be_less=True))
                 await output.write([rbd_diff.opening(chain.size, snapshot, base)])
-                await Replay(index or chain, Composer(None), options or WindowOptions(), nothing, output.deliver).run()
+                await Replay(index or chain, Composer(None), options, nothing, output.deliver).run()
                 await output.write([rbd_diff.ENDING])
                 await publish(opened.data)
                 return RbdDiffSummary(

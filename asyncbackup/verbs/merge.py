@@ -93,6 +93,7 @@ async def merge(
                 if to_manifest is not None and subject is None:
                     await to_manifest.abandon()
                     to_manifest = None
+                options = options.without(opened.reserve(chain.stored_size, None, options.memory, may_be_less=True))
                 writer = RecordWriter(opened.data, dialect, manifest=to_manifest, subject=subject)
                 await _write_records(_Records(chain, under, writer), options, Meter(ReplayCounts(), on_progress))
                 return MergeSummary(

@@ -19,7 +19,7 @@ from asyncbackup.engine.chain import ChainOptions, check_given, check_link
 from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.manifest import Digests
 from asyncbackup.engine.progress import OnProgress, Progress
-from asyncbackup.engine.reader import BackupReader, Record
+from asyncbackup.engine.reader import OTHER_RECORD, BackupReader, Record
 from asyncbackup.engine.window import Slot, Window
 from asyncbackup.errors import (
     AsyncBackupError,
@@ -28,10 +28,12 @@ from asyncbackup.errors import (
     DigestMismatch,
     HalfReplaced,
     ManifestMissing,
+    SourceError,
     single_error,
 )
 from asyncbackup.format import Dialect
 from asyncbackup.format.piece import PieceRange
+from asyncbackup.format.record import RECORD_HEADER_SIZE
 from asyncbackup.storage import Access, Source, open_source
 
 _log = logging.getLogger(__package__)
@@ -41,6 +43,12 @@ MAX_PROBLEMS: Final = 1000
 
 _THROUGH: Final = 256 << 10
 """Bytes to read and digest at a time. They are still in the processor's cache when they are digested."""
+
+_FAR_BYTES: Final = 4 << 20
+"""Bytes to read at a time of a backup that is far away, headers and data in one go."""
+
+_FAR_WORKERS: Final = 8
+"""How many such reads are under way: 1.6 GB/s where an answer takes 20 ms."""
 
 _BATCH_BYTES: Final = 16 << 20
 _BATCH_RECORDS: Final = 256
@@ -292,7 +300,7 @@ class JudgedRecord(NamedTuple):
 
     record: Record
     is_digested: bool = False
-    problem: DigestMismatch | None = None
+    problem: SourceError | None = None
 
 
 @dataclass(slots=True)
@@ -307,11 +315,18 @@ class _FileVerification:
     threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(os.cpu_count() or 1))
 
     async def run(self) -> None:
-        window = Window(2 * int(self.threads.total_tokens), [_THROUGH], self._digest, self._deliver)
+        workers, size = 2 * int(self.threads.total_tokens), _THROUGH
+        if self._is_read_from_afar:
+            workers, size = _FAR_WORKERS, _FAR_BYTES
+        window = Window(workers, [size], self._digest, self._deliver)
         async with aclosing(self._batches()) as batches:
             await window.run(batches)
         if self.reader.end is not None:
             await self._judge_end()
+
+    @property
+    def _is_read_from_afar(self) -> bool:
+        return self.reader.is_far and self.report.has_manifest
 
     async def _batches(self) -> AsyncGenerator[list[JudgedRecord], None]:
         """Go through the records, some at a time. Damage is a problem, and ends this.
@@ -320,14 +335,16 @@ class _FileVerification:
         """
         batch: list[JudgedRecord] = []
         size = 0
+        most = _FAR_BYTES if self._is_read_from_afar else _BATCH_BYTES
         try:
             async with aclosing(self.reader.records()) as records:
                 async for record in records:
-                    batch.append(await self._pass(record))
-                    size += record.header.length
-                    if size >= _BATCH_BYTES or len(batch) >= _BATCH_RECORDS:
+                    length = RECORD_HEADER_SIZE + record.header.length
+                    if batch and (size + length > most or len(batch) >= _BATCH_RECORDS):
                         yield batch
                         batch, size = [], 0
+                    batch.append(await self._pass(record))
+                    size += length
         except BackupDamaged as damage:
             # The records before the damage are verified nevertheless.
             self.report.problems.add(damage)
@@ -355,7 +372,8 @@ class _FileVerification:
             return found
         batch = [judged.record for judged in found if self._is_wanted(judged.record)]
         others = [judged for judged in found if not self._is_wanted(judged.record)]
-        return others + (await self._digest_wanted(batch, slot) if batch else [])
+        digest = self._digest_far if self._is_read_from_afar else self._digest_wanted
+        return others + (await digest(batch, slot) if batch else [])
 
     async def _digest_wanted(self, batch: list[Record], slot: Slot) -> list[JudgedRecord]:
         large = [record for record in batch if record.header.length > _BATCH_BYTES]
@@ -371,6 +389,34 @@ class _FileVerification:
                 )
             judged.append(self._judge(record, taken))
         return judged
+
+    async def _digest_far(self, batch: list[Record], slot: Slot) -> list[JudgedRecord]:
+        """Compare the data of records that follow one another, and their headers, which nobody has read yet."""
+        first, last, through = batch[0], batch[-1], slot.buffers[0]
+        if last.position + last.header.length - first.position + RECORD_HEADER_SIZE <= len(through):
+            view = await self.reader.read_whole(first, last, through)
+            return await to_thread.run_sync(self._judge_whole, batch, view, limiter=self.threads)
+        assert first is last, "what does not fit is one large record"
+        taken = Digests(with_base=False)
+        header = await self.reader.read_header(first)
+        for start in range(0, first.header.length, len(through)):
+            await self.reader.read_data(first, start, through[: first.header.length - start], taken)
+        return [self._judge_header(first, header) or self._judge(first, taken.data)]
+
+    def _judge_whole(self, batch: list[Record], view: memoryview) -> list[JudgedRecord]:
+        """Judge records of which all lie in ``view``, with their headers. Blocks."""
+        start, judged = batch[0].position, []
+        for record in batch:
+            data = view[record.position - start + RECORD_HEADER_SIZE :][: record.header.length]
+            header = view[record.position - start :][:RECORD_HEADER_SIZE]
+            judged.append(self._judge_header(record, header) or self._judge(record, xxhash.xxh3_128(data)))
+        return judged
+
+    def _judge_header(self, record: Record, header: bytes | memoryview) -> JudgedRecord | None:
+        if header == record.header.encode():
+            return None
+        at = record.position - RECORD_HEADER_SIZE
+        return JudgedRecord(record, problem=BackupDamaged(self.reader.name, at, OTHER_RECORD))
 
     def _digest_now(self, batch: list[Record], through: memoryview) -> list[JudgedRecord]:
         judged: list[JudgedRecord] = []

@@ -1,0 +1,336 @@
+"""Writes an object in parts, which the store joins when the last one is there: until then nobody sees it.
+
+A store has no locks. So what is there is asked for when the target is entered, and again before it is completed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, cast
+
+import anyio
+from anyio import to_thread
+
+from asyncbackup.errors import MemoryTooSmall, TargetError, TargetExists, TargetFull, TargetUnusable
+from asyncbackup.storage.object_store import StoredObject, writing
+from asyncbackup.storage.target import BRIEF, Bytes, Step
+
+if TYPE_CHECKING:
+    from obstore import PutResult
+
+_log = logging.getLogger(__package__)
+
+_MOST_PARTS: Final = 10_000
+"""Parts that an object can have in S3."""
+
+_LEAST_PART: Final = 5 << 20
+"""Bytes that a part, except the last one, must have in S3."""
+
+_MOST_PART: Final = 64 << 20
+"""Bytes of a part where memory is plenty. Larger ones bring nothing; they are only for larger objects."""
+
+_STEP: Final = 1 << 20
+"""Parts are of so many bytes, or of a multiple."""
+
+_HELD: Final = 5
+"""Parts that memory is for: three under way, one that waits for that, and one that is being filled."""
+
+_LEAST_HELD: Final = 3
+"""The same where they are so large that memory is short: one of each."""
+
+_SHARE: Final = 16
+"""A part gets one byte in so many of the memory, and all of them together get five."""
+
+_MEMORY: Final = 128 << 20
+"""Bytes to have a share of if nobody says how many there are."""
+
+_GRACE_S: Final = 20.0
+"""Seconds for a store to take back what it has of an object. A cancellation waits for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """How an object is cut, and how much of it is in memory."""
+
+    size: int
+    held: int
+
+    @property
+    def under_way(self) -> int:
+        """Count the parts that are sent at a time."""
+        return self.held - 2
+
+    @property
+    def memory(self) -> int:
+        """Give the bytes of all parts in memory."""
+        return self.held * self.size
+
+    @property
+    def most(self) -> int:
+        """Give the bytes that an object has at most."""
+        return _MOST_PARTS * self.size
+
+
+def plan_parts(size: int | None, memory: int, *, may_be_less: bool = False) -> Parts:
+    """Choose the parts for an object of ``size`` bytes; None: nobody knows. They take at most half of ``memory``.
+
+    Raises MemoryTooSmall if that is too little, unless the object ``may_be_less``, so that it perhaps is not.
+    """
+    wanted = min(max(memory // _SHARE, _LEAST_PART), _MOST_PART)
+    most = memory // (2 * _LEAST_HELD) // _STEP * _STEP
+    part = max(wanted, -(-(size or 0) // _MOST_PARTS))
+    part = -(-part // _STEP) * _STEP
+    if may_be_less:
+        part = max(_LEAST_PART, min(part, most))
+    if part > most and (size is None or 2 * size > memory):
+        raise MemoryTooSmall(2 * _LEAST_HELD * part, memory)
+    return Parts(part, min(_HELD, max(_LEAST_HELD, memory // 2 // part)))
+
+
+class _Abandoned(Exception):
+    """Ends the stream of an upload. Then the client has the store drop all parts. A cancelled upload would stay."""
+
+
+class _Stream:
+    """Hands parts over to an upload, one at a time."""
+
+    def __init__(self) -> None:
+        self._part: bytearray | None = None
+        self._is_ended = False
+        self._is_abandoned = False
+        self._changed = anyio.Event()
+
+    def wake(self) -> None:
+        """Have whoever waits look again."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def put(self, part: bytearray, upload: asyncio.Future[PutResult]) -> None:
+        """Hand over a part, and wait until ``upload`` takes it or ends."""
+        assert self._part is None
+        self._part = part
+        self.wake()
+        while not (self._is_taken() or upload.done()):
+            await self._changed.wait()
+
+    def _is_taken(self) -> bool:
+        return self._part is None
+
+    def end(self) -> None:
+        """Let the object be complete with the parts so far."""
+        self._is_ended = True
+        self.wake()
+
+    def abandon(self) -> None:
+        """Let the upload fail."""
+        self._is_abandoned = True
+        self.wake()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytearray:
+        while True:
+            if self._is_abandoned:
+                raise _Abandoned
+            if self._part is not None:
+                part, self._part = self._part, None
+                self.wake()
+                return part
+            if self._is_ended:
+                raise StopAsyncIteration
+            await self._changed.wait()
+
+
+class ObjectTarget:
+    """Writes the object at ``place``. With ``replace``, an object there stays until the new one takes its place.
+
+    ``attached`` has the suffixes of objects that belong to this one: they are refused, or replaced, like the object
+    itself. Entering raises TargetExists, and TargetUnusable if the store cannot be asked.
+    """
+
+    can_patch = False
+
+    def __init__(self, place: StoredObject, *, replace: bool = False, attached: Sequence[str] = ()) -> None:
+        self.name = place.name
+        self._place = place
+        self._replaces = replace
+        self._suffixes = tuple(attached)
+        self._beside: ObjectTarget | None = None
+        self._parts = plan_parts(None, _MEMORY)
+        self._filling = bytearray()
+        self._size = 0
+        self._stream = _Stream()
+        self._upload: asyncio.Future[PutResult] | None = None
+        self._is_over = False
+        """Whether it was completed, or abandoned."""
+
+    @classmethod
+    def beside(cls, main: ObjectTarget, suffix: str) -> ObjectTarget:
+        """Make the target of what belongs to ``main``. Unless it is abandoned, it is completed right after ``main``."""
+        target = cls(main._place.beside(suffix), replace=main._replaces)
+        main._beside = target
+        return target
+
+    def reserve(self, size: int | None, memory: int, *, may_be_less: bool = False) -> int:
+        assert not self._size, "nothing was appended yet"
+        self._parts = plan_parts(size, memory, may_be_less=may_be_less)
+        return self._parts.memory if size is None else min(size, self._parts.memory)
+
+    async def __aenter__(self) -> Self:
+        await self.check()
+        return self
+
+    async def check(self) -> None:
+        """Raise what entering would raise. This changes nothing, and what exists may change after it."""
+        with writing(self.name, TargetUnusable):
+            await self._refuse_existing()
+
+    async def _refuse_existing(self) -> None:
+        for place in (self._place, *map(self._place.beside, self._suffixes)):
+            # With ``replace`` this only tells whether the store can be asked.
+            if await place.find() is not None and not self._replaces:
+                raise TargetExists(place.name)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not await self._take_back() and error is not None:
+            error.add_note(f"the store did not say that it dropped the parts of {self.name}: perhaps it keeps them")
+
+    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
+        rest = deque(memoryview(buffer) for buffer in buffers)
+        if sum(map(len, rest)) <= BRIEF:
+            self._fill(rest, before)
+        else:
+            await to_thread.run_sync(self._fill, rest, before)
+        while len(self._filling) == self._parts.size:
+            await self._send()
+            await to_thread.run_sync(self._fill, rest)
+
+    def _fill(self, rest: deque[memoryview], before: Step | None = None) -> None:
+        """Call ``before``, and move what fits into the part."""
+        if before is not None:
+            before()
+        while rest:
+            free = self._parts.size - len(self._filling)
+            if not free:
+                break
+            piece = rest.popleft()
+            if len(piece) > free:
+                rest.appendleft(piece[free:])
+            self._filling += piece[:free]
+            self._size += min(len(piece), free)
+
+    async def _send(self) -> None:
+        """Hand the part over, as soon as the one before it is under way. Raises what the upload raised."""
+        if self._size > self._parts.most:
+            raise TargetFull(
+                self.name, f"it may have {_MOST_PARTS} parts, and parts of {self._parts.size} bytes do not do"
+            )
+        if self._upload is None:
+            self._upload = self._begin_upload()
+        part, self._filling = self._filling, bytearray()
+        await self._stream.put(part, self._upload)
+        if self._upload.done():
+            self._raise_error(self._upload)
+
+    def _begin_upload(self) -> asyncio.Future[PutResult]:
+        from obstore import put_async  # noqa: PLC0415 - few starts need it
+
+        # A coroutine by its type, it is a future: obstore has begun already, in threads of its own. It ends with the
+        # stream, so no cancellation reaches it.
+        upload = cast(
+            "asyncio.Future[PutResult]",
+            put_async(
+                self._place.store,
+                self._place.key,
+                self._stream,
+                use_multipart=True,
+                chunk_size=self._parts.size,
+                max_concurrency=self._parts.under_way,
+            ),
+        )
+        upload.add_done_callback(lambda _: self._stream.wake())
+        return upload
+
+    def _raise_error(self, upload: asyncio.Future[PutResult]) -> None:
+        with writing(self.name):
+            upload.result()
+
+    async def sync(self) -> None:
+        """Do nothing: a store has nothing until the object is complete."""
+
+    async def complete(self, beginning: bytes = b"") -> None:
+        assert not beginning, "what was sent is not patched"
+        if self._is_over:
+            return
+        with writing(self.name):
+            await self._refuse_existing()
+        # The last parts may take a while, and none can be taken back any more when the stream has ended.
+        with anyio.CancelScope(shield=True):
+            await self._publish()
+        beside = ", with what belongs to it" if self._beside is not None else ""
+        _log.info("%s: is complete%s", self.name, beside)
+
+    async def _publish(self) -> None:
+        """Complete the object, then what belongs to it. If that fails, remove the object, unless it replaced one."""
+        await self._finish()
+        try:
+            if self._beside is not None and not self._beside._is_over:  # noqa: SLF001 - of the same class
+                await self._beside._finish()  # noqa: SLF001 - as above
+            elif self._replaces:
+                for suffix in self._suffixes:
+                    await self._place.beside(suffix).remove()
+        except TargetError as error:
+            if self._replaces:
+                error.add_note(f"{self.name} is the new one, but what belongs to it is not: make it again")
+            else:
+                await self._place.remove()
+            raise
+
+    async def _finish(self) -> None:
+        if self._upload is None:
+            await self._put()
+        else:
+            if self._filling:
+                await self._send()
+            self._stream.end()
+            await asyncio.wait([self._upload])
+            self._raise_error(self._upload)
+        self._is_over = True
+
+    async def _put(self) -> None:
+        """Write an object that is one part in one request."""
+        from obstore import put_async  # noqa: PLC0415 - few starts need it
+
+        with writing(self.name):
+            await put_async(self._place.store, self._place.key, self._filling, use_multipart=False)
+
+    async def abandon(self) -> None:
+        await self._take_back()
+
+    async def _take_back(self) -> bool:
+        """End the upload. Tell whether the store has dropped everything, as far as it said so."""
+        if self._is_over:
+            return True
+        self._is_over = True
+        self._filling.clear()
+        upload = self._upload
+        if upload is None:
+            return True
+        if upload.done():
+            # It failed, and the client had the store drop the parts. The error was raised, or nobody waits for it.
+            return upload.exception() is not None
+        self._stream.abandon()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([upload], timeout=_GRACE_S)
+        if not upload.done():
+            upload.cancel()
+            return False
+        return isinstance(upload.exception(), _Abandoned)

@@ -1,0 +1,341 @@
+"""Objects appear only complete; what fails leaves nothing."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+import anyio
+import obstore
+import pytest
+from obstore.store import MemoryStore
+
+from asyncbackup.errors import MemoryTooSmall, TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
+from asyncbackup.storage.access import Access
+from asyncbackup.storage.location import find_object
+from asyncbackup.storage.object_store import StoredObject, open_object
+from asyncbackup.storage.object_target import ObjectTarget, Parts, plan_parts
+from asyncbackup.storage.target import HoldingTarget, publish
+from tests.object_stores import Request, S3Server, always, cut, fail, forbid, times
+
+PART = 8 << 20
+SUFFIX = ".manifest"
+
+
+def memory_place(key: str = "box/vm1") -> StoredObject:
+    return StoredObject(MemoryStore(), key, f"memory://{key}")
+
+
+def s3_place(s3: S3Server, key: str = "vm1") -> tuple[str, StoredObject]:
+    bucket = s3.new_bucket()
+    location = find_object(f"s3://{bucket}/{key}")
+    assert location is not None
+    return bucket, open_object(location, Access({**s3.options, "max_retries": "2"}))
+
+
+def stored(place: StoredObject) -> bytes:
+    return bytes(obstore.get(place.store, place.key).bytes())
+
+
+def put(place: StoredObject, content: bytes = b"old") -> None:
+    obstore.put(place.store, place.key, content)
+
+
+def exists(place: StoredObject) -> bool:
+    return len(obstore.list(place.store, place.key).collect()) > 0
+
+
+async def write(place: StoredObject, *parts: bytes, then: Callable[[], object] = lambda: None) -> None:
+    async with ObjectTarget(place) as target:
+        for part in parts:
+            await target.append([part])
+        then()
+        await target.complete()
+
+
+async def write_both(place: StoredObject, data: bytes, lines: bytes) -> None:
+    async with ObjectTarget(place, attached=[SUFFIX]) as target, ObjectTarget.beside(target, SUFFIX) as manifest:
+        await target.append([data])
+        await manifest.append([lines])
+        await publish(target, manifest)
+
+
+def content_of(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+async def test_the_object_is_what_was_appended() -> None:
+    place = memory_place()
+    async with ObjectTarget(place) as target:
+        await target.append([b"one ", bytearray(b"two ")])
+        await target.append([memoryview(b"three")])
+        await target.complete()
+    assert stored(place) == b"one two three"
+
+
+async def test_an_object_of_many_parts_is_what_was_appended() -> None:
+    place, content = memory_place(), content_of(3 * PART + 12345)
+    async with ObjectTarget(place) as target:
+        for start in range(0, len(content), 5_000_001):
+            await target.append([content[start : start + 5_000_001]])
+        await target.complete()
+    assert stored(place) == content
+
+
+async def test_buffers_are_free_when_append_returns() -> None:
+    place, buffer = memory_place(), bytearray(b"a" * PART)
+    async with ObjectTarget(place) as target:
+        await target.append([buffer])
+        buffer[:] = b"b" * PART
+        await target.append([buffer])
+        buffer[:] = b"c" * PART
+        await target.complete()
+    assert stored(place) == b"a" * PART + b"b" * PART
+
+
+@pytest.mark.parametrize("size", [0, 10, PART + 1])
+async def test_before_is_called_once_before_buffers_are_taken(size: int) -> None:
+    place, buffer, calls = memory_place(), bytearray(size), []
+
+    def before() -> None:
+        calls.append(1)
+        buffer[:] = b"x" * size
+
+    async with ObjectTarget(place) as target:
+        await target.append([buffer], before=before)
+        await target.complete()
+    assert calls == [1]
+    assert stored(place) == b"x" * size
+
+
+async def test_nothing_is_visible_before_it_is_complete(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    async with ObjectTarget(place) as target:
+        await target.append([bytes(3 * PART)])
+        assert s3.objects(bucket) == []
+        await target.complete()
+    assert s3.objects(bucket) == ["vm1"]
+    assert s3.uploads(bucket) == []
+
+
+async def test_an_object_that_exists_is_refused_when_the_target_is_entered() -> None:
+    place = memory_place()
+    put(place)
+    with pytest.raises(TargetExists, match="memory://box/vm1: exists already"):
+        async with ObjectTarget(place):
+            pass
+    assert stored(place) == b"old"
+
+
+async def test_what_belongs_to_it_and_exists_is_refused() -> None:
+    place = memory_place()
+    put(place.beside(SUFFIX))
+    with pytest.raises(TargetExists, match=r"vm1\.manifest: exists already"):
+        await write_both(place, b"data", b"lines")
+
+
+@pytest.mark.parametrize("size", [10, 2 * PART])
+async def test_an_object_that_comes_meanwhile_is_refused_before_completion(s3: S3Server, size: int) -> None:
+    bucket, place = s3_place(s3)
+    with pytest.raises(TargetExists):
+        await write(place, bytes(size), then=lambda: put(place))
+    assert s3.content(bucket, "vm1") == b"old"
+    assert s3.uploads(bucket) == []
+
+
+async def test_an_object_is_replaced_when_that_was_asked_for() -> None:
+    place = memory_place()
+    put(place)
+    async with ObjectTarget(place, replace=True) as target:
+        await target.append([b"new"])
+        assert stored(place) == b"old"
+        await target.complete()
+    assert stored(place) == b"new"
+
+
+async def test_what_is_not_completed_leaves_what_it_should_replace() -> None:
+    place = memory_place()
+    put(place)
+    async with ObjectTarget(place, replace=True) as target:
+        await target.append([bytes(2 * PART)])
+    assert stored(place) == b"old"
+
+
+async def test_both_become_visible_data_before_manifest(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    await write_both(place, bytes(2 * PART), b"lines")
+    assert s3.objects(bucket) == ["vm1", "vm1.manifest"]
+    written = [request.key for request in s3.requests if request.method in ("PUT", "POST")]
+    assert written.index("vm1.manifest") > len(written) - 1 - written[::-1].index("vm1")
+
+
+async def test_if_the_manifest_fails_the_data_goes(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    s3.faults.append(always(forbid, lambda request: request.method == "PUT" and request.key.endswith(SUFFIX)))
+    with pytest.raises(TargetWriteFailed, match=r"vm1\.manifest: the store does not permit this"):
+        await write_both(place, b"data", b"lines")
+    assert s3.objects(bucket) == []
+
+
+async def test_an_abandoned_manifest_does_not_appear_and_an_old_one_goes() -> None:
+    place = memory_place()
+    put(place)
+    put(place.beside(SUFFIX))
+    async with (
+        ObjectTarget(place, replace=True, attached=[SUFFIX]) as data,
+        ObjectTarget.beside(data, SUFFIX) as manifest,
+    ):
+        await manifest.append([b"lines"])
+        await manifest.abandon()
+        await data.append([b"new"])
+        await publish(data)
+    assert stored(place) == b"new"
+    assert not exists(place.beside(SUFFIX))
+
+
+class _Failure(Exception):
+    pass
+
+
+def _fail() -> None:
+    raise _Failure
+
+
+async def test_what_fails_leaves_neither_object_nor_upload(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    with pytest.raises(_Failure):
+        await write(place, bytes(3 * PART), then=_fail)
+    assert "uploads=" in [request.query for request in s3.requests]
+    assert s3.objects(bucket) == s3.uploads(bucket) == []
+
+
+async def test_what_is_left_early_leaves_neither_object_nor_upload(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    async with ObjectTarget(place) as target:
+        await target.append([bytes(3 * PART)])
+        await target.abandon()
+        assert s3.objects(bucket) == s3.uploads(bucket) == []
+
+
+async def test_a_cancellation_leaves_neither_object_nor_upload(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    with anyio.CancelScope() as scope:
+        async with ObjectTarget(place) as target:
+            await target.append([bytes(3 * PART)])
+            scope.cancel()
+            await target.append([bytes(PART)])
+    assert scope.cancelled_caught
+    assert s3.objects(bucket) == s3.uploads(bucket) == []
+
+
+async def test_a_part_that_fails_once_is_sent_again(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    content = content_of(3 * PART)
+    s3.faults.append(times(1, fail, lambda request: "partNumber=2" in request.query))
+    s3.faults.append(times(1, cut, lambda request: "partNumber=3" in request.query))
+    async with ObjectTarget(place) as target:
+        await target.append([content])
+        await target.complete()
+    assert s3.content(bucket, "vm1") == content
+
+
+@pytest.mark.parametrize("which", ["partNumber=1", "partNumber=3", "uploads"])
+async def test_what_always_fails_is_an_error_and_leaves_nothing(s3: S3Server, which: str) -> None:
+    bucket, place = s3_place(s3)
+    s3.faults.append(always(fail, lambda request: which in request.query))
+    with pytest.raises(TargetWriteFailed, match="answered 500 Internal Server Error, and it was asked 3 times"):
+        await write(place, *[bytes(PART)] * 6)
+    assert s3.objects(bucket) == s3.uploads(bucket) == []
+
+
+async def test_a_completion_that_fails_leaves_nothing(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    s3.faults.append(always(fail, lambda request: request.method == "POST" and "uploadId" in request.query))
+    with pytest.raises(TargetWriteFailed):
+        await write(place, bytes(2 * PART))
+    assert s3.objects(bucket) == s3.uploads(bucket) == []
+
+
+async def test_parts_that_the_store_does_not_drop_are_spoken_of(s3: S3Server) -> None:
+    _, place = s3_place(s3)
+    s3.faults.append(always(fail, lambda request: request.method == "DELETE"))
+    with pytest.raises(_Failure) as caught:
+        await write(place, bytes(2 * PART), then=_fail)
+    assert caught.value.__notes__ == [
+        f"the store did not say that it dropped the parts of {place.name}: perhaps it keeps them"
+    ]
+
+
+async def test_a_bucket_that_is_missing_is_said(s3: S3Server) -> None:
+    location = find_object("s3://no-such-bucket/vm1")
+    assert location is not None
+    with pytest.raises(TargetWriteFailed, match="s3://no-such-bucket/vm1: there is no such bucket"):
+        await write(open_object(location, Access(s3.options)), b"data")
+
+
+async def test_a_store_that_does_not_permit_to_look_is_unusable(s3: S3Server) -> None:
+    _, place = s3_place(s3)
+    s3.faults.append(always(forbid, lambda request: request.method == "HEAD"))
+    with pytest.raises(TargetUnusable, match="the store does not permit this"):
+        async with ObjectTarget(place):
+            pass
+
+
+async def test_a_slow_store_stops_the_writer(s3: S3Server) -> None:
+    """With memory for five parts, no more than five are taken while the store takes none."""
+    _, place = s3_place(s3)
+    taken = 0
+
+    def hold(request: Request) -> None:
+        if "partNumber" in request.query:
+            released.wait(10)
+
+    released = threading.Event()
+    s3.faults.append(hold)
+    async with ObjectTarget(place) as target:
+        with anyio.move_on_after(0.3):
+            for _ in range(20):
+                await target.append([bytes(PART)])
+                taken += 1
+        released.set()
+    assert 3 <= taken <= 5
+
+
+def test_parts_take_a_share_of_the_memory() -> None:
+    assert plan_parts(None, 128 << 20) == Parts(8 << 20, 5)
+    assert plan_parts(None, 32 << 20) == Parts(5 << 20, 3)
+    assert plan_parts(None, 16 << 30) == Parts(64 << 20, 5)
+
+
+def test_parts_are_large_enough_for_a_large_object() -> None:
+    parts = plan_parts(1 << 40, 1 << 30)
+    assert parts.most >= 1 << 40
+    assert 2 * parts.memory <= 1 << 30
+
+
+def test_a_large_object_needs_memory() -> None:
+    with pytest.raises(MemoryTooSmall) as caught:
+        plan_parts(1 << 40, 128 << 20)
+    assert plan_parts(1 << 40, caught.value.needed).most >= 1 << 40
+
+
+def test_an_object_that_may_be_smaller_gets_what_memory_allows() -> None:
+    assert plan_parts(1 << 40, 128 << 20, may_be_less=True) == Parts(21 << 20, 3)
+
+
+def test_a_small_object_needs_little_memory() -> None:
+    assert plan_parts(1 << 20, 4 << 20).size == 5 << 20
+
+
+async def test_reserving_tells_what_is_held() -> None:
+    target = ObjectTarget(memory_place())
+    assert isinstance(target, HoldingTarget)
+    assert target.reserve(None, 128 << 20) == 40 << 20
+    assert target.reserve(1000, 128 << 20) == 1000
+
+
+async def test_an_object_with_too_many_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncbackup.storage.object_target._MOST_PARTS", 2)
+    with pytest.raises(TargetFull, match="parts of 8388608 bytes"):
+        await write(memory_place(), bytes(3 * PART))
