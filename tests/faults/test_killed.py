@@ -27,7 +27,7 @@ MIB: Final = 1 << 20
 SIZE: Final = 32 * MIB
 
 KILLS: Final = 10
-"""For each of the five ways: fifty in all."""
+"""For each of the six ways: sixty in all."""
 
 OLD: Final = {"file": b"old data", "file.manifest": b"old proof"}
 
@@ -82,10 +82,11 @@ def serving(killer: Killer, shift: int) -> Iterator[str]:
         (20, ("--format", "dog")),
         (20, ("-F", "a")),
         (20, ("-F", "a", "--in-flight", "1", "--force")),
+        (20, ("-F", "a", "--shard", "2/3")),
         (24, ("--memory", "1M")),
         (24, ("-F", "a", "--memory", "4M", "--format", "dog")),
     ],
-    ids=["full", "increment", "replacing", "full in portions", "increment in portions"],
+    ids=["full", "increment", "replacing", "piece", "full in portions", "increment in portions"],
 )
 def test_what_is_killed_again_and_again_comes_to_the_same_end(
     tmp_path: Path, shift: int, options: tuple[str, ...]
