@@ -9,13 +9,14 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.files import leave_out, open_output
+from asyncbackup.cli.files import is_piped, leave_out, open_output
+from asyncbackup.cli.layer_options import layer_options
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import PATH, check_output, json_option, new_file_options, quiet_option
 from asyncbackup.cli.output import COMPLETE, complain, say_report
 from asyncbackup.cli.progress import name_target, progress_option, telling_progress
 from asyncbackup.cli.running import run_async
-from asyncbackup.storage import Access
+from asyncbackup.storage import Access, Layers
 from asyncbackup.verbs.join import JoinSummary, join
 
 
@@ -27,6 +28,7 @@ from asyncbackup.verbs.join import JoinSummary, join
 )
 @click.argument("pieces", type=PATH, metavar="PIECE...", nargs=-1, required=True)
 @new_file_options
+@layer_options
 @access_options
 @quiet_option
 @progress_option
@@ -38,6 +40,7 @@ def command(
     no_manifest: bool,
     force: bool,
     access: Access,
+    layers: Layers,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -51,23 +54,23 @@ def command(
     pieces = leave_out(pieces, access=access, quiet=quiet)
     check_output(to_stdout=target == "-", seeks=False)
 
-    async def work() -> tuple[JoinSummary, bool]:
-        # The target comes first, so that its errors are raised before anything is read.
-        async with (
-            telling_progress(name_target(target), wanted=not quiet) as tell,
-            open_output(target, replace=force, with_manifest=not no_manifest, inputs=pieces, access=access) as opened,
-        ):
-            summary = await join(pieces, opened.data, manifest=opened.manifest, access=access, on_progress=tell)
-            return summary, not opened.data.can_patch
+    output = open_output(
+        target, replace=force, with_manifest=not no_manifest, inputs=pieces, access=access, layers=layers
+    )
 
-    summary, is_piped = run_async(work)
+    async def work() -> JoinSummary:
+        # The target comes first, so that its errors are raised before anything is read.
+        async with telling_progress(name_target(target), wanted=not quiet) as tell, output as opened:
+            return await join(pieces, opened.data, manifest=opened.manifest, access=access, on_progress=tell)
+
+    summary = run_async(work)
     say_report(
         summary.as_dict(),
         _report(summary, target),
         as_json=as_json,
         quiet=quiet,
         is_good=not summary.missing,
-        err=is_piped,
+        err=is_piped(target),
         done=COMPLETE,
     )
     if summary.missing:

@@ -21,7 +21,17 @@ from asyncbackup.engine.window import Slot, Window
 from asyncbackup.errors import BackupDamaged, ChangedMeanwhile, FileNeeded, PieceNeeded, TargetFull, single_error
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Line, Missing, Subject, Trailer
-from asyncbackup.storage import Access, JoinableTarget, PlainSource, Source, Target, is_fifo, open_source, open_target
+from asyncbackup.storage import (
+    Access,
+    JoinableTarget,
+    Layers,
+    PlainSource,
+    Source,
+    Target,
+    is_fifo,
+    open_source,
+    open_target,
+)
 
 _COPIED_SIZE: Final = 64 << 20
 """Bytes to have copied in one go from file to file: a cancellation waits for them."""
@@ -58,6 +68,7 @@ async def join(
     *,
     replace: bool = False,
     manifest: Target | None = None,
+    layers: Layers | None = None,
     access: Access | None = None,
     on_progress: OnProgress | None = None,
 ) -> JoinSummary:
@@ -65,8 +76,8 @@ async def join(
 
     Data and manifest are the same, byte for byte, as one run makes them. ``target`` is the path of a file. It gets a
     manifest beside it, and must not exist unless ``replace`` is true. Or it is an entered target, without ``replace``;
-    its manifest goes to the entered target ``manifest``, if that is given. The data of the pieces is not proved: verify
-    the pieces before, or the backup afterwards.
+    its manifest goes to the entered target ``manifest``, if that is given. With ``layers`` the new file is compressed
+    or encrypted, in either dialect. The data of the pieces is not proved: verify them before, or the backup afterwards.
 
     Before anything is written it raises PieceNeeded for what is no piece, PieceMissing, PieceDoubled, PieceForeign for
     a piece of another backup or of one that was cut otherwise, and BackupDamaged for a manifest that was changed, or
@@ -76,7 +87,9 @@ async def join(
     if not pieces:
         raise ValueError("expected at least one piece")
     started = time.monotonic()
-    async with open_target(target, replace=replace, manifest=manifest, inputs=pieces, access=access) as opened:
+    async with open_target(
+        target, replace=replace, manifest=manifest, inputs=pieces, access=access, layers=layers
+    ) as opened:
         with single_error():
             ordered = arrange_pieces([await _look(path, access) for path in pieces])
             subject = join_subjects(ordered)

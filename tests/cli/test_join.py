@@ -184,6 +184,17 @@ def test_a_piece_in_a_pipe_needs_a_place_for_its_manifest(command: Command, serv
     assert command("verify", tmp_path / "joined", "--require-manifest").code == 0
 
 
+def test_compressed_pieces_may_be_of_either_format(command: Command, served: Served, tmp_path: Path) -> None:
+    line = ("backup", "disk", "-s", "b", "--format", "collie", "-p", served.port)
+    command(*line, tmp_path / "whole")
+
+    made = [command(*line, tmp_path / f"vm{n}", "--shard", f"{n}/2", "--zstd").code for n in (1, 2)]
+    outcome = command("join", tmp_path / "vm1", tmp_path / "vm2", "--to", tmp_path / "joined")
+
+    assert (made, outcome.code) == ([0, 0], 0)
+    assert read_both(tmp_path / "joined") == read_both(tmp_path / "whole")
+
+
 def test_shares_of_verify_prove_all_together_and_none_alone(command: Command, backups: list[Path]) -> None:
     shares = [command("verify", *backups, "--shard", f"{number}/3") for number in (1, 2, 3)]
     values = [json.loads(command("verify", *backups, "--shard", f"{n}/3", "--json").out) for n in (1, 2, 3)]

@@ -4,10 +4,12 @@ import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from obstore.store import MemoryStore
 
-from asyncbackup import Cluster, Dialect, NullTarget, Progress, Shard, WindowOptions, backup, join, verify
+from asyncbackup import ChainOptions, Cluster, Dialect, NullTarget, Progress, Shard, WindowOptions, backup, join, verify
 from asyncbackup.errors import (
     BackupDamaged,
     FileNeeded,
@@ -20,7 +22,8 @@ from asyncbackup.errors import (
     SourceMissing,
     TargetExists,
 )
-from asyncbackup.storage import FileSource
+from asyncbackup.storage import Access, Layers
+from asyncbackup.storage.age_keys import load_pyrage
 from asyncbackup.storage.publication import manifest_path
 from asyncbackup.verbs import join as module
 from asyncbackup.wire import btree, messages
@@ -97,25 +100,47 @@ async def test_what_is_no_file_is_streamed_to_the_same_end(
     assert read_both(tmp_path / "joined") == read_both(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("change", [b"", b"more"])
+@pytest.fixture
+def key(tmp_path: Path) -> Any:
+    """A key that decrypts, which also stands in the file ``key``."""
+    made = load_pyrage().x25519.Identity.generate()
+    (tmp_path / "key").write_text(f"{made}\n")
+    return made
+
+
+async def test_compressed_and_encrypted_pieces_join_to_the_plain_backup(
+    disk: Cluster, tmp_path: Path, key: Any
+) -> None:
+    layers = Layers(zstd_level=1, recipients=(str(key.to_public()),))
+    await backup(disk, "disk", tmp_path / "whole", snapshot="b", dialect=Dialect.DOG)
+    pieces = await make_pieces(disk, tmp_path, 3, dialect=Dialect.DOG, layers=layers)
+
+    await join(pieces, tmp_path / "joined", access=Access(identities=(str(tmp_path / "key"),)))
+
+    assert read_both(tmp_path / "joined") == read_both(tmp_path / "whole")
+
+
+async def test_plain_pieces_join_to_a_compressed_backup_in_either_dialect(disk: Cluster, tmp_path: Path) -> None:
+    pieces = await make_pieces(disk, tmp_path, 3, dialect=Dialect.COLLIE)
+
+    await join(pieces, tmp_path / "joined", layers=Layers(zstd_level=1))
+
+    report = await verify([tmp_path / "joined"])
+    assert (report.is_proved, report.files[0].dialect) == (True, Dialect.COLLIE)
+    assert (tmp_path / "joined").read_bytes().startswith(b"\x28\xb5\x2f\xfd")
+
+
+@pytest.mark.parametrize("cut", [-512, None])
 async def test_a_stream_of_another_length_than_the_manifest_says_is_damage(
-    disk: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: bytes
+    disk: Cluster, tmp_path: Path, key: Any, cut: int | None
 ) -> None:
     pieces = await make_pieces(disk, tmp_path, 2)
     content = pieces[1].read_bytes()
-    pieces[1].write_bytes(content + change if change else content[:-512])
-    opened = FileSource.take
+    other = content[:cut] + b"more" * (cut is None)
+    pieces[1].write_bytes(load_pyrage().encrypt(other, [key.to_public()]))
 
-    def take(source: FileSource, descriptor: int) -> None:
-        opened(source, descriptor)
-        if not source.name.endswith(".manifest"):
-            source.size = None  # type: ignore[assignment]
-
-    monkeypatch.setattr(FileSource, "take", take)
-    monkeypatch.setattr(module, "PlainSource", int)
-
-    with pytest.raises(BackupDamaged, match=f"piece2: at offset .*: expected {len(content)} bytes"):
-        await join(pieces, tmp_path / "joined")
+    with pytest.raises(BackupDamaged, match=rf"piece2: at offset .*: expected {len(content)} bytes"):
+        await join(pieces, tmp_path / "joined", access=Access(identities=(str(tmp_path / "key"),)))
     assert "joined" not in left_in(tmp_path)
 
 
@@ -130,6 +155,22 @@ async def test_a_target_that_patches_nothing_takes_either_dialect(disk: Cluster,
     assert not target.can_patch
     assert target.data == (tmp_path / "whole").read_bytes()
     assert (summary.dialect, summary.has_manifest) == (Dialect.COLLIE, False)
+
+
+async def test_pieces_in_an_object_store_join_there_and_on_disk(disk: Cluster, tmp_path: Path) -> None:
+    access = Access(memory_store=MemoryStore())
+    await backup(disk, "disk", tmp_path / "whole", snapshot="b")
+    pieces = [f"memory://box/piece{number}" for number in (1, 2, 3)]
+    for number, piece in enumerate(pieces, 1):
+        await backup(disk, "disk", piece, snapshot="b", shard=Shard(number, 3), access=access)
+
+    await join(pieces, tmp_path / "joined", access=access)
+    await join(pieces, "memory://box/joined", access=access)
+
+    assert read_both(tmp_path / "joined") == read_both(tmp_path / "whole")
+    assert (await verify(["memory://box/joined"], chain_options=ChainOptions(access=access))).is_proved
+    with pytest.raises(PieceMissing):
+        await join(pieces[:2], tmp_path / "other", access=access)
 
 
 async def test_progress_ends_with_all_bytes(disk: Cluster, tmp_path: Path) -> None:
