@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Final
 
 import click
+from anyio import to_thread
 
 from asyncbackup.cli.base import FindBase, no_base
 from asyncbackup.cli.options import check_manifests
 from asyncbackup.cli.output import say, warn
 from asyncbackup.cli.running import run_async
-from asyncbackup.engine.arrange import find_backups, find_order
+from asyncbackup.engine.arrange import find_backups, find_order, is_there
 from asyncbackup.storage import Access, Layers, open_standard_output, open_target
 from asyncbackup.storage.backup_target import BackupTarget
+from asyncbackup.storage.location import find_object, to_path
 from asyncbackup.verbs.list_backups import find_chain
 
 _LISTED: Final = 3
@@ -51,7 +53,7 @@ def find_files(
     ``FOLDER@SNAPSHOT`` names those in a folder that lead to a snapshot: from a full backup on, or from what
     ``find_base`` finds. Raises UsageError, BackupMissing, and what ``find_chain`` raises.
     """
-    places = [place for file in files if (place := _split_folder(file)) is not None]
+    places = run_async(lambda: _split_folders(files, access), only_reads=True) if "@" in "".join(files) else []
     if not places:
         backups = leave_out(files, access=access, quiet=quiet)
         check_manifests(manifests, backups)
@@ -69,13 +71,24 @@ def find_files(
     return found
 
 
-def _split_folder(file: str) -> tuple[str, str] | None:
+async def _split_folders(files: Sequence[str], access: Access | None) -> list[tuple[str, str]]:
+    return [place for file in files if (place := await _split_folder(file, access)) is not None]
+
+
+async def _split_folder(file: str, access: Access | None) -> tuple[str, str] | None:
     """Split ``FOLDER@SNAPSHOT``; None if it is none. What exists under the whole name is a file."""
-    if "@" not in file or Path(file).exists():
+    if "@" not in file or await is_there(file, access):
         return None
+    if find_object(file) is not None:
+        folder, _, snapshot = file.rpartition("@")
+        return folder, snapshot
+    return await to_thread.run_sync(_split_path, to_path(file))
+
+
+def _split_path(path: str) -> tuple[str, str] | None:
     # A tag and a folder may have this sign in their names. The longest name of a folder counts.
-    ends = [place for place, character in enumerate(file) if character == "@"]
-    return next(((file[:end], file[end + 1 :]) for end in reversed(ends) if Path(file[:end]).is_dir()), None)
+    ends = [place for place, character in enumerate(path) if character == "@"]
+    return next(((path[:end], path[end + 1 :]) for end in reversed(ends) if Path(path[:end]).is_dir()), None)
 
 
 def leave_out(files: Sequence[str], *, access: Access | None, quiet: bool) -> tuple[str, ...]:

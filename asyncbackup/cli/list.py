@@ -38,14 +38,14 @@ _NAMED: Final = 3
     "list",
     cls=Verb,
     context_settings=CONTEXT,
-    examples=["asyncbackup list /backup", "asyncbackup list /backup --vdi vm1 --json"],
+    examples=["asyncbackup list /backup", "asyncbackup list s3://bucket/backup --vdi vm1 --json"],
 )
 @click.argument("folder", type=PATH, metavar="FOLDER")
 @click.option("--vdi", metavar="VDI", help="List only the backups of this VDI.")
 @access_options
 @json_option
 def command(*, folder: str, vdi: str | None, access: Access, as_json: bool) -> None:
-    """List the backups in FOLDER, and in the folders in it, by what their manifests say.
+    """List the backups in FOLDER, and in the folders in it, by what their manifests say. FOLDER may be a URL.
 
     An increment stands under what it goes on. If several backups are of that, it is the one with the least to read.
     A branch is indented. Where the backup that an increment goes on is missing, a line says so. That is no error: the

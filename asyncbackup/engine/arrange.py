@@ -47,7 +47,7 @@ async def _belongs_to_another(file: str, files: frozenset[str], access: Access |
     if not await _begins_as_ours(file, access):
         return False
     if part is Part.MANIFEST:
-        raise BackupMissing(file, owner, is_there=await _is_there(owner, access))
+        raise BackupMissing(file, owner, is_there=await is_there(owner, access))
     return True
 
 
@@ -59,7 +59,8 @@ async def _begins_as_ours(file: str, access: Access | None) -> bool:
         return False
 
 
-async def _is_there(file: str, access: Access | None) -> bool:
+async def is_there(file: str, access: Access | None) -> bool:
+    """Tell whether there is a file or an object of this name, perhaps one that cannot be read."""
     try:
         async with open_stored(file, access):
             return True

@@ -16,6 +16,7 @@ from asyncbackup.storage import Access
 from asyncbackup.storage.age_keys import read_identities
 from asyncbackup.storage.backup_source import open_stored
 from asyncbackup.storage.listing import Entry, list_files
+from asyncbackup.storage.location import to_path
 
 _MOST_FILES: Final = 200_000
 """Files of one folder. Their names take 100 MiB of memory, and to read the manifests takes minutes."""
@@ -30,6 +31,7 @@ async def survey(folder: str, access: Access | None = None) -> Catalog:
     if access is not None and access.identities:
         # A key that is missing is told here, so that below only what is stored can be missing.
         await to_thread.run_sync(read_identities, access.identities)
+    folder = to_path(folder)
     entries = await _list_all(folder, access)
     sizes = {each.name: each.size for each in entries if each.problem is None}
     unread = [each for each in entries if each.problem is not None]

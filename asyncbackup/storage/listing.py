@@ -11,6 +11,8 @@ from anyio import to_thread
 
 from asyncbackup.errors import SourceMissing, SourceUnreadable
 from asyncbackup.storage.access import Access
+from asyncbackup.storage.location import MEMORY, ObjectLocation, fault_of_url, find_object, to_path
+from asyncbackup.storage.object_store import open_store, reading, show_location
 from asyncbackup.storage.opening import fault_of_name
 
 _BATCH: Final = 1000
@@ -27,23 +29,38 @@ class Entry(NamedTuple):
     """Why the folder of this name cannot be read."""
 
 
-async def list_files(
-    folder: str,
-    access: Access | None = None,  # noqa: ARG001 - for what comes next
-) -> AsyncGenerator[list[Entry], None]:
-    """List the files below ``folder``, and below the folders in it, in no order, some at a time.
+async def list_files(folder: str, access: Access | None = None) -> AsyncGenerator[list[Entry], None]:
+    """List the files below ``folder``, a path or a URL, and below the folders in it, in no order, some at a time.
 
     Neither hidden folders nor links to folders are entered. What is no file, such as a pipe, is left out. Raises
-    SourceMissing, and SourceUnreadable if it is no folder, or cannot be read. A cancellation waits for some files.
+    SourceMissing, SourceUnreadable if it is no folder, or cannot be read, and what opening an object store raises. Of a
+    store that has the bucket, any folder can be listed, and may be empty. A cancellation waits for some files.
     """
-    if fault := fault_of_name(folder):
-        raise SourceUnreadable(folder, fault)
-    found = _walk(folder)
+    folder = to_path(folder)
+    location = find_object(folder)
+    if fault := fault_of_url(folder) or fault_of_name(folder):
+        raise SourceUnreadable(folder if location is None else show_location(location), fault)
+    found = _walk(folder) if location is None else _list_objects(location, access)
     try:
         while batch := await to_thread.run_sync(list, islice(found, _BATCH)):
             yield batch
     finally:
         found.close()
+
+
+def _list_objects(location: ObjectLocation, access: Access | None) -> Generator[Entry, None, None]:
+    """Go through the objects of a folder. Blocks: threads of a store's own would hand results to an event loop."""
+    store = open_store(location, access or Access())
+    key = location.key.rstrip("/")
+    prefix = f"{location.bucket}/{key}".rstrip("/") if location.scheme == MEMORY else key
+    from obstore import list as list_store  # noqa: PLC0415 - few starts need it
+
+    with reading(str(location)):
+        for batch in list_store(store, prefix=prefix or None, chunk_size=_BATCH):
+            for found in batch:
+                name = found["path"].removeprefix(f"{prefix}/")
+                if not any(part.startswith(".") for part in name.split("/")[:-1]):
+                    yield Entry(name, found["size"])
 
 
 def _walk(top: str) -> Generator[Entry, None, None]:

@@ -129,7 +129,7 @@ def open_object(location: ObjectLocation, access: Access | None) -> StoredObject
     Raises ExtraMissing, and StoreMisconfigured if the options are none of the store's.
     """
     if fault := fault_of_object(location):
-        raise StoreMisconfigured(f"{_shown(location)}: {fault}")
+        raise StoreMisconfigured(f"{show_location(location)}: {fault}")
     access = access or Access()
     if location.scheme == MEMORY:
         if access.memory_store is None:
@@ -138,7 +138,8 @@ def open_object(location: ObjectLocation, access: Access | None) -> StoredObject
     return StoredObject(open_store(location, access), location.key, str(location))
 
 
-def _shown(location: ObjectLocation) -> str:
+def show_location(location: ObjectLocation) -> str:
+    """Give the URL, but for what may be a password in it."""
     return f"{location.scheme}://" if "@" in location.bucket else str(location)
 
 

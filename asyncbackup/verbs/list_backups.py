@@ -92,5 +92,5 @@ async def find_chain(
     its id (all digits) or its time, perhaps behind ``VDI:``. No data is read. Raises NotStored if there is no backup of
     it, SnapshotAmbiguous, ChainGap if nothing leads there, SourceMissing, and SourceUnreadable.
     """
-    name = os.fspath(folder)
-    return [below(name, backup.name) for backup in choose_chain(await survey(name, access), snapshot, base)]
+    catalog = await survey(os.fspath(folder), access)
+    return [below(catalog.folder, backup.name) for backup in choose_chain(catalog, snapshot, base)]

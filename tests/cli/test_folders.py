@@ -130,6 +130,10 @@ def test_folders_and_tags_may_have_this_sign_in_their_names(command: Command, tm
     assert f"used, oldest first: {tmp_path}/at@home/a\n" in command("verify", f"{tmp_path}/at@home@m@n").err
 
 
+def test_a_folder_may_be_named_by_a_url(command: Command, folder: Files) -> None:
+    assert command("verify", f"file://{folder.folder}@a").err == f"used, oldest first: {folder.a}\n"
+
+
 def test_what_is_in_no_folder_is_a_file_that_is_missing(command: Command, tmp_path: Path) -> None:
     outcome = command("export", f"{tmp_path}/missing@a", "--to", tmp_path / "made")
 

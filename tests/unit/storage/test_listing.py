@@ -6,9 +6,11 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from obstore import put
+from obstore.store import MemoryStore
 
 from asyncbackup.errors import SourceMissing, SourceUnreadable
-from asyncbackup.storage import listing
+from asyncbackup.storage import Access, listing
 from asyncbackup.storage.listing import Entry, list_files
 from tests.descriptors import open_descriptors
 from tests.privileges import unprivileged
@@ -96,3 +98,48 @@ async def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_listed() 
             found = await listed(readable)
 
     assert found == {Entry("a", 0), Entry("closed", 0, "Permission denied")}
+
+
+# Object stores
+
+
+def stored(*keys: str) -> Access:
+    """Make a store with these objects of 3 bytes."""
+    store = MemoryStore()
+    for key in keys:
+        put(store, key, b"123")
+    return Access(memory_store=store)
+
+
+async def objects(url: str, *keys: str) -> set[Entry]:
+    return {entry async for batch in list_files(url, stored(*keys)) for entry in batch}
+
+
+async def test_objects_are_listed_by_what_stands_behind_the_folder() -> None:
+    wanted = {Entry("a", 3), Entry("1/b", 3)}
+
+    assert await objects("memory://bucket/f", "bucket/f/a", "bucket/f/1/b", "bucket/fa", "other/f/a") == wanted
+    assert await objects("memory://bucket/", "bucket/a", "bucket/1/b", "other/a") == wanted
+
+
+async def test_objects_in_hidden_folders_are_left_out() -> None:
+    assert await objects("memory://bucket", "bucket/.f/a", "bucket/f/.vm.partial") == {Entry("f/.vm.partial", 3)}
+
+
+async def test_a_folder_without_objects_is_empty() -> None:
+    assert await objects("memory://bucket/f") == set()
+
+
+@pytest.mark.parametrize("url", ["ftp://host/f", "s3://", "s3://user:pass@bucket/f", "memory://b/../c"])
+async def test_a_url_of_no_folder_is_told(url: str) -> None:
+    with pytest.raises(SourceUnreadable) as caught:
+        await objects(url)
+
+    assert "pass" not in str(caught.value).replace("passwords", "")
+
+
+async def test_a_url_may_name_a_folder_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "c").touch()
+
+    assert await listed(f"file://{tmp_path}/a%20b") == {Entry("c", 0)}
