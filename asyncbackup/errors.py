@@ -64,7 +64,7 @@
     │   ├── ObjectSizesDiffer        two things whose objects differ in size
     │   ├── ResizeUnproved           an image whose size would change, and nothing proves that it should
     │   ├── ContradictsManifest      the caller says one thing, and the manifest another
-    │   ├── FileNeeded               a pipe where something is read twice
+    │   ├── FileNeeded               a pipe, or an encrypted file, where something is read twice
     │   ├── HyperVolume              a hyper volume where none can be
     │   ├── PlacementUnknown         replicas were asked for, and nobody knows where they are
     │   ├── NotMergeable             backups that no single backup can replace
@@ -113,7 +113,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class AsyncBackupError(Exception):
@@ -738,12 +738,23 @@ class ContradictsManifest(Incompatible):
 
 
 class FileNeeded(Incompatible):
-    """``source`` is a pipe, but it has to be read twice. ``purpose`` says what for, such as "to apply it"."""
+    """``source`` is read only once, in order, but that is not enough. ``purpose`` says for what, such as "to apply it".
 
-    def __init__(self, source: str, purpose: str) -> None:
-        super().__init__(f"{source} is a pipe, and {purpose} it has to be read twice")
+    ``layer``: what makes it so, ``age`` or ``zstd``; None: it is a pipe.
+    """
+
+    def __init__(self, source: str, purpose: str, layer: str | None = None) -> None:
+        super().__init__(f"{source} is {_READ_ONCE[layer]}, and {purpose} it has to be read twice")
         self.source = source
         self.purpose = purpose
+        self.layer = layer
+
+
+_READ_ONCE: Final = {
+    None: "a pipe",
+    "age": "encrypted, so that it is only read in order",
+    "zstd": "compressed without a seek table, so that it is only read in order",
+}
 
 
 class HyperVolume(Incompatible):

@@ -95,6 +95,11 @@ JOIN: Final = "`asyncbackup join` makes the backup of all its pieces"
 _EXPORT_ANEW: Final = (
     "to make the image anew, use `export --force`, without --base-image, on a full backup and its increments"
 )
+_MAKE_FILE: Final = {
+    None: "name a file instead",
+    "age": "decrypt it to a file first, with `age -d`",
+    "zstd": "make a file with a seek table of it first, with `convert --zstd`",
+}
 _RIGHT_BASE: Final = "name the right base with --base or --base-image"
 _START_NODES: Final = "start the missing nodes"
 _CHECK_STATE: Final = "look at the state with `dog cluster info`"
@@ -258,7 +263,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
         f"give it {text.size(error.needed)} with --memory; fewer backups at a time, or fewer --workers, need less"
     ),
     PatchNeeded: "use --format dog",
-    FileNeeded: "name a file instead",
+    FileNeeded: lambda error: _MAKE_FILE[error.layer],
     RedundancyUnkeepable: "say with --copies how many copies to keep instead",
     ChangedMeanwhile: "try again",
     SnapshotChanged: "use a snapshot that nobody deletes",

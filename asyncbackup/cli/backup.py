@@ -193,9 +193,9 @@ def command(
     _check_manifest(wanted, skip_unreadable=skip_unreadable, no_manifest=no_manifest)
     _check_resume(wanted, resume=resume, live=live, no_manifest=no_manifest)
     # A piece has no beginning to patch, whatever the format.
-    patched = to_dialect if shard is None else None
-    check_layers(layers, to_dialect=patched, keeps=True, processes=processes)
-    check_output(to_stdout=to_stdout, seeks=patched is not None and patched.needs_patch)
+    is_patched = shard is None and to_dialect is not None and to_dialect.needs_patch
+    check_layers(layers, is_patched=is_patched, keeps=True, processes=processes)
+    check_output(to_stdout=to_stdout, seeks=is_patched)
     _check_files(wanted, processes=processes)
     if processes > 1:
         import_nothing_from_folder()

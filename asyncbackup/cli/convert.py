@@ -113,8 +113,9 @@ def command(
     to_stdout, to_rbd = target == "-", to_format == _RBD_DIFF
     if not to_rbd and (snapshot_name, base_name, size) != (None, None, None):
         raise click.UsageError("--snapshot-name, --base-name and --size are for --format rbd-diff")
-    check_layers(layers, to_dialect=None if to_rbd else Dialect(to_format))
-    check_output(to_stdout=to_stdout, seeks=not to_rbd and Dialect(to_format).needs_patch)
+    is_patched = not to_rbd and Dialect(to_format).needs_patch
+    check_layers(layers, is_patched=is_patched)
+    check_output(to_stdout=to_stdout, seeks=is_patched)
     chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]), access=access)
 
     opening = open_output(

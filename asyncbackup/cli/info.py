@@ -100,6 +100,7 @@ def _report(found: Info) -> list[str]:
     lines = [
         f"file      {text.source(found.file)}",
         f"format    {found.dialect.value}",
+        *([f"layers    {' in '.join(reversed(found.layers))}"] if found.layers else []),
         f"records   {found.records:,}",
         f"data      {text.size(found.data_bytes)} ({found.data_bytes} bytes)",
     ]

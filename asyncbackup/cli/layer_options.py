@@ -9,7 +9,6 @@ from typing import Any, Final, TypeVar, cast
 import click
 
 from asyncbackup.cli.options import WholeNumber, find_given
-from asyncbackup.format import Dialect
 from asyncbackup.storage import Layers
 from asyncbackup.storage.age_keys import read_recipients
 from asyncbackup.storage.zstd import DEFAULT_LEVEL, LEVELS
@@ -61,15 +60,15 @@ def _recipients(context: click.Context, _param: click.Parameter, values: Sequenc
     return () if context.resilient_parsing else read_recipients(values)
 
 
-def check_layers(layers: Layers, *, to_dialect: Dialect | None, keeps: bool = False, processes: int = 1) -> None:
+def check_layers(layers: Layers, *, is_patched: bool, keeps: bool = False, processes: int = 1) -> None:
     """Raise UsageError if ``layers`` can't be combined with the other options.
 
-    ``keeps``: what an interrupted run wrote was to be kept.
+    ``is_patched``: the backup is completed at its beginning. ``keeps``: what an interrupted run wrote could be kept.
     """
     if not layers:
         return
     option = "--zstd" if layers.zstd_level is not None else "--encrypt"
-    if to_dialect is not None and to_dialect.needs_patch:
+    if is_patched:
         raise click.UsageError(
             f"a collie backup is completed at its beginning, and {option} cannot go back there; use --format dog"
         )

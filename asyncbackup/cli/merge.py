@@ -89,10 +89,11 @@ def command(
     """
     to_stdout = target == "-"
     check_base(base, base_vdi, base_image)
-    check_layers(layers, to_dialect=to_dialect)
     named = partial(find_base, base, base_vdi, base_image)
     files, manifests = order_chain(files, manifests, access=access, quiet=quiet, find_base=named)
-    check_output(to_stdout=to_stdout, seeks=to_dialect is not None and to_dialect.needs_patch)
+    is_patched = to_dialect is not None and to_dialect.needs_patch
+    check_layers(layers, is_patched=is_patched)
+    check_output(to_stdout=to_stdout, seeks=is_patched)
     inputs = [*files, *([base_image] if base_image else [])]
     opening = open_output(
         target, replace=force, with_manifest=not no_manifest, inputs=inputs, access=access, layers=layers

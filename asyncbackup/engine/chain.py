@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from asyncbackup.engine.reader import BackupReader, Record, open_backup
 from asyncbackup.engine.source import NO_INDICES, Indices
-from asyncbackup.errors import BackupIncomplete, ChainBroken, Fact, FactMissing, FileNeeded, ManifestMissing, OutsideVdi
+from asyncbackup.errors import BackupIncomplete, ChainBroken, Fact, FactMissing, ManifestMissing, OutsideVdi
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import Subject
@@ -190,10 +190,9 @@ class Chain:
         return sum(sizes) if len(sizes) == len(self.readers) else None
 
     def require_files(self, purpose: str) -> None:
-        """Raise FileNeeded if a file is a pipe; ``purpose`` tells why that cannot be, such as "to be compared"."""
+        """Raise FileNeeded if a file can be read only once; ``purpose`` tells for what, such as "to be compared"."""
         for reader in self.readers:
-            if reader.size is None:
-                raise FileNeeded(reader.name, purpose)
+            reader.require_file(purpose)
 
     @property
     def object_size(self) -> int:

@@ -14,13 +14,22 @@ import xxhash
 from anyio import to_thread
 
 from asyncbackup.engine.manifest import Digests, ManifestReader, located
-from asyncbackup.errors import BackupCompressed, BackupDamaged, ContradictsManifest, Fact, FormatUnclear, PieceGiven
+from asyncbackup.errors import (
+    BackupCompressed,
+    BackupDamaged,
+    ContradictsManifest,
+    Fact,
+    FileNeeded,
+    FormatUnclear,
+    PieceGiven,
+)
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.compression import find_compression
 from asyncbackup.format.decoder import LOOK_AHEAD, Decoder, candidates
 from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.format.record import RECORD_HEADER_SIZE
 from asyncbackup.storage import Access, Source, open_source
+from asyncbackup.storage.layers import find_onward, layers_of
 
 _log = logging.getLogger(__package__)
 
@@ -110,7 +119,7 @@ class BackupReader:
 
     @property
     def size(self) -> int | None:
-        """Bytes of the file. None for a pipe: its records can be read only once, completely and in order."""
+        """Bytes of the backup, and of what follows it. None: it can be read only once, completely and in order."""
         return self._source.size
 
     @property
@@ -122,6 +131,16 @@ class BackupReader:
     def _takes_manifest(self) -> bool:
         """Whether ``records`` takes the headers from the manifest, because reading each would take a journey."""
         return self._source.is_far and self._manifest is not None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """What the file is compressed and encrypted with, the outermost first."""
+        return tuple(layers_of(self._source))
+
+    def require_file(self, purpose: str) -> None:
+        """Raise FileNeeded if it can be read only once. ``purpose`` tells why that is not enough."""
+        if self.size is None:
+            raise FileNeeded(self.name, purpose, find_onward(self._source))
 
     async def count_trailing(self) -> int:
         """Count the bytes behind the end of the backup, after ``records`` gave the last record. This reads a pipe."""

@@ -16,9 +16,9 @@ from asyncbackup.storage.age_source import open_age
 from asyncbackup.storage.age_target import AgeTarget
 from asyncbackup.storage.filtered import FilteredSource
 from asyncbackup.storage.source import Source, SourceLayer
-from asyncbackup.storage.target import Target
+from asyncbackup.storage.target import JoinableTarget, Target
 from asyncbackup.storage.zstd_source import ZstdSource, open_zstd
-from asyncbackup.storage.zstd_target import ZstdTarget
+from asyncbackup.storage.zstd_target import ZstdFileTarget, ZstdTarget
 
 _ZSTD: Final = (b"\x28\xb5\x2f\xfd", *(bytes([kind, 0x2A, 0x4D, 0x18]) for kind in range(0x50, 0x60)))
 """How frames begin: those with content, and those that are passed over, of which there are 16 kinds."""
@@ -61,7 +61,9 @@ class Layers:
         target = await self.wrap_manifest(stack, target)
         if self.zstd_level is not None:
             threads = self.threads or usual_threads()
-            target = await stack.enter_async_context(ZstdTarget(target, self.zstd_level, threads))
+            if isinstance(target, JoinableTarget):
+                return await stack.enter_async_context(ZstdFileTarget(target, self.zstd_level, threads))
+            return await stack.enter_async_context(ZstdTarget(target, self.zstd_level, threads))
         return target
 
     async def wrap_manifest(self, stack: AsyncExitStack, target: Target) -> Target:
@@ -93,3 +95,12 @@ def layers_of(source: Source) -> Iterator[str]:
     if isinstance(source, SourceLayer):
         yield from layers_of(source.inner)
         yield source.layer
+
+
+def find_onward(source: Source) -> str | None:
+    """Name the layer because of which ``source``, whose size is not known, is read only in order; None: a pipe."""
+    while isinstance(source, SourceLayer):
+        if source.inner.size is not None:
+            return source.layer
+        source = source.inner
+    return None

@@ -75,7 +75,7 @@ class ZstdSource:
     Reading raises BackupDamaged where a frame is not what the table says.
     """
 
-    layer = f"{LAYER}, seekable"
+    layer = f"{LAYER} with a seek table"
 
     def __init__(self, inner: Source, table: SeekTable) -> None:
         self.inner = inner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,8 +14,10 @@ from typing import Final, NamedTuple, Self
 import anyio
 from anyio import to_thread
 
+from asyncbackup.errors import TargetWriteFailed
 from asyncbackup.format.seekable import SeekTableEncoder
-from asyncbackup.storage.target import Bytes, Step, Target, end_content, run_before
+from asyncbackup.storage.source import FileSource
+from asyncbackup.storage.target import Bytes, JoinableTarget, Step, Target, end_content, run_before
 from asyncbackup.storage.zstd import FRAME_SIZE, make_compressor
 
 _AHEAD: Final = 2
@@ -134,3 +137,20 @@ class ZstdTarget:
 
     async def abandon(self) -> None:
         await self.inner.abandon()
+
+
+class ZstdFileTarget(ZstdTarget):
+    """The same before a file: it takes over what stands in other files, which it reads and compresses."""
+
+    def __init__(self, inner: JoinableTarget, level: int, threads: int) -> None:
+        super().__init__(inner, level, threads)
+        self.pieces = inner.pieces
+
+    async def append_file(self, source: str | os.PathLike[str], length: int, start: int = 0) -> None:
+        buffer = memoryview(bytearray(FRAME_SIZE))
+        async with FileSource(source) as file:
+            for offset in range(start, start + length, len(buffer)):
+                part = buffer[: start + length - offset]
+                if await file.read_into(offset, part) < len(part):
+                    raise TargetWriteFailed(self.name, f"{source} is shorter than expected")
+                await self.append([part])

@@ -24,11 +24,13 @@ class Info:
     data_bytes: int
     """Data in the records."""
     size: int
-    """From the first byte to the end of the backup."""
+    """From the first byte to the end of the backup, as it is without layers."""
     trailing_bytes: int
     """Bytes that follow the end of the backup."""
     manifest: Subject | None
     """The first line of the manifest; None if there is no manifest."""
+    layers: Sequence[str] = ()
+    """What the file is compressed and encrypted with, the outermost first."""
     missing: Sequence[int] = ()
     """The idx of each object that was left out because it could not be read."""
 
@@ -37,6 +39,7 @@ class Info:
         return asdict(replace(self, manifest=None)) | {
             "dialect": self.dialect.value,
             "manifest": self.manifest and self.manifest.as_dict(),
+            "layers": list(self.layers),
             "missing": list(self.missing),
         }
 
@@ -76,5 +79,6 @@ async def info(
             reader.end,
             await reader.count_trailing(),
             reader.subject,
+            reader.layers,
             reader.missing,
         )
