@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -179,8 +180,8 @@ class BackupReader:
 
     async def blocks(self) -> AsyncGenerator[list[Record], None]:
         """Find the records as ``records`` does, but give many at a time. A pipe gives one at a time."""
-        manifest_records = self._manifest.records() if self._manifest else iter(())
-        walk = _Walk(Decoder(self.dialect, self.object_size, self._range_length), manifest_records, [])
+        lines = _Lines(self._manifest.records() if self._manifest else iter(()))
+        walk = _Walk(Decoder(self.dialect, self.object_size, self._range_length), lines, [])
         while walk.decoder.next_size:
             if found := await self._find_some(walk):
                 yield found
@@ -265,7 +266,7 @@ class BackupReader:
 
     def _find_end(self, dialect: Dialect) -> int:
         """Give the size of the backup if it is read in ``dialect``; 0 if that fails."""
-        walk = _Walk(Decoder(dialect, self.object_size), iter(()), [])
+        walk = _Walk(Decoder(dialect, self.object_size), _Lines(iter(())), [])
         while walk.decoder.next_size and not walk.damage:
             self._find_now(walk)
         return 0 if walk.damage else walk.decoder.offset
@@ -275,6 +276,8 @@ class BackupReader:
             return await to_thread.run_sync(self._find_now, walk)
         header = bytearray(walk.decoder.next_size)
         count = await self._source.read_into(walk.decoder.offset, memoryview(header))
+        if self._manifest is not None:
+            await walk.lines.fill()
         with located(self.name):
             record = self._feed(walk, memoryview(header)[:count])
         return [] if record is None else [record]
@@ -293,7 +296,7 @@ class BackupReader:
         assert size is not None
         ahead, ahead_at, ahead_size, length = memoryview(bytearray(_AHEAD)), 0, 0, 0
         while decoder.next_size and len(found) < _BATCH:
-            if self._takes_manifest and decoder.offset and (known := next(walk.manifest_records, None)):
+            if self._takes_manifest and decoder.offset and (known := walk.lines.take()):
                 decoder.feed(known.header.encode())
                 found.append(Record(known.header, decoder.offset - known.header.length, known))
                 if decoder.offset > size:
@@ -319,7 +322,7 @@ class BackupReader:
         decoded = walk.decoder.feed(header)
         if decoded is None:
             return None
-        digests = next(walk.manifest_records, None)
+        digests = walk.lines.take()
         if self._manifest is not None and (digests is None or digests.header != decoded):
             raise BackupDamaged(self.name, start, OTHER_RECORD)
         return Record(decoded, walk.decoder.offset - decoded.length, digests)
@@ -383,9 +386,25 @@ class _Walk(NamedTuple):
     """A pass over the records: the decoder, and the lines of the manifest that were not used yet."""
 
     decoder: Decoder
-    manifest_records: Iterator[RecordDigests]
+    lines: _Lines
     damage: list[BackupDamaged]
     """The damage that ends the pass. It lies behind the records that were found last."""
+
+
+class _Lines:
+    """The lines of a manifest that were not used yet. To read them blocks."""
+
+    def __init__(self, records: Iterator[RecordDigests]) -> None:
+        self._records = records
+        self._ahead: deque[RecordDigests] = deque()
+
+    async def fill(self) -> None:
+        """Have the next one ready, so that to take it does not block."""
+        if not self._ahead:
+            self._ahead.extend(await to_thread.run_sync(list, islice(self._records, _BATCH)))
+
+    def take(self) -> RecordDigests | None:
+        return self._ahead.popleft() if self._ahead else next(self._records, None)
 
 
 def _cut_short(name: str, offset: int, missing: int) -> BackupDamaged:

@@ -5,6 +5,8 @@ import gzip
 import lzma
 import os
 import struct
+import threading
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from asyncbackup.errors import BackupCompressed, BackupDamaged, FormatUnclear, S
 from asyncbackup.format import RecordHeader
 from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import ManifestEncoder, RecordDigests, Subject
+from asyncbackup.storage import FileSource
 from asyncbackup.storage.publication import manifest_path
 from tests.disks import OBJECT, noise
 from tests.streams import standard_input
@@ -317,6 +320,28 @@ async def test_a_pipe_has_the_manifest_that_is_named(tmp_path: Path) -> None:
         async with open_backup("-", manifest=tmp_path / "proof") as reader:
             assert reader.subject == SUBJECT
             assert await changes_in(reader) == TWO
+
+
+async def test_beside_a_pipe_the_manifest_is_read_in_threads_alone(tmp_path: Path) -> None:
+    class InThreads(FileSource):
+        """A file that is so slow to read that the event loop may not wait for it."""
+
+        def read_now(self, offset: int, view: memoryview) -> int:
+            assert threading.current_thread() is not threading.main_thread()
+            return super().read_now(offset, view)
+
+    (tmp_path / "manifest").write_bytes(proven(TWO))
+    with standard_input(framed(TWO)):
+        async with (
+            InThreads(tmp_path / "manifest") as manifest,
+            open_backup("-", manifest=manifest) as reader,
+            aclosing(reader.records()) as records,
+        ):
+            async for record in records:
+                assert record.digests is not None
+                await reader.skip_data(record)
+
+    assert reader.end == len(framed(TWO))
 
 
 async def test_a_named_manifest_that_is_missing_is_told(tmp_path: Path) -> None:
