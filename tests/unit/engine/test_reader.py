@@ -408,7 +408,6 @@ async def test_a_backup_whose_name_is_gone_is_identified_by_what_was_opened(tmp_
 
 
 COMPRESSED = {
-    "zstd": bytes.fromhex("28b52ffd2400010000") + bytes(40),
     "gzip": gzip.compress(framed(TWO)),
     "xz": lzma.compress(framed(TWO)),
     "bzip2": bz2.compress(framed(TWO)),
@@ -436,9 +435,9 @@ async def test_a_compressed_pipe_is_told_as_such(compression: str) -> None:
 
 
 async def test_a_file_that_was_compressed_beside_its_manifest_is_told_as_such(tmp_path: Path) -> None:
-    file = write(tmp_path, COMPRESSED["zstd"], proven(TWO))
+    file = write(tmp_path, COMPRESSED["gzip"], proven(TWO))
 
-    with pytest.raises(BackupCompressed, match="zstd"):
+    with pytest.raises(BackupCompressed, match="gzip"):
         async with open_backup(file) as reader:
             await found_in(reader)
 
