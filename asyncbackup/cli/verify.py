@@ -113,8 +113,8 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     help="Also read every copy that the cluster keeps of these objects, and name objects whose copies differ.",
 )
 @shard_option(
-    "Prove the data of only this share of the records of each FILE, such as 3/8; other machines prove the others. The "
-    "structure and the manifests are proved always."
+    "Prove the data of only this share of the records of each FILE, such as 3/8, and compare only this share of the "
+    "objects; other machines do the others. The structure and the manifests are proved always."
 )
 @cluster_options
 @access_options
@@ -154,7 +154,9 @@ def command(
     SNAPSHOT is its tag, its id or its time, or `VDI:SNAPSHOT`; `asyncbackup list FOLDER` shows what is there.
     """
     _refuse_options_without_effect(vdi, sample, seed)
-    refuse_with_shard(shard, {"give either --shard or --against, not both": vdi is not None})
+    refuse_with_shard(
+        shard, {"shares of a --sample need the same --seed: give one": sample is not None and seed is None}
+    )
     if vdi is not None and "-" in files:
         raise click.UsageError("--against reads each FILE twice, and standard input can be read only once")
     files = find_files(files, manifests, access=access, quiet=quiet)
@@ -191,6 +193,7 @@ def command(
                 sample=sample,
                 seed=seed,
                 all_replicas=all_replicas,
+                shard=shard,
                 chain_options=chain_options,
                 options=options,
                 on_progress=tell,
@@ -240,7 +243,7 @@ def _print(report: VerifyReport, comparison: Comparison | None, shard: Shard | N
         if comparison.replicas is not None:
             _print_replicas(comparison.vdi, comparison.replicas, quiet=quiet)
         if not quiet:
-            say(*_compared(comparison))
+            say(*_compared(comparison, shard))
     if report.is_good and not (quiet or report.is_proved):
         say(_unproved(report, shard))
 
@@ -308,8 +311,9 @@ def _print_replicas(vdi: str, found: ReplicaReport, *, quiet: bool) -> None:
         say(f"{vdi}: read {found.replicas:,} copies of {text.objects(found.objects)}: {verdict}")
 
 
-def _compared(comparison: Comparison) -> list[str]:
-    where = f"{comparison.vdi} {comparison.snapshot or '(the working VDI)'}"
+def _compared(comparison: Comparison, shard: Shard | None) -> list[str]:
+    share = "" if shard is None else f", share {shard}"
+    where = f"{comparison.vdi} {comparison.snapshot or '(the working VDI)'}{share}"
     verdict = "the same" if not comparison.differing else "NOT THE SAME"
     compared = f"{text.size(comparison.bytes_compared)} of {text.objects(comparison.objects_done)}"
     lines = [f"{where}: {verdict}; compared {compared}"]

@@ -71,9 +71,10 @@ def _as_numpy(column: array[int]) -> NDArray[Any]:
 class Index:
     """Finds the records of a chain by object. ``read_index`` makes it."""
 
-    def __init__(self, chain: Chain, records: Records) -> None:
+    def __init__(self, chain: Chain, columns: Sequence[NDArray[Any]]) -> None:
+        """``columns`` are what ``Records.take_sorted`` gives."""
         self.chain = chain
-        self._idx, self._file, self._offset, self._length, self._position = records.take_sorted()
+        self._idx, self._file, self._offset, self._length, self._position = columns
         is_first = np.ones(len(self._idx), np.bool_)
         np.not_equal(self._idx[1:], self._idx[:-1], out=is_first[1:])
         self.indices: Indices = self._idx if is_first.all() else self._idx[is_first]
@@ -87,6 +88,17 @@ class Index:
 
     def _columns(self) -> tuple[NDArray[Any], ...]:
         return self._idx, self._file, self._offset, self._length, self._position
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Give for each of ``indices`` how many bytes its records have together."""
+        if not len(self.indices):
+            return np.zeros(0, np.int64)
+        return np.add.reduceat(self._length, np.searchsorted(self._idx, self.indices), dtype=np.int64)
+
+    def within(self, first: int, end: int) -> Index:
+        """Give the index of the objects from ``first`` on, before ``end``. It shares the memory of this one."""
+        start, stop = np.searchsorted(self._idx, np.array([first, end], np.uint64)).tolist()
+        return Index(self.chain, [column[start:stop] for column in self._columns()])
 
     @property
     def known_object_size(self) -> int | None:
@@ -215,7 +227,7 @@ async def read_index(chain: Chain, on_progress: OnProgress | None = None) -> Ind
                     next_report += _REPORT_INTERVAL
                 left = block if span is None else [record for record in block if record.header.idx < span]
                 records.append(place, left)
-    return Index(chain, records)
+    return Index(chain, records.take_sorted())
 
 
 class ChainObjects:

@@ -19,6 +19,7 @@ from asyncbackup.client.cluster import Snapshot
 from asyncbackup.engine.base import Wanted, all_assumed, judge_compared
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compact import trim
+from asyncbackup.engine.cut import Shard, Share, find_share
 from asyncbackup.engine.index import ChainObjects, Index, read_index
 from asyncbackup.engine.lineage import examine_vdi
 from asyncbackup.engine.portion import Portion, cut
@@ -101,6 +102,7 @@ async def compare(
     sample: float | None = None,
     seed: int | None = None,
     all_replicas: bool = False,
+    shard: Shard | None = None,
     chain_options: ChainOptions | None = None,
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
@@ -120,12 +122,17 @@ async def compare(
     other replicas. Raises PlacementUnknown if it is not known which nodes these are. A replica that is missing, or that
     its node cannot read, is not an error, but is reported.
 
+    With ``shard``, only one share of these objects is compared. All shares together are all objects. They need the same
+    ``seed`` for a sample.
+
     Raises WrongSnapshot, SampleNeedsBase, another Incompatible, NotFound, and the errors of backups and cluster.
     Differences are no errors. The digests of manifests are not compared: ``verify`` does that. Raises ValueError for a
-    ``seed`` without a ``sample``.
+    ``seed`` without a ``sample``, and for a share of a ``sample`` without a ``seed``.
     """
     if seed is not None and sample is None:
         raise ValueError("expected a sample where there is a seed")
+    if shard is not None and sample is not None and seed is None:
+        raise ValueError("expected a seed, which all shares of a sample have in common")
     with single_error():
         async with open_chain(backups, chain_options, assume_base=assume_base, allow_incomplete=True) as chain:
             chain.require_files("to be compared")
@@ -141,6 +148,9 @@ async def compare(
             if sample is not None:
                 found.seed = secrets.randbits(32) if seed is None else seed
                 chosen = _choose(index, here.owners, base_owners, sample, found)
+            if shard is not None:
+                share = find_share(index.indices, index.lengths(), shard, MAX_DENSE_OBJECTS)
+                index, chosen = _cut(index, chosen, share, found)
             found.objects_planned = len(index.indices) + found.unchanged_audited
             ours, options = ChainObjects(index, base), options or WindowOptions()
             async with staying(here, base):
@@ -231,6 +241,15 @@ def _choose(index: Index, owners: Owners, base_owners: Owners, sample: float, fo
     found.unchanged_audited, found.partly_changed_audited = map(len, chosen)
     found.shared = int(np.count_nonzero((owners == under) & (owners != 0) & ~recorded))
     return np.sort(np.concatenate(chosen)).astype(np.uint32)
+
+
+def _cut(index: Index, chosen: Indices, share: Share, found: Comparison) -> tuple[Index, Indices]:
+    """Leave one share of what is to be compared, and note in ``found`` how many objects of it are audited."""
+    index = index.within(share.first, share.end)
+    chosen = chosen[(chosen >= share.first) & (chosen < share.end)]
+    found.partly_changed_audited = int(np.count_nonzero(np.isin(chosen, index.indices)))
+    found.unchanged_audited = len(chosen) - found.partly_changed_audited
+    return index, chosen
 
 
 class _Item(NamedTuple):

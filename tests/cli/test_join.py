@@ -218,8 +218,25 @@ def test_one_share_of_verify_finds_what_was_changed(command: Command, backups: l
     assert sorted(codes) == [0, 0, 0, 1]
 
 
-def test_verify_compares_no_share_with_a_cluster(command: Command, backups: list[Path]) -> None:
-    outcome = command("verify", *backups, "--shard", "1/2", "--against", "disk")
+def test_shares_of_a_comparison_compare_each_object_once(command: Command, served: Served, backups: list[Path]) -> None:
+    line = ("verify", *backups, "--against", "disk", "-p", served.port, "--json")
+
+    whole = json.loads(command(*line).out)["against"]
+    shares = [json.loads(command(*line, "--shard", f"{number}/3").out)["against"] for number in (1, 2, 3)]
+
+    assert all(share["good"] and 0 < share["objects_done"] < whole["objects_done"] for share in shares)
+    for name in ("objects_planned", "objects_done", "bytes_compared"):
+        assert sum(share[name] for share in shares) == whole[name]
+
+
+def test_a_share_of_a_comparison_says_which_one_it_is(command: Command, served: Served, backups: list[Path]) -> None:
+    outcome = command("verify", *backups, "--against", "disk", "--shard", "2/3", "-p", served.port)
+
+    assert "disk b, share 2/3: the same; compared " in outcome.out.decode()
+
+
+def test_shares_of_a_sample_need_one_seed(command: Command, backups: list[Path]) -> None:
+    outcome = command("verify", *backups, "--shard", "1/2", "--against", "disk", "--sample", "5")
 
     assert outcome.code == 64
-    assert "either --shard or --against" in outcome.err
+    assert "need the same --seed" in outcome.err

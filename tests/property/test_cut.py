@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncbackup.engine.cut import Shard, cut_plan, take_share
+from asyncbackup.engine.cut import Shard, take_share
 from asyncbackup.engine.plan import Plan
 from tests.property.test_plan import plans
 
@@ -30,8 +28,8 @@ def test_the_work_of_a_share_differs_from_an_exact_one_by_less_than_an_object(pl
     exact = work_of(plan) / count
     most = max((work_of(plan[place : place + 1]) for place in range(len(plan))), default=1)
 
-    for start, end in pairwise(cut_plan(plan, count).tolist()):
-        assert abs(work_of(plan[start:end]) - exact) < most
+    for number in range(1, count + 1):
+        assert abs(work_of(take_share(plan, Shard(number, count), 40)[0]) - exact) < most
 
 
 @given(plans(), COUNTS)

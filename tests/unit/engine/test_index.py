@@ -33,7 +33,7 @@ def index_made_of(*files: list[tuple[int, tuple[int, int]]]) -> Index:
         headers = [RecordHeader(idx, start, end - start) for idx, (start, end) in found]
         records.append(place, [Record(header, 100 * place + header.idx, None) for header in headers])
     readers = [BackupReader(FileSource(f"file-{place}"), object_size=OBJECT) for place in range(len(files))]
-    return Index(Chain(readers, ChainOptions(), assume_base=True), records)
+    return Index(Chain(readers, ChainOptions(), assume_base=True), records.take_sorted())
 
 
 def told_of(group: Group) -> tuple[int, list[tuple[str, int]], int]:
@@ -169,7 +169,7 @@ def test_an_index_takes_at_most_32_bytes_a_record() -> None:
     chain = Chain([BackupReader(FileSource(name)) for name in "abcd"], ChainOptions(), assume_base=True)
     tracemalloc.start()
     try:
-        index = Index(chain, records)
+        index = Index(chain, records.take_sorted())
         held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -307,3 +307,27 @@ async def test_messages_call_a_chain_by_its_base_and_its_files(files: Files) -> 
 
     assert ChainObjects(index, ZeroObjects()).name == f"an empty VDI with {files.ab} with {files.bc}"
     assert ChainObjects(index, None).name == f"{files.ab} with {files.bc}"
+
+
+# Shares of it
+
+
+def test_a_range_of_an_index_has_the_groups_of_its_objects_alone() -> None:
+    index = index_made_of([(1, WHOLE), (3, WHOLE), (5, WHOLE)], [(3, (0, 512)), (9, WHOLE)])
+
+    groups = list(index.within(2, 9).groups_undigested())
+
+    assert list(map(told_of, groups)) == [
+        (3, [("file-0", 3), ("file-1", 103)], 0),
+        (5, [("file-0", 5)], 0),
+    ]
+    assert index.within(2, 9).indices.tolist() == [3, 5]
+    assert index.within(6, 1 << 32).indices.tolist() == [9]
+    assert list(index.within(6, 9).groups_undigested()) == []
+
+
+def test_lengths_are_those_of_all_records_of_an_object() -> None:
+    index = index_made_of([(1, WHOLE), (3, (0, 512))], [(3, (512, 2048))])
+
+    assert index.lengths().tolist() == [OBJECT, 512 + 1536]
+    assert index_made_of([]).lengths().tolist() == []

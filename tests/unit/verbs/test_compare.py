@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from asyncbackup import ChainOptions, Cluster, Dialect, Volume, backup, compare, restore
+from asyncbackup import ChainOptions, Cluster, Dialect, Shard, Volume, backup, compare, restore
 from asyncbackup.errors import FileNeeded, HyperVolume, ObjectSizesDiffer
 from asyncbackup.format import RecordHeader
 from asyncbackup.sheep import Sheep
@@ -153,3 +154,36 @@ async def test_progress_comes_to_what_was_planned(cluster: Cluster, full: Path) 
 async def test_a_seed_without_a_sample_to_choose_is_refused(cluster: Cluster, full: Path) -> None:
     with pytest.raises(ValueError, match="expected a sample where there is a seed"):
         await compare(cluster, [full], "disk", "a", seed=1)
+
+
+@pytest.mark.parametrize("sample", [None, 0.5])
+async def test_shares_together_compare_and_audit_what_one_run_does(
+    cluster: Cluster, full: Path, sample: float | None
+) -> None:
+    await backup(cluster, "disk", full.parent / "b", snapshot="b", base="a")
+    given: dict[str, Any] = {"sample": sample, "seed": None if sample is None else 7}
+    whole = await compare(cluster, [full.parent / "b"], "disk", **given)
+
+    shares = [await compare(cluster, [full.parent / "b"], "disk", shard=Shard(n, 3), **given) for n in (1, 2, 3)]
+
+    for name in (
+        "objects_planned",
+        "objects_done",
+        "bytes_compared",
+        "unchanged_audited",
+        "partly_changed_audited",
+    ):
+        assert sum(getattr(share, name) for share in shares) == getattr(whole, name), name
+
+
+async def test_one_share_names_an_object_that_differs(cluster: Cluster, full: Path) -> None:
+    copy = await copy_of(cluster, "b", full.parent)
+
+    shares = [await compare(cluster, [full], copy, assume_base=True, shard=Shard(n, 5)) for n in range(1, 6)]
+
+    assert [idx for share in shares for idx in share.differing_idx] == [1, 2, 3]
+
+
+async def test_shares_of_a_sample_need_a_seed(cluster: Cluster, full: Path) -> None:
+    with pytest.raises(ValueError, match="expected a seed"):
+        await compare(cluster, [full], "disk", "a", sample=0.5, shard=Shard(1, 2))
