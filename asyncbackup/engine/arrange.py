@@ -53,7 +53,7 @@ async def _belongs_to_another(file: str, files: frozenset[str], access: Access |
 
 async def _begins_as_ours(file: str, access: Access | None) -> bool:
     try:
-        async with open_stored(file, access) as content:
+        async with open_stored(file, access, only_glances=True) as content:
             return (await content.peek(_BEGINNING_SIZE)).startswith(_BEGINNINGS)
     except AsyncBackupError:
         return False
@@ -62,7 +62,7 @@ async def _begins_as_ours(file: str, access: Access | None) -> bool:
 async def is_there(file: str, access: Access | None) -> bool:
     """Tell whether there is a file or an object of this name, perhaps one that cannot be read."""
     try:
-        async with open_stored(file, access):
+        async with open_stored(file, access, only_glances=True):
             return True
     except SourceMissing:
         return False
@@ -101,7 +101,7 @@ async def find_order(backups: Sequence[str], manifests: Sequence[str] = (), acce
 
 async def _find_subject(backup: str, manifest: str | None, access: Access | None) -> Subject | None:
     try:
-        async with open_manifest(backup, manifest=manifest, access=access) as opened:
+        async with open_manifest(backup, manifest=manifest, access=access, only_glances=True) as opened:
             return None if opened is None else await read_subject(opened)
     except (AsyncBackupError, ValueError):
         # To read the backup itself will raise the error.

@@ -63,7 +63,7 @@ async def _look_at(folder: str, stored: Stored, manifest: str, access: Access | 
     """Read what a manifest says. What is unfinished, or lacks its data, is so whatever the manifest says."""
     is_good = stored.state is State.GOOD
     try:
-        async with open_stored(below(folder, manifest), access) as opened:
+        async with open_stored(below(folder, manifest), access, only_glances=True) as opened:
             return replace(stored, subject=await read_subject(opened))
     except SourceMissing:
         # It was there a moment ago. So a run has completed or replaced it, or somebody removed it.

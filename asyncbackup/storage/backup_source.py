@@ -74,33 +74,39 @@ async def open_manifest(
     *,
     manifest: str | os.PathLike[str] | Source | None = None,
     access: Access | None = None,
+    only_glances: bool = False,
 ) -> AsyncIterator[Source | None]:
     """Open the manifest of a backup as ``open_source`` does, without the backup. Give None if there is none.
 
-    Raises what ``open_source`` raises.
+    ``only_glances``: no more is wanted than the beginning. Raises what ``open_source`` raises.
     """
     async with AsyncExitStack() as stack:
         source = to_path(source) if isinstance(source, str) else source
         if manifest is None and (location := find_object(source)):
+            beside = str(location.beside(MANIFEST))
             with suppress(SourceMissing):
-                manifest = await stack.enter_async_context(open_stored(str(location.beside(MANIFEST)), access))
+                manifest = await stack.enter_async_context(open_stored(beside, access, only_glances=only_glances))
         elif manifest is None and isinstance(source, str | os.PathLike) and os.fspath(source) != _STANDARD_INPUT:
             manifest = await _find_manifest(os.fspath(source))
         if isinstance(manifest, str | os.PathLike):
-            manifest = await stack.enter_async_context(open_stored(manifest, access))
+            manifest = await stack.enter_async_context(open_stored(manifest, access, only_glances=only_glances))
         yield manifest
 
 
 @asynccontextmanager
-async def open_stored(location: str | os.PathLike[str], access: Access | None) -> AsyncIterator[Source]:
+async def open_stored(
+    location: str | os.PathLike[str], access: Access | None, *, only_glances: bool = False
+) -> AsyncIterator[Source]:
     """Open what can be read from its beginning as often as wanted, such as a manifest: a file, an object, but no pipe.
 
-    Raises SourceMissing, SourceUnreadable, what ``open_object`` raises, and what ``unwrap_source`` raises.
+    ``only_glances``: no more is wanted than the beginning. Raises SourceMissing, SourceUnreadable, what ``open_object``
+    raises, and what ``unwrap_source`` raises.
     """
     location = to_path(location) if isinstance(location, str) else location
     stored = find_object(location)
-    opening: AbstractAsyncContextManager[Source]
-    opening = FileSource(location) if stored is None else open_object_source(stored, access)
+    opening: AbstractAsyncContextManager[Source] = FileSource(location)
+    if stored is not None:
+        opening = open_object_source(stored, access, only_glances=only_glances)
     async with AsyncExitStack() as stack:
         yield await unwrap_source(stack, await stack.enter_async_context(opening), access)
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _SMALL: Final = 1 << 20
 """Bytes of an object that is fetched as a whole when some of it is wanted: a range of it would take as long."""
 
+_GLANCE: Final = 128 << 10
+"""The same where only its beginning is wanted."""
+
 _LARGE: Final = 1 << 20
 """Bytes of a range at least that is always fetched alone: many readers at a time keep the pipe full by themselves."""
 
@@ -58,14 +61,16 @@ class ObjectSource:
     """An object, as it is when this is entered. If another one takes its place, reading raises SourceUnreadable.
 
     Reading at any offset fetches just that range, unless it goes on where the last read ended. It holds up to 4 MiB.
+    ``only_glances``: no more is wanted than the beginning.
     """
 
     is_far = True
 
-    def __init__(self, place: StoredObject) -> None:
+    def __init__(self, place: StoredObject, *, only_glances: bool = False) -> None:
         self.name = place.name
         self.size = 0
         self._place = place
+        self._small = _GLANCE if only_glances else _SMALL
         self._seen: ObjectMeta | None = None
         self._group: TaskGroup
         self._whole: memoryview | None = None
@@ -117,7 +122,7 @@ class ObjectSource:
         view = view[: max(0, self.size - offset)]
         if not view:
             return 0
-        if self.size <= _SMALL:
+        if self.size <= self._small:
             view[:] = (await self._fetch_whole())[offset : offset + len(view)]
         elif len(view) >= _LARGE or not await self._read_on(offset, view):
             await self._fetch(offset, view)
@@ -202,9 +207,12 @@ class ObjectSource:
 
 
 @asynccontextmanager
-async def open_object_source(location: ObjectLocation, access: Access | None) -> AsyncIterator[ObjectSource]:
+async def open_object_source(
+    location: ObjectLocation, access: Access | None, *, only_glances: bool = False
+) -> AsyncIterator[ObjectSource]:
     """Open the object at ``location``. Raises SourceMissing, SourceUnreadable, and what ``open_object`` raises."""
-    async with ObjectSource(await to_thread.run_sync(open_object, location, access)) as source:
+    place = await to_thread.run_sync(open_object, location, access)
+    async with ObjectSource(place, only_glances=only_glances) as source:
         yield source
 
 

@@ -43,6 +43,21 @@ def test_a_folder_is_listed_without_reading_data(command: Command, folder: str, 
     }
 
 
+def test_of_a_long_manifest_only_the_beginning_is_read(
+    command: Command, folder: str, store: S3Server, files: Files
+) -> None:
+    content = manifest_path(files.a).read_bytes() + bytes(300_000)
+    store.backend.put_object(bucket_of(folder), "f/a.manifest", content)
+
+    assert b" a\n" in command("list", folder).out
+
+    assert store.count_requests("GET", "f/a.manifest") == 2
+    ends = [
+        int(request.range.split("-")[1]) for request in store.requests if request.key == "f/a.manifest" if request.range
+    ]
+    assert max(ends) < 16384
+
+
 def test_a_bucket_is_listed_with_its_folders(command: Command, folder: str) -> None:
     lines = command("list", f"s3://{bucket_of(folder)}").out.decode().splitlines()
 
