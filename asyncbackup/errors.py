@@ -85,7 +85,12 @@
     │   └── RedundancyUnkeepable     copies or erasure coding that the cluster cannot keep
     ├── ChangedMeanwhile             somebody else changed what was in use
     │   └── SnapshotChanged          … by deleting a snapshot while it was read
-    ├── WorkerLost                   a process of ours ended again and again
+    ├── WorkersError                 others that should do part of the work
+    │   ├── WorkerLost               … of which one ended again and again
+    │   ├── NoWorkers                … of which there is none
+    │   ├── WorkersDiffer            … and are not as this machine is
+    │   ├── SchedulerUnreachable     … and nobody who would hand it out answers
+    │   └── SchedulerLost            … and who handed it out is gone
     ├── InodeCorrupt                 metadata of a VDI that contradicts itself
     ├── TooManyVdis                  a cluster claims more VDIs than can be listed
     └── TargetError                  where the bytes should go
@@ -131,17 +136,53 @@ def _make_again(kind: type[AsyncBackupError], args: tuple[Any, ...], fields: dic
     return error
 
 
-class WorkerLost(AsyncBackupError):
-    """A process that read part of the objects, from ``first`` to ``last``, ended again and again, or did not start.
+class WorkersError(AsyncBackupError):
+    """Processes, here or on other machines, that should do part of the work, or the way to them, are at fault."""
+
+
+class WorkerLost(WorkersError):
+    """A process that did part of the work, ``part`` in words, ended again and again, or did not start.
 
     ``reason`` is what the system said, if it said something.
     """
 
-    def __init__(self, first: int, last: int, times: int, reason: str | None = None) -> None:
-        what = f"the process for objects {first} to {last} ended {times} times before it was done"
+    def __init__(self, part: str, times: int, reason: str | None = None) -> None:
+        what = f"the process for {part} ended {times} times before it was done"
         super().__init__(f"{what}: {reason}" if reason else what)
-        self.first = first
-        self.last = last
+        self.part = part
+
+
+class NoWorkers(WorkersError):
+    """The scheduler at ``address`` has no workers, and none came."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"the scheduler at {address} has no workers")
+        self.address = address
+
+
+class WorkersDiffer(WorkersError):
+    """Workers cannot do the work as this machine would; ``differences`` says in words which and why."""
+
+    def __init__(self, differences: Sequence[str]) -> None:
+        super().__init__(f"workers differ from this machine: {'; '.join(differences)}")
+        self.differences = list(differences)
+
+
+class SchedulerUnreachable(WorkersError):
+    """No scheduler answers at ``address``."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"cannot reach a scheduler at {address}: {reason}")
+        self.address = address
+        self.reason = reason
+
+
+class SchedulerLost(WorkersError):
+    """The scheduler at ``address`` ended, or the connection to it, before the work was done."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"lost the scheduler at {address}")
+        self.address = address
 
 
 class ClusterError(AsyncBackupError):

@@ -41,6 +41,7 @@ from asyncbackup.errors import (
     NothingToRead,
     NotMergeable,
     NotStored,
+    NoWorkers,
     ObjectReadFailed,
     ObjectSizesDiffer,
     OtherImage,
@@ -64,6 +65,8 @@ from asyncbackup.errors import (
     RequestTimeout,
     ResizeUnproved,
     SampleNeedsBase,
+    SchedulerLost,
+    SchedulerUnreachable,
     SnapshotAmbiguous,
     SnapshotChanged,
     SnapshotExists,
@@ -79,6 +82,7 @@ from asyncbackup.errors import (
     VdiExists,
     VdiInUse,
     WorkerLost,
+    WorkersDiffer,
     WrongSnapshot,
 )
 from asyncbackup.storage.source import STANDARD_INPUT
@@ -285,6 +289,10 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     HalfRolled: f"to finish, run the interrupted command again; {_EXPORT_ANEW}",
     OtherImage: _EXPORT_ANEW,
     WorkerLost: _find_why_lost,
+    NoWorkers: lambda error: f"start some with `dask worker {error.address}`",
+    WorkersDiffer: "install the same versions on all machines, and share the folder of FILE under one path",
+    SchedulerUnreachable: "start one with `dask scheduler`, or let this machine do the work with --dask local",
+    SchedulerLost: "look at its log, start it and its workers again, and then this command",
     ResizeUnproved: "export a full backup and its increments instead, without --base-image",
 }
 """What to do next. The entry of the nearest kind counts: that of an error itself before those of its bases."""

@@ -17,7 +17,6 @@ from asyncbackup.cli.layer_options import check_layers, layer_options
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
-    WholeNumber,
     check_output,
     cluster_options,
     connection_options,
@@ -30,11 +29,11 @@ from asyncbackup.cli.options import (
     window_options,
 )
 from asyncbackup.cli.output import COMPLETE, complain, say_report, warn
-from asyncbackup.cli.process import import_nothing_from_folder
 from asyncbackup.cli.progress import progress_option, telling_progress
 from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
 from asyncbackup.cli.shard_options import refuse_with_shard, shard_option
+from asyncbackup.cli.split_options import Split, split_options
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.progress import Summary
@@ -103,15 +102,7 @@ def _also(context: click.Context, param: click.Parameter, values: Sequence[str])
     help="Write another backup of the same snapshot to this FILE as well: what changed since SNAPSHOT, or without one "
     "all of it. Each object is read once for all of them. You can give several.",
 )
-@click.option(
-    "--workers",
-    "processes",
-    type=WholeNumber(1, 64),
-    default=1,
-    show_default=True,
-    metavar="COUNT",
-    help="Split the work over so many processes. It pays where this machine's processor is the limit.",
-)
+@split_options
 @shard_option(
     "Make only this piece of the backup, such as 3/8; other machines make the others. `asyncbackup join` makes the "
     "backup of them."
@@ -156,7 +147,7 @@ def command(
     snapshot: int | str | None,
     base: int | str | None,
     also: Sequence[_Also],
-    processes: int,
+    split: Split,
     shard: Shard | None,
     gateways: Sequence[Address],
     live: bool,
@@ -189,16 +180,14 @@ def command(
     if manifest is not None and no_manifest:
         raise click.UsageError("give either --manifest or --no-manifest, not both")
     wanted = [_Also(file, base, manifest), *also]
-    _check_shard(shard, wanted, live=live, processes=processes, no_manifest=no_manifest)
+    _check_shard(shard, wanted, live=live, split=split, no_manifest=no_manifest)
     _check_manifest(wanted, skip_unreadable=skip_unreadable, no_manifest=no_manifest)
     _check_resume(wanted, resume=resume, live=live, no_manifest=no_manifest)
     # A piece has no beginning to patch, whatever the format.
     is_patched = shard is None and to_dialect is not None and to_dialect.needs_patch
-    check_layers(layers, is_patched=is_patched, keeps=True, processes=processes)
+    check_layers(layers, is_patched=is_patched, keeps=True, split=split.option)
     check_output(to_stdout=to_stdout, seeks=is_patched)
-    _check_files(wanted, processes=processes)
-    if processes > 1:
-        import_nothing_from_folder()
+    _check_files(wanted, split=split.option)
     again = command_that_resumes()
     if live and not quiet and not dry_run:
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
@@ -212,6 +201,7 @@ def command(
                 wanted, replace=force, resume=resume, with_manifest=not no_manifest, access=access, layers=layers
             ) as targets,
             telling_how_to_go_on(lambda: any(each.partial and each.partial.is_kept for each in targets), again),
+            split.workers() as workers,
             connect_any(gateways, client_options) as cluster,
         ):
             first, *others = targets
@@ -233,7 +223,8 @@ def command(
                     Delta(target.data, each.base, target.manifest, target.partial, _dialect(target, to_dialect))
                     for each, target in zip(also, others, strict=True)
                 ],
-                processes=processes,
+                processes=split.processes,
+                workers=workers,
                 shard=shard,
             )
 
@@ -317,16 +308,14 @@ def _check_source(snapshot: int | str | None, *, live: bool) -> None:
         raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
 
 
-def _check_shard(
-    shard: Shard | None, wanted: Sequence[_Also], *, live: bool, processes: int, no_manifest: bool
-) -> None:
+def _check_shard(shard: Shard | None, wanted: Sequence[_Also], *, live: bool, split: Split, no_manifest: bool) -> None:
     """Raise UsageError for what does not go together with a piece."""
     refuse_with_shard(
         shard,
         {
             "--shard needs a snapshot: a working VDI changes, so that pieces of it do not go together": live,
             "--shard makes one piece: leave --also out": len(wanted) > 1,
-            "give either --shard or --workers, not both": processes > 1,
+            f"give either --shard or {split.option}, not both": split.option is not None,
             "--shard needs the manifest, which says which piece it is: leave --no-manifest out": no_manifest,
             "--shard needs the manifest, which says which piece it is: write one with --manifest": (
                 is_piped(wanted[0].file) and wanted[0].manifest is None
@@ -335,16 +324,14 @@ def _check_shard(
     )
 
 
-def _check_files(wanted: Sequence[_Also], *, processes: int) -> None:
+def _check_files(wanted: Sequence[_Also], *, split: str | None) -> None:
     """Raise UsageError if two backups are to go to one file, or several processes to what is none."""
     piped = [each.file for each in wanted if is_piped(each.file)]
-    if piped and processes > 1:
-        raise click.UsageError(f"--workers needs files: {text.target(piped[0])} takes bytes of one process alone")
+    if piped and split is not None:
+        raise click.UsageError(f"{split} needs files: {text.target(piped[0])} takes bytes of one process alone")
     stored = next((each.file for each in wanted if find_object(each.file) is not None), None)
-    if stored is not None and processes > 1:
-        raise click.UsageError(
-            f"--workers needs files: {stored} is in an object store, which takes bytes of one process"
-        )
+    if stored is not None and split is not None:
+        raise click.UsageError(f"{split} needs files: {stored} is in an object store, which takes bytes of one process")
     names: dict[str, list[str]] = {}
     for name in (name for each in wanted for name in _names(each)):
         names.setdefault(os.path.realpath(name), []).append(name)

@@ -27,7 +27,8 @@ from asyncbackup.errors import (
     TargetUnfinished,
     VdiExists,
     VdiInUse,
-    WorkerLost,
+    WorkersDiffer,
+    WorkersError,
 )
 
 
@@ -61,7 +62,8 @@ _BY_ERROR: Final[tuple[tuple[type[AsyncBackupError], ExitCode], ...]] = (
     (TargetError, ExitCode.SYSTEM_FAILURE),
     (SourceUnreadable, ExitCode.SYSTEM_FAILURE),
     (ClusterError, ExitCode.SYSTEM_FAILURE),
-    (WorkerLost, ExitCode.SYSTEM_FAILURE),
+    (WorkersDiffer, ExitCode.FAILURE),
+    (WorkersError, ExitCode.SYSTEM_FAILURE),
 )
 
 

@@ -60,10 +60,11 @@ def _recipients(context: click.Context, _param: click.Parameter, values: Sequenc
     return () if context.resilient_parsing else read_recipients(values)
 
 
-def check_layers(layers: Layers, *, is_patched: bool, keeps: bool = False, processes: int = 1) -> None:
+def check_layers(layers: Layers, *, is_patched: bool, keeps: bool = False, split: str | None = None) -> None:
     """Raise UsageError if ``layers`` can't be combined with the other options.
 
     ``is_patched``: the backup is completed at its beginning. ``keeps``: what an interrupted run wrote could be kept.
+    ``split``: the option that splits the work over processes.
     """
     if not layers:
         return
@@ -74,7 +75,5 @@ def check_layers(layers: Layers, *, is_patched: bool, keeps: bool = False, proce
         )
     if keeps and (other := find_given({"resume", "checkpoint_bytes"})):
         raise click.UsageError(f"{other} cannot be combined with {option}: nothing is kept to go on with")
-    if processes > 1 and layers.recipients:
-        raise click.UsageError(
-            "--workers cannot be combined with --encrypt: they would leave unencrypted parts on disk"
-        )
+    if split is not None and layers.recipients:
+        raise click.UsageError(f"{split} cannot be combined with --encrypt: they would leave unencrypted parts on disk")

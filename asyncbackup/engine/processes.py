@@ -46,7 +46,7 @@ class Processes:
             else:
                 made.sent.causes["worker process lost"] += times
                 return made
-        raise WorkerLost(job.first, job.last, _TRIES, getattr(lost, "strerror", None)) from lost
+        raise WorkerLost(f"objects {job.first} to {job.last}", _TRIES, getattr(lost, "strerror", None)) from lost
 
 
 def _end_with(parent: int) -> None:

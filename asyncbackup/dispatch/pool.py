@@ -1,0 +1,212 @@
+"""The way to a scheduler of Dask and its workers."""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+import warnings
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+
+from asyncbackup.dispatch.facts import FACTS
+from asyncbackup.errors import (
+    ExtraMissing,
+    NoWorkers,
+    SchedulerLost,
+    SchedulerUnreachable,
+    WorkerLost,
+    single_error,
+)
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_CONNECT_S: Final = 10
+"""Seconds in which a scheduler must answer."""
+_JOIN_S: Final = 60
+"""Seconds to wait for a worker where there is none. One that died is started again by its nanny within a few."""
+_LOOK_S: Final = 1.0
+_CLOSE_S: Final = 5
+_LOGGERS: Final = ("distributed", "tornado")
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Workers of Dask, which do jobs."""
+
+    client: Client
+    address: str
+    workers: Sequence[str]
+    """The addresses of those that were there at the start. What comes later works as well."""
+
+    @property
+    def on_one_machine(self) -> int:
+        """How many of the workers are on one machine, at most."""
+        return max(Counter(urlsplit(worker).hostname for worker in self.workers).values())
+
+    async def ask(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Have each worker call a function, and give for each what it returned or, if it failed, the exception."""
+        with self._naming_what_is_lost():
+            answers: dict[str, Any] = await self.client.run(function, *arguments, on_error="return")
+        return answers
+
+    async def do(
+        self, what: str, function: Callable[..., Awaitable[Any]], *arguments: Any, claims: Sequence[Path] = ()
+    ) -> Any:
+        """Have a worker await ``function``, another one if it dies. ``what`` is how an error calls the job.
+
+        Raises WorkerLost, SchedulerLost, WorkersDiffer, and the expected errors of the function. Cancelled, or when one
+        of the files ``claims`` is gone: the worker cancels the function within a second.
+        """
+        from distributed import KilledWorker  # noqa: PLC0415 - an extra
+
+        from asyncbackup.dispatch.worker import Task, carry_out  # noqa: PLC0415 - needs the extra
+
+        with self._naming_what_is_lost():
+            future = self.client.submit(carry_out, Task(function, arguments, claims, FACTS), pure=False)
+            try:
+                outcome = await future
+            except KilledWorker as error:
+                raise WorkerLost(what, error.allowed_failures + 1) from error
+            finally:
+                # Nobody else wants it, so the worker forgets it.
+                future.release()
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.result
+
+    async def watch(self) -> None:
+        """Raise NoWorkers when there was none for a while, and SchedulerLost when the scheduler is gone."""
+        alone_s = 0.0
+        while True:
+            with self._naming_what_is_lost():
+                alone_s = 0.0 if await self.client.nthreads() else alone_s + _LOOK_S
+            if alone_s >= _JOIN_S:
+                raise NoWorkers(self.address)
+            await anyio.sleep(_LOOK_S)
+
+    @contextmanager
+    def _naming_what_is_lost(self) -> Iterator[None]:
+        from distributed.client import FutureCancelledError  # noqa: PLC0415 - an extra
+
+        try:
+            yield
+        except (OSError, FutureCancelledError) as error:
+            raise SchedulerLost(self.address) from error
+
+
+@asynccontextmanager
+async def connect_dask(address: str) -> AsyncIterator[Pool]:
+    """Connect to the scheduler at ``address``, such as ``tcp://host:8786``, and compare its workers with this machine.
+
+    How TLS is used is what Dask's configuration says. Leaving the context, also by an error, cancels what the workers
+    still do. Raises ExtraMissing, SchedulerUnreachable, NoWorkers, WorkersDiffer, and while it is open SchedulerLost
+    and NoWorkers.
+    """
+    _import_distributed()
+    from distributed import Client  # noqa: PLC0415 - an extra
+
+    with single_error(), _quiet():
+        client = Client(address, asynchronous=True, timeout=_CONNECT_S, set_as_default=False, name="asyncbackup")
+        async with _closing(client):
+            try:
+                await client
+            except (OSError, ValueError) as error:
+                raise SchedulerUnreachable(address, _first_line(error)) from error
+            async with _pool_of(client, address) as pool:
+                yield pool
+
+
+@asynccontextmanager
+async def start_dask(processes: int) -> AsyncIterator[Pool]:
+    """Start a scheduler in this process, and so many worker processes on this machine. Leaving the context ends them.
+
+    Nobody else can use them: they talk over TLS, with keys that only they have. Raises what ``connect_dask`` raises.
+    """
+    _import_distributed()
+    from distributed import Client, LocalCluster, Security  # noqa: PLC0415 - an extra
+
+    async with AsyncExitStack() as stack:
+        stack.enter_context(single_error())
+        stack.enter_context(_quiet())
+        try:
+            security = Security.temporary()
+        except ImportError as error:
+            raise ExtraMissing("dask", "cryptography", "protects workers from other users") from error
+        started = await LocalCluster(
+            n_workers=processes,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            security=security,
+            dashboard_address=None,
+            # Our own bounds hold. Dask would end a worker whose files fill the page cache.
+            memory_limit=None,
+            silence_logs=logging.CRITICAL,
+            asynchronous=True,
+        )
+        await stack.enter_async_context(_closing(started))
+        client = await Client(started, asynchronous=True, set_as_default=False)
+        await stack.enter_async_context(_closing(client))
+        yield await stack.enter_async_context(_pool_of(client, "local"))
+
+
+@asynccontextmanager
+async def _closing(opened: Any) -> AsyncIterator[None]:
+    """Close a client or a cluster, within a bound: its other side may be gone."""
+    try:
+        yield
+    finally:
+        with anyio.move_on_after(_CLOSE_S, shield=True):
+            await opened.close()
+
+
+@asynccontextmanager
+async def _pool_of(client: Client, address: str) -> AsyncIterator[Pool]:
+    from asyncbackup.dispatch.worker import refuse_differences  # noqa: PLC0415 - needs the extra
+
+    try:
+        joined: Any = client.wait_for_workers(1, timeout=_JOIN_S)  # type: ignore[func-returns-value]
+        await joined
+    except TimeoutError as error:
+        raise NoWorkers(address) from error
+    # The worker loads the module by its name: one that lacks it could not even read a function of ours.
+    pool = Pool(client, address, ())
+    facts: Mapping[str, Any] = await pool.ask(pkgutil.resolve_name, "asyncbackup.dispatch.facts:FACTS")
+    refuse_differences(facts, FACTS)
+    pool = Pool(client, address, list(facts))
+    async with anyio.create_task_group() as group:
+        group.start_soon(pool.watch)
+        yield pool
+        group.cancel_scope.cancel()
+
+
+def _import_distributed() -> None:
+    try:
+        import distributed  # noqa: F401, PLC0415 - an extra
+    except ImportError as error:
+        raise ExtraMissing("dask", "distributed", "hands work out to other machines") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from the terminal what Dask would say there. What matters of it is an error."""
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for name in (*_LOGGERS, *logging.root.manager.loggerDict):
+            if name.split(".")[0] in _LOGGERS:
+                logger = logging.getLogger(name)
+                stack.callback(setattr, logger, "disabled", logger.disabled)
+                logger.disabled = True
+        yield
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

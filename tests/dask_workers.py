@@ -1,0 +1,82 @@
+"""A scheduler of Dask and its workers, each a process of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from distributed import Client
+
+from tests.clusters import free_ports
+
+_ROOT = Path(__file__).parent.parent
+_BOUND_S = 60
+
+
+class DaskCluster:
+    """A scheduler, which gives a part of the work up when it was the end of three workers, and some workers."""
+
+    def __init__(self, folder: Path, workers: int = 3) -> None:
+        self.address = f"tcp://127.0.0.1:{free_ports(1)[0]}"
+        self._folder = folder
+        self._count = workers
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self.scheduler: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        port = self.address.rpartition(":")[2]
+        self.scheduler = self._start("dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+        for _ in range(self._count):
+            self.start_worker()
+        if self._count:
+            self.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in [*self.workers, self.scheduler]:
+            assert process is not None
+            process.kill()
+            process.wait(_BOUND_S)
+
+    def start_worker(self) -> None:
+        self.workers.append(
+            self._start("dask_worker", self.address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny")
+        )
+
+    def kill_worker(self, number: int) -> None:
+        """End a worker without notice, and start another one in its place."""
+        worker = self.workers.pop(number)
+        worker.kill()
+        worker.wait(_BOUND_S)
+        self.start_worker()
+
+    def find_writers(self, folder: Path) -> list[int]:
+        """Find the workers that have a file in ``folder`` open."""
+        found = []
+        for number, worker in enumerate(self.workers):
+            names = []
+            for descriptor in Path(f"/proc/{worker.pid}/fd").iterdir():
+                with suppress(OSError):  # It is closed meanwhile.
+                    names.append(descriptor.readlink().parent)
+            if folder in names:
+                found.append(number)
+        return found
+
+    def wait(self) -> None:
+        """Wait until the scheduler knows all workers, and no others."""
+        with Client(self.address, timeout=_BOUND_S, set_as_default=False) as client:
+            client.wait_for_workers(self._count, timeout=_BOUND_S)
+
+    def _start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = os.environ | {
+            "PYTHONPATH": str(_ROOT),
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
+            "DASK_TEMPORARY_DIRECTORY": str(self._folder),
+        }
+        command = [sys.executable, "-m", f"distributed.cli.{program}", *arguments]
+        with (self._folder / "log").open("ab") as log:
+            return subprocess.Popen(command, cwd=self._folder, env=environment, stdout=log, stderr=log)
