@@ -62,7 +62,7 @@ def test_every_option_that_advice_names_exists() -> None:
     texts = literals(ast.parse(Path(advice_module.__file__).read_text()))
     named = {flag for text in texts for flag in re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", text)}
 
-    of_others = {"-n", "-dc"}  # ulimit and what decompresses
+    of_others = {"-n", "-d", "-dc"}  # ulimit and what decompresses
     assert named > of_others
     assert named - of_others <= known
 
