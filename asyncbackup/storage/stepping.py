@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 _ENOUGH: Final = 1 << 20
-"""Bytes of output to give at a time, if there are as many: each step is a hop to a thread and back."""
+"""Bytes of output to give at a time, if there are as many: each step is a hop to a thread and back.
 
-_MOST: Final = 2 << 20
-"""Bytes of output that may wait. With more the function waits."""
+The function waits while it has as many more.
+"""
 
 
 class Reader(Protocol):
@@ -46,6 +46,10 @@ class Stepping:
         self._has_ended = False
         self._error: BaseException | None = None
         self._is_closed = False
+        self._reading = memoryview(b"")
+        """Input that ``work`` has got, and reads in small parts. Only its thread uses this and what follows."""
+        self._written: list[bytes] = []
+        self._written_size = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def feed(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
@@ -95,38 +99,47 @@ class Stepping:
         except BaseException as error:  # noqa: BLE001
             self._error = error
         with self._changed:
+            self._pass_output()
             self._has_ended = True
             self._changed.notify_all()
 
-    # What follows is what ``work`` reads and writes.
+    # What follows is what ``work`` reads and writes: a few KiB at a time, so that it seldom takes the lock.
 
     def read(self, size: int, /) -> bytes:
+        if not self._reading:
+            self._reading = self._next_input()
+        part = bytes(self._reading[:size])
+        self._reading = self._reading[len(part) :]
+        return part
+
+    def _next_input(self) -> memoryview:
         with self._changed:
             while not self._input and not self._input_has_ended and not self._is_closed:
+                self._pass_output()
                 self._is_hungry = True
                 self._changed.notify_all()
                 self._changed.wait()
             self._refuse_if_closed()
-            if not self._input:
-                return b""
-            part = bytes(self._input[0][:size])
-            self._input[0] = self._input[0][len(part) :]
-            if not self._input[0]:
-                self._input.popleft()
-            return part
+            return self._input.popleft() if self._input else memoryview(b"")
 
     def write(self, data: bytes, /) -> int:
-        with self._changed:
-            self._changed.wait_for(lambda: self._output_size < _MOST or self._is_closed)
-            self._refuse_if_closed()
-            self._output.append(data)
-            self._output_size += len(data)
-            if self._output_size >= _ENOUGH:
+        self._written.append(data)
+        self._written_size += len(data)
+        if self._written_size >= _ENOUGH:
+            with self._changed:
+                self._changed.wait_for(lambda: self._output_size < _ENOUGH or self._is_closed)
+                self._refuse_if_closed()
+                self._pass_output()
                 self._changed.notify_all()
-            return len(data)
+        return len(data)
+
+    def _pass_output(self) -> None:
+        self._output += self._written
+        self._output_size += self._written_size
+        self._written, self._written_size = [], 0
 
     def flush(self) -> None:
-        """All output can be taken at any time."""
+        """All output is given when more input is wanted, or at the end."""
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
