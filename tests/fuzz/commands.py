@@ -127,7 +127,7 @@ def _commands() -> dict[tuple[str, ...], click.Command]:
 
 def _files() -> st.SearchStrategy[str]:
     return st.one_of(
-        st.sampled_from(["full", "inc", "last", "gaps", "image-a", "image-b", "image-c"]),
+        st.sampled_from(["full", "inc", "last", "gaps", "part1", "sole", "image-a", "image-b", "image-c"]),
         st.sampled_from(file_names()),
         st.sampled_from(_SPECIAL),
     )
@@ -166,6 +166,7 @@ _USUAL: Final = {
     "sample": ["10%", "100"],
     "store": ["folder", "new"],
     "faults": ["any@10:reset"],
+    "shard": ["1/2", "2/2", "1/1"],
 }
 """What makes sense for parameters of these names. Others are guessed by their type, or taken for files."""
 
@@ -222,7 +223,9 @@ def _written(name: str, value: str, together: bool) -> list[str]:  # noqa: FBT00
 def _argument(parameter: click.Argument) -> st.SearchStrategy[list[str]]:
     one = st.lists(_value(parameter), min_size=1, max_size=1)
     several = st.lists(_value(parameter), max_size=3)
-    if parameter.nargs < 0:
+    if parameter.name == "pieces":
+        one = st.sampled_from([["part1", "part2"], ["part2", "part1"], ["sole"], ["part1"], ["part1", "sole"]])
+    elif parameter.nargs < 0:
         one = st.sampled_from([["full"], ["full", "inc"], ["full", "inc", "last"], ["inc"], ["inc", "last"]])
     return st.integers(0, 29).flatmap(lambda chance: one if chance else several)
 

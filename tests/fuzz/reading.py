@@ -15,7 +15,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from asyncbackup import ChainOptions, Dialect, NullTarget, convert_to_rbd_diff, export, merge
+from asyncbackup import ChainOptions, Dialect, NullTarget, convert_to_rbd_diff, export, join, merge
 from asyncbackup.engine.reader import open_backup
 from asyncbackup.errors import AsyncBackupError
 from asyncbackup.format.decoder import LOOK_AHEAD, Damage, Decoder, candidates
@@ -56,7 +56,7 @@ def _lines(data: bytes) -> Iterator[bytes]:
 
 
 async def read(folder: Path, backup: bytes, manifest: bytes | None) -> None:
-    """Read files as ``verify``, ``export``, ``merge`` and ``convert`` do; only documented errors come through."""
+    """Read files as ``verify``, ``export``, ``merge``, ``convert`` and ``join`` do; only documented errors get out."""
     path = folder / "backup"
     path.write_bytes(backup)
     if manifest is not None:
@@ -72,12 +72,14 @@ async def read(folder: Path, backup: bytes, manifest: bytes | None) -> None:
         with suppress(AsyncBackupError):
             await merge([path], target, chain_options=options)
         with suppress(AsyncBackupError):
+            await join([path], target)
+        with suppress(AsyncBackupError):
             await convert_to_rbd_diff(path, target, chain_options=options)
 
 
 async def _walk(path: Path, dialect: Dialect | None) -> None:
     buffer = memoryview(bytearray(64 << 10))
-    async with open_backup(path, dialect=dialect) as reader, aclosing(reader.records()) as records:
+    async with open_backup(path, dialect=dialect, takes_pieces=True) as reader, aclosing(reader.records()) as records:
         async for record in records:
             for start in range(0, record.header.length, len(buffer)):
                 await reader.read_data(record, start, buffer[: record.header.length - start])
@@ -119,11 +121,11 @@ cases: Final = st.one_of(
     ),
     *(
         st.deferred(lambda name=name: st.builds(Case, _damaged(name), _damaged(f"{name}.manifest")))  # type: ignore[misc]
-        for name in ("inc", "gaps")
+        for name in ("inc", "gaps", "sole")
     ),
     *(
         st.deferred(lambda name=name: st.builds(Case, st.just(content(name)), _damaged(f"{name}.manifest")))  # type: ignore[misc]
-        for name in ("inc", "gaps")
+        for name in ("inc", "gaps", "sole")
     ),
 )
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from asyncbackup import Cluster, Volume, backup, connect, export
+from asyncbackup import Cluster, Shard, Volume, backup, connect, export
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.sheep.store import ClusterConfig
 from asyncbackup.wire import btree
@@ -38,7 +38,8 @@ def new_store() -> MemoryStore:
 def put_files(folder: Path) -> None:
     """Put backups ``full``, ``inc`` and ``last`` of the disk, an image of each, and what is beside, into ``folder``.
 
-    ``gaps`` is what ``last`` is, but lacks an object that could not be read.
+    ``gaps`` is what ``last`` is, but lacks an object that could not be read. ``part1`` and ``part2`` are the pieces of
+    ``inc``, and ``sole`` is the only piece of ``inc``.
     """
     _, _, files = _make_once()
     for name, size, pieces in files:
@@ -97,6 +98,8 @@ async def _make(store: MemoryStore, folder: Path) -> None:
             name = ("full", "inc", "last")[number]
             await backup(cluster, "disk", folder / name, snapshot=tag, base=base)
             base = tag
+        for number, count, name in ((1, 2, "part1"), (2, 2, "part2"), (1, 1, "sole")):
+            await backup(cluster, "disk", folder / name, snapshot="b", base="a", shard=Shard(number, count))
         lost = data_oid((await cluster.find_vdi("disk", "c")).vdi_id, 2)
         kept = bytes(store.get(lost) or b"")
         store.remove(lost)
