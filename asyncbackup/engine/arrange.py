@@ -78,6 +78,7 @@ async def find_order(backups: Sequence[str], manifests: Sequence[str] = (), acce
     ChainBroken if no order is right.
     """
     given = list(range(len(backups)))
+    access = (access or Access()).sharing_stores()
     if len(backups) < 2:
         return given
     found: dict[int, Subject] = {}

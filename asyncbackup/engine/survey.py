@@ -28,7 +28,8 @@ async def survey(folder: str, access: Access | None = None) -> Catalog:
     A manifest that cannot be read or decrypted, or is none, is noted in the catalog. Raises SourceMissing, and
     SourceUnreadable if the folder cannot be listed, or holds too many files; and KeyUnusable and ExtraMissing.
     """
-    if access is not None and access.identities:
+    access = (access or Access()).sharing_stores()
+    if access.identities:
         # A key that is missing is told here, so that below only what is stored can be missing.
         await to_thread.run_sync(read_identities, access.identities)
     folder = to_path(folder)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from obstore.store import MemoryStore
+    from obstore.store import MemoryStore, ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +20,9 @@ class Access:
     """Paths of the files with the keys that decrypt."""
     memory_store: MemoryStore | None = field(default=None, repr=False)
     """The store that memory:// URLs mean, for programs and tests. It lives as long as its owner keeps it."""
+    open_stores: dict[tuple[str, str], ObjectStore] | None = field(default=None, repr=False, compare=False)
+    """Stores that are open, by scheme and bucket, to be used again; None: each object opens its store."""
+
+    def sharing_stores(self) -> Access:
+        """Give what opens each store once: to open one takes 10 ms, and its first request a connection."""
+        return self if self.open_stores is not None else replace(self, open_stores={})

@@ -131,11 +131,8 @@ def open_object(location: ObjectLocation, access: Access | None) -> StoredObject
     if fault := fault_of_object(location):
         raise StoreMisconfigured(f"{show_location(location)}: {fault}")
     access = access or Access()
-    if location.scheme == MEMORY:
-        if access.memory_store is None:
-            raise StoreMisconfigured("memory:// is a store within one program, and this program has none")
-        return StoredObject(access.memory_store, f"{location.bucket}/{location.key}", str(location))
-    return StoredObject(open_store(location, access), location.key, str(location))
+    key = f"{location.bucket}/{location.key}" if location.scheme == MEMORY else location.key
+    return StoredObject(open_store(location, access), key, str(location))
 
 
 def show_location(location: ObjectLocation) -> str:
@@ -145,12 +142,24 @@ def show_location(location: ObjectLocation) -> str:
 
 def open_store(location: ObjectLocation, access: Access) -> ObjectStore:
     """Open the store that ``location`` is in, whatever its key. Raises what ``open_object`` raises."""
+    if location.scheme == MEMORY:
+        if access.memory_store is None:
+            raise StoreMisconfigured("memory:// is a store within one program, and this program has none")
+        return access.memory_store
+    if access.open_stores is None:
+        return _open_new(location, access)
+    where = location.scheme, location.bucket
+    if where not in access.open_stores:
+        # Two threads may open the same at the same time. Then one of them is used once.
+        access.open_stores[where] = _open_new(location, access)
+    return access.open_stores[where]
+
+
+def _open_new(location: ObjectLocation, access: Access) -> ObjectStore:
     try:
         from obstore import exceptions, store  # noqa: PLC0415 - few starts need it
     except ImportError as error:
         raise ExtraMissing("object-store", "obstore", "reads and writes object stores") from error
-    if location.scheme == MEMORY and access.memory_store is not None:
-        return access.memory_store
     given = {key.lower(): value for key, value in access.store_options.items()}
     client: dict[str, Any] = _CLIENT_DEFAULTS | {key: given.pop(key) for key in _CLIENT_OPTIONS & given.keys()}
     retrying = _read_retry(given)

@@ -9,7 +9,7 @@ import pytest
 from obstore import put
 from obstore.store import MemoryStore
 
-from asyncbackup.errors import SourceMissing, SourceUnreadable
+from asyncbackup.errors import SourceMissing, SourceUnreadable, StoreMisconfigured
 from asyncbackup.storage import Access, listing
 from asyncbackup.storage.listing import Entry, list_files
 from tests.descriptors import open_descriptors
@@ -143,3 +143,8 @@ async def test_a_url_may_name_a_folder_of_this_machine(tmp_path: Path) -> None:
     (tmp_path / "a b" / "c").touch()
 
     assert await listed(f"file://{tmp_path}/a%20b") == {Entry("c", 0)}
+
+
+async def test_memory_that_nobody_handed_in_is_told() -> None:
+    with pytest.raises(StoreMisconfigured, match="memory:// is a store within one program"):
+        await anext(list_files("memory://bucket"))
