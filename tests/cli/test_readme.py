@@ -222,6 +222,22 @@ async def test_the_pipes_restore_what_was_compressed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @one_loop
+@pytest.mark.skipif(not (shutil.which("zstd") and shutil.which("age")), reason="no zstd on PATH, or no age")
+async def test_what_is_compressed_and_encrypted_is_restored(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as port, connect("127.0.0.1", port) as cluster:
+        await guest.live(cluster, guest.DAYS, say=lambda _: None)
+        shell = Shell(tmp_path / "user", port)
+        await shell.run_all("### Smaller")
+        await shell.run_all("### Encrypted")
+
+        wanted = await image_of(cluster, "vm", tmp_path, snapshot="wednesday")
+        assert await image_of(cluster, "vm-small", tmp_path, live=True) == wanted
+        assert await image_of(cluster, "vm-secret", tmp_path, live=True) == wanted
+        assert (shell.folder / "vm.plain").read_bytes() == (shell.folder / "vm.opened").read_bytes()
+
+
+@pytest.mark.slow
+@one_loop
 @everywhere_with_dog
 async def test_the_nightly_script_makes_chains_and_keeps_one_snapshot(tmp_path: Path, serve: Serve) -> None:
     async with serve(tmp_path) as port, connect("127.0.0.1", port) as cluster:
