@@ -24,7 +24,7 @@ def access_options(function: _Function) -> _Function:
 
     @wraps(function)
     def call(*, store_options: dict[str, str], identities: tuple[str, ...], **others: Any) -> Any:
-        return function(access=Access(store_options, identities), **others)
+        return function(access=Access(store_options, identities).sharing_stores(), **others)
 
     add_store_options = click.option(
         "--store-option",

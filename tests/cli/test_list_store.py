@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from asyncbackup.storage import Access, object_store
+from asyncbackup.storage.location import ObjectLocation
 from asyncbackup.storage.publication import manifest_path
 from tests.chains import Files
 from tests.cli.command import Command, piped
@@ -89,6 +91,21 @@ def test_the_files_that_lead_to_a_snapshot_are_found(command: Command, folder: s
     assert outcome.code == 0, outcome.err
     assert f"used, oldest first: {folder}/a, {folder}/ab\n" in outcome.err
     assert (files.folder / "made.img").read_bytes() == files.images["b"]
+
+
+def test_a_command_opens_a_store_once(command: Command, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    open_new = object_store._open_new
+
+    def count_opening(location: ObjectLocation, access: Access) -> object:
+        opened.append(location)
+        return open_new(location, access)
+
+    monkeypatch.setattr(object_store, "_open_new", count_opening)
+
+    assert command("verify", f"{folder}@c").code == 0
+
+    assert len(opened) == 1
 
 
 def test_an_object_with_this_sign_in_its_name_is_an_object(
