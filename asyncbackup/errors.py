@@ -368,11 +368,11 @@ class NotStored(NotFound):
 
     def __init__(self, folder: str, wanted: str, existing: Sequence[str], unread: int = 0) -> None:
         listed = _list("it has", existing, "it has none whose manifest could be read", complete=True)
-        encrypted = f"; nobody knows what {unread} are of that cannot be decrypted" if unread else ""
-        super().__init__(f"{folder} has no backup of {wanted}; {listed}{encrypted}")
+        super().__init__(f"{folder} has no backup of {wanted}; {listed}{_name_unread(unread)}")
         self.folder = folder
         self.wanted = wanted
         self.existing = tuple(existing)
+        self.unread = unread
 
 
 class VdiExists(AsyncBackupError):
@@ -575,19 +575,28 @@ class ChainGap(ChainBroken):
 
     ``first`` is the oldest backup on the way, and ``needed`` (in words) what it is the difference to. ``first`` None:
     nothing leads there from the base ``needed``, which was named. ``spoilt`` is of that, and why it is of no use.
+    ``unread`` is how many backups could not be decrypted, one of which may be what is missing.
     """
 
     def __init__(
-        self, folder: str, snapshot: str, *, needed: str, first: str | None = None, spoilt: str | None = None
+        self,
+        folder: str,
+        snapshot: str,
+        *,
+        needed: str,
+        first: str | None = None,
+        spoilt: str | None = None,
+        unread: int = 0,
     ) -> None:
         what = f"no backups in {folder} lead from {needed} to {snapshot}"
         if first is not None:
             gap = f"{first} is the difference to {needed}, and no backup there is of that"
             what = f"no backups in {folder} lead to {snapshot}: {gap}{f', except for {spoilt}' if spoilt else ''}"
-        super().__init__(what)
+        super().__init__(what + _name_unread(unread))
         self.folder = folder
         self.first = first
         self.needed = needed
+        self.unread = unread
 
 
 class Incompatible(AsyncBackupError):
@@ -1172,6 +1181,14 @@ def list_indices(indices: Sequence[int], limit: int = 20) -> str:
     """Write the first of some numbers of objects into a message, and how many more there are."""
     listed = ", ".join(map(str, indices[:limit]))
     return f"{listed} and {len(indices) - limit} more" if len(indices) > limit else listed
+
+
+def _name_unread(count: int) -> str:
+    """Say that some backups could not be decrypted."""
+    if not count:
+        return ""
+    which = "1 backup there" if count == 1 else f"{count} backups there"
+    return f"; what {which} {'is' if count == 1 else 'are'} of is encrypted"
 
 
 def _list(intro: str, names: Sequence[str], nothing: str, *, complete: bool, limit: int = 12) -> str:

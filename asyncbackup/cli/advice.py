@@ -104,6 +104,7 @@ _MAKE_FILE: Final = {
     "age": "decrypt it to a file first, with `age -d`",
     "zstd": "make a file with a seek table of it first, with `convert --zstd`",
 }
+_DECRYPT: Final = "name a file with your private key with --identity"
 _RIGHT_BASE: Final = "name the right base with --base or --base-image"
 _START_NODES: Final = "start the missing nodes"
 _CHECK_STATE: Final = "look at the state with `dog cluster info`"
@@ -210,6 +211,14 @@ def _make_room(error: TargetFull) -> str | None:
     return f"make room for at least {text.size(error.needed)} more{enough}"
 
 
+def _fill_gap(error: ChainGap) -> str:
+    if error.unread:
+        return _DECRYPT
+    return (
+        "bring back a backup of what is missing, or name that snapshot with --base, or an image of it with --base-image"
+    )
+
+
 _Advice = str | Callable[[Any], str | None]
 
 _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
@@ -230,7 +239,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     TooManyVdis: "name a VDI exactly: it is found without a list",
     PlotsUnavailable: "install it with `pip install 'asyncbackup[report]'`, or leave --html out",
     ExtraMissing: lambda error: f"install it with `pip install 'asyncbackup[{error.extra}]'`",
-    NotDecrypted: lambda error: "name a file with your private key with --identity" if error.lacks_identity else None,
+    NotDecrypted: lambda error: _DECRYPT if error.lacks_identity else None,
     ProgramMissing: "install it, or leave --against out",
     NothingToRead: "take one, such as with `dog vdi snapshot -s TAG VDI`",
     VdiExists: "restore under another name, or delete that VDI first",
@@ -238,10 +247,8 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     BackupCompressed: _decompress,
     FormatUnclear: "say which with --input-format",
     StateDamaged: "if you know what the image is, remove that file, not the image, and say so with --assume-base",
-    ChainGap: (
-        "bring back a backup of what is missing, or name that snapshot with --base, or an image of it with --base-image"
-    ),
-    NotStored: "`asyncbackup list FOLDER` shows what is there",
+    ChainGap: _fill_gap,
+    NotStored: lambda error: _DECRYPT if error.unread else "`asyncbackup list FOLDER` shows what is there",
     SnapshotAmbiguous: "put one of these names behind FOLDER@",
     ChainBroken: "name backups of one VDI that follow one another, each of them once",
     ManifestMissing: "name the manifests with --manifest, once for each FILE, or vouch for FILEs with --assume-base",

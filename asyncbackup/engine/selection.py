@@ -97,7 +97,11 @@ def choose_chain(catalog: Catalog, snapshot: str, base: Identity | str | None = 
     for each in placed:
         if each.backup.identity.matches(wanted):
             return each.chain()
-    raise _find_gap(catalog, wanted) if base is None else ChainGap(catalog.folder, str(wanted), needed=str(base))
+    raise (
+        _find_gap(catalog, wanted)
+        if base is None
+        else ChainGap(catalog.folder, str(wanted), needed=str(base), unread=catalog.count(State.ENCRYPTED))
+    )
 
 
 def _find_wanted(catalog: Catalog, snapshot: str) -> Identity:
@@ -137,6 +141,7 @@ def _find_gap(catalog: Catalog, wanted: Identity) -> ChainGap:
         first=first.name,
         needed=str(missing),
         spoilt=None if spoilt is None else f"{spoilt.name} ({spoilt.state.value})",
+        unread=catalog.count(State.ENCRYPTED),
     )
 
 

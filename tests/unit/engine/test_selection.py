@@ -172,8 +172,18 @@ def test_a_snapshot_that_no_backup_is_of_is_told_with_those_that_there_are() -> 
 def test_that_encrypted_ones_might_be_of_it_is_told() -> None:
     files = Catalog.of("folder", [Stored("a", 1, State.ENCRYPTED, "m")])
 
-    with pytest.raises(NotStored, match="nobody knows what 1 are of that cannot be decrypted"):
+    with pytest.raises(NotStored, match="what 1 backup there is of is encrypted"):
         choose_chain(files, "3")
+
+
+def test_that_an_encrypted_one_might_fill_the_gap_is_told() -> None:
+    files = Catalog.of(
+        "folder", [Stored("a", 1, State.ENCRYPTED, "m"), Stored("third", 1, State.GOOD, "m", THIRD.subject)]
+    )
+
+    for base in (None, identity(1)):
+        with pytest.raises(ChainGap, match=r"; what 1 backup there is of is encrypted$"):
+            choose_chain(files, "3", base)
 
 
 def test_a_snapshot_of_several_vdis_is_ambiguous_until_the_vdi_is_named() -> None:
