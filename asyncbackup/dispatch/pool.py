@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import pkgutil
+import signal
 import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -140,17 +142,18 @@ async def start_dask(processes: int) -> AsyncIterator[Pool]:
             security = Security.temporary()
         except ImportError as error:
             raise ExtraMissing("dask", "cryptography", "protects workers from other users") from error
-        started = await LocalCluster(
-            n_workers=processes,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            security=security,
-            dashboard_address=None,
-            # Our own bounds hold. Dask would end a worker whose files fill the page cache.
-            memory_limit=None,
-            silence_logs=logging.CRITICAL,
-            asynchronous=True,
-        )
+        with _interrupts_blocked():
+            started = await LocalCluster(
+                n_workers=processes,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                security=security,
+                dashboard_address=None,
+                # Our own bounds hold. Dask would end a worker whose files fill the page cache.
+                memory_limit=None,
+                silence_logs=logging.CRITICAL,
+                asynchronous=True,
+            )
         await stack.enter_async_context(_closing(started))
         client = await Client(started, asynchronous=True, set_as_default=False)
         await stack.enter_async_context(_closing(client))
@@ -192,6 +195,18 @@ def _import_distributed() -> None:
         import distributed  # noqa: F401, PLC0415 - an extra
     except ImportError as error:
         raise ExtraMissing("dask", "distributed", "hands work out to other machines") from error
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Hold Ctrl-C back. Processes that are started meanwhile never see it: it goes to all of a terminal."""
+    # The process that keeps track of semaphores is started with the first other one, and then lets it through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
