@@ -89,6 +89,11 @@ def split_options(function: _Function) -> _Function:
     return add_workers(dask_option(cast(_Function, call)))
 
 
+def split_with_dask(dask: str | None) -> Split:
+    """Say how the work is split where --dask alone can split it."""
+    return _split(None, dask)
+
+
 def _split(processes: int | None, dask: str | None) -> Split:
     if dask not in (None, _LOCAL) and processes is not None:
         raise click.UsageError("--workers is for this machine: the scheduler of --dask knows its own workers")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -12,7 +12,7 @@ from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.files import arrange, find_files
+from asyncbackup.cli.files import arrange, find_files, is_piped
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -30,16 +30,22 @@ from asyncbackup.cli.output import complain, say, say_json
 from asyncbackup.cli.progress import name_files, progress_option, telling_progress
 from asyncbackup.cli.running import run_async
 from asyncbackup.cli.shard_options import refuse_with_shard, shard_option
+from asyncbackup.cli.split_options import dask_option, split_with_dask
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.cut import Shard
+from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.replicas import ReplicaReport
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import ChainBroken
 from asyncbackup.format import Dialect
 from asyncbackup.storage import Access, is_fifo
+from asyncbackup.storage.location import find_object
 from asyncbackup.verbs.compare import Comparison, compare
 from asyncbackup.verbs.verify import FileReport, Problems, VerifyReport, verify
+
+if TYPE_CHECKING:
+    from asyncbackup.dispatch.pool import Pool
 
 _OF_COMPARISON: Final = frozenset(
     {
@@ -112,6 +118,7 @@ def _share(_ctx: click.Context, _param: click.Parameter, value: str | None) -> f
     is_flag=True,
     help="Also read every copy that the cluster keeps of these objects, and name objects whose copies differ.",
 )
+@dask_option
 @shard_option(
     "Prove the data of only this share of the records of each FILE, such as 3/8, and compare only this share of the "
     "objects; other machines do the others. The structure and the manifests are proved always."
@@ -135,6 +142,7 @@ def command(
     all_replicas: bool,
     require_manifest: bool,
     shard: Shard | None,
+    dask: str | None,
     manifests: tuple[str, ...],
     access: Access,
     gateways: Sequence[Address],
@@ -165,13 +173,17 @@ def command(
     except ChainBroken as broken:
         # Each file is still proved, and the report says that they do not follow one another.
         complain(with_advice(broken))
+    split = split_with_dask(dask)
+    if dask is not None:
+        _refuse_with_dask(files, vdi, shard)
     chain_options = ChainOptions(dialect, object_size, manifests=manifests, access=access)
 
     async def work() -> tuple[VerifyReport, Comparison | None]:
         if vdi is not None:
             await _refuse_pipes(files)
-        async with telling_progress(name_files(files), wanted=not quiet) as tell:
-            report = await verify(
+        async with telling_progress(name_files(files), wanted=not quiet) as tell, split.pool() as pool:
+            report = await _prove(
+                pool,
                 files,
                 require_manifest=require_manifest,
                 shard=shard,
@@ -211,6 +223,41 @@ def command(
             say(f"not compared with {vdi}: what is damaged differs anyway")
     if not is_good:
         raise click.exceptions.Exit(ExitCode.FAILURE)
+
+
+def _refuse_with_dask(files: Sequence[str], vdi: str | None, shard: Shard | None) -> None:
+    """Raise UsageError for what workers of Dask do not do, or cannot see."""
+    if shard is not None:
+        raise click.UsageError("give either --shard or --dask, not both")
+    if vdi is not None:
+        raise click.UsageError("--against is for one machine, or for several with --shard: leave --dask out")
+    odd = next((file for file in files if is_piped(file) or find_object(file) is not None), None)
+    if odd is not None:
+        raise click.UsageError(f"--dask needs files that all machines see: {text.source(odd)} is none")
+
+
+async def _prove(
+    pool: Pool | None,
+    files: Sequence[str],
+    *,
+    require_manifest: bool,
+    shard: Shard | None,
+    chain_options: ChainOptions,
+    on_progress: OnProgress | None,
+) -> VerifyReport:
+    if pool is None:
+        return await verify(
+            files,
+            require_manifest=require_manifest,
+            shard=shard,
+            chain_options=chain_options,
+            on_progress=on_progress,
+        )
+    from asyncbackup.dispatch.verify import verify_over  # noqa: PLC0415 - loads much
+
+    return await verify_over(
+        pool, files, require_manifest=require_manifest, chain_options=chain_options, on_progress=on_progress
+    )
 
 
 def _refuse_options_without_effect(vdi: str | None, sample: float | None, seed: int | None) -> None:

@@ -1,0 +1,126 @@
+"""Has workers of Dask prove backups, in a folder that all machines see: each the data of some shares of the records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace as with_fields
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+
+from asyncbackup.dispatch.pool import Pool
+from asyncbackup.engine.chain import ChainOptions
+from asyncbackup.engine.cut import Shard
+from asyncbackup.engine.progress import OnProgress, Progress
+from asyncbackup.errors import WorkersDiffer, single_error
+from asyncbackup.storage.publication import manifest_path
+from asyncbackup.verbs.verify import FileReport, Problems, VerifyReport, verify
+
+_SHARES_EACH: Final = 4
+"""Shares for each worker: a slow one does not delay the end by much. Each reads all headers and manifests again."""
+
+
+async def verify_over(
+    pool: Pool,
+    backups: Sequence[str],
+    *,
+    require_manifest: bool = False,
+    chain_options: ChainOptions | None = None,
+    on_progress: OnProgress | None = None,
+) -> VerifyReport:
+    """Do what ``verify`` does with all of ``backups``, which are files, by the workers of a pool.
+
+    Raises what ``verify`` raises, WorkersDiffer for a worker that sees other files, and WorkerLost.
+    """
+    options = chain_options or ChainOptions()
+    paths, manifests = _absolute(backups), _absolute(map(str, options.manifests))
+    options = with_fields(options, manifests=manifests)
+    await _refuse_other_files(pool, [*paths, *(manifests or map(manifest_path, paths))])
+    count = _SHARES_EACH * len(pool.workers)
+    reports: dict[int, VerifyReport] = {}
+    limiter = CapacityLimiter(len(pool.workers))
+
+    async def prove(shard: Shard) -> None:
+        share = partial(verify, paths, require_manifest=require_manifest, shard=shard, chain_options=options)
+        async with limiter:
+            reports[shard.number] = await pool.do(f"share {shard}", share)
+        if on_progress is not None:
+            on_progress(_progress(list(reports.values()), count))
+
+    with single_error():
+        async with anyio.create_task_group() as group:
+            for number in range(1, count + 1):
+                group.start_soon(prove, Shard(number, count))
+    merged = merge_reports([reports[number] for number in sorted(reports)])
+    for file, name in zip(merged.files, backups, strict=True):
+        file.file = name
+    return merged
+
+
+def _absolute(paths: Iterable[str]) -> list[str]:
+    """Name files as a process in another folder must."""
+    return [str(Path(path).absolute()) for path in paths]
+
+
+def merge_reports(reports: Sequence[VerifyReport]) -> VerifyReport:
+    """Make one report of those of all shares: data was proved by one of them, and everything else by each."""
+    first = reports[0]
+    files = [_merge_files(files) for files in zip(*(report.files for report in reports), strict=True)]
+    return with_fields(first, files=files)
+
+
+def _merge_files(files: Sequence[FileReport]) -> FileReport:
+    return with_fields(
+        files[0],
+        records_digested=sum(file.records_digested for file in files),
+        bytes_digested=sum(file.bytes_digested for file in files),
+        problems=_merge_problems([file.problems for file in files]),
+    )
+
+
+def _merge_problems(found: Sequence[Problems]) -> Problems:
+    """Take what each share found, once, and what only one found."""
+    by_message = [{str(error): error for error in problems.errors} for problems in found]
+    common = set.intersection(*(set(errors) for errors in by_message))
+    merged = Problems()
+    for error in {message: error for errors in by_message for message, error in errors.items()}.values():
+        merged.add(error)
+    merged.count = sum(problems.count for problems in found) - (len(found) - 1) * len(common)
+    return merged
+
+
+def _progress(reports: Sequence[VerifyReport], count: int) -> Progress:
+    """Say how much data was proved. All of it is what each share sees."""
+    files = [file for report in reports for file in report.files]
+    planned = sum(file.data_bytes for file in reports[0].files)
+    records = sum(file.records for file in reports[0].files) * len(reports) // count
+    return Progress(records, None, sum(file.bytes_digested for file in files), planned, is_checking=True)
+
+
+async def _refuse_other_files(pool: Pool, paths: Sequence[str]) -> None:
+    """Raise WorkersDiffer unless each worker sees the same files as this machine."""
+    expected = await to_thread.run_sync(_look, paths)
+    answers = await pool.ask(_look, paths)
+    if problems := [
+        f"{worker} sees another {path}, or none"
+        for worker, found in answers.items()
+        for path, size in expected.items()
+        if not isinstance(found, dict) or found.get(path) != size
+    ]:
+        raise WorkersDiffer(problems)
+
+
+def _look(paths: Sequence[str]) -> dict[str, tuple[int, int] | None]:
+    """Give size and time of change of each file; None: it is not to be seen."""
+    found: dict[str, tuple[int, int] | None] = {}
+    for path in paths:
+        try:
+            state = os.stat(path)  # noqa: PTH116 - an empty name is no path
+            found[path] = state.st_size, state.st_mtime_ns
+        except OSError:
+            found[path] = None
+    return found
