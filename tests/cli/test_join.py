@@ -208,6 +208,18 @@ def test_shares_of_verify_prove_all_together_and_none_alone(command: Command, ba
         assert sum(file["bytes_digested"] for file in found) == found[0]["data_bytes"]
 
 
+def test_shares_of_what_goes_through_a_pipe_are_the_same(command: Command, backups: list[Path]) -> None:
+    line = ("--manifest", manifest_path(backups[0]), "--json", "--shard", "2/3")
+
+    ended = piped("verify", "-", *line, data=backups[0].read_bytes())
+
+    (found,), (expected,) = (
+        json.loads(out)["files"]
+        for out in (ended.stdout, command("verify", backups[0], "--json", "--shard", "2/3").out)
+    )
+    assert found["records_digested"] == expected["records_digested"] > 0
+
+
 def test_one_share_of_verify_finds_what_was_changed(command: Command, backups: list[Path]) -> None:
     data = bytearray(backups[0].read_bytes())
     data[len(data) // 2] ^= 1
