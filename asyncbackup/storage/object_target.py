@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import mmap
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ class _Stream:
     """Hands parts over to an upload, one at a time."""
 
     def __init__(self) -> None:
-        self._part: bytearray | None = None
+        self._part: memoryview | None = None
         self._is_ended = False
         self._is_abandoned = False
         self._changed = anyio.Event()
@@ -110,7 +111,7 @@ class _Stream:
         self._changed.set()
         self._changed = anyio.Event()
 
-    async def put(self, part: bytearray, upload: asyncio.Future[PutResult]) -> None:
+    async def put(self, part: memoryview, upload: asyncio.Future[PutResult]) -> None:
         """Hand over a part, and wait until ``upload`` takes it or ends."""
         assert self._part is None
         self._part = part
@@ -134,7 +135,7 @@ class _Stream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> bytearray:
+    async def __anext__(self) -> memoryview:
         while True:
             if self._is_abandoned:
                 raise _Abandoned
@@ -163,7 +164,9 @@ class ObjectTarget:
         self._suffixes = tuple(attached)
         self._beside: ObjectTarget | None = None
         self._parts = plan_parts(None, _MEMORY)
-        self._filling = bytearray()
+        self._filling: memoryview | None = None
+        """The part that is being filled. Memory of its own, which goes back to the system as soon as it is sent."""
+        self._filled = 0
         self._size = 0
         self._stream = _Stream()
         self._upload: asyncio.Future[PutResult] | None = None
@@ -209,7 +212,7 @@ class ObjectTarget:
             self._fill(rest, before)
         else:
             await to_thread.run_sync(self._fill, rest, before)
-        while len(self._filling) == self._parts.size:
+        while self._filled == self._parts.size:
             await self._send()
             await to_thread.run_sync(self._fill, rest)
 
@@ -217,26 +220,31 @@ class ObjectTarget:
         """Call ``before``, and move what fits into the part."""
         if before is not None:
             before()
-        while rest:
-            free = self._parts.size - len(self._filling)
-            if not free:
-                break
+        while rest and self._filled < self._parts.size:
+            if self._filling is None:
+                self._filling = memoryview(mmap.mmap(-1, self._parts.size))
             piece = rest.popleft()
-            if len(piece) > free:
-                rest.appendleft(piece[free:])
-            self._filling += piece[:free]
-            self._size += min(len(piece), free)
+            taken = piece[: self._parts.size - self._filled]
+            if len(taken) < len(piece):
+                rest.appendleft(piece[len(taken) :])
+            self._filling[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            self._size += len(taken)
+
+    def _take_part(self) -> memoryview:
+        """Give what is in the part, and begin another one."""
+        part = memoryview(b"") if self._filling is None else self._filling[: self._filled]
+        self._filling, self._filled = None, 0
+        return part
 
     async def _send(self) -> None:
         """Hand the part over, as soon as the one before it is under way. Raises what the upload raised."""
         if self._size > self._parts.most:
-            raise TargetFull(
-                self.name, f"it may have {_MOST_PARTS} parts, and parts of {self._parts.size} bytes do not do"
-            )
+            limit = f"{_MOST_PARTS} parts, here of {self._parts.size} bytes"
+            raise TargetFull(self.name, f"an object has at most {limit}: with more memory they are larger")
         if self._upload is None:
             self._upload = self._begin_upload()
-        part, self._filling = self._filling, bytearray()
-        await self._stream.put(part, self._upload)
+        await self._stream.put(self._take_part(), self._upload)
         if self._upload.done():
             self._raise_error(self._upload)
 
@@ -298,7 +306,7 @@ class ObjectTarget:
         if self._upload is None:
             await self._put()
         else:
-            if self._filling:
+            if self._filled:
                 await self._send()
             self._stream.end()
             await asyncio.wait([self._upload])
@@ -310,7 +318,7 @@ class ObjectTarget:
         from obstore import put_async  # noqa: PLC0415 - few starts need it
 
         with writing(self.name):
-            await put_async(self._place.store, self._place.key, self._filling, use_multipart=False)
+            await put_async(self._place.store, self._place.key, self._take_part(), use_multipart=False)
 
     async def abandon(self) -> None:
         await self._take_back()
@@ -320,7 +328,7 @@ class ObjectTarget:
         if self._is_over:
             return True
         self._is_over = True
-        self._filling.clear()
+        self._take_part()
         upload = self._upload
         if upload is None:
             return True

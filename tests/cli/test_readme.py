@@ -25,6 +25,7 @@ from asyncbackup.client import Cluster, Volume
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.clusters import MISSING, RealCluster
 from tests.folders import left_in
+from tests.object_stores import S3Server
 
 # The commands bring their own event loops: to run them on both of the test's shows nothing more.
 one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
@@ -106,9 +107,9 @@ class Shell:
         )
         return done.returncode, done.stdout.decode()
 
-    async def run_all(self, heading: str) -> None:
+    async def run_all(self, heading: str, **variables: str) -> None:
         """Run the commands of a section; none fails."""
-        code, said = await self.run(f"set -eu\n{commands(heading)}")
+        code, said = await self.run(f"set -eu\n{commands(heading)}", **variables)
         assert code == 0, said
 
 
@@ -218,6 +219,18 @@ async def test_the_pipes_restore_what_was_compressed(tmp_path: Path) -> None:
 
         wanted = await image_of(cluster, "vm", tmp_path, snapshot="wednesday")
         assert await image_of(cluster, "vm-piped", tmp_path, live=True) == wanted
+
+
+@pytest.mark.slow
+@one_loop
+async def test_what_is_in_an_object_store_is_restored(tmp_path: Path, s3: S3Server) -> None:
+    s3.backend.create_bucket("backups", "us-east-1")
+    async with embedded(tmp_path) as port, connect("127.0.0.1", port) as cluster:
+        await guest.live(cluster, guest.DAYS, say=lambda _: None)
+        await Shell(tmp_path / "user", port).run_all("### In an object store", **s3.environment)
+
+        wanted = await image_of(cluster, "vm", tmp_path, snapshot="wednesday")
+        assert await image_of(cluster, "vm-offsite", tmp_path, live=True) == wanted
 
 
 @pytest.mark.slow

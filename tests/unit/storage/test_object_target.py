@@ -337,5 +337,5 @@ async def test_reserving_tells_what_is_held() -> None:
 
 async def test_an_object_with_too_many_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asyncbackup.storage.object_target._MOST_PARTS", 2)
-    with pytest.raises(TargetFull, match="parts of 8388608 bytes"):
+    with pytest.raises(TargetFull, match="here of 8388608 bytes"):
         await write(memory_place(), bytes(3 * PART))
