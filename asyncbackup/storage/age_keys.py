@@ -15,6 +15,9 @@ from asyncbackup.storage.opening import open_regular
 _MAX_SIZE: Final = 1 << 20
 """Bytes of a file of keys. A larger file is something else."""
 
+MAX_RECIPIENTS: Final = 40
+"""With so many of the longest keys of ssh, a header is still no longer than one that is read."""
+
 _PEM: Final = "-----BEGIN "
 _AGE_RECIPIENT: Final = "age1"
 _SSH_RECIPIENTS: Final = ("ssh-ed25519 ", "ssh-rsa ")
@@ -58,6 +61,13 @@ def _refuse_secret(text: str, name: str) -> None:
 
 def _is_key(text: str) -> bool:
     return text.startswith((_AGE_RECIPIENT, *_SSH_RECIPIENTS))
+
+
+def parse_recipients(keys: Sequence[str]) -> list[Any]:
+    """Make of public keys what pyrage takes. Raises KeyUnusable and ExtraMissing."""
+    if len(keys) > MAX_RECIPIENTS:
+        raise KeyUnusable("the list of recipients", f"has {len(keys)} keys: expected at most {MAX_RECIPIENTS}")
+    return [parse_recipient(key, f"'{key}'") for key in keys]
 
 
 def parse_recipient(key: str, name: str) -> Any:

@@ -17,6 +17,10 @@ from asyncbackup.storage.stepping import Reader, Stepping, Writer
 
 LAYER: Final = "age"
 
+_MAX_HEADER: Final = 64 << 10
+_MAX_STANZAS: Final = 512
+"""Limits of a header. The library looks at all of it again for each part that it reads: a long one costs seconds."""
+
 
 async def open_age(inner: Source, identity_files: Sequence[str]) -> FilteredSource:
     """Give a source, not yet entered, for what ``inner``, which was entered, holds encrypted.
@@ -42,21 +46,29 @@ class _Decryption:
 
         self._decryption = Stepping("decryption", decrypt)
         self._header: Header | None = None
-        self._is_armored = False
         self._fed = 0
         self._given = 0
 
     def feed(self, data: memoryview) -> None:
-        if not self._fed:
-            self._is_armored = bytes(data[: len(ARMOR)]) == ARMOR
-            self._header = decode_header(bytes(data))
-            if self._header is not None and self._header.has_passphrase:
-                raise NotDecrypted(self._name, "this is encrypted with a passphrase, for which this does not ask")
+        if self._header is None:
+            self._header = self._read_header(bytes(data[:_MAX_HEADER]))
         self._fed += len(data)
         if data:
             self._decryption.feed([data])
         else:
             self._decryption.end_input()
+
+    def _read_header(self, beginning: bytes) -> Header:
+        if beginning.startswith(ARMOR):
+            raise NotDecrypted(self._name, "this is armored, so the program age has to decrypt it")
+        header = decode_header(beginning)
+        if header is None and len(beginning) < _MAX_HEADER:
+            raise Damage(len(beginning), "the file ends here, in the header of age")
+        if header is None or len(header.stanzas) > _MAX_STANZAS:
+            raise Damage(0, f"expected a header of age of at most {_MAX_HEADER} bytes for {_MAX_STANZAS} recipients")
+        if header.has_passphrase:
+            raise NotDecrypted(self._name, "this is encrypted with a passphrase, for which this does not ask")
+        return header
 
     def take(self) -> bytes | None:
         try:
@@ -71,13 +83,14 @@ class _Decryption:
     def _explain(self, error: Exception) -> Exception:
         if "No matching keys" not in str(error):
             return Damage(0, f"this begins as a file of age, but is none ({error})")
-        recipients = self._header.recipients() if self._header else []
-        return NotDecrypted(self._name, "none of the identities opens this", recipients)
+        assert self._header is not None, "it was read before"
+        return NotDecrypted(self._name, "none of the identities opens this", self._header.recipients())
 
     @property
     def _offset(self) -> int:
-        """Where the bytes stand that were decrypted last, or should have been."""
-        return self._fed if self._header is None else min(self._fed, self._header.offset_of(self._given))
+        """Where the bytes stand that were to be decrypted next."""
+        assert self._header is not None, "it was read before"
+        return min(self._fed, self._header.offset_of(self._given))
 
     def close(self) -> None:
         self._decryption.close()

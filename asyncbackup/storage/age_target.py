@@ -8,7 +8,7 @@ from typing import Self
 
 from anyio import to_thread
 
-from asyncbackup.storage.age_keys import load_pyrage, parse_recipient
+from asyncbackup.storage.age_keys import load_pyrage, parse_recipients
 from asyncbackup.storage.stepping import Reader, Stepping, Writer
 from asyncbackup.storage.target import Bytes, Step, Target, end_content, run_before
 
@@ -27,7 +27,7 @@ class AgeTarget:
     def __init__(self, inner: Target, recipients: Sequence[str]) -> None:
         self.inner = inner
         pyrage = load_pyrage()
-        keys = [parse_recipient(key, f"'{key}'") for key in recipients]
+        keys = parse_recipients(recipients)
 
         def encrypt(reader: Reader, writer: Writer) -> None:
             pyrage.encrypt_io(reader, writer, keys)

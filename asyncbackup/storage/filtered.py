@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -18,11 +19,23 @@ _INPUT_SIZE: Final = 256 << 10
 """Bytes to feed a filter with at a time."""
 
 
+@contextmanager
+def located(source: str) -> Iterator[None]:
+    """Say of which file damage is."""
+    try:
+        yield
+    except Damage as damage:
+        raise BackupDamaged(source, damage.offset, damage.problem) from damage
+
+
 class Filter(Protocol):
     """Makes other bytes of bytes, step by step. Its methods block."""
 
     def feed(self, data: memoryview) -> None:
-        """Take the next bytes; none at the end. They stay as they are until the filter is hungry again."""
+        """Take the next bytes; none at the end. They stay as they are until the filter is hungry again.
+
+        Raises what ``take`` raises.
+        """
 
     def take(self) -> bytes | None:
         """Give the next bytes. None: it is hungry. Nothing: that was all, and what it was fed with was complete.
@@ -107,15 +120,14 @@ class FilteredSource(OnwardSource):
 
     def _feed(self, count: int) -> None:
         self._fed += count
-        self._filter.feed(self._buffer[:count])
+        with located(self.name):
+            self._filter.feed(self._buffer[:count])
 
     def _step(self, view: memoryview) -> int | None:
         """Give some bytes, and their count, 0 at the end; None if the filter is hungry."""
         while not self._piece and not self._has_ended:
-            try:
+            with located(self.name):
                 piece = self._filter.take()
-            except Damage as damage:
-                raise BackupDamaged(self.name, damage.offset, damage.problem) from damage
             if piece is None:
                 return None
             self._piece, self._held, self._has_ended = memoryview(self._held), piece, not piece

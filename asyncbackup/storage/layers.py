@@ -11,7 +11,7 @@ from typing import Final
 from asyncbackup.errors import SourceUnreadable
 from asyncbackup.format.age import ARMOR, MAGIC
 from asyncbackup.storage.access import Access
-from asyncbackup.storage.age_keys import parse_recipient
+from asyncbackup.storage.age_keys import parse_recipients
 from asyncbackup.storage.age_source import open_age
 from asyncbackup.storage.age_target import AgeTarget
 from asyncbackup.storage.filtered import FilteredSource
@@ -53,8 +53,8 @@ class Layers:
 
     def check(self) -> None:
         """Raise KeyUnusable or ExtraMissing if no target could be wrapped."""
-        for recipient in self.recipients:
-            parse_recipient(recipient, f"'{recipient}'")
+        if self.recipients:
+            parse_recipients(self.recipients)
 
     async def wrap_target(self, stack: AsyncExitStack, target: Target) -> Target:
         """Put the layers before ``target``, which was entered, and enter them. Raises KeyUnusable, ExtraMissing."""

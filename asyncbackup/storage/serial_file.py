@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 import aiofiles.os
 import anyio
@@ -136,6 +136,12 @@ class SerialFile(ABC):
 
 async def finished(in_thread: Future[None]) -> None:
     """Wait until a thread is done. A cancellation is raised only after that, so that nothing is left half done."""
+    await ended(in_thread)
+    in_thread.result()
+
+
+async def ended(in_thread: Future[Any]) -> None:
+    """Wait until a thread is done, whatever it gives or raises. A cancellation is raised only after that."""
     done = asyncio.wrap_future(in_thread)
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
@@ -144,8 +150,6 @@ async def finished(in_thread: Future[None]) -> None:
                 await asyncio.wait([done])
             except asyncio.CancelledError as error:
                 cancelled = error
-    failure = done.exception()
+    done.exception()
     if cancelled is not None:
         raise cancelled
-    if failure is not None:
-        raise failure

@@ -11,11 +11,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-import anyio
-from anyio import to_thread
-
 from asyncbackup.errors import TargetWriteFailed
 from asyncbackup.format.seekable import SeekTableEncoder
+from asyncbackup.storage.serial_file import ended
 from asyncbackup.storage.source import FileSource
 from asyncbackup.storage.target import Bytes, JoinableTarget, Step, Target, end_content, run_before
 from asyncbackup.storage.zstd import FRAME_SIZE, make_compressor
@@ -66,11 +64,13 @@ class ZstdTarget:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A frame takes milliseconds, or a second at the highest levels. No thread outlives this.
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(self._stop)
-
-    def _stop(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        begun = [compressing.frame for compressing in self._running if not compressing.frame.cancelled()]
+        try:
+            for frame in begun:
+                await ended(frame)
+        finally:
+            self._threads.shutdown()
 
     async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         await run_before(before, buffers)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncbackup.errors import BackupDamaged, KeyUnusable, NotDecrypted, SourceUnreadable
-from asyncbackup.format.age import CHUNK_SIZE
+from asyncbackup.format.age import CHUNK_SIZE, MAGIC
 from asyncbackup.storage import FileSource, Layers, PipeSource
 from asyncbackup.storage.age_source import open_age
 from tests.disks import noise
@@ -111,12 +111,13 @@ async def test_the_last_bytes_wait_for_the_end(tmp_path: Path, file: Path, key: 
             await source.read_into(0, buffer)
 
 
-async def test_an_armored_file_is_read(tmp_path: Path, key: Key) -> None:
+async def test_an_armored_file_is_refused(tmp_path: Path, key: Key) -> None:
     recipient = pyrage.x25519.Recipient.from_str(key.recipient)
     (tmp_path / "file").write_bytes(pyrage.encrypt(CONTENT, [recipient], armored=True))
 
     async with FileSource(tmp_path / "file") as inner, await open_age(inner, [str(key.identity)]) as source:
-        assert await read_all(source) == CONTENT
+        with pytest.raises(NotDecrypted, match="this is armored"):
+            await source.peek(4)
 
 
 async def test_without_identities_nothing_is_read(file: Path) -> None:
@@ -145,6 +146,16 @@ async def test_a_passphrase_is_not_asked_for(tmp_path: Path, key: Key) -> None:
 
     async with FileSource(tmp_path / "file") as inner, await open_age(inner, [str(key.identity)]) as source:
         with pytest.raises(NotDecrypted, match="encrypted with a passphrase"):
+            await source.peek(4)
+    assert not decrypting()
+
+
+@pytest.mark.parametrize("stanzas", [1000, 100_000])
+async def test_a_header_that_is_too_long_is_damage(tmp_path: Path, key: Key, stanzas: int) -> None:
+    (tmp_path / "file").write_bytes(MAGIC + b"-> x-grease abc\nYWJj\n" * stanzas + b"--- YWJj\n")
+
+    async with FileSource(tmp_path / "file") as inner, await open_age(inner, [str(key.identity)]) as source:
+        with pytest.raises(BackupDamaged, match="expected a header of age of at most 65536 bytes"):
             await source.peek(4)
     assert not decrypting()
 

@@ -85,3 +85,8 @@ async def test_a_cancellation_ends_the_thread(tmp_path: Path) -> None:
 def test_what_is_no_key_is_refused() -> None:
     with pytest.raises(KeyUnusable, match="'age1xyz' is no public key of age"):
         AgeTarget(CollectingTarget(), ["age1xyz"])
+
+
+def test_more_keys_than_a_header_has_room_for_are_refused() -> None:
+    with pytest.raises(KeyUnusable, match="has 41 keys: expected at most 40"):
+        AgeTarget(CollectingTarget(), [RECIPIENT] * 41)
