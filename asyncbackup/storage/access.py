@@ -23,6 +23,10 @@ class Access:
     open_stores: dict[tuple[str, str], ObjectStore] | None = field(default=None, repr=False, compare=False)
     """Stores that are open, by scheme and bucket, to be used again; None: each object opens its store."""
 
+    def __reduce__(self) -> tuple[type[Access], tuple[object, ...]]:
+        """Take it to another process without what is open here, which may hold keys of this machine's environment."""
+        return Access, (self.store_options, self.identities)
+
     def sharing_stores(self) -> Access:
         """Give what opens each store once: to open one takes 10 ms, and its first request a connection."""
         return self if self.open_stores is not None else replace(self, open_stores={})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 from asyncbackup.storage import Access
 from asyncbackup.storage.location import ObjectLocation
 from asyncbackup.storage.object_store import open_store
@@ -33,3 +35,13 @@ def test_nothing_that_is_secret_is_shown() -> None:
     open_store(HERE, shared)
 
     assert repr(shared) == "Access()"
+
+
+def test_no_store_that_is_open_goes_to_another_process() -> None:
+    shared = Access(OPTIONS, ("key",)).sharing_stores()
+    open_store(HERE, shared)
+
+    taken = pickle.loads(pickle.dumps(shared))
+
+    assert taken == shared
+    assert taken.open_stores is None
