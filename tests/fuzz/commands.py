@@ -92,7 +92,10 @@ _TARGETS: Final = [
     "new\x1b[31m",
     "new\u202e",
 ]
-_SPECIAL: Final = ["folder", "fifo", "socket", "device", "loop", "link", ".", "./full", "folder/../full", "full/", "-"]
+_SPECIAL: Final = [
+    *("folder", "fifo", "socket", "device", "loop", "link", ".", "./full", "folder/../full", "full/", "-"),
+    *(".@b", ".@disk:c", ".@", "@a", "folder@a", "full@a"),
+]
 _SIDECARS: Final = (".manifest", ".state", ".rolling")
 
 
