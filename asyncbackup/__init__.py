@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncbackup.engine.window import WindowOptions
     from asyncbackup.errors import AsyncBackupError
     from asyncbackup.format import Dialect
-    from asyncbackup.storage import FileTarget, NullTarget, PipeTarget, Target
+    from asyncbackup.storage import Access, FileTarget, Layers, NullTarget, PipeTarget, Target
     from asyncbackup.verbs.backup import Delta, Estimate, backup, estimate
     from asyncbackup.verbs.compare import Comparison, compare
     from asyncbackup.verbs.convert import RbdDiffSummary, convert, convert_to_rbd_diff
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from asyncbackup.verbs.verify import FileReport, VerifyReport, verify
 
 __all__ = [
+    "Access",
     "AsyncBackupError",
     "BaseSnapshot",
     "ChainOptions",
@@ -54,6 +55,7 @@ __all__ = [
     "FileTarget",
     "Info",
     "JoinSummary",
+    "Layers",
     "Listing",
     "MergeSummary",
     "NullTarget",
@@ -89,6 +91,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES: Final = {
+    "Access": "asyncbackup.storage",
+    "Layers": "asyncbackup.storage",
     "AsyncBackupError": "asyncbackup.errors",
     "WindowOptions": "asyncbackup.engine.window",
     "BaseSnapshot": "asyncbackup.engine.opening",

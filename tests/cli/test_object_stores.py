@@ -20,6 +20,7 @@ from asyncbackup.sheep import MemoryStore, Sheep
 from tests.cli.command import Command, Served, serving, start
 from tests.disks import OBJECT, PARTS, SHIFT, noise
 from tests.folders import left_in
+from tests.keys import make_key
 from tests.object_stores import SECRET, Request, S3Server, always, cut, fail, forbid, times
 
 
@@ -190,6 +191,23 @@ def test_a_layer_goes_to_a_store_and_comes_back(bucket: Bucket, command: Command
     back_up(command, served, bucket.url("small"), "-s", "a", "--zstd")
     assert command("verify", bucket.url("small")).code == 0
     assert bucket.content["small"].startswith(b"\x28\xb5\x2f\xfd")
+
+
+def test_an_encrypted_chain_in_a_store_is_found_and_read_with_the_key(
+    bucket: Bucket, chain: list[str], command: Command, served: Served, tmp_path: Path
+) -> None:
+    key = make_key(tmp_path)
+    layers = ("--zstd", "--encrypt", key.recipient)
+    back_up(command, served, bucket.url("vault/full"), "-s", "a", *layers)
+    back_up(command, served, bucket.url("vault/increment"), "-s", "b", "-F", "a", *layers)
+    for name in ("full", "full.manifest", "increment", "increment.manifest"):
+        assert bucket.content[f"vault/{name}"].startswith(b"age-encryption.org/v1\n")
+
+    found = command("export", f"{bucket.url('vault')}@b", "--to", tmp_path / "image", "--identity", key.identity)
+    plain = command("export", *chain, "--to", tmp_path / "plain")
+
+    assert (found.code, plain.code) == (0, 0), found.err
+    assert (tmp_path / "image").read_bytes() == (tmp_path / "plain").read_bytes()
 
 
 def test_a_url_of_a_file_is_its_path(command: Command, served: Served, tmp_path: Path) -> None:
