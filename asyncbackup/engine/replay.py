@@ -36,6 +36,9 @@ _SHARED_FAR: Final = 1 << 20
 _MOST_FAR: Final = 32
 """Workers at most that read what is far away, as far as memory goes: each waits most of the time."""
 
+_ARRIVING: Final = 1 << 20
+"""Bytes of memory for each of them, beside its slot, for what has arrived and is not copied yet."""
+
 
 class _Turn:
     """Lets the portions of one object go on one after another, in their order."""
@@ -129,7 +132,8 @@ class Replay:
         workers = self.options.slots(size)
         active = self.options.active(self.limit, size)
         if self.chain.is_far and self.options.workers is None:
-            workers, active = min(workers, _MOST_FAR), lambda: _MOST_FAR
+            fitting = self.options.memory // (2 * size + _ARRIVING)
+            workers, active = max(1, min(workers, fitting, _MOST_FAR)), lambda: _MOST_FAR
         window = Window(workers, [size] * 2, self._do, self._deliver, active)
         # A base that is not whole is being changed by the caller, so it is not checked.
         read = self.composer.base if self.composer.base_is_whole else None

@@ -36,7 +36,7 @@ _CHUNK: Final = 1 << 20
 _AHEAD: Final = 4
 """Bytes in a request that fetches ahead, and how many such are under way: 200 MB/s where an answer takes 20 ms."""
 
-_PIECE: Final = 512 << 10
+_PIECE: Final = 256 << 10
 """Bytes to copy at a time as they come, so that the event loop is never held for long."""
 
 _REPLACED: Final = "was replaced while it was read"

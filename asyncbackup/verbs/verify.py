@@ -44,8 +44,8 @@ MAX_PROBLEMS: Final = 1000
 _THROUGH: Final = 256 << 10
 """Bytes to read and digest at a time. They are still in the processor's cache when they are digested."""
 
-_FAR_BYTES: Final = 4 << 20
-"""Bytes to read at a time of a backup that is far away, headers and data in one go."""
+_FAR_BYTES: Final = (4 << 20) + (4 << 10)
+"""Bytes to read at a time of a backup that is far away, headers and data in one go: a whole object, or many short."""
 
 _FAR_WORKERS: Final = 8
 """How many such reads are under way: 1.6 GB/s where an answer takes 20 ms."""

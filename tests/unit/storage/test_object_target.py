@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 import anyio
 import obstore
 import pytest
+from anyio import to_thread
 from obstore.store import MemoryStore
 
 from asyncbackup.errors import MemoryTooSmall, TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
@@ -265,6 +267,41 @@ async def test_parts_that_the_store_does_not_drop_are_spoken_of(s3: S3Server) ->
     assert caught.value.__notes__ == [
         f"the store did not say that it dropped the parts of {place.name}: perhaps it keeps them"
     ]
+
+
+async def test_a_store_that_hangs_holds_a_cancellation_up_only_for_a_while(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncbackup.storage.object_target._GRACE_S", 0.01)
+    bucket, place = s3_place(s3)
+    released, hanging = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> None:
+        if "partNumber" in request.query:
+            hanging.set()
+            released.wait(10)
+
+    s3.faults.append(hold)
+    notes: list[str] = []
+    with anyio.CancelScope() as scope:
+        try:
+            async with ObjectTarget(place) as target:
+                await target.append([bytes(5 * PART)])
+                await to_thread.run_sync(hanging.wait, 10)
+                scope.cancel()
+                await target.append([bytes(PART)])
+        except anyio.get_cancelled_exc_class() as cancelled:
+            notes += cancelled.__notes__
+            raise
+        finally:
+            released.set()
+    assert notes == [f"the store did not say that it dropped the parts of {place.name}: perhaps it keeps them"]
+    assert s3.objects(bucket) == []
+
+
+async def test_an_upload_has_begun_when_it_is_asked_for() -> None:
+    """The target relies on obstore: what it gives is a future of what runs already, not a coroutine."""
+    assert isinstance(obstore.put_async(MemoryStore(), "a", b"b"), asyncio.Future)
 
 
 async def test_a_bucket_that_is_missing_is_said(s3: S3Server) -> None:
