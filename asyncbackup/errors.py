@@ -88,6 +88,7 @@
     ├── WorkersError                 others that should do part of the work
     │   ├── WorkerLost               … of which one ended again and again
     │   ├── NoWorkers                … of which there is none
+    │   ├── WorkersSilent            … which are there, and do not answer
     │   ├── WorkersDiffer            … and are not as this machine is
     │   ├── SchedulerUnreachable     … and nobody who would hand it out answers
     │   └── SchedulerLost            … and who handed it out is gone
@@ -158,6 +159,15 @@ class NoWorkers(WorkersError):
     def __init__(self, address: str) -> None:
         super().__init__(f"the scheduler at {address} has no workers")
         self.address = address
+
+
+class WorkersSilent(WorkersError):
+    """These ``workers`` are known to the scheduler, and did not answer within ``timeout_s``."""
+
+    def __init__(self, workers: Sequence[str], timeout_s: float) -> None:
+        super().__init__(f"{', '.join(workers)} did not answer within {timeout_s:g} s")
+        self.workers = list(workers)
+        self.timeout_s = timeout_s
 
 
 class WorkersDiffer(WorkersError):

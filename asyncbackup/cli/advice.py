@@ -83,6 +83,7 @@ from asyncbackup.errors import (
     VdiInUse,
     WorkerLost,
     WorkersDiffer,
+    WorkersSilent,
     WrongSnapshot,
 )
 from asyncbackup.storage.source import STANDARD_INPUT
@@ -297,6 +298,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     OtherImage: _EXPORT_ANEW,
     WorkerLost: _find_why_lost,
     NoWorkers: lambda error: f"start some with `dask worker {error.address}`",
+    WorkersSilent: "end these workers, or start them again, and then this command",
     WorkersDiffer: "install the same versions on all machines, and share the folder of FILE under one path",
     SchedulerUnreachable: "start one with `dask scheduler`, or let this machine do the work with --dask local",
     SchedulerLost: "look at its log, start it and its workers again, and then this command",

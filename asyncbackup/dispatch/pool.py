@@ -7,7 +7,7 @@ import pkgutil
 import signal
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -24,6 +24,7 @@ from asyncbackup.errors import (
     SchedulerLost,
     SchedulerUnreachable,
     WorkerLost,
+    WorkersSilent,
     single_error,
 )
 
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     from distributed import Client
 
 _CONNECT_S: Final = 10
-"""Seconds in which a scheduler must answer."""
+"""Seconds in which a scheduler must accept a connection."""
+_GREET_S: Final = 20
+"""Seconds in which it must also have answered. Dask waits without a bound for what is no scheduler, or hangs."""
+_ANSWER_S: Final = 30
+"""Seconds in which each worker must say what it is. Its event loop answers, whatever its threads do."""
 _JOIN_S: Final = 60
 """Seconds to wait for a worker where there is none. One that died is started again by its nanny within a few."""
 _LOOK_S: Final = 1.0
@@ -57,6 +62,26 @@ class Pool:
         """Have each worker call a function, and give for each what it returned or, if it failed, the exception."""
         with self._naming_what_is_lost():
             answers: dict[str, Any] = await self.client.run(function, *arguments, on_error="return")
+        return answers
+
+    async def ask_facts(self) -> dict[str, Any]:
+        """Ask each worker what it is, as ``ask`` does. Raises WorkersSilent, which names those that do not answer."""
+        # The worker loads the module by its name: one that lacks it could not even read a function of ours.
+        question = (pkgutil.resolve_name, "asyncbackup.dispatch.facts:FACTS")
+        answers: dict[str, Any] = {}
+
+        async def ask_one(worker: str) -> None:
+            with self._naming_what_is_lost():
+                answers.update(await self.client.run(*question, workers=[worker], on_error="return"))
+
+        with self._naming_what_is_lost():
+            workers = list(await self.client.nthreads())
+        with anyio.move_on_after(_ANSWER_S):
+            async with anyio.create_task_group() as group:
+                for worker in workers:
+                    group.start_soon(ask_one, worker)
+        if silent := [worker for worker in workers if worker not in answers]:
+            raise WorkersSilent(silent, _ANSWER_S)
         return answers
 
     async def do(
@@ -109,8 +134,8 @@ async def connect_dask(address: str) -> AsyncIterator[Pool]:
     """Connect to the scheduler at ``address``, such as ``tcp://host:8786``, and compare its workers with this machine.
 
     How TLS is used is what Dask's configuration says. Leaving the context, also by an error, cancels what the workers
-    still do. Raises ExtraMissing, SchedulerUnreachable, NoWorkers, WorkersDiffer, and while it is open SchedulerLost
-    and NoWorkers.
+    still do. Raises ExtraMissing, SchedulerUnreachable, NoWorkers, WorkersSilent, WorkersDiffer, and while it is open
+    SchedulerLost and NoWorkers.
     """
     _import_distributed()
     from distributed import Client  # noqa: PLC0415 - an extra
@@ -119,7 +144,10 @@ async def connect_dask(address: str) -> AsyncIterator[Pool]:
         client = Client(address, asynchronous=True, timeout=_CONNECT_S, set_as_default=False, name="asyncbackup")
         async with _closing(client):
             try:
-                await client
+                with anyio.fail_after(_GREET_S):
+                    await client
+            except TimeoutError as error:
+                raise SchedulerUnreachable(address, f"no answer within {_GREET_S} s") from error
             except (OSError, ValueError) as error:
                 raise SchedulerUnreachable(address, _first_line(error)) from error
             async with _pool_of(client, address) as pool:
@@ -179,9 +207,7 @@ async def _pool_of(client: Client, address: str) -> AsyncIterator[Pool]:
         await joined
     except TimeoutError as error:
         raise NoWorkers(address) from error
-    # The worker loads the module by its name: one that lacks it could not even read a function of ours.
-    pool = Pool(client, address, ())
-    facts: Mapping[str, Any] = await pool.ask(pkgutil.resolve_name, "asyncbackup.dispatch.facts:FACTS")
+    facts = await Pool(client, address, ()).ask_facts()
     refuse_differences(facts, FACTS)
     pool = Pool(client, address, list(facts))
     async with anyio.create_task_group() as group:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from asyncbackup import Cluster, Delta, Progress, Summary, backup, connect
@@ -27,6 +29,7 @@ from asyncbackup.errors import (
     SchedulerUnreachable,
     WorkerLost,
     WorkersDiffer,
+    WorkersSilent,
 )
 from asyncbackup.sheep import MemoryStore, Sheep
 from asyncbackup.wire.constants import Opcode
@@ -273,6 +276,28 @@ async def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, monkeyp
         with pytest.raises(SchedulerUnreachable, match=f"cannot reach a scheduler at {address}: "):
             async with connect_dask(address):
                 pass
+
+
+async def test_what_accepts_connections_and_is_no_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch_pool, "_GREET_S", 0.5)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with anyio.fail_after(30), pytest.raises(SchedulerUnreachable, match=r"no answer within 0\.5 s"):
+            async with connect_dask(address):
+                pass
+
+
+async def test_a_worker_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch_pool, "_ANSWER_S", 3)
+
+    with DaskCluster(tmp_path, workers=2) as some:
+        some.workers[0].send_signal(signal.SIGSTOP)
+        with anyio.fail_after(30), pytest.raises(WorkersSilent, match="did not answer within 3 s") as caught:
+            async with connect_dask(some.address):
+                pass
+
+    assert len(caught.value.workers) == 1
 
 
 async def test_a_scheduler_without_workers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
