@@ -399,7 +399,7 @@ class TestAtOnce:
 
     @pytest.fixture
     def faults(self) -> list[str]:
-        return [f"create_and_write_obj@{OBJECTS_OF_A + 1}+:delay=1"]
+        return [f"create_and_write_obj@{OBJECTS_OF_A + 1}+:delay=4"]
 
     @pytest.mark.slow
     def test_the_second_is_refused_and_the_first_comes_to_its_end(
