@@ -23,7 +23,7 @@ from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.main import program
 from asyncbackup.client import Cluster, Volume
 from asyncbackup.sheep import MemoryStore, Sheep
-from tests.clusters import MISSING, RealCluster
+from tests.clusters import MISSING, RealCluster, free_ports
 from tests.folders import left_in
 from tests.object_stores import S3Server
 
@@ -172,6 +172,28 @@ async def test_pieces_that_machines_make_join_to_what_one_makes(tmp_path: Path, 
         assert code == 0, said
         assert said.count("share 1/2 is proved") == said.count("share 2/2 is proved") == 1
         assert left_in(shell.folder) == ["vm.today", "vm.today.manifest"]
+        for suffix in ("", ".manifest"):
+            assert (shell.folder / f"vm.today{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+
+
+@pytest.mark.slow
+@one_loop
+@everywhere
+async def test_what_dask_hands_out_becomes_what_one_makes(tmp_path: Path, serve: Serve) -> None:
+    async with serve(tmp_path) as port, connect("127.0.0.1", port) as cluster:
+        await guest.live(cluster, guest.DAYS, say=lambda _: None)
+        await cluster.create_snapshot("vm", "today")
+        shell = Shell(tmp_path / "user", port)
+        shell.add("dask", f'exec {shlex.quote(sys.executable)} -m dask "$@"')
+        await backup(cluster, "vm", tmp_path / "whole", snapshot="today")
+        script = commands("### Handed out over Dask").replace("8786", str(free_ports(1)[0]))
+
+        with anyio.fail_after(60):
+            code, said = await shell.run(f"set -eu\ntrap 'kill $(jobs -p)' EXIT\n{script}", shell="bash")
+
+        assert code == 0, said
+        assert "ok: vm today" in said
+        assert "good, all data is as its manifest says" in said
         for suffix in ("", ".manifest"):
             assert (shell.folder / f"vm.today{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
 
@@ -349,7 +371,7 @@ async def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
 
 
 def test_every_option_that_is_named_exists() -> None:
-    others = {"--detach-sign"}
+    others = {"--detach-sign", "--host", "--no-dashboard", "--nthreads"}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", README)) - others
 
     assert "--force" in named
