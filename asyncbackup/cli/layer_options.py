@@ -42,7 +42,7 @@ def layer_options(function: _Function) -> _Function:
         "--threads",
         type=WholeNumber(1, _MAX_THREADS),
         metavar="COUNT",
-        help="Compress in so many threads.  [default: one for each core, up to 8]",
+        help="Compress in so many threads.  [default: one for each core, as many as fit into little memory]",
     )
     add_recipients = click.option(
         "--encrypt",

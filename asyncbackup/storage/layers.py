@@ -17,6 +17,7 @@ from asyncbackup.storage.age_target import AgeTarget
 from asyncbackup.storage.filtered import FilteredSource
 from asyncbackup.storage.source import Source, SourceLayer
 from asyncbackup.storage.target import JoinableTarget, Target
+from asyncbackup.storage.zstd import LEVELS
 from asyncbackup.storage.zstd_source import ZstdSource, open_zstd
 from asyncbackup.storage.zstd_target import ZstdFileTarget, ZstdTarget
 
@@ -28,13 +29,15 @@ _LOOKED_AT: Final = max(map(len, (MAGIC, ARMOR)))
 _MOST: Final = 4
 """Layers that are read through. We write at most two."""
 
-_MOST_THREADS: Final = 8
-"""Threads that compress if nobody says how many. Each needs some 4 MiB, and eight outrun a disk."""
+_MOST_THREADS: Final = ((6, 8), (12, 3), (LEVELS[-1], 2))
+"""Up to a level, the threads that compress if nobody says how many. A thread needs 6, 14 and 20 MiB there, so they need
+40 to 50 MiB together. Eight at level 3 outrun a disk."""
 
 
-def usual_threads() -> int:
-    """Give how many threads compress if nobody says: one for each core that this process may use, at most 8."""
-    return min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+def usual_threads(level: int) -> int:
+    """Give how many threads compress if nobody says: one for each core that this process may use, up to a limit."""
+    most = next(threads for last, threads in _MOST_THREADS if level <= last)
+    return min(most, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Layers:
         """Put the layers before ``target``, which was entered, and enter them. Raises KeyUnusable, ExtraMissing."""
         target = await self.wrap_manifest(stack, target)
         if self.zstd_level is not None:
-            threads = self.threads or usual_threads()
+            threads = self.threads or usual_threads(self.zstd_level)
             if isinstance(target, JoinableTarget):
                 return await stack.enter_async_context(ZstdFileTarget(target, self.zstd_level, threads))
             return await stack.enter_async_context(ZstdTarget(target, self.zstd_level, threads))
