@@ -45,6 +45,7 @@ from asyncbackup.errors import NotResumable
 from asyncbackup.format import Dialect
 from asyncbackup.format.identity import Identity
 from asyncbackup.storage import Access
+from asyncbackup.storage.location import find_object
 from asyncbackup.verbs.discard import Discarded, discard
 from asyncbackup.verbs.follow import follow
 from asyncbackup.verbs.restore import RestoreSummary, restore
@@ -118,7 +119,8 @@ _DISCARDED: Final = "the VDI itself is removed"
 @click.option(
     "--journal",
     type=LOCAL_PATH,
-    help="Say in this file how far the VDI is, for --resume.  [default: a hidden file beside the first FILE]",
+    help="Say in this file how far the VDI is, for --resume.  [default: a hidden file beside the first FILE, but none "
+    "beside a URL]",
 )
 @cluster_options
 @access_options
@@ -188,6 +190,8 @@ def command(
         raise click.UsageError("Missing argument 'FILE...'." if not files else "Missing option '--to'.")
     if is_onto and (given := find_given(_OF_NEW_VDI)):
         raise click.UsageError(f"--onto takes the VDI as it is: leave {given} out")
+    if resume and journal is None and find_object(files[0]) is not None:
+        raise click.UsageError("--resume needs --journal: no journal stands beside backups in an object store")
     check_base(base, base_vdi, base_image)
     named = partial(find_base, base, base_vdi, base_image)
     held = partial(_find_held, gateways, client_options, to)

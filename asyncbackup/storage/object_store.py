@@ -78,6 +78,7 @@ _MEANINGS: Final = tuple(
             r"token request|/latest/api/token|security-credentials|InstanceCredentials",
             "no keys for the store were found",
         ),
+        (r"<Code>NoSuchUpload", "the store has dropped what was sent so far"),
         (r"NoSuchBucket|ContainerNotFound|bucket does not exist|^FileNotFoundError", "there is no such bucket"),
         (r"^PreconditionError", "was replaced meanwhile"),
         (r"^UnauthenticatedError", "the store does not know these keys"),

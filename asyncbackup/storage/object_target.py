@@ -299,8 +299,15 @@ class ObjectTarget:
             if self._replaces:
                 error.add_note(f"{self.name} is the new one, but what belongs to it is not: make it again")
             else:
-                await self._place.remove()
+                await self._remove(error)
             raise
+
+    async def _remove(self, cause: TargetError) -> None:
+        """Remove the object after ``cause``, or say that it stays."""
+        try:
+            await self._place.remove()
+        except TargetError:
+            cause.add_note(f"{self.name} stays, but what belongs to it is missing: remove it")
 
     async def _finish(self) -> None:
         if self._upload is None:
@@ -339,6 +346,7 @@ class ObjectTarget:
         with anyio.CancelScope(shield=True):
             await asyncio.wait([upload], timeout=_GRACE_S)
         if not upload.done():
-            upload.cancel()
+            # It ends by itself once the store answers. To cancel it would leave the parts for good.
+            upload.add_done_callback(asyncio.Future.exception)
             return False
         return isinstance(upload.exception(), _Abandoned)

@@ -18,6 +18,7 @@ from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.vdi_keeping import read_last
 from asyncbackup.errors import NotDiscarded, ObjectReadFailed, TargetUnusable
 from asyncbackup.storage.journal import JournalFile, journal_beside
+from asyncbackup.storage.location import find_object
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS, SECTOR_SIZE, Result
 from asyncbackup.wire.inode import Inode
 from asyncbackup.wire.oid import data_oid
@@ -82,7 +83,9 @@ async def _open_journal(
     stack: AsyncExitStack, vdi: str, backup: str | os.PathLike[str] | None, journal: str | os.PathLike[str] | None
 ) -> JournalFile | None:
     """Open the journal of a restore of ``vdi``; None: there is none. If it is empty, it goes when it is closed."""
-    place = journal or (backup and journal_beside(backup, vdi))
+    place = journal
+    if not place and backup and find_object(backup) is None:
+        place = journal_beside(backup, vdi)
     if not place:
         return None
     opened = JournalFile(place)

@@ -58,6 +58,7 @@ from asyncbackup.errors import (
 from asyncbackup.format.replica import Origin
 from asyncbackup.format.restoring import Restoring
 from asyncbackup.storage.journal import JournalFile, journal_beside
+from asyncbackup.storage.location import find_object
 from asyncbackup.wire.inode import Inode, Owners
 
 _LEAVING_S: Final = 10.0
@@ -138,9 +139,10 @@ async def restore(
     written, unless they come from a pipe.
 
     After each ``checkpoint_bytes`` that were written, a ``journal`` notes how many objects are complete. By default it
-    stands beside the first of the backups, if it can be written there. After the first note an interruption leaves the
-    VDI, tagged as unfinished, and calls ``on_kept``. With ``resume``, the restore goes on with the unfinished VDI of a
-    restore of the same backups, if there is one. No journal is written unless manifests prove all data.
+    stands beside the first of the backups, if it can be written there, so never in an object store. After the first
+    note an interruption leaves the VDI, tagged as unfinished, and calls ``on_kept``. With ``resume``, the restore goes
+    on with the unfinished VDI of a restore of the same backups, if there is one. No journal is written unless manifests
+    prove all data.
 
     Raises VdiExists, and the other errors of ``asyncbackup.errors``. After an error or a cancellation before the first
     note, the new VDI is removed, or LeftUnfinished says why it is not.
@@ -158,11 +160,16 @@ async def restore(
             entry = None if assumed is not None else await _entry(chain, to, shape, clone_of)
             if resume and entry is None:
                 raise NotResumable(f"VDI '{to}'", "this needs backups in files, and manifests that prove all data")
-            keeping = None
-            if entry is not None:
-                file = JournalFile(journal or journal_beside(backups[0], to))
+            keeping, place = None, journal
+            if place is None and find_object(backups[0]) is None:
+                place = journal_beside(backups[0], to)
+            if resume and place is None:
+                raise NotResumable(
+                    f"VDI '{to}'", "no journal stands beside backups in an object store: name another place"
+                )
+            if entry is not None and place is not None:
                 is_needed = resume or journal is not None
-                keeping = await _open_keeping(file, stack, entry, checkpoint_bytes, is_needed=is_needed)
+                keeping = await _open_keeping(JournalFile(place), stack, entry, checkpoint_bytes, is_needed=is_needed)
             left = await keeping.find(cluster) if resume and keeping is not None else None
             if left is None:
                 await _check_name_is_free(cluster, to)

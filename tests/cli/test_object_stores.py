@@ -133,6 +133,17 @@ def test_restore_makes_a_vdi_of_a_chain_in_a_store(chain: list[str], command: Co
         assert outcome.code == 0, outcome.err
 
 
+def test_a_restore_from_a_store_is_resumed_only_with_a_journal_elsewhere(
+    chain: list[str], command: Command, tmp_path: Path
+) -> None:
+    with serving(MemoryStore()) as other:
+        arguments = ("restore", *chain, "--to", "copy", "-p", other.port, "--resume")
+        refused = command(*arguments)
+        assert refused.code == 64
+        assert "--resume needs --journal: no journal stands beside backups in an object store" in refused.err
+        assert command(*arguments, "--journal", tmp_path / "journal").code == 0
+
+
 def test_export_makes_the_same_image_from_a_store_as_from_files(
     bucket: Bucket, chain: list[str], command: Command, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from asyncbackup.storage.object_store import StoredObject, open_object
 from asyncbackup.storage.object_target import ObjectTarget, Parts, plan_parts
 from asyncbackup.storage.target import HoldingTarget, publish
 from tests.object_stores import Request, S3Server, always, cut, fail, forbid, times
+from tests.waiting import until
 
 PART = 8 << 20
 SUFFIX = ".manifest"
@@ -180,6 +181,16 @@ async def test_if_the_manifest_fails_the_data_goes(s3: S3Server) -> None:
     assert s3.objects(bucket) == []
 
 
+async def test_data_that_cannot_be_removed_again_is_spoken_of(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    s3.faults.append(always(forbid, lambda request: request.method == "PUT" and request.key.endswith(SUFFIX)))
+    s3.faults.append(always(forbid, lambda request: request.method in ("DELETE", "POST")))
+    with pytest.raises(TargetWriteFailed) as caught:
+        await write_both(place, b"data", b"lines")
+    assert caught.value.__notes__ == [f"{place.name} stays, but what belongs to it is missing: remove it"]
+    assert s3.objects(bucket) == ["vm1"]
+
+
 async def test_an_abandoned_manifest_does_not_appear_and_an_old_one_goes() -> None:
     place = memory_place()
     put(place)
@@ -259,6 +270,17 @@ async def test_a_completion_that_fails_leaves_nothing(s3: S3Server) -> None:
     assert s3.objects(bucket) == s3.uploads(bucket) == []
 
 
+async def test_an_upload_that_the_store_dropped_is_told_as_such(s3: S3Server) -> None:
+    """As a rule of the bucket does with uploads that take too long."""
+    bucket, place = s3_place(s3)
+
+    def drop() -> None:
+        s3.backend.buckets[bucket].multiparts.clear()
+
+    with pytest.raises(TargetWriteFailed, match="the store has dropped what was sent so far"):
+        await write(place, bytes(2 * PART), then=drop)
+
+
 async def test_parts_that_the_store_does_not_drop_are_spoken_of(s3: S3Server) -> None:
     _, place = s3_place(s3)
     s3.faults.append(always(fail, lambda request: request.method == "DELETE"))
@@ -286,7 +308,8 @@ async def test_a_store_that_hangs_holds_a_cancellation_up_only_for_a_while(
     with anyio.CancelScope() as scope:
         try:
             async with ObjectTarget(place) as target:
-                await target.append([bytes(5 * PART)])
+                # Three are under way, and the fourth waits for that, so the end of the stream is not seen.
+                await target.append([bytes(4 * PART)])
                 await to_thread.run_sync(hanging.wait, 10)
                 scope.cancel()
                 await target.append([bytes(PART)])
@@ -296,6 +319,8 @@ async def test_a_store_that_hangs_holds_a_cancellation_up_only_for_a_while(
         finally:
             released.set()
     assert notes == [f"the store did not say that it dropped the parts of {place.name}: perhaps it keeps them"]
+    # When the store answers, the parts go after all.
+    await until(lambda: not s3.uploads(bucket))
     assert s3.objects(bucket) == []
 
 
