@@ -451,6 +451,38 @@ def test_a_signal_leaves_neither_object_nor_upload(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments", [("verify",), ("restore", "--to", "copy"), ("export", "--to", "image"), ("merge", "--to", "merged")]
+)
+def test_a_signal_does_not_wait_for_a_store_that_is_read(
+    bucket: Bucket, large_store: MemoryStore, command: Command, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    hanging, released = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> None:
+        if request.method == "GET" and request.key == "large" and len(request.range) > len("bytes=1000000-2000000"):
+            hanging.set()
+            released.wait(60)
+
+    with serving(large_store) as served:
+        back_up(command, served, bucket.url("large"), "-s", "a")
+        bucket.s3.faults.append(hold)
+        verb, *options = arguments
+        port = ["-p", served.port] if verb == "restore" else []
+        with start(verb, bucket.url("large"), *options, *port, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+            try:
+                assert hanging.wait(20)
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=20)
+            finally:
+                released.set()
+                process.kill()
+    assert process.returncode == 130, err
+    assert err.decode().count("\n") == 1, err
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_no_object(bucket: Bucket, uploading: subprocess.Popen[bytes]) -> None:
     uploading.kill()
     uploading.communicate(timeout=60)
