@@ -10,13 +10,13 @@ from typing import Final
 
 import anyio
 
-from asyncbackup.engine.manifest import located
 from asyncbackup.engine.progress import OnProgress
 from asyncbackup.engine.record_writer import RecordWriter
 from asyncbackup.engine.resumption import Resumption, find_resumption, read_lines
 from asyncbackup.errors import ChangedMeanwhile, TargetError, single_error
 from asyncbackup.format.manifest import Subject
 from asyncbackup.storage.partial import Partial
+from asyncbackup.storage.source import located
 
 _log = logging.getLogger(__package__)
 

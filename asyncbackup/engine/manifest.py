@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import xxhash
 
-from asyncbackup.errors import BackupDamaged
 from asyncbackup.format import RecordHeader
-from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import MAX_LINE, Line, ManifestDecoder, Missing, RecordDigests, Subject, Trailer
 from asyncbackup.storage import Source
+from asyncbackup.storage.source import located
 
 _BUFFER_SIZE: Final = 64 << 10
 """Bytes of lines to read at a time."""
@@ -112,12 +110,3 @@ class Digests:
     def of(self, header: RecordHeader) -> RecordDigests:
         """Give what was taken, as that of the record ``header``."""
         return RecordDigests(header, self.data.hexdigest(), self.base.hexdigest() if self.with_base else None)
-
-
-@contextmanager
-def located(source: str) -> Iterator[None]:
-    """Say of which file damage is."""
-    try:
-        yield
-    except Damage as damage:
-        raise BackupDamaged(source, damage.offset, damage.problem) from damage

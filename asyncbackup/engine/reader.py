@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import xxhash
 from anyio import to_thread
 
-from asyncbackup.engine.manifest import Digests, ManifestReader, located
+from asyncbackup.engine.manifest import Digests, ManifestReader
 from asyncbackup.errors import (
     BackupCompressed,
     BackupDamaged,
@@ -31,6 +31,7 @@ from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.format.record import RECORD_HEADER_SIZE
 from asyncbackup.storage import Access, Source, open_source
 from asyncbackup.storage.layers import find_onward, layers_of
+from asyncbackup.storage.source import located
 
 _log = logging.getLogger(__package__)
 

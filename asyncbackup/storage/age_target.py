@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
 
 from anyio import to_thread
 
 from asyncbackup.storage.age_keys import load_pyrage, parse_recipients
+from asyncbackup.storage.layer_target import LayerTarget
 from asyncbackup.storage.stepping import Reader, Stepping, Writer
-from asyncbackup.storage.target import Bytes, Step, Target, end_content, run_before
+from asyncbackup.storage.target import Bytes, Step, Target, run_before
 
 
-class AgeTarget:
+class AgeTarget(LayerTarget):
     """Writes what is appended to ``inner``, which was entered, encrypted for ``recipients``: public keys as text.
 
     It encrypts in a thread of its own, which holds at most 2 MiB. ``append`` returns when all is encrypted, and all but
@@ -22,10 +22,8 @@ class AgeTarget:
     Making it raises KeyUnusable and ExtraMissing.
     """
 
-    can_patch = False
-
     def __init__(self, inner: Target, recipients: Sequence[str]) -> None:
-        self.inner = inner
+        super().__init__(inner)
         pyrage = load_pyrage()
         keys = parse_recipients(recipients)
 
@@ -33,14 +31,6 @@ class AgeTarget:
             pyrage.encrypt_io(reader, writer, keys)
 
         self._encryption = Stepping("encryption", encrypt)
-        self._has_ended = False
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -60,18 +50,6 @@ class AgeTarget:
     async def sync(self) -> None:
         await self.inner.sync()
 
-    async def end(self) -> None:
-        if self._has_ended:
-            return
-        self._has_ended = True
+    async def _write_rest(self) -> None:
         self._encryption.end_input()
         await self._write()
-        await end_content(self.inner)
-
-    async def complete(self, beginning: bytes = b"") -> None:
-        assert not beginning, "what is encrypted already is not replaced"
-        await self.end()
-        await self.inner.complete()
-
-    async def abandon(self) -> None:
-        await self.inner.abandon()

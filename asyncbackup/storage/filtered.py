@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 from anyio import to_thread
 
-from asyncbackup.errors import BackupDamaged
-from asyncbackup.format.decoder import Damage
 from asyncbackup.storage.onward import OnwardSource
-from asyncbackup.storage.source import Source
+from asyncbackup.storage.source import Source, located
 
 _INPUT_SIZE: Final = 256 << 10
 """Bytes to feed a filter with at a time."""
-
-
-@contextmanager
-def located(source: str) -> Iterator[None]:
-    """Say of which file damage is."""
-    try:
-        yield
-    except Damage as damage:
-        raise BackupDamaged(source, damage.offset, damage.problem) from damage
 
 
 class Filter(Protocol):

@@ -6,8 +6,8 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self, runtime_checkable
@@ -15,7 +15,8 @@ from typing import Final, Protocol, Self, runtime_checkable
 import anyio
 from anyio import to_thread
 
-from asyncbackup.errors import SourceUnreadable
+from asyncbackup.errors import BackupDamaged, SourceUnreadable
+from asyncbackup.format.decoder import Damage
 from asyncbackup.storage.onward import OnwardSource
 from asyncbackup.storage.opening import open_in_thread, open_regular, open_to_read
 from asyncbackup.storage.target import BRIEF, Step
@@ -255,3 +256,12 @@ async def open_path(path: str | os.PathLike[str]) -> AsyncIterator[Source]:
                 yield pipe
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def located(source: str) -> Iterator[None]:
+    """Say of which file damage is."""
+    try:
+        yield
+    except Damage as damage:
+        raise BackupDamaged(source, damage.offset, damage.problem) from damage

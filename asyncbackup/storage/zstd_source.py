@@ -12,7 +12,7 @@ from asyncbackup.errors import BackupDamaged
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.seekable import FOOTER_SIZE, Frame, SeekTable, decode_footer
 from asyncbackup.storage.filtered import FilteredSource
-from asyncbackup.storage.source import Source
+from asyncbackup.storage.source import Source, located
 from asyncbackup.storage.target import Step
 from asyncbackup.storage.zstd import Decompression, decompress_frame
 
@@ -40,15 +40,13 @@ async def open_zstd(inner: Source) -> FilteredSource | ZstdSource:
 
 
 def _read_table(inner: Source, size: int) -> SeekTable | None:
-    try:
-        if size < FOOTER_SIZE:
-            return None
+    if size < FOOTER_SIZE:
+        return None
+    with located(inner.name):
         footer = decode_footer(_read(inner, size - FOOTER_SIZE, FOOTER_SIZE), size)
         if footer is None or not 0 < footer.frames <= _MAX_FRAMES:
             return None
         table = SeekTable.decode(_read(inner, size - footer.size, footer.size), size)
-    except Damage as damage:
-        raise BackupDamaged(inner.name, damage.offset, damage.problem) from damage
     return table if max(table.longest, table.largest) <= _MAX_FRAME else None
 
 
@@ -126,9 +124,8 @@ class ZstdSource:
         with slot.lock:
             if slot.number != frame.number:
                 try:
-                    content = decompress_frame(_read(self.inner, frame.offset, frame.length), frame.size)
-                except Damage as damage:
-                    raise BackupDamaged(self.name, damage.offset, damage.problem) from damage
+                    with located(self.name):
+                        content = decompress_frame(_read(self.inner, frame.offset, frame.length), frame.size)
                 except ValueError as error:
                     raise BackupDamaged(self.name, frame.offset, str(error)) from error
                 slot.number, slot.content = frame.number, memoryview(content)

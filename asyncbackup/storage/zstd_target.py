@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from asyncbackup.errors import TargetWriteFailed
 from asyncbackup.format.seekable import SeekTableEncoder
+from asyncbackup.storage.layer_target import LayerTarget
 from asyncbackup.storage.serial_file import ended
 from asyncbackup.storage.source import FileSource
-from asyncbackup.storage.target import Bytes, JoinableTarget, Step, Target, end_content, run_before
+from asyncbackup.storage.target import Bytes, JoinableTarget, Step, Target, run_before
 from asyncbackup.storage.zstd import FRAME_SIZE, make_compressor
 
 _AHEAD: Final = 2
@@ -27,7 +28,7 @@ class _Compressing(NamedTuple):
     frame: Future[bytes]
 
 
-class ZstdTarget:
+class ZstdTarget(LayerTarget):
     """Writes what is appended to ``inner``, which was entered, as zstd in frames of FRAME_SIZE, with a seek table.
 
     ``threads`` threads compress. Each frame waits for its turn, and ``append`` waits while too many do. So memory is
@@ -37,10 +38,8 @@ class ZstdTarget:
     The content is complete with ``end``. Until then the last frames are not in ``inner``, also after a ``sync``.
     """
 
-    can_patch = False
-
     def __init__(self, inner: Target, level: int, threads: int) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self._level = level
         self._most = _AHEAD * threads
         self._threads = ThreadPoolExecutor(threads, "compression")
@@ -51,14 +50,6 @@ class ZstdTarget:
         self._filled = 0
         self._running: deque[_Compressing] = deque()
         self._table = SeekTableEncoder()
-        self._has_ended = False
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -120,23 +111,11 @@ class ZstdTarget:
         await self._write_frames(self._most)
         await self.inner.sync()
 
-    async def end(self) -> None:
-        if self._has_ended:
-            return
-        self._has_ended = True
+    async def _write_rest(self) -> None:
         if self._filled:
             await self._begin_frame()
         await self._write_frames(0)
         await self.inner.append([self._table.encode()])
-        await end_content(self.inner)
-
-    async def complete(self, beginning: bytes = b"") -> None:
-        assert not beginning, "what is compressed already is not replaced"
-        await self.end()
-        await self.inner.complete()
-
-    async def abandon(self) -> None:
-        await self.inner.abandon()
 
 
 class ZstdFileTarget(ZstdTarget):
