@@ -6,7 +6,6 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
@@ -38,7 +37,8 @@ class DaskWorkers:
         """Raise WorkersDiffer unless each worker sees the folders, can write there, and sees this cluster."""
         self._claims = await to_thread.run_sync(_claim, folders)
         answers = await self.pool.ask(_look, self._claims, job.gateways, job.client_options, job.to)
-        written = await to_thread.run_sync(partial(_read_answers, self._claims))
+        names = [answer.name for answer in answers.values() if isinstance(answer, _Seen)]
+        written = await to_thread.run_sync(_take_answers, self._claims, names)
         problems = []
         for worker, answer in answers.items():
             if not isinstance(answer, _Seen):
@@ -56,7 +56,7 @@ class DaskWorkers:
         what = f"objects {job.first} to {job.last}"
         made: Made = await self.pool.do(what, make_piece, job, claims=self._claims)
         attempts = await to_thread.run_sync(find_attempts, job.outputs[0].path)
-        made.sent.causes["worker lost"] += len(attempts) - 1
+        made.sent.causes["worker lost"] += max(0, len(attempts) - 1)
         return made
 
 
@@ -77,15 +77,19 @@ def _claim(folders: Sequence[Path]) -> list[Path]:
     return claims
 
 
-def _read_answers(claims: Sequence[Path]) -> set[str]:
-    """Give the names of answers that every folder has, and that can be read here. They are removed."""
-    found = []
-    for claim in claims:
-        answers = list(claim.parent.glob("answer.*"))
-        found.append({answer.name for answer in answers if os.access(answer, os.R_OK)})
+def _take_answers(claims: Sequence[Path], names: Sequence[str]) -> set[str]:
+    """Give those of the names of answers that can be read beside each claim. The answers are removed.
+
+    Each is asked for by its name: a listing of a folder that machines share may be old.
+    """
+    found = set()
+    for name in names:
+        answers = [claim.with_name(name) for claim in claims]
+        if all(os.access(answer, os.R_OK) for answer in answers):
+            found.add(name)
         for answer in answers:
-            answer.unlink()
-    return set.intersection(*found)
+            answer.unlink(missing_ok=True)
+    return found
 
 
 async def _look(claims: Sequence[Path], gateways: Sequence[Address], options: ClientOptions, to: Inode) -> _Seen:

@@ -124,9 +124,13 @@ def find_attempts(path: Path) -> list[Path]:
     return [found for found in path.parent.glob(f"{path.name}.*") if found.suffix != MANIFEST]
 
 
-def remove_attempts(path: Path) -> None:
-    """Remove the files of all attempts at a piece whose path begins so."""
-    for found in path.parent.glob(f"{path.name}.*"):
+def remove_attempts(piece: Path) -> None:
+    """Remove a piece, and the files of all other attempts at it that can be seen.
+
+    Where machines share a folder, a listing may be older than what another one has just written there.
+    """
+    piece.unlink()
+    for found in piece.parent.glob(f"{piece.stem}.*"):
         found.unlink(missing_ok=True)
 
 

@@ -155,7 +155,7 @@ class SplitPass:
                 with self._saying_how_much_room_is_missing(delta):
                     await delta.writer.append_piece(piece)
                 delta.losses.begin_with(missing)
-                await to_thread.run_sync(remove_attempts, piece.data.with_suffix(""))
+                await to_thread.run_sync(remove_attempts, piece.data)
             first = self.whole.deltas[0].writer
             first.digest_s += each.digest_s
             first.write_s += each.write_s
