@@ -79,7 +79,7 @@
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
     │   ├── BegunOtherwise            an unfinished backup that is of something else
     │   ├── MemoryTooSmall           less memory than a step of the work needs
-    │   ├── PatchNeeded               a format that cannot be written to a pipe
+    │   ├── PatchNeeded               a format that needs a plain file
     │   ├── KeyUnusable               a key that cannot encrypt, or decrypt
     │   ├── StoreMisconfigured        options that make no object store that can be used
     │   └── RedundancyUnkeepable     copies or erasure coding that the cluster cannot keep
@@ -969,10 +969,10 @@ class MemoryTooSmall(Incompatible):
 
 
 class PatchNeeded(Incompatible):
-    """A backup of format ``dialect`` cannot be written to a pipe."""
+    """A backup of format ``dialect`` cannot be written where its beginning is not written again, such as a pipe."""
 
     def __init__(self, dialect: str) -> None:
-        super().__init__(f"a {dialect} backup is completed at its beginning, so it cannot be piped")
+        super().__init__(f"a {dialect} backup is completed at its beginning, so it needs a plain file")
         self.dialect = dialect
 
 
@@ -1197,8 +1197,9 @@ def _name_unread(count: int) -> str:
     """Say that some backups could not be decrypted."""
     if not count:
         return ""
-    which = "1 backup there" if count == 1 else f"{count} backups there"
-    return f"; what {which} {'is' if count == 1 else 'are'} of is encrypted"
+    if count == 1:
+        return "; 1 backup there is encrypted, so its snapshot is not known"
+    return f"; {count} backups there are encrypted, so their snapshots are not known"
 
 
 def _list(intro: str, names: Sequence[str], nothing: str, *, complete: bool, limit: int = 12) -> str:

@@ -233,6 +233,7 @@ async def _open_manifest(
 
 async def refuse_own_inputs(path: str | os.PathLike[str], inputs: Sequence[str | os.PathLike[str]]) -> None:
     """Raise OwnInput if writing ``path`` would replace one of ``inputs``, or what is beside one, by whatever name."""
+    inputs = [to_path(name) if isinstance(name, str) else name for name in inputs]
     if location := find_object(path):
         for name in inputs:
             read = find_object(name)

@@ -87,7 +87,7 @@ def _fault_of_bucket(location: ObjectLocation) -> str | None:
 def _fault_of_key(key: str) -> str | None:
     parts = key.removesuffix("/").split("/") if key else []
     if any(part in ("", ".", "..") for part in parts):
-        return "between two slashes of an object's name stands a name, neither nothing nor `.` nor `..`"
+        return "no part of an object's name between slashes can be empty, `.` or `..`"
     if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in key):
         return "no object has control characters in its name"
     try:

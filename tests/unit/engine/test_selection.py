@@ -172,7 +172,7 @@ def test_a_snapshot_that_no_backup_is_of_is_told_with_those_that_there_are() -> 
 def test_that_encrypted_ones_might_be_of_it_is_told() -> None:
     files = Catalog.of("folder", [Stored("a", 1, State.ENCRYPTED, "m")])
 
-    with pytest.raises(NotStored, match="what 1 backup there is of is encrypted"):
+    with pytest.raises(NotStored, match="1 backup there is encrypted, so its snapshot is not known"):
         choose_chain(files, "3")
 
 
@@ -182,7 +182,7 @@ def test_that_an_encrypted_one_might_fill_the_gap_is_told() -> None:
     )
 
     for base in (None, identity(1)):
-        with pytest.raises(ChainGap, match=r"; what 1 backup there is of is encrypted$"):
+        with pytest.raises(ChainGap, match=r"; 1 backup there is encrypted, so its snapshot is not known$"):
             choose_chain(files, "3", base)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup.errors import ManifestUnplaced, TargetExists
+from asyncbackup.errors import ManifestUnplaced, OwnInput, TargetExists
 from asyncbackup.storage import open_standard_output, open_target, publish
 from asyncbackup.storage.publication import manifest_path
 from tests.collecting import CollectingTarget
@@ -138,3 +138,11 @@ async def test_a_manifest_that_is_abandoned_does_not_appear_with_its_file(tmp_pa
         assert set(left_in(tmp_path)) >= {"file"}
 
     assert set(left_in(tmp_path)) == {"file"}
+
+
+async def test_an_input_that_a_url_names_is_not_replaced_by_its_path(tmp_path: Path) -> None:
+    (tmp_path / "backup").write_bytes(b"old")
+
+    with pytest.raises(OwnInput):
+        async with open_target(tmp_path / "backup", replace=True, inputs=[f"file://{tmp_path}/backup"]):
+            pass

@@ -53,11 +53,11 @@ def test_a_url_of_a_file_becomes_a_path(url: str, path: str) -> None:
         ("s3:///vm1", "expected s3://BUCKET/NAME"),
         (
             "s3://backups//vm1",
-            "between two slashes of an object's name stands a name, neither nothing nor `.` nor `..`",
+            "no part of an object's name between slashes can be empty, `.` or `..`",
         ),
         (
             "s3://backups/../vm1",
-            "between two slashes of an object's name stands a name, neither nothing nor `.` nor `..`",
+            "no part of an object's name between slashes can be empty, `.` or `..`",
         ),
         ("s3://backups/vm\n1", "no object has control characters in its name"),
         ("s3://backups/vm\udcff", "an object's name is Unicode"),

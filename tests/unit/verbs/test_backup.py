@@ -186,7 +186,7 @@ async def test_progress_only_grows_and_ends_complete(cluster: Cluster) -> None:
 
 
 async def test_a_stream_takes_no_dialect_that_is_completed_at_its_beginning(cluster: Cluster) -> None:
-    with pytest.raises(PatchNeeded, match="a collie backup is completed at its beginning, so it cannot be piped"):
+    with pytest.raises(PatchNeeded, match="a collie backup is completed at its beginning, so it needs a plain file"):
         await backup(cluster, "disk", Stream(), snapshot="a")
 
 

@@ -300,7 +300,7 @@ async def test_a_pipe_gets_a_dog_backup(files: Files, tmp_path: Path) -> None:
 
 
 async def test_a_pipe_gets_no_collie_backup(files: Files) -> None:
-    with pytest.raises(PatchNeeded, match="cannot be piped"):
+    with pytest.raises(PatchNeeded, match="needs a plain file"):
         await merge(files.all, CollectingTarget())
 
 
