@@ -13,11 +13,11 @@ import pytest
 from anyio import to_thread
 from obstore.store import MemoryStore
 
-from asyncbackup.errors import MemoryTooSmall, TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
+from asyncbackup.errors import TargetExists, TargetFull, TargetUnusable, TargetWriteFailed
 from asyncbackup.storage.access import Access
 from asyncbackup.storage.location import find_object
 from asyncbackup.storage.object_store import StoredObject, open_object
-from asyncbackup.storage.object_target import ObjectTarget, Parts, plan_parts
+from asyncbackup.storage.object_target import ObjectTarget
 from asyncbackup.storage.target import HoldingTarget, publish
 from tests.object_stores import Request, S3Server, always, cut, fail, forbid, times
 
@@ -365,32 +365,6 @@ async def test_a_slow_store_stops_the_writer(s3: S3Server) -> None:
     assert 3 <= taken <= 5
 
 
-def test_parts_take_a_share_of_the_memory() -> None:
-    assert plan_parts(None, 128 << 20) == Parts(8 << 20, 5)
-    assert plan_parts(None, 32 << 20) == Parts(5 << 20, 3)
-    assert plan_parts(None, 16 << 30) == Parts(64 << 20, 5)
-
-
-def test_parts_are_large_enough_for_a_large_object() -> None:
-    parts = plan_parts(1 << 40, 1 << 30)
-    assert parts.most >= 1 << 40
-    assert 2 * parts.memory <= 1 << 30
-
-
-def test_a_large_object_needs_memory() -> None:
-    with pytest.raises(MemoryTooSmall) as caught:
-        plan_parts(1 << 40, 128 << 20)
-    assert plan_parts(1 << 40, caught.value.needed).most >= 1 << 40
-
-
-def test_an_object_that_may_be_smaller_gets_what_memory_allows() -> None:
-    assert plan_parts(1 << 40, 128 << 20, may_be_less=True) == Parts(21 << 20, 3)
-
-
-def test_a_small_object_needs_little_memory() -> None:
-    assert plan_parts(1 << 20, 4 << 20).size == 5 << 20
-
-
 async def test_reserving_tells_what_is_held() -> None:
     target = ObjectTarget(memory_place())
     assert isinstance(target, HoldingTarget)
@@ -399,6 +373,6 @@ async def test_reserving_tells_what_is_held() -> None:
 
 
 async def test_an_object_with_too_many_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asyncbackup.storage.object_target._MOST_PARTS", 2)
+    monkeypatch.setattr("asyncbackup.storage.parts.MOST_PARTS", 2)
     with pytest.raises(TargetFull, match="here of 8388608 bytes"):
         await write(memory_place(), bytes(3 * PART))
