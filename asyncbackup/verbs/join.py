@@ -17,12 +17,21 @@ from asyncbackup.engine.joining import NamedPiece, arrange_pieces, join_subjects
 from asyncbackup.engine.manifest import ManifestReader
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.engine.record_writer import RecordWriter
-from asyncbackup.engine.window import Slot, Window
-from asyncbackup.errors import BackupDamaged, ChangedMeanwhile, FileNeeded, PieceNeeded, TargetFull, single_error
+from asyncbackup.engine.window import Slot, Window, WindowOptions
+from asyncbackup.errors import (
+    BackupDamaged,
+    ChangedMeanwhile,
+    FileNeeded,
+    MemoryTooSmall,
+    PieceNeeded,
+    TargetFull,
+    single_error,
+)
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Line, Missing, Subject, Trailer
 from asyncbackup.storage import (
     Access,
+    BackupTarget,
     JoinableTarget,
     Layers,
     PlainSource,
@@ -94,8 +103,11 @@ async def join(
             ordered = arrange_pieces([await _look(path, access) for path in pieces])
             subject = join_subjects(ordered)
             writer = RecordWriter(opened.data, subject.dialect, manifest=opened.manifest, subject=subject)
-            joining = _Joining(opened.data, writer, sum(each.trailer.data_length for each in ordered), on_progress)
-            await writer.start(sum(each.trailer.records for each in ordered))
+            size = sum(each.trailer.data_length for each in ordered)
+            records = sum(each.trailer.records for each in ordered)
+            _reserve(opened, size, records)
+            joining = _Joining(opened.data, writer, size, on_progress)
+            await writer.start(records)
             for each in ordered:
                 await joining.append(each, access)
             await writer.finish()
@@ -108,6 +120,14 @@ async def join(
                 bytes_written=writer.position,
                 elapsed_s=time.monotonic() - started,
             )
+
+
+def _reserve(opened: BackupTarget, size: int, records: int) -> None:
+    """Have the target prepare. Nobody says how much memory there is, so it takes what it needs if that is more."""
+    try:
+        opened.reserve(size, records, WindowOptions().memory)
+    except MemoryTooSmall as error:
+        opened.reserve(size, records, error.needed)
 
 
 async def _look(path: str | os.PathLike[str], access: Access | None) -> NamedPiece:

@@ -221,6 +221,17 @@ def test_an_encrypted_chain_in_a_store_is_found_and_read_with_the_key(
     assert (tmp_path / "image").read_bytes() == (tmp_path / "plain").read_bytes()
 
 
+def test_pieces_in_a_store_are_joined_in_a_store(
+    bucket: Bucket, command: Command, served: Served, tmp_path: Path
+) -> None:
+    pieces = [bucket.url(f"piece{number}") for number in (1, 2)]
+    for number, piece in enumerate(pieces, 1):
+        back_up(command, served, piece, "-s", "a", "--shard", f"{number}/2", "--format", "dog")
+    back_up(command, served, tmp_path / "whole", "-s", "a", "--format", "dog")
+    assert command("join", *pieces, "--to", bucket.url("whole")).code == 0
+    assert {name: bucket.content[name] for name in files(tmp_path)} == files(tmp_path)
+
+
 def test_a_url_of_a_file_is_its_path(command: Command, served: Served, tmp_path: Path) -> None:
     back_up(command, served, f"file://{tmp_path}/full", "-s", "a")
     assert left_in(tmp_path) == ["full", "full.manifest"]
