@@ -54,12 +54,13 @@ def _store_options(_ctx: click.Context, _param: click.Parameter, values: Sequenc
             raise click.BadParameter(
                 f"others could see {key} in the list of processes: set it in {STORE_OPTIONS_VARIABLE}, as KEY=VALUE"
             )
-    return dict(map(_pair, os.environ.get(STORE_OPTIONS_VARIABLE, "").split())) | given
+    in_environment = os.environ.get(STORE_OPTIONS_VARIABLE, "").split()
+    return dict(_pair(text, f" in {STORE_OPTIONS_VARIABLE}") for text in in_environment) | given
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(text: str, where: str = "") -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
         # The value may be a secret, so no message shows it.
-        raise click.BadParameter("expected KEY=VALUE")
+        raise click.BadParameter(f"expected KEY=VALUE{where}")
     return key.lower(), value

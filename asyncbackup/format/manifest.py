@@ -479,7 +479,10 @@ def _object(line: bytes) -> dict[str, Any]:
     try:
         fields = _JSON.decode(line.decode("ascii"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"expected JSON: {error.msg} at column {error.colno}") from error
+        # Some of the parser's messages end with "at" already.
+        raise ValueError(f"expected JSON: {error.msg.removesuffix(' at')} at column {error.colno}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"expected ASCII, got byte 0x{line[error.start]:02x} at column {error.start + 1}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"expected an object, got {shown(fields)}")  # noqa: TRY004 - wrong as other values are
     return fields

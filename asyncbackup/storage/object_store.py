@@ -85,6 +85,7 @@ _MEANINGS: Final = tuple(
         (r"^PermissionDeniedError", "the store does not permit this"),
         (r"status code: \d{3}", None),
         (r"kind: Timeout|TimedOut|timed out", "the store did not answer in time"),
+        (r"IncompleteBody|IncompleteMessage|kind: Interrupted|ConnectionReset", "the connection was cut"),
         (r"kind: Connect|error sending request|dns error|Connection refused", "the store cannot be reached"),
     )
 )

@@ -325,6 +325,16 @@ def test_a_secret_in_a_command_line_is_refused(command: Command, option: str) ->
     assert f"set it in {STORE_OPTIONS_VARIABLE}, as KEY=VALUE" in outcome.err
 
 
+def test_a_variable_that_holds_no_options_is_named_but_not_shown(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STORE_OPTIONS_VARIABLE, "region=us-east-1 s3cr3t")
+    outcome = command("info", "s3://backups/full")
+    assert outcome.code == 64
+    assert f"expected KEY=VALUE in {STORE_OPTIONS_VARIABLE}" in outcome.err
+    assert "s3cr3t" not in outcome.err
+
+
 def test_options_of_the_store_come_from_their_variable(
     bucket: Bucket, chain: list[str], command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,10 +156,11 @@ def test_damage_is_told_with_its_place() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        (b'{"a": "\n"}\n', r"expected JSON: Invalid control character at column 8"),
         (b"[]\n", "expected an object, got \\[\\]"),
         (b"{}\n", "manifest: expected a number from 1 to 5, got None"),
-        (b"\xff\n", "can't decode"),
-        ('{"ü":1}\n'.encode(), "can't decode"),
+        (b"\xff\n", "expected ASCII, got byte 0xff at column 1"),
+        ('{"ü":1}\n'.encode(), "expected ASCII, got byte 0xc3 at column 3"),
         (b"[" * 10_000 + b"\n", "expected no arrays or objects in one another"),
         (b'{"a":' * 3000 + b"\n", "expected no arrays or objects in one another"),
     ],

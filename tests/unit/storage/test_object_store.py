@@ -148,6 +148,8 @@ def raised_in_reading(error: Exception) -> Exception:
             "the store answered 503 Service Unavailable (SlowDown)",
         ),
         (exceptions.GenericError(f"Error performing token request: /?{SECRET}"), "no keys for the store were found"),
+        (exceptions.GenericError(f"{SECRET} request or response body error IncompleteBody"), "the connection was cut"),
+        (exceptions.GenericError(f"/?{SECRET} error sending request IncompleteMessage"), "the connection was cut"),
         (exceptions.GenericError(SECRET), "the store cannot be used (GenericError)"),
     ],
 )
