@@ -487,7 +487,8 @@ def format_option(function: _Function) -> _Function:
         "to_dialect",
         type=click.Choice([dialect.value for dialect in Dialect]),
         callback=_dialect,
-        help="Write this format. collie needs a file; dog can also go to a pipe.  [default: collie; dog to a pipe]",
+        help="Write this format. collie needs a plain file; dog can also go to a pipe or an object store, and be "
+        "compressed or encrypted.  [default: collie; dog where collie cannot be written]",
     )(function)
 
 

@@ -29,7 +29,7 @@ class Dialect(Enum):
 
     @property
     def needs_patch(self) -> bool:
-        """Whether the first bytes are known only at the end, so that the dialect cannot be written to a pipe."""
+        """Whether the first bytes are known only at the end, so that the dialect needs a plain file."""
         return self is Dialect.COLLIE
 
     @property

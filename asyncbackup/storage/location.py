@@ -78,7 +78,8 @@ def to_path(name: str) -> str:
 def _fault_of_bucket(location: ObjectLocation) -> str | None:
     if "@" in location.bucket:
         # What stands before it may be a password, so no message shows it.
-        return "a URL has no place for keys and passwords: the environment has"
+        snapshot = "" if location.key else f"; name a snapshot in a bucket as {location.scheme}://BUCKET/@SNAPSHOT"
+        return f"a URL has no place for keys and passwords: the environment has{snapshot}"
     if not _BUCKET.fullmatch(location.bucket):
         return f"expected {location.scheme}://BUCKET/NAME"
     return None

@@ -72,6 +72,10 @@ def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
     assert fault == "a URL has no place for keys and passwords: the environment has"
 
 
+def test_who_names_a_snapshot_right_behind_a_bucket_learns_how_to() -> None:
+    assert str(fault_of_url("s3://backups@monday")).endswith("name a snapshot in a bucket as s3://BUCKET/@SNAPSHOT")
+
+
 @pytest.mark.parametrize("url", ["s3://backups", "s3://backups/", "s3://backups/vm1/"])
 def test_a_folder_is_no_object(url: str) -> None:
     location = find_object(url)
