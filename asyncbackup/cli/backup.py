@@ -43,7 +43,7 @@ from asyncbackup.format import Dialect
 from asyncbackup.storage import Access, Layers
 from asyncbackup.storage.backup_target import BackupTarget, check_target
 from asyncbackup.storage.location import find_object
-from asyncbackup.storage.publication import manifest_path
+from asyncbackup.storage.publication import MANIFEST, manifest_path
 from asyncbackup.verbs.backup import Delta, Estimate, backup, estimate
 
 
@@ -334,7 +334,7 @@ def _check_files(wanted: Sequence[_Also], *, split: str | None) -> None:
         raise click.UsageError(f"{split} needs files: {stored} is in an object store, which takes bytes of one process")
     names: dict[str, list[str]] = {}
     for name in (name for each in wanted for name in _names(each)):
-        names.setdefault(os.path.realpath(name), []).append(name)
+        names.setdefault(str(find_object(name) or os.path.realpath(name)), []).append(name)
     for one, *others in names.values():
         if others:
             same = "is given twice" if others[0] == one else f"and {others[0]} are one file"
@@ -343,6 +343,8 @@ def _check_files(wanted: Sequence[_Also], *, split: str | None) -> None:
 
 def _names(wanted: _Also) -> list[str]:
     """Name the files of a backup. A manifest that is not written counts, because none of another may stand there."""
+    if location := find_object(wanted.file):
+        return [wanted.file, str(location.beside(MANIFEST))]
     manifest = wanted.manifest if is_piped(wanted.file) else str(manifest_path(os.path.realpath(wanted.file)))
     return [name for name in (wanted.file, manifest) if name is not None and name != "-"]
 

@@ -83,6 +83,11 @@ VERIFY = ["verify", "a", "--against", "disk", "--sample", "5"]
         (["backup", "disk", "f", "-s", "b", "--also", "./f=a"], "f and ./f are one file"),
         (["backup", "disk", "f", "-s", "b", "--also", "f.manifest=a"], "/f.manifest and f.manifest are one file"),
         (["backup", "disk", "f.manifest", "-s", "b", "--also", "f=a"], "f.manifest and /"),
+        (["backup", "disk", "s3://b/f", "-s", "b", "--also", "S3://b/f=a"], "s3://b/f and S3://b/f are one file"),
+        (
+            ["backup", "disk", "s3://b/f", "-s", "b", "--also", "s3://b/f.manifest=a"],
+            "s3://b/f.manifest is given twice",
+        ),
         (["backup", "disk", "-", "-s", "b", "--manifest", "m", "--also", "m=a"], "m is given twice"),
         (["backup", "disk", "-", "-s", "b", "--workers", "2"], "--workers needs files: standard output takes"),
         (["backup", "disk", "f", "-s", "b", "--also", "g=0"], "snapshot ids start at 1"),
