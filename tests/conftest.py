@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def pytest_asyncio_loop_factories(
     if config.getoption("--one-loop"):
         return {"asyncio": _debugging_loop}
     return {"asyncio": _debugging_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collect_garbage() -> Iterator[None]:
+    """Let go of the stores of embedded servers. They are parts of cycles, and hold gigabytes after some modules."""
+    yield
+    # What was garbage when a command line was run is frozen with its modules.
+    gc.unfreeze()
+    gc.collect()
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ async def test_without_a_manifest_there_is_nothing_in_its_place(files: Files) ->
         "trailing_bytes": 0,
         "manifest": None,
         "missing": [],
+        "layers": [],
     }
 
 
