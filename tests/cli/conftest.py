@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,3 +36,13 @@ def backups(command: Command, served: Served, tmp_path: Path) -> list[Path]:
     for file, options in zip(made, (("-s", "a"), ("-s", "b", "-F", "a")), strict=True):
         assert command("backup", "disk", file, *options, "-p", served.port).code == 0
     return made
+
+
+@pytest.fixture(autouse=True)
+def quiet_afterwards() -> Iterator[None]:
+    """Let -v end with the test: commands run in the process of the tests."""
+    logger = logging.getLogger("asyncbackup")
+    handlers, level = list(logger.handlers), logger.level
+    yield
+    logger.handlers = handlers
+    logger.setLevel(level)

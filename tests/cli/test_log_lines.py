@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,6 @@ from tests.cli.command import Command, Outcome, Served, disk_store, serving
 from tests.disks import CHANGED
 
 LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d "
-
-
-@pytest.fixture(autouse=True)
-def _quiet_afterwards() -> Iterator[None]:
-    logger = logging.getLogger("asyncbackup")
-    handlers, level = list(logger.handlers), logger.level
-    yield
-    logger.handlers, logger.level = handlers, level
 
 
 def test_what_is_sent_again_is_said_with_its_time(command: Command, store: MemoryStore, tmp_path: Path) -> None:
