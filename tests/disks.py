@@ -18,6 +18,8 @@ from asyncbackup.wire.vdi_ids import first_id
 SHIFT = 20
 OBJECT = 1 << SHIFT
 OBJECTS = 8
+LARGE = 24
+"""Objects of a disk that is larger than several parts of an object in a store."""
 PARTS = -(-OBJECT // READ_SIZE)
 """Requests it takes to read an object."""
 
@@ -46,6 +48,15 @@ async def make_disk(cluster: Cluster, name: str = "disk", shift: int = SHIFT) ->
     await volume.write(4 * size, noise(4, size))  # the same as before, so owned anew but equal
     await volume.write(6 * size - SECTOR_SIZE, noise(15, 2 * SECTOR_SIZE))
     await cluster.create_snapshot(name, "b")
+
+
+async def make_large_disk(cluster: Cluster) -> None:
+    """Create ``disk`` with snapshot a: all its LARGE objects hold data."""
+    await cluster.create_vdi("disk", LARGE * OBJECT, block_size_shift=SHIFT)
+    volume = await Volume.open(cluster, "disk")
+    for idx in range(LARGE):
+        await volume.write(idx * OBJECT, noise(idx, OBJECT))
+    await cluster.create_snapshot("disk", "a")
 
 
 async def content_of(cluster: Cluster, name: str, snapshot: str | None) -> dict[int, bytes]:

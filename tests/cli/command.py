@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import Any
 
 from anyio.from_thread import start_blocking_portal
 
-from asyncbackup import ClientOptions, connect
+from asyncbackup import ClientOptions, Cluster, connect
 from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.main import run
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.messages import ObjectBody, RequestHeader
 from asyncbackup.wire.oid import is_data
-from tests.disks import make_disk
+from tests.disks import make_disk, make_large_disk
 from tests.faults.proxy import Handler, serve
 
 PROGRAM = [sys.executable, "-W", "error", "-m", "asyncbackup"]
@@ -68,11 +68,20 @@ def playing(handler: Handler) -> Iterator[str]:
 
 def disk_store() -> MemoryStore:
     """Make a store that holds the disk of tests.disks."""
+    return _filled(make_disk)
+
+
+def large_store() -> MemoryStore:
+    """Make a store that holds the large disk of tests.disks."""
+    return _filled(make_large_disk)
+
+
+def _filled(make: Callable[[Cluster], Awaitable[None]]) -> MemoryStore:
     store = MemoryStore()
 
     async def fill() -> None:
         async with connect(sheep.host, sheep.port, ClientOptions(connections=1)) as cluster:
-            await make_disk(cluster)
+            await make(cluster)
 
     sheep = Sheep(store)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(sheep):

@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from anyio.from_thread import start_blocking_portal
 
-from asyncbackup import Volume, connect
 from asyncbackup.cli.access_options import STORE_OPTIONS_VARIABLE
-from asyncbackup.sheep import MemoryStore, Sheep
-from tests.cli.command import Command, Served, serving, start
-from tests.disks import OBJECT, PARTS, SHIFT, noise
+from asyncbackup.sheep import MemoryStore
+from tests.cli.command import Command, Served, large_store, serving, start
+from tests.disks import LARGE, OBJECT, PARTS
 from tests.folders import left_in
 from tests.keys import make_key
 from tests.object_stores import SECRET, Request, S3Server, always, cut, fail, forbid, times
@@ -413,26 +411,9 @@ def test_a_store_that_fails_now_and_then_is_waited_for(bucket: Bucket, command: 
     assert command("verify", bucket.url("full")).code == 0
 
 
-LARGE = 24
-"""Objects of a disk that is larger than several parts."""
-
-
-@pytest.fixture(scope="module")
-def large_store() -> MemoryStore:
-    store = MemoryStore()
-
-    async def fill() -> None:
-        async with connect(sheep.host, sheep.port) as cluster:
-            await cluster.create_vdi("disk", LARGE * OBJECT, block_size_shift=SHIFT)
-            volume = await Volume.open(cluster, "disk")
-            for idx in range(LARGE):
-                await volume.write(idx * OBJECT, noise(idx, OBJECT))
-            await cluster.create_snapshot("disk", "a")
-
-    sheep = Sheep(store)
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(sheep):
-        portal.call(fill)
-    return store
+@pytest.fixture(scope="module", name="large_store")
+def large_store_of_disk() -> MemoryStore:
+    return large_store()
 
 
 @pytest.fixture
