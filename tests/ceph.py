@@ -71,20 +71,23 @@ class CephCluster:
         self._run("monmaptool", "--create", "--addv", "a", f"[v1:127.0.0.1:{port}]", "--fsid", fsid, str(monmap))
         mkfs = ("--mkfs", "-i", "a", "--monmap", str(monmap), "--keyring", str(keyring))
         self._run("ceph-mon", "-c", str(self._configuration), *mkfs)
-        self._spawn("ceph-mon", "-i", "a")
+        self.spawn("ceph-mon", "-i", "a")
         self._wait_for("ceph", "mon", "stat")
         osd = str(uuid.uuid4())
         self.ceph("osd", "new", osd, "0")
         self._run("ceph-osd", "-c", str(self._configuration), "-i", "0", "--mkfs", "--osd-uuid", osd)
-        self._spawn("ceph-osd", "-i", "0")
+        self.spawn("ceph-osd", "-i", "0")
         self.ceph("osd", "pool", "create", "rbd", "8")
         self.rbd("pool", "init", "rbd")
 
-    def _spawn(self, program: str, *arguments: str) -> None:
+    def spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a daemon that dies with the context."""
         command = [program, "-f", "-c", str(self._configuration), *arguments]
-        self._processes.append(
-            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
+        self._processes.append(process)
+        return process
 
     def _run(self, *command: str) -> None:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
@@ -116,6 +119,10 @@ class CephCluster:
     def rbd(self, *arguments: str) -> bytes:
         """Run ``rbd``; give its standard output. Raises if it fails."""
         return self._talk("rbd", *arguments)
+
+    def radosgw_admin(self, *arguments: str) -> bytes:
+        """Run ``radosgw-admin``; give its standard output. Raises if it fails."""
+        return self._talk("radosgw-admin", *arguments)
 
     def _talk(self, program: str, *arguments: str) -> bytes:
         command = [program, "-c", str(self._configuration), *arguments]
