@@ -79,6 +79,7 @@
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
     │   ├── BegunOtherwise            an unfinished backup that is of something else
     │   ├── MemoryTooSmall           less memory than a step of the work needs
+    │   ├── ObjectsTooLarge          objects that several machines cannot write
     │   ├── PatchNeeded               a format that needs a plain file
     │   ├── KeyUnusable               a key that cannot encrypt, or decrypt
     │   ├── StoreMisconfigured        options that make no object store that can be used
@@ -966,6 +967,15 @@ class MemoryTooSmall(Incompatible):
         super().__init__(f"expected at least {needed} bytes of memory for this work, got {given}")
         self.needed = needed
         self.given = given
+
+
+class ObjectsTooLarge(Incompatible):
+    """Several machines restore no objects of ``size`` bytes, which are more than ``most``, those of one request."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(f"several machines restore objects of {most} bytes at most, these have {size} bytes")
+        self.size = size
+        self.most = most
 
 
 class PatchNeeded(Incompatible):

@@ -37,6 +37,7 @@ from asyncbackup.cli.output import say_report
 from asyncbackup.cli.progress import progress_option, telling_progress
 from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
+from asyncbackup.cli.split_options import Split, dask_option, refuse_unshared, split_with_dask
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.lineage import find_held
@@ -57,10 +58,13 @@ _OF_NEW_VDI: Final = frozenset(
 """Parameters that say of a VDI what one that exists says itself."""
 
 _OF_RESTORE: Final = (_OF_NEW_VDI - {"journal"}) | {
-    *("to", "is_onto", "snapshot", "size", "assume_base"),
+    *("to", "is_onto", "snapshot", "size", "assume_base", "dask"),
     *("manifests", "dialect", "object_size", "in_flight", "memory"),
 }
 """Parameters of what writes a VDI."""
+
+_OF_ONE_MACHINE: Final = frozenset({"is_onto", "base_image", "resume", "checkpoint_bytes", "journal"})
+"""Parameters of what --dask does not do."""
 
 _COMPLETE: Final = "the VDI itself is complete"
 _DISCARDED: Final = "the VDI itself is removed"
@@ -122,6 +126,7 @@ _DISCARDED: Final = "the VDI itself is removed"
     help="Say in this file how far the VDI is, for --resume.  [default: a hidden file beside the first FILE, but none "
     "beside a URL]",
 )
+@dask_option
 @cluster_options
 @access_options
 @file_options
@@ -147,6 +152,7 @@ def command(
     resume: bool,
     checkpoint_bytes: int,
     journal: str | None,
+    dask: str | None,
     manifests: tuple[str, ...],
     access: Access,
     gateways: Sequence[Address],
@@ -175,6 +181,9 @@ def command(
     VDI is changed only after all this was checked. If the command is interrupted, the same command finishes its work.
     If the VDI holds everything already, nothing is written, and this is no error.
 
+    --dask needs --take-snapshot. A worker that was lost may only sleep, and send an old write when it wakes. In the
+    snapshot that write changes nothing, and the new VDI stands on the snapshot.
+
     --discard removes a VDI that has exactly this tag, with all its objects. With the FILEs of the restore, or its
     --journal, it removes the journal, too. It watches the VDI for two seconds first,
     and removes nothing if a restore still works on it. It cannot see a restore that waits, for example for a pipe: make
@@ -193,6 +202,7 @@ def command(
     if resume and journal is None and find_object(files[0]) is not None:
         raise click.UsageError("--resume needs --journal: no journal stands beside backups in an object store")
     check_base(base, base_vdi, base_image)
+    split = _split(dask, snapshot, files)
     named = partial(find_base, base, base_vdi, base_image)
     held = partial(_find_held, gateways, client_options, to)
     files, manifests = order_chain(files, manifests, access=access, quiet=quiet, find_base=held if is_onto else named)
@@ -206,6 +216,7 @@ def command(
             telling_how_to_go_on(lambda: bool(kept), again),
             connect_any(gateways, client_options) as cluster,
             named_base(base, base_vdi, base_image, nullcontext(cluster)) as under,
+            split.fillers() as fillers,
         ):
             if is_onto:
                 return await follow(
@@ -231,6 +242,7 @@ def command(
                 checkpoint_bytes=checkpoint_bytes,
                 journal=journal,
                 on_kept=lambda: kept.append(True),
+                fillers=fillers,
                 chain_options=chain_options,
                 options=options,
                 on_progress=tell,
@@ -241,6 +253,17 @@ def command(
     except NotResumable as error:
         raise click.UsageError(f"--resume is not for this: {error}") from error
     say_report(summary.as_dict(), _report(summary, is_onto=is_onto), as_json=as_json, quiet=quiet, done=_COMPLETE)
+
+
+def _split(dask: str | None, snapshot: str | None, files: Sequence[str]) -> Split:
+    """Say who does the work. Raises UsageError for what workers of Dask do not do, or cannot see."""
+    if dask is not None:
+        if given := find_given(_OF_ONE_MACHINE):
+            raise click.UsageError(f"--dask does not do this: leave {given} out")
+        if snapshot is None:
+            raise click.UsageError("--dask needs --take-snapshot, which keeps off what a lost worker sends later")
+        refuse_unshared(files)
+    return split_with_dask(dask)
 
 
 async def _find_held(gateways: Sequence[Address], options: ClientOptions, vdi: str) -> Identity | None:
@@ -291,10 +314,16 @@ def _report(summary: RestoreSummary, *, is_onto: bool) -> list[str]:
             else []
         ),
         *([] if summary.snapshot is None else [f"took snapshot {summary.snapshot}"]),
+        *_lost(summary),
         *text.assumed(summary.assumed),
         *text.lacking(summary.missing),
         *_unsaid(summary.origin_missing),
     ]
+
+
+def _lost(summary: RestoreSummary) -> list[str]:
+    lost = ", ".join(summary.workers_lost)
+    return [f"lost {lost}: make sure that it ended before you delete snapshot {summary.snapshot}"] if lost else []
 
 
 def _unsaid(reason: str | None) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
+from asyncbackup.cli import text
+from asyncbackup.cli.files import is_piped
 from asyncbackup.cli.options import WholeNumber
 from asyncbackup.cli.process import import_nothing_from_folder
+from asyncbackup.engine.fill_shares import Fillers
 from asyncbackup.engine.pieces import Workers
+from asyncbackup.storage.location import find_object
 
 if TYPE_CHECKING:
     from asyncbackup.dispatch.pool import Pool
@@ -60,6 +64,17 @@ class Split:
 
             yield DaskWorkers(pool)
 
+    @asynccontextmanager
+    async def fillers(self) -> AsyncIterator[Fillers | None]:
+        """Connect to what writes shares of a restore; None: this process does it alone."""
+        async with self.pool() as pool:
+            if pool is None:
+                yield None
+                return
+            from asyncbackup.dispatch.restore import DaskFillers  # noqa: PLC0415 - as above
+
+            yield DaskFillers(pool)
+
 
 def dask_option(function: _Function) -> _Function:
     """Add --dask."""
@@ -103,3 +118,10 @@ def _split(processes: int | None, dask: str | None) -> Split:
     if split.option is not None:
         import_nothing_from_folder()
     return split
+
+
+def refuse_unshared(files: Sequence[str]) -> None:
+    """Raise UsageError for what is no file: workers on other machines cannot see it."""
+    odd = next((file for file in files if is_piped(file) or find_object(file) is not None), None)
+    if odd is not None:
+        raise click.UsageError(f"--dask needs files that all machines see: {text.source(odd)} is none")

@@ -576,12 +576,14 @@ class Cluster:
         )
         return self.vdi_id_of(await self.expect_success(message, f"creating VDI '{name}'"))
 
-    async def create_snapshot(self, name: str, tag: str) -> Inode:
-        """Make the working VDI a snapshot tagged ``tag``; give the snapshot's inode."""
+    async def create_snapshot(self, name: str, tag: str, *, is_tagged_last: bool = False) -> Inode:
+        """Make the working VDI a snapshot tagged ``tag``; give the snapshot's inode.
+
+        The tag it has by then is overwritten before it becomes a snapshot, or with ``is_tagged_last`` after that.
+        """
         working = await self.find_vdi(name)
-        await self.write_object(
-            oid.inode_oid(working.vdi_id), messages.pack_name(tag), TAG_OFFSET, copies=working.nr_copies
-        )
+        if not is_tagged_last:
+            await self._write_tag(working, tag)
         message = messages.new_vdi(
             name,
             working.vdi_size,
@@ -593,7 +595,14 @@ class Cluster:
             block_size_shift=working.block_size_shift if self.nodes.gateway.versions.takes_object_sizes else 0,
         )
         await self.expect_success(message, f"taking snapshot '{tag}' of VDI '{name}'")
+        if is_tagged_last:
+            await self._write_tag(working, tag)
         return await self.read_inode(working.vdi_id)
+
+    async def _write_tag(self, inode: Inode, tag: str) -> None:
+        await self.write_object(
+            oid.inode_oid(inode.vdi_id), messages.pack_name(tag), TAG_OFFSET, copies=inode.nr_copies
+        )
 
     async def delete_vdi(self, name: str) -> None:
         """Delete the working VDI ``name``. A server of 1.0 keeps its objects: the caller must remove them before."""

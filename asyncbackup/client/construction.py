@@ -203,6 +203,17 @@ class Construction:
             await self._set_entries(indices[self._owners[indices] != self.vdi_id], self.vdi_id)
             self._named += len(next_)
 
+    async def name_objects(self, indices: NDArray[np.uint32]) -> None:
+        """Let the table name objects, ascending, that another process will surely create after this."""
+        async with self._naming:
+            for start in range(0, len(indices), _OBJECTS_AHEAD):
+                part = indices[start : start + _OBJECTS_AHEAD]
+                await self._set_entries(part[self._owners[part] != self.vdi_id], self.vdi_id)
+
+    def note_created(self, indices: NDArray[np.uint32]) -> None:
+        """Take note that another process created objects."""
+        self._created[indices] = True
+
     async def write_object(self, idx: int, data: Bytes, offset: int) -> None:
         """Write more bytes of an object that ``create_object`` created."""
         await self._cluster.write_object(
@@ -372,11 +383,15 @@ class NewVdi(Construction):
 
         Raises ChangedMeanwhile if an object was expected and named, but not created, or if somebody removed the VDI.
         """
+        await self.complete()
+        await self._write_inode(TAG_OFFSET, messages.pack_name(""))
+
+    async def complete(self) -> None:
+        """Do what ``publish`` does before it removes the tag, and raise what it raises."""
         await self.settle()
         found = await self._cluster.read_inode(self.vdi_id)
         if not is_unfinished(found) or found.name != self.name:
             raise ChangedMeanwhile(f"VDI '{self.name}'", "it is not the unfinished restore that was made here")
-        await self._write_inode(TAG_OFFSET, messages.pack_name(""))
 
     async def remove(self, cluster: Cluster) -> None:
         """Delete the VDI and all its own objects through ``cluster``, whose connections must work.

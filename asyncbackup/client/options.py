@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,10 @@ class ClientOptions:
 
     rate: int | None = None
     """Bytes a second to read, at most. None: as many as there are."""
+
+    def shared_by(self, count: int) -> ClientOptions:
+        """Give those of each of ``count`` processes: they share the rate."""
+        return self if self.rate is None else replace(self, rate=max(1, self.rate // count))
 
     def __post_init__(self) -> None:
         if self.connections is not None and self.connections < 1:

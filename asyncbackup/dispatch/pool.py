@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import pkgutil
+import secrets
 import signal
 import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +30,7 @@ from asyncbackup.errors import (
 )
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Worker
 
 _CONNECT_S: Final = 10
 """Seconds in which a scheduler must accept a connection."""
@@ -41,6 +42,10 @@ _JOIN_S: Final = 60
 """Seconds to wait for a worker where there is none. One that died is started again by its nanny within a few."""
 _LOOK_S: Final = 1.0
 _CLOSE_S: Final = 5
+_END_S: Final = 10
+"""Seconds in which workers must have ended what nobody waits for: a write that is under way gets some of them."""
+_RELEASE_S: Final = 0.2
+"""Seconds until the scheduler surely knows what nobody waits for. Dask tells it some hundred times a second."""
 _LOGGERS: Final = ("distributed", "tornado")
 
 
@@ -52,6 +57,10 @@ class Pool:
     address: str
     workers: Sequence[str]
     """The addresses of those that were there at the start. What comes later works as well."""
+    _seen: dict[str, bool] = field(default_factory=dict)
+    """Whether each worker that was there once is there now."""
+    _keys: list[str] = field(default_factory=list)
+    """What Dask calls each job that was handed out."""
 
     @property
     def on_one_machine(self) -> int:
@@ -97,7 +106,9 @@ class Pool:
         from asyncbackup.dispatch.worker import Task, carry_out  # noqa: PLC0415 - needs the extra
 
         with self._naming_what_is_lost():
-            future = self.client.submit(carry_out, Task(function, arguments, claims, FACTS), pure=False)
+            key = f"asyncbackup-{secrets.token_hex(8)}"
+            self._keys.append(key)
+            future = self.client.submit(carry_out, Task(function, arguments, claims, FACTS), key=key)
             try:
                 outcome = await future
             except KilledWorker as error:
@@ -109,12 +120,40 @@ class Pool:
             raise outcome.error
         return outcome.result
 
+    async def has_ended_all(self) -> bool:
+        """Wait a short time until no worker that is there does what nobody waits for. Tell whether that is so."""
+        if not self._keys:
+            return True
+        with anyio.move_on_after(_END_S), suppress(SchedulerLost):
+            await anyio.sleep(_RELEASE_S)
+            while any((await self.ask(_find_any, self._keys)).values()):  # noqa: ASYNC110 - Dask tells nobody
+                await anyio.sleep(_RELEASE_S)
+            return True
+        return False
+
+    async def find_lost(self) -> list[str]:
+        """Find the workers that were there once, and are not any more, as far as the scheduler still says it.
+
+        Where nothing was handed out, none counts.
+        """
+        if not self._keys:
+            return []
+        with anyio.move_on_after(_END_S), suppress(SchedulerLost):
+            await self._look()
+        return [worker for worker, is_there in self._seen.items() if not is_there]
+
+    async def _look(self) -> bool:
+        """See which workers are there, and tell whether there are any."""
+        with self._naming_what_is_lost():
+            there = await self.client.nthreads()
+        self._seen.update({worker: worker in there for worker in [*self._seen, *there]})
+        return bool(there)
+
     async def watch(self) -> None:
         """Raise NoWorkers when there was none for a while, and SchedulerLost when the scheduler is gone."""
         alone_s = 0.0
         while True:
-            with self._naming_what_is_lost():
-                alone_s = 0.0 if await self.client.nthreads() else alone_s + _LOOK_S
+            alone_s = 0.0 if await self._look() else alone_s + _LOOK_S
             if alone_s >= _JOIN_S:
                 raise NoWorkers(self.address)
             await anyio.sleep(_LOOK_S)
@@ -209,11 +248,16 @@ async def _pool_of(client: Client, address: str) -> AsyncIterator[Pool]:
         raise NoWorkers(address) from error
     facts = await Pool(client, address, ()).ask_facts()
     refuse_differences(facts, FACTS)
-    pool = Pool(client, address, list(facts))
+    pool = Pool(client, address, list(facts), dict.fromkeys(facts, True))
     async with anyio.create_task_group() as group:
         group.start_soon(pool.watch)
         yield pool
         group.cancel_scope.cancel()
+
+
+def _find_any(keys: Sequence[str], dask_worker: Worker) -> bool:
+    """Tell whether a worker has a job of these. It forgets one that nobody wants when that has ended."""
+    return any(key in dask_worker.state.tasks for key in keys)
 
 
 def _import_distributed() -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace as with_fields
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import anyio
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter
 
+from asyncbackup.dispatch.files import make_absolute, refuse_other_files
 from asyncbackup.dispatch.pool import Pool
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.progress import OnProgress, Progress
-from asyncbackup.errors import WorkersDiffer, single_error
+from asyncbackup.errors import single_error
 from asyncbackup.storage.publication import manifest_path
 from asyncbackup.verbs.verify import FileReport, Problems, VerifyReport, verify
 
@@ -37,9 +36,9 @@ async def verify_over(
     Raises what ``verify`` raises, WorkersDiffer for a worker that sees other files, and WorkerLost.
     """
     options = chain_options or ChainOptions()
-    paths, manifests = _absolute(backups), _absolute(map(str, options.manifests))
+    paths, manifests = make_absolute(backups), make_absolute(map(str, options.manifests))
     options = with_fields(options, manifests=manifests)
-    await _refuse_other_files(pool, [*paths, *(manifests or map(manifest_path, paths))])
+    await refuse_other_files(pool, [*paths, *(manifests or map(manifest_path, paths))])
     count = _SHARES_EACH * len(pool.workers)
     reports: dict[int, VerifyReport] = {}
     limiter = CapacityLimiter(len(pool.workers))
@@ -59,11 +58,6 @@ async def verify_over(
     for file, name in zip(merged.files, backups, strict=True):
         file.file = name
     return merged
-
-
-def _absolute(paths: Iterable[str]) -> list[str]:
-    """Name files as a process in another folder must."""
-    return [str(Path(path).absolute()) for path in paths]
 
 
 def merge_reports(reports: Sequence[VerifyReport]) -> VerifyReport:
@@ -99,28 +93,3 @@ def _progress(reports: Sequence[VerifyReport], count: int) -> Progress:
     planned = sum(file.data_bytes for file in reports[0].files)
     records = sum(file.records for file in reports[0].files) * len(reports) // count
     return Progress(records, None, sum(file.bytes_digested for file in files), planned, is_checking=True)
-
-
-async def _refuse_other_files(pool: Pool, paths: Sequence[str]) -> None:
-    """Raise WorkersDiffer unless each worker sees the same files as this machine."""
-    expected = await to_thread.run_sync(_look, paths)
-    answers = await pool.ask(_look, paths)
-    if problems := [
-        f"{worker} sees another {path}, or none"
-        for worker, found in answers.items()
-        for path, size in expected.items()
-        if not isinstance(found, dict) or found.get(path) != size
-    ]:
-        raise WorkersDiffer(problems)
-
-
-def _look(paths: Sequence[str]) -> dict[str, tuple[int, int] | None]:
-    """Give size and time of change of each file; None: it is not to be seen."""
-    found: dict[str, tuple[int, int] | None] = {}
-    for path in paths:
-        try:
-            state = os.stat(path)  # noqa: PTH116 - an empty name is no path
-            found[path] = state.st_size, state.st_mtime_ns
-        except OSError:
-            found[path] = None
-    return found

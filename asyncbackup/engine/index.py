@@ -83,10 +83,11 @@ class Index:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the index takes."""
-        columns = {id(each): each for each in (*self._columns(), self.indices)}
+        columns = {id(each): each for each in (*self.columns(), self.indices)}
         return sum(int(column.nbytes) for column in columns.values())
 
-    def _columns(self) -> tuple[NDArray[Any], ...]:
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """Give the columns that it was made of."""
         return self._idx, self._file, self._offset, self._length, self._position
 
     def lengths(self) -> NDArray[np.int64]:
@@ -98,7 +99,7 @@ class Index:
     def within(self, first: int, end: int) -> Index:
         """Give the index of the objects from ``first`` on, before ``end``. It shares the memory of this one."""
         start, stop = np.searchsorted(self._idx, np.array([first, end], np.uint64)).tolist()
-        return Index(self.chain, [column[start:stop] for column in self._columns()])
+        return Index(self.chain, [column[start:stop] for column in self.columns()])
 
     @property
     def known_object_size(self) -> int | None:
@@ -159,7 +160,7 @@ class Index:
         records = [
             ChainRecord(readers[file], Record(RecordHeader(idx, offset, length), position, None))
             for idx, file, offset, length, position in zip(
-                *(column[start : ends[-1]].tolist() for column in self._columns()), strict=True
+                *(column[start : ends[-1]].tolist() for column in self.columns()), strict=True
             )
         ]
         return [

@@ -145,13 +145,17 @@ async def check_tag_is_free(cluster: Cluster, vdi: str, tag: str) -> None:
     raise SnapshotExists(vdi, tag)
 
 
-async def take_snapshot(cluster: Cluster, inode: Inode, tag: str, origin: Origin | None) -> None:
+async def take_snapshot(
+    cluster: Cluster, inode: Inode, tag: str, origin: Origin | None, *, is_tagged_last: bool = False
+) -> None:
     """Take a snapshot of the working VDI ``inode``, and write its ``origin`` into its attribute.
+
+    With ``is_tagged_last`` it keeps the tag that it has until it is a snapshot.
 
     Raises ChangedMeanwhile if another VDI has the name now. After a cancellation the snapshot may exist without an
     origin.
     """
-    taken = await cluster.create_snapshot(inode.name, tag)
+    taken = await cluster.create_snapshot(inode.name, tag, is_tagged_last=is_tagged_last)
     if taken.vdi_id != inode.vdi_id:
         raise ChangedMeanwhile(f"VDI '{inode.name}'", f"snapshot '{tag}' is of VDI {taken.vdi_id:x}")
     if origin is not None:

@@ -108,11 +108,10 @@ class SplitPass:
         memory = max(options.memory // count, 4 * portion_size, (1 + len(whole.deltas)) * portion_size)
         if memory * count > options.memory and count > 1:
             raise MemoryTooSmall(memory * count, options.memory)
-        gateway, rate = cluster.nodes.gateway, cluster.nodes.options.rate
-        rate = None if rate is None else max(1, rate // self.workers.at_once)
+        gateway = cluster.nodes.gateway
         return Job(
             gateways=list(dict.fromkeys([(gateway.host, gateway.port), *cluster.nodes.gateways])),
-            client_options=with_fields(cluster.nodes.options, rate=rate),
+            client_options=cluster.nodes.options.shared_by(self.workers.at_once),
             options=with_fields(options, memory=memory),
             to=whole.to,
             plan=self.plan[:0],

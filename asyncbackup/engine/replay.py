@@ -102,6 +102,13 @@ class Meter:
         if self.on_progress is not None:
             self.on_progress(self.counts.progress())
 
+    def add(self, counts: ReplayCounts) -> None:
+        """Take over what another process delivered of what is planned here."""
+        self.counts.objects_done += counts.objects_done
+        self.counts.bytes_written += counts.bytes_written
+        if self.on_progress is not None:
+            self.on_progress(self.counts.progress())
+
 
 @dataclass(frozen=True, slots=True)
 class Replay:

@@ -19,6 +19,8 @@ from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shap
 from asyncbackup.engine.base import all_assumed
 from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
 from asyncbackup.engine.compose import Composer
+from asyncbackup.engine.fill_job import FillJob
+from asyncbackup.engine.fill_shares import Fillers, SharedFill, share_memory
 from asyncbackup.engine.filling import fill
 from asyncbackup.engine.index import Index, read_index
 from asyncbackup.engine.keeping import CHECKPOINT_BYTES
@@ -34,13 +36,14 @@ from asyncbackup.engine.opening import (
 )
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
 from asyncbackup.engine.replay import Meter
-from asyncbackup.engine.source import Indices, ObjectSource, SnapshotObjects, ZeroObjects
+from asyncbackup.engine.source import NO_INDICES, Indices, ObjectSource, SnapshotObjects, ZeroObjects
 from asyncbackup.engine.vdi_keeping import VdiKeeping
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import (
     AsyncBackupError,
     ChangedMeanwhile,
     LeftUnfinished,
+    ManifestMissing,
     NotResumable,
     ObjectSizesDiffer,
     PerhapsCreated,
@@ -63,6 +66,8 @@ from asyncbackup.wire.inode import Inode, Owners
 
 _LEAVING_S: Final = 10.0
 """Seconds that a failed restore waits for its journal."""
+
+_TAGGED: Final = f"tagged '{UNFINISHED_TAG}'"
 
 _REMOVAL_S: Final = 60.0
 """Seconds to remove the VDI of a failed restore. It is left behind after that, because a Ctrl-C waits for it."""
@@ -103,6 +108,8 @@ class RestoreSummary:
     elapsed_s: float
     missing: Sequence[int] = ()
     """The idx of each object that the backups lack."""
+    workers_lost: Sequence[str] = ()
+    """The workers on other machines that were lost meanwhile, and that may still send a write."""
 
     def as_dict(self) -> dict[str, object]:
         """Give the fields as plain values, for JSON."""
@@ -123,6 +130,7 @@ async def restore(
     checkpoint_bytes: int = CHECKPOINT_BYTES,
     journal: str | os.PathLike[str] | None = None,
     on_kept: Callable[[], object] | None = None,
+    fillers: Fillers | None = None,
     chain_options: ChainOptions | None = None,
     options: WindowOptions | None = None,
     on_progress: OnProgress | None = None,
@@ -144,10 +152,16 @@ async def restore(
     on with the unfinished VDI of a restore of the same backups, if there is one. No journal is written unless manifests
     prove all data.
 
+    With ``fillers`` other machines write the objects. This needs a ``snapshot``, because nothing but that keeps off a
+    worker that was lost and wakes later (``engine/fill_job``), and files whose manifests prove all data. No journal is
+    written, and an image is no base. If workers may still write after an error, the VDI stays, and LeftUnfinished says
+    so.
+
     Raises VdiExists, and the other errors of ``asyncbackup.errors``. After an error or a cancellation before the first
     note, the new VDI is removed, or LeftUnfinished says why it is not.
     """
     started = time.monotonic()
+    _refuse_unshareable(fillers, snapshot, base, keeps=resume or journal is not None)
     with single_error():
         async with (
             open_chain(backups, chain_options, assume_base=assume_base, allow_incomplete=allow_incomplete) as chain,
@@ -160,8 +174,9 @@ async def restore(
             entry = None if assumed is not None else await _entry(chain, to, shape, clone_of)
             if resume and entry is None:
                 raise NotResumable(f"VDI '{to}'", "this needs backups in files, and manifests that prove all data")
+            sharing = await _share(fillers, chain, backups, chain_options)
             keeping, place = None, journal
-            if place is None and find_object(backups[0]) is None:
+            if sharing is None and place is None and find_object(backups[0]) is None:
                 place = journal_beside(backups[0], to)
             if resume and place is None:
                 raise NotResumable(
@@ -176,13 +191,25 @@ async def restore(
             if snapshot is not None:
                 await check_tag_is_free(cluster, to, snapshot)
             await _check_copies(cluster, shape)
+            options = _share_memory(sharing, options or WindowOptions(), shape)
             whole = await ZeroObjects().find_objects() if clone_of else await under.find_objects(on_progress)
             index = await _judge(chain, whole, on_progress)
             expected = None if index is None else index.with_whole(whole)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
-            options = options or WindowOptions()
             restoration = _Restoration(
-                cluster, chain, index, under, clone_of, shape, whole, expected, options, meter, assumed, keeping
+                cluster,
+                chain,
+                index,
+                under,
+                clone_of,
+                shape,
+                whole,
+                expected,
+                options,
+                meter,
+                assumed,
+                keeping,
+                sharing,
             )
             try:
                 new = await restoration.run(to, left)
@@ -190,7 +217,7 @@ async def restore(
                 if keeping is not None and keeping.is_kept and on_kept is not None:
                     on_kept()
             if snapshot is not None:
-                await _take_snapshot(cluster, new, snapshot, restoration.origin)
+                await _take_snapshot(cluster, new, snapshot, restoration.origin, is_tagged_last=sharing is not None)
             return RestoreSummary(
                 vdi=to,
                 vdi_id=f"{new.inode.vdi_id:x}",
@@ -212,6 +239,7 @@ async def restore(
                 bytes_written=meter.counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
                 missing=chain.missing,
+                workers_lost=[] if sharing is None else await sharing.fillers.find_lost(),
             )
 
 
@@ -278,15 +306,42 @@ async def _check_name_is_free(cluster: Cluster, name: str) -> None:
         raise UnfinishedExists(name) if is_unfinished(await cluster.find_vdi(name)) else VdiExists(name)
 
 
-async def _take_snapshot(cluster: Cluster, new: NewVdi, tag: str, origin: Origin | None) -> None:
+async def _take_snapshot(
+    cluster: Cluster, new: NewVdi, tag: str, origin: Origin | None, *, is_tagged_last: bool
+) -> None:
     """Take a snapshot of the complete VDI. Raises SnapshotNotTaken. After a cancellation it may be taken or not."""
     try:
-        await take_snapshot(cluster, new.inode, tag, origin)
+        await take_snapshot(cluster, new.inode, tag, origin, is_tagged_last=is_tagged_last)
     except asyncio.CancelledError as cancelled:
         cancelled.add_note(f"VDI '{new.name}' is complete, but its snapshot '{tag}' may be missing")
         raise
     except AsyncBackupError as error:
         raise SnapshotNotTaken(new.name, tag, error) from error
+
+
+def _refuse_unshareable(fillers: Fillers | None, snapshot: str | None, base: BaseName | None, *, keeps: bool) -> None:
+    """Raise ValueError for what other machines cannot do."""
+    if fillers is not None and (snapshot is None or keeps or isinstance(base, str | os.PathLike)):
+        raise ValueError("expected a snapshot to take, no journal, and no image, because other machines do the work")
+
+
+async def _share(
+    fillers: Fillers | None, chain: Chain, backups: Sequence[str | os.PathLike[str]], options: ChainOptions | None
+) -> _Sharing | None:
+    """Check that the work can be shared out. Raises FileNeeded, ManifestMissing, and what ``Fillers.check`` raises."""
+    if fillers is None:
+        return None
+    chain.require_files("for several machines")
+    for reader in chain.readers:
+        if reader.subject is None:
+            raise ManifestMissing(reader.name)
+    sharing = _Sharing(fillers, [os.fspath(path) for path in backups], options or ChainOptions())
+    await fillers.check(sharing.backups, sharing.chain_options)
+    return sharing
+
+
+def _share_memory(sharing: _Sharing | None, options: WindowOptions, shape: Shape) -> WindowOptions:
+    return options if sharing is None else share_memory(sharing.fillers, options, shape.object_size)
 
 
 async def _check_copies(cluster: Cluster, shape: Shape) -> None:
@@ -309,6 +364,15 @@ async def _judge(chain: Chain, whole: Indices, on_progress: OnProgress | None) -
     return index
 
 
+@dataclass(frozen=True, slots=True)
+class _Sharing:
+    """Who writes the objects in place of this process, and what of."""
+
+    fillers: Fillers
+    backups: Sequence[str]
+    chain_options: ChainOptions
+
+
 @dataclass
 class _Restoration:
     """One restore under way."""
@@ -328,6 +392,7 @@ class _Restoration:
     meter: Meter
     assumed: str | None
     keeping: VdiKeeping | None = None
+    sharing: _Sharing | None = None
     resumed: int = 0
     """Objects that an interrupted run wrote."""
     origin: Origin | None = None
@@ -357,26 +422,49 @@ class _Restoration:
                 assert keeping is not None
                 behind = keeping.last_done
                 made.append(await self._adopt(left, behind))
-            composer = Composer(self._base(), unknown=frozenset(self.chain.missing))
-            await fill(
-                made[0],
-                self.chain,
-                self.index,
-                composer,
-                self.options,
-                meter=self.meter,
-                whole=self.whole,
-                behind=behind,
-                on_done=note,
-            )
-            await self._write_origin(made[0])
-            await made[0].publish()
+            if self.sharing is None:
+                await fill(
+                    made[0],
+                    self.chain,
+                    self.index,
+                    Composer(self._base(), unknown=frozenset(self.chain.missing)),
+                    self.options,
+                    meter=self.meter,
+                    whole=self.whole,
+                    behind=behind,
+                    on_done=note,
+                )
+                await self._write_origin(made[0])
+                await made[0].publish()
+            else:
+                await self._share_out(self.sharing, made[0])
+                await self._write_origin(made[0])
+                # The tag goes when the snapshot is taken: before that, a worker that was lost could still write.
+                await made[0].complete()
         except BaseException as failure:
             await self._leave(made, failure)
             raise
         if keeping is not None:
             await keeping.end()
         return made[0]
+
+    async def _share_out(self, sharing: _Sharing, new: NewVdi) -> None:
+        """Have others write all objects."""
+        assert self.index is not None, "pipes were refused"
+        nodes, parent = self.cluster.nodes, self._parent()
+        job = FillJob(
+            gateways=list(dict.fromkeys([(nodes.gateway.host, nodes.gateway.port), *nodes.gateways])),
+            client_options=nodes.options.shared_by(sharing.fillers.at_once),
+            options=self.options,
+            backups=sharing.backups,
+            digests=[await reader.identify() for reader in self.chain.readers],
+            chain_options=sharing.chain_options,
+            inode=new.inode,
+            base=None if parent is None else parent.inode,
+            beneath=NO_INDICES if parent is None else parent.owners[: parent.keep],
+            columns=(),
+        )
+        await SharedFill(sharing.fillers, new, self.index, job, self.meter).run()
 
     async def _leave(self, made: list[NewVdi], failure: BaseException) -> None:
         """Keep the VDI if another run can go on with it. Otherwise remove it, if it was ``made``."""
@@ -387,7 +475,7 @@ class _Restoration:
         # Both steps are completed. If they are cancelled, they raise that only after their end.
         try:
             if made:
-                await _remove(made[0], self.cluster, failure)
+                await _remove(made[0], self.cluster, failure, None if self.sharing is None else self.sharing.fillers)
         except LeftUnfinished:
             raise
         except BaseException:
@@ -404,16 +492,15 @@ class _Restoration:
         assert self.expected is not None, "only what is read from files is kept"
         self.resumed = int((self.expected <= done).sum())
         self.meter.counts.objects_planned = len(self.expected) - self.resumed
-        parent = None
-        if self.clone_of is not None:
-            parent = Parent(self.clone_of.inode, self.clone_of.owners, self.chain.spans())
-        return await NewVdi.adopt(self.cluster, left, self.shape, parent, expected=self.expected, done=done)
+        return await NewVdi.adopt(self.cluster, left, self.shape, self._parent(), expected=self.expected, done=done)
 
     async def _create(self, name: str) -> NewVdi:
+        return await NewVdi.create(self.cluster, name, self.shape, self._parent(), self.expected)
+
+    def _parent(self) -> Parent | None:
         if self.clone_of is None:
-            return await NewVdi.create(self.cluster, name, self.shape, expected=self.expected)
-        parent = Parent(self.clone_of.inode, self.clone_of.owners, self.chain.spans())
-        return await NewVdi.create(self.cluster, name, self.shape, parent, self.expected)
+            return None
+        return Parent(self.clone_of.inode, self.clone_of.owners, self.chain.spans())
 
     def _base(self) -> ObjectSource:
         if self.clone_of is None:
@@ -451,10 +538,21 @@ async def _undisturbed(function: Callable[[], Awaitable[None]], timeout_s: float
     return not scope.cancelled_caught
 
 
-async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException) -> None:
+async def _refuse_while_written(fillers: Fillers, vdi: str, failure: BaseException) -> None:
+    """Raise LeftUnfinished if others may still write into the VDI: another one may get its id after its removal."""
+    have_ended, lost = await fillers.have_ended(), await fillers.find_lost()
+    if lost or not have_ended:
+        who = f"lost were {', '.join(lost)}" if lost else "not all of them answer"
+        why = f"workers may still write into it ({who}): end them before you remove it"
+        raise LeftUnfinished(vdi, f"{_TAGGED}, is left behind", _cause(failure), why) from first_error(failure)
+
+
+async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException, fillers: Fillers | None) -> None:
     """Remove ``new`` because of ``failure``. Raises LeftUnfinished if that cannot be done."""
 
     async def remove() -> None:
+        if fillers is not None:
+            await _refuse_while_written(fillers, new.name, failure)
         # The server may still hold requests that were given up. Then the old connections have no room for others.
         async with cluster.connected_anew() as fresh:
             await new.remove(fresh)
@@ -464,11 +562,16 @@ async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException) -> None
             if await _undisturbed(remove, _REMOVAL_S):
                 return
         reason = f"it took longer than {_REMOVAL_S:g} s"
+    except LeftUnfinished:
+        raise
     except AsyncBackupError as error:
         reason = str(error)
-    first = first_error(failure)
-    cause = "the restore was stopped" if isinstance(first, asyncio.CancelledError) else str(first)
     why = f"removing it failed ({reason})"
     if not new.is_marked:
-        raise PerhapsCreated(new.name, cause, why) from first
-    raise LeftUnfinished(new.name, f"tagged '{UNFINISHED_TAG}', may be left behind", cause, why) from first
+        raise PerhapsCreated(new.name, _cause(failure), why) from first_error(failure)
+    raise LeftUnfinished(new.name, f"{_TAGGED}, may be left behind", _cause(failure), why) from first_error(failure)
+
+
+def _cause(failure: BaseException) -> str:
+    first = first_error(failure)
+    return "the restore was stopped" if isinstance(first, asyncio.CancelledError) else str(first)
