@@ -1186,10 +1186,17 @@ def single_error() -> Iterator[None]:
 
 
 def first_error(error: BaseException) -> BaseException:
-    """Give the first error of a group, or ``error`` itself."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    """Give the first error of a group, or ``error`` itself. One that says what was left goes before what caused it."""
+    errors = list(_flatten(error))
+    return next((each for each in errors if isinstance(each, LeftUnfinished)), errors[0])
+
+
+def _flatten(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _flatten(each)
+    else:
+        yield error
 
 
 def name_snapshot(snapshot: int | str) -> str:

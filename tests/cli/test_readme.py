@@ -17,7 +17,7 @@ import anyio
 import click
 import pytest
 
-from asyncbackup import backup, connect, export
+from asyncbackup import backup, compare, connect, export
 from asyncbackup.cli import guest
 from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.main import program
@@ -196,6 +196,7 @@ async def test_what_dask_hands_out_becomes_what_one_makes(tmp_path: Path, serve:
         assert "good, all data is as its manifest says" in said
         for suffix in ("", ".manifest"):
             assert (shell.folder / f"vm.today{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+        assert (await compare(cluster, [tmp_path / "whole"], "vm-restored", snapshot="today")).is_good
 
 
 @pytest.mark.slow

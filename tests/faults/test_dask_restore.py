@@ -93,12 +93,8 @@ class Disk:
         self, address: str, chain: list[str] | None = None, cluster: Cluster | None = None, **arguments: Any
     ) -> RestoreSummary:
         async with connect_dask(address) as pool:
-            return await restore(
-                cluster or self.cluster,
-                self.chain if chain is None else chain,
-                "new",
-                **({"snapshot": "b", "fillers": DaskFillers(pool)} | arguments),
-            )
+            given: dict[str, Any] = {"snapshot": "b", "fillers": DaskFillers(pool)} | arguments
+            return await restore(cluster or self.cluster, chain or self.chain, "new", **given)
 
     async def check(self) -> None:
         """Check that the new VDI and its snapshot hold what the disk holds."""
@@ -212,14 +208,14 @@ async def test_a_worker_that_slept_in_a_write_until_the_vdi_is_used_changes_noth
     connected = disk.sheep.connections
 
     def freeze() -> None:
-        dask.workers[0].send_signal(signal.SIGSTOP)
-        dask.start_worker()
+        own.workers[0].send_signal(signal.SIGSTOP)
+        own.start_worker()
 
     slow = Slow(disk.sheep.port, freeze)
-    with DaskCluster(folder, workers=1) as dask:
+    with DaskCluster(folder, workers=1) as own:
         async with serve(slow.handle) as port:
             async with connect("127.0.0.1", port) as behind:
-                summary = await disk.restore(dask.address, cluster=behind)
+                summary = await disk.restore(own.address, cluster=behind)
             await disk.check()
             volume = await Volume.open(disk.cluster, "new")
             for idx, content in used.items():
@@ -227,7 +223,7 @@ async def test_a_worker_that_slept_in_a_write_until_the_vdi_is_used_changes_noth
             before = disk.creations
             slow.let_go.set()
             await until(lambda: disk.creations > before)
-            dask.workers[0].send_signal(signal.SIGCONT)
+            own.workers[0].send_signal(signal.SIGCONT)
             await until(lambda: disk.sheep.connections == connected)
 
     assert len(summary.workers_lost) == 1
@@ -266,15 +262,29 @@ async def test_a_restore_is_left_where_a_worker_does_not_answer(
 ) -> None:
     monkeypatch.setattr(dispatch_pool, "_END_S", 1)
     (folder := tmp_path / "dask").mkdir()
-    with DaskCluster(folder, workers=2) as dask:
-        disk.at_create = lambda number: dask.workers[0].send_signal(signal.SIGSTOP) if number == 1 else None
+    with DaskCluster(folder, workers=2) as own:
+        disk.at_create = lambda number: own.workers[0].send_signal(signal.SIGSTOP) if number == 1 else None
 
         def stop(_: Progress) -> None:
             if disk.creations:
                 raise Stop
 
         with pytest.raises(LeftUnfinished, match=r"\(not all of them answer\)"):
-            await disk.restore(dask.address, on_progress=stop)
+            await disk.restore(own.address, on_progress=stop)
+
+
+async def test_a_scheduler_that_dies_ends_the_run_and_leaves_the_vdi(tmp_path: Path, disk: Disk) -> None:
+    (folder := tmp_path / "dask").mkdir()
+
+    def kill(_: int) -> None:
+        assert dying.scheduler is not None
+        dying.scheduler.kill()
+
+    disk.at_create = kill
+    with DaskCluster(folder, workers=1) as dying, pytest.raises(LeftUnfinished, match="not all of them answer"):
+        await disk.restore(dying.address)
+
+    assert (await disk.cluster.find_vdi("new")).tag == UNFINISHED_TAG
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

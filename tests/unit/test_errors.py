@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asyncbackup import errors
-from asyncbackup.errors import AsyncBackupError, VdiNotFound, single_error
+from asyncbackup.errors import AsyncBackupError, LeftUnfinished, SchedulerLost, VdiNotFound, single_error
 
 ROOT = Path(errors.__file__).parent
 
@@ -26,6 +26,13 @@ def test_the_first_error_of_a_group_stands_for_it() -> None:
         raise BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [first]), leaf("second")])
 
     assert caught.value is first
+
+
+def test_an_error_that_says_what_was_left_goes_before_what_caused_it() -> None:
+    left = LeftUnfinished("vm", "tagged", "the restore was stopped", "nobody answers")
+
+    with pytest.raises(LeftUnfinished), single_error():
+        raise ExceptionGroup("", [SchedulerLost("tcp://x:1"), ExceptionGroup("", [left])])
 
 
 def test_an_error_from_a_group_keeps_its_cause() -> None:
