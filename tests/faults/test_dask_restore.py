@@ -15,6 +15,7 @@ import pytest
 from asyncbackup import (
     BaseSnapshot,
     ChainOptions,
+    ClientOptions,
     Cluster,
     Dialect,
     Progress,
@@ -113,7 +114,9 @@ async def disk(tmp_path: Path) -> AsyncIterator[Disk]:
             made.at_create(made.creations)
 
     store = MemoryStore()
-    async with Sheep(store, on_request=note) as sheep, connect(sheep.host, sheep.port) as cluster:
+    # It never opens another one, so the others are those of workers.
+    one = ClientOptions(connections=1)
+    async with Sheep(store, on_request=note) as sheep, connect(sheep.host, sheep.port, one) as cluster:
         made = Disk(store, sheep, cluster, [str(tmp_path / "a"), str(tmp_path / "b")], {})
         await make_disk(cluster)
         await backup(cluster, "disk", made.chain[0], snapshot="a")
