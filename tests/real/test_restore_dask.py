@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.real, pytest.mark.skipif(bool(MISSING), reason=MISSING
 async def test_a_write_that_comes_after_the_end_changes_nothing(
     real: RealCluster, client: Cluster, tmp_path: Path, *, is_clone: bool
 ) -> None:
-    disk, new = f"dask-{is_clone}", f"dask-new-{is_clone}"
+    disk, new = tmp_path.name, f"new-{tmp_path.name}"  # The cluster is that of all tests.
     await make_disk(client, disk)
     a, b = tmp_path / "a", tmp_path / "b"
     assert real.asyncbackup("backup", "-q", disk, "-s", "a", a).returncode == 0
