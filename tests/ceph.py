@@ -8,13 +8,18 @@ import time
 import uuid
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+import pytest
 
 from tests.clusters import free_ports
 
 TOOLS = ("ceph-mon", "ceph-osd", "ceph", "rbd", "monmaptool", "ceph-authtool")
 MISSING = ", ".join(f"no {tool} on PATH" for tool in TOOLS if shutil.which(tool) is None)
 """Why there can be no Ceph cluster here; empty if there can."""
+
+_PATIENCE_S: Final = 40
+"""Seconds for the cluster to answer one command."""
 
 _CONFIGURATION = """
 [global]
@@ -45,7 +50,11 @@ rbd default features = 1
 
 
 class CephCluster:
-    """A monitor and an OSD with pool ``rbd``; they die with the context."""
+    """A monitor and an OSD with pool ``rbd``; they die with the context.
+
+    Where they do not come up (not every machine lets an OSD serve), the test is skipped, and the reason is what the
+    OSD last wrote into its log.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -55,10 +64,16 @@ class CephCluster:
     def __enter__(self) -> Self:
         try:
             self._start()
-        except BaseException:
+        except BaseException as error:
             self._kill_all()
+            if isinstance(error, subprocess.SubprocessError | TimeoutError):
+                pytest.skip(f"Ceph did not come up here: {error}; its OSD wrote last: {self._last_words()}")
             raise
         return self
+
+    def _last_words(self) -> str:
+        log = self._folder / "osd.0.log"
+        return " | ".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else "nothing"
 
     def _start(self) -> None:
         (port,) = free_ports(1)
@@ -90,10 +105,10 @@ class CephCluster:
         return process
 
     def _run(self, *command: str) -> None:
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_PATIENCE_S)
 
     def _wait_for(self, program: str, *arguments: str) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
             command = [program, "-c", str(self._configuration), "--connect-timeout", "5", *arguments]
             if subprocess.run(command, capture_output=True, check=False).returncode == 0:
@@ -126,4 +141,6 @@ class CephCluster:
 
     def _talk(self, program: str, *arguments: str) -> bytes:
         command = [program, "-c", str(self._configuration), *arguments]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60).stdout
+        return subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_PATIENCE_S
+        ).stdout
