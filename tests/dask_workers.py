@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -20,10 +21,11 @@ _BOUND_S = 60
 class DaskCluster:
     """A scheduler, which gives a part of the work up when it was the end of three workers, and some workers."""
 
-    def __init__(self, folder: Path, workers: int = 3) -> None:
+    def __init__(self, folder: Path, workers: int = 3, environment: Mapping[str, str] | None = None) -> None:
         self.address = f"tcp://127.0.0.1:{free_ports(1)[0]}"
         self._folder = folder
         self._count = workers
+        self._environment = environment or {}
         self.workers: list[subprocess.Popen[bytes]] = []
         self.scheduler: subprocess.Popen[bytes] | None = None
 
@@ -54,6 +56,11 @@ class DaskCluster:
         worker.wait(_BOUND_S)
         self.start_worker()
 
+    @property
+    def log(self) -> bytes:
+        """What the scheduler and the workers said."""
+        return (self._folder / "log").read_bytes()
+
     def find_writers(self, folder: Path) -> list[int]:
         """Find the workers that have a file in ``folder`` open."""
         found = []
@@ -72,11 +79,15 @@ class DaskCluster:
             client.wait_for_workers(self._count, timeout=_BOUND_S)
 
     def _start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        environment = os.environ | {
-            "PYTHONPATH": str(_ROOT),
-            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
-            "DASK_TEMPORARY_DIRECTORY": str(self._folder),
-        }
+        environment = (
+            os.environ
+            | self._environment
+            | {
+                "PYTHONPATH": str(_ROOT),
+                "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
+                "DASK_TEMPORARY_DIRECTORY": str(self._folder),
+            }
+        )
         command = [sys.executable, "-m", f"distributed.cli.{program}", *arguments]
         with (self._folder / "log").open("ab") as log:
             return subprocess.Popen(command, cwd=self._folder, env=environment, stdout=log, stderr=log)

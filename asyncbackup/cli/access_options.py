@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import click
 
 from asyncbackup.cli.options import LOCAL_PATH
 from asyncbackup.storage import Access
-from asyncbackup.storage.object_store import is_secret
-
-STORE_OPTIONS_VARIABLE: Final = "ASYNCBACKUP_STORE_OPTIONS"
-"""The variable with options of object stores that nobody else may see."""
+from asyncbackup.storage.access import STORE_OPTIONS_VARIABLE, is_secret, parse_store_option, read_store_options
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -48,19 +45,16 @@ def access_options(function: _Function) -> _Function:
 
 
 def _store_options(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-    given = dict(map(_pair, values))
+    try:
+        given = dict(map(parse_store_option, values))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
     for key, value in given.items():
         if is_secret(key, value):
             raise click.BadParameter(
                 f"others could see {key} in the list of processes: set it in {STORE_OPTIONS_VARIABLE}, as KEY=VALUE"
             )
-    in_environment = os.environ.get(STORE_OPTIONS_VARIABLE, "").split()
-    return dict(_pair(text, f" in {STORE_OPTIONS_VARIABLE}") for text in in_environment) | given
-
-
-def _pair(text: str, where: str = "") -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        # The value may be a secret, so no message shows it.
-        raise click.BadParameter(f"expected KEY=VALUE{where}")
-    return key.lower(), value
+    try:
+        return read_store_options(os.environ) | given
+    except ValueError as error:
+        raise click.BadParameter(f"{error} in {STORE_OPTIONS_VARIABLE}") from None

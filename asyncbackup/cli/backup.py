@@ -330,7 +330,7 @@ def _check_files(wanted: Sequence[_Also], *, split: str | None) -> None:
     if piped and split is not None:
         raise click.UsageError(f"{split} needs files: {text.target(piped[0])} takes bytes of one process alone")
     stored = next((each.file for each in wanted if find_object(each.file) is not None), None)
-    if stored is not None and split is not None:
+    if stored is not None and split == "--workers":
         raise click.UsageError(f"{split} needs files: {stored} is in an object store, which takes bytes of one process")
     names: dict[str, list[str]] = {}
     for name in (name for each in wanted for name in _names(each)):

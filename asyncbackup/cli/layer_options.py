@@ -76,4 +76,5 @@ def check_layers(layers: Layers, *, is_patched: bool, keeps: bool = False, split
     if keeps and (other := find_given({"resume", "checkpoint_bytes"})):
         raise click.UsageError(f"{other} cannot be combined with {option}: nothing is kept to go on with")
     if split is not None and layers.recipients:
-        raise click.UsageError(f"{split} cannot be combined with --encrypt: they would leave unencrypted parts on disk")
+        problem = "parts would stand unencrypted beside FILE meanwhile"
+        raise click.UsageError(f"{split} cannot be combined with --encrypt: {problem}")

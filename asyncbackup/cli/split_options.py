@@ -82,7 +82,8 @@ def dask_option(function: _Function) -> _Function:
         "--dask",
         metavar="ADDRESS",
         help="Hand the work out to the workers of the Dask scheduler at this address, such as tcp://host:8786. They "
-        "need the same versions, and the folder of FILE under the same path. `local` starts workers on this machine.",
+        "need the same versions, and the folder of FILE under the same path, or keys of their own for the store of its "
+        "URL. `local` starts workers on this machine.",
     )(function)
 
 

@@ -12,7 +12,7 @@ from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.files import arrange, find_files
+from asyncbackup.cli.files import arrange, find_files, is_piped
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -30,7 +30,7 @@ from asyncbackup.cli.output import complain, say, say_json
 from asyncbackup.cli.progress import name_files, progress_option, telling_progress
 from asyncbackup.cli.running import run_async
 from asyncbackup.cli.shard_options import refuse_with_shard, shard_option
-from asyncbackup.cli.split_options import dask_option, refuse_unshared, split_with_dask
+from asyncbackup.cli.split_options import dask_option, split_with_dask
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.cut import Shard
@@ -230,7 +230,9 @@ def _refuse_with_dask(files: Sequence[str], vdi: str | None, shard: Shard | None
         raise click.UsageError("give either --shard or --dask, not both")
     if vdi is not None:
         raise click.UsageError("--against is for one machine, or for several with --shard: leave --dask out")
-    refuse_unshared(files)
+    piped = next(filter(is_piped, files), None)
+    if piped is not None:
+        raise click.UsageError(f"--dask needs files that all machines see: {text.source(piped)} is none")
 
 
 async def _prove(

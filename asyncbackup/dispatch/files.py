@@ -1,4 +1,4 @@
-"""Makes sure that all workers of Dask see the same files as this machine."""
+"""Makes sure that all workers of Dask see the same files and objects as this machine."""
 
 from __future__ import annotations
 
@@ -9,34 +9,66 @@ from pathlib import Path
 from anyio import to_thread
 
 from asyncbackup.dispatch.pool import Pool
-from asyncbackup.errors import WorkersDiffer
+from asyncbackup.errors import AsyncBackupError, WorkersDiffer
+from asyncbackup.storage import Access
+from asyncbackup.storage.location import find_object, to_path
+from asyncbackup.storage.object_store import open_object
+from asyncbackup.storage.publication import MANIFEST, manifest_path
+
+_Found = dict[str, tuple[object, ...] | None]
+"""The state of each file or object; None: it is not to be seen."""
 
 
-def make_absolute(paths: Iterable[str]) -> list[str]:
-    """Name files as a process in another folder must."""
-    return [str(Path(path).absolute()) for path in paths]
+def make_absolute(names: Iterable[str]) -> list[str]:
+    """Name files as a process in another folder must. A URL of an object stays as it is."""
+    return [name if find_object(name) else str(Path(to_path(name)).absolute()) for name in names]
 
 
-async def refuse_other_files(pool: Pool, paths: Sequence[str]) -> None:
-    """Raise WorkersDiffer unless each worker sees the same files as this machine."""
-    expected = await to_thread.run_sync(_look, paths)
-    answers = await pool.ask(_look, paths)
-    if problems := [
-        f"{worker} sees another {path}, or none"
-        for worker, found in answers.items()
-        for path, size in expected.items()
-        if not isinstance(found, dict) or found.get(path) != size
-    ]:
+def manifest_of(name: str) -> str:
+    """Name the manifest beside a file or an object."""
+    location = find_object(name)
+    return str(manifest_path(name) if location is None else location.beside(MANIFEST))
+
+
+async def refuse_other_files(pool: Pool, names: Sequence[str], access: Access | None) -> None:
+    """Raise WorkersDiffer unless each worker sees the same files and objects as this machine."""
+    expected = await _look(names, access)
+    answers = await pool.ask(_look_in_worker, names, access)
+    problems = []
+    for worker, found in answers.items():
+        if isinstance(found, dict):
+            problems += [f"{worker} sees another {name}, or none" for name in names if found[name] != expected[name]]
+        else:
+            problems.append(f"{worker} cannot look: {found}")
+    if problems:
         raise WorkersDiffer(problems)
 
 
-def _look(paths: Sequence[str]) -> dict[str, tuple[int, int] | None]:
-    """Give size and time of change of each file; None: it is not to be seen."""
-    found: dict[str, tuple[int, int] | None] = {}
-    for path in paths:
-        try:
-            state = os.stat(path)  # noqa: PTH116 - an empty name is no path
-            found[path] = state.st_size, state.st_mtime_ns
-        except OSError:
-            found[path] = None
+async def _look_in_worker(names: Sequence[str], access: Access | None) -> _Found | AsyncBackupError:
+    from asyncbackup.dispatch.worker import run_in_thread  # noqa: PLC0415 - needs the extra
+
+    try:
+        found: _Found = await to_thread.run_sync(run_in_thread, _look, names, access)
+    except AsyncBackupError as error:
+        return error
     return found
+
+
+async def _look(names: Sequence[str], access: Access | None) -> _Found:
+    """Look at each. Raises SourceUnreadable if the store of an object cannot be asked, and what ``open_object`` raises."""
+    found: _Found = {}
+    for name in names:
+        if location := find_object(name):
+            place = await to_thread.run_sync(open_object, location, access)
+            found[name] = await place.state()
+        else:
+            found[name] = await to_thread.run_sync(_state_of_file, name)
+    return found
+
+
+def _state_of_file(path: str) -> tuple[object, ...] | None:
+    try:
+        state = os.stat(path)  # noqa: PTH116 - an empty name is no path
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns

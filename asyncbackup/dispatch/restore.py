@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_fields
 
-from asyncbackup.dispatch.files import make_absolute, refuse_other_files
+from asyncbackup.dispatch.files import make_absolute, manifest_of, refuse_other_files
 from asyncbackup.dispatch.pool import Pool
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.fill_job import FillJob, fill_share
 from asyncbackup.engine.progress import ReplayCounts
-from asyncbackup.storage.publication import manifest_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,8 @@ class DaskFillers:
     async def check(self, backups: Sequence[str], options: ChainOptions) -> None:
         """Raise WorkersDiffer unless each worker sees the same files as this machine."""
         paths = make_absolute(backups)
-        manifests = make_absolute(map(str, options.manifests)) or map(str, map(manifest_path, paths))
-        await refuse_other_files(self.pool, [*paths, *manifests])
+        manifests = make_absolute(map(str, options.manifests)) or list(map(manifest_of, paths))
+        await refuse_other_files(self.pool, [*paths, *manifests], options.access)
 
     async def fill(self, job: FillJob) -> ReplayCounts:
         manifests = make_absolute(map(str, job.chain_options.manifests))

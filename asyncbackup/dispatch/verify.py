@@ -1,4 +1,4 @@
-"""Has workers of Dask prove backups, in a folder that all machines see: each the data of some shares of the records."""
+"""Has workers of Dask prove backups that all machines see: each the data of some shares of the records."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Final
 import anyio
 from anyio import CapacityLimiter
 
-from asyncbackup.dispatch.files import make_absolute, refuse_other_files
+from asyncbackup.dispatch.files import make_absolute, manifest_of, refuse_other_files
 from asyncbackup.dispatch.pool import Pool
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.progress import OnProgress, Progress
 from asyncbackup.errors import single_error
-from asyncbackup.storage.publication import manifest_path
 from asyncbackup.verbs.verify import FileReport, Problems, VerifyReport, verify
 
 _SHARES_EACH: Final = 4
@@ -31,14 +30,16 @@ async def verify_over(
     chain_options: ChainOptions | None = None,
     on_progress: OnProgress | None = None,
 ) -> VerifyReport:
-    """Do what ``verify`` does with all of ``backups``, which are files, by the workers of a pool.
+    """Do what ``verify`` does with all of ``backups``, which are files or objects, by the workers of a pool.
+
+    Secret options of a store do not go to the workers: they have their own in the environment.
 
     Raises what ``verify`` raises, WorkersDiffer for a worker that sees other files, and WorkerLost.
     """
     options = chain_options or ChainOptions()
     paths, manifests = make_absolute(backups), make_absolute(map(str, options.manifests))
     options = with_fields(options, manifests=manifests)
-    await refuse_other_files(pool, [*paths, *(manifests or map(manifest_path, paths))])
+    await refuse_other_files(pool, [*paths, *(manifests or map(manifest_of, paths))], options.access)
     count = _SHARES_EACH * len(pool.workers)
     reports: dict[int, VerifyReport] = {}
     limiter = CapacityLimiter(len(pool.workers))

@@ -1,16 +1,14 @@
-"""Makes a piece of backups: the records of a range of the plan, and their manifest lines, each in a file.
+"""Makes a piece of backups: the records of a range of the plan, each in its place, and their manifest lines.
 
 What is to be done, and what became of it, is plain data, so that any process on any machine can do it.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.client.router import Counts
@@ -19,13 +17,12 @@ from asyncbackup.engine.keeping import Keeping
 from asyncbackup.engine.plan import Pair, Plan
 from asyncbackup.engine.progress import BackupCounts
 from asyncbackup.engine.record_writer import Piece, RecordWriter
+from asyncbackup.engine.scratch import PieceName, Scratch
 from asyncbackup.engine.unreadable import Losses
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
-from asyncbackup.storage import ScratchTarget
-from asyncbackup.storage.publication import MANIFEST
-from asyncbackup.storage.target import wrap_os_errors
+from asyncbackup.storage.kept import KeptTarget
 from asyncbackup.wire.inode import Inode
 
 
@@ -33,8 +30,7 @@ from asyncbackup.wire.inode import Inode
 class Output:
     """Where the piece of one backup goes, and what it is a piece of."""
 
-    path: Path
-    """The beginning of its path. What follows tells attempts apart: one that is thought dead may still write."""
+    scratch: Scratch
     name: str
     """What messages call the backup."""
     dialect: Dialect
@@ -66,8 +62,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What became of a job: what is known of the pieces, whose data is in their files."""
+    """What became of a job: what is known of the pieces, whose data is where the outputs said."""
 
+    name: PieceName
     pieces: Sequence[Piece]
     missing: Sequence[Sequence[int]]
     counts: BackupCounts
@@ -77,18 +74,15 @@ class Made:
 
 
 async def make_piece(job: Job) -> Made:
-    """Make a piece for each backup, in files that no other attempt writes to. Cancelled: half of one may stay."""
-    attempt = secrets.token_hex(8)
+    """Make a piece for each backup, under a name that no other attempt has. Cancelled: half of one may stay."""
+    name = PieceName(job.first, secrets.token_hex(8))
     counts = BackupCounts()
+    manifests = [KeptTarget(output.name) for output in job.outputs]
     async with AsyncExitStack() as stack:
-        files = stack.enter_context(ExitStack())
         deltas = []
-        for output in job.outputs:
-            data, manifest = [
-                await stack.enter_async_context(_open(files, path, output.name)) for path in _paths(output, attempt)
-            ]
+        for output, manifest in zip(job.outputs, manifests, strict=True):
             writer = RecordWriter(
-                data,
+                await stack.enter_async_context(output.scratch.write(name, output.name)),
                 output.dialect,
                 manifest=None if output.subject is None else manifest,
                 subject=output.subject,
@@ -101,9 +95,10 @@ async def make_piece(job: Job) -> Made:
         for delta in deltas:
             await delta.writer.finish()
     return Made(
+        name,
         pieces=[
-            Piece(data, delta.writer.position, delta.writer.records, delta.writer.last_idx, _take(manifest))
-            for (data, manifest), delta in zip((_paths(output, attempt) for output in job.outputs), deltas, strict=True)
+            Piece(writer.position, writer.records, writer.last_idx, bytes(manifest.content).splitlines(keepends=True))
+            for writer, manifest in zip((delta.writer for delta in deltas), manifests, strict=True)
         ],
         missing=[list(delta.losses.missing) for delta in deltas],
         counts=counts,
@@ -111,41 +106,6 @@ async def make_piece(job: Job) -> Made:
         digest_s=sum(delta.writer.digest_s for delta in deltas),
         write_s=sum(delta.writer.write_s for delta in deltas),
     )
-
-
-def _paths(output: Output, attempt: str) -> tuple[Path, Path]:
-    """Give the files for data and manifest."""
-    data = output.path.with_name(f"{output.path.name}.{attempt}")
-    return data, data.with_name(f"{data.name}{MANIFEST}")
-
-
-def find_attempts(path: Path) -> list[Path]:
-    """Find the data of all attempts at a piece whose path begins so (``Output.path``), whole or not."""
-    return [found for found in path.parent.glob(f"{path.name}.*") if found.suffix != MANIFEST]
-
-
-def remove_attempts(piece: Path) -> None:
-    """Remove a piece, and the files of all other attempts at it that can be seen.
-
-    Where machines share a folder, a listing may be older than what another one has just written there.
-    """
-    piece.unlink()
-    for found in piece.parent.glob(f"{piece.stem}.*"):
-        found.unlink(missing_ok=True)
-
-
-def _open(files: ExitStack, path: Path, name: str) -> ScratchTarget:
-    with wrap_os_errors(name):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    files.callback(os.close, descriptor)
-    return ScratchTarget(descriptor, name)
-
-
-def _take(path: Path) -> list[bytes]:
-    """Read the lines of a manifest, and remove it."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.unlink()
-    return lines
 
 
 async def _each(pairs: Iterable[Pair]) -> AsyncGenerator[Pair, None]:

@@ -7,13 +7,13 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import anyio
 from anyio import BrokenWorkerProcess, CapacityLimiter, to_process
 
 from asyncbackup.engine.piece_job import Job, Made, make_piece
+from asyncbackup.engine.scratch import Scratch
 from asyncbackup.errors import WorkerLost, single_error
 
 _TRIES: Final = 3
@@ -31,8 +31,11 @@ class Processes:
     def on_one_machine(self) -> int:
         return self.at_once
 
-    async def check(self, job: Job, folders: Sequence[Path]) -> None:
+    async def check(self, job: Job, scratches: Sequence[Scratch]) -> None:
         """Find nothing: they are what this process is."""
+
+    async def settle(self) -> None:
+        """Do nothing: a process that is cancelled is dead."""
 
     async def make(self, job: Job) -> Made:
         lost: BrokenWorkerProcess | OSError | None = None

@@ -10,8 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from anyio import to_thread
@@ -22,7 +20,7 @@ from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.manifest import Line, ManifestDecoder, ManifestEncoder, Missing, RecordDigests, Subject
 from asyncbackup.format.record import RECORD_HEADER_SIZE
-from asyncbackup.storage import JoinableTarget, Target, publish
+from asyncbackup.storage import Target, publish
 
 _GATHERED_SIZE: Final = 64 << 10
 """Bytes of short records, and of lines, to gather before they are appended: a hop to a thread costs more."""
@@ -104,9 +102,8 @@ class _Repetition:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The records of a range of a backup: ``length`` bytes in a file, and the lines of the manifest."""
+    """What is known of the records of a range of a backup: ``length`` bytes, and the lines of the manifest."""
 
-    data: Path
     length: int
     records: int
     last_idx: int
@@ -242,13 +239,9 @@ class RecordWriter:
         else:
             await self._flush(buffers, None if self._manifest is None else lambda: self._digest(fragments))
 
-    async def append_piece(self, piece: Piece) -> None:
-        """Append records that another writer wrote into a file of their own (``is_range``), and their lines.
-
-        The data must go to a JoinableTarget.
-        """
-        assert isinstance(self._data, JoinableTarget), "pieces are files"
-        await self.append_written(piece.length, partial(self._data.append_file, piece.data, piece.length))
+    async def append_piece(self, piece: Piece, append: Callable[[], Awaitable[None]]) -> None:
+        """Have ``append`` bring the records that another writer wrote (``is_range``), and append their lines."""
+        await self.append_written(piece.length, append)
         if self._subject is not None and piece.lines:
             decoder = ManifestDecoder()
             decoder.feed(self._subject.encode())

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from obstore.store import MemoryStore, ObjectStore
+
+STORE_OPTIONS_VARIABLE: Final = "ASYNCBACKUP_STORE_OPTIONS"
+"""The variable with options of object stores that nobody else may see."""
+
+_SECRET: Final = re.compile(r"secret|token|password|sas|key")
+_NO_SECRET: Final = re.compile(r".*(?:_id|_file|_path|_uri|_enabled|_url)|disable_.*|skip_.*|use_.*")
+
+
+def is_secret(option: str, value: str = "") -> bool:
+    """Tell whether nobody else may see the value of a store's option, by its name, and by passwords in its URL."""
+    name = option.lower()
+    return bool(_SECRET.search(name) and not _NO_SECRET.fullmatch(name)) or "@" in value
+
+
+def read_store_options(environment: Mapping[str, str]) -> dict[str, str]:
+    """Give the options in STORE_OPTIONS_VARIABLE. Raises ValueError, which shows no value."""
+    return dict(map(parse_store_option, environment.get(STORE_OPTIONS_VARIABLE, "").split()))
+
+
+def parse_store_option(text: str) -> tuple[str, str]:
+    """Read ``KEY=VALUE``. Raises ValueError, which does not show it: the value may be a secret."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise ValueError("expected KEY=VALUE")
+    return key.lower(), value
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +49,13 @@ class Access:
     open_stores: dict[tuple[str, str], ObjectStore] | None = field(default=None, repr=False, compare=False)
     """Stores that are open, by scheme and bucket, to be used again; None: each object opens its store."""
 
+    has_travelled: bool = field(default=False, repr=False, compare=False)
+    """Whether it came from another process. Then the options of this one's STORE_OPTIONS_VARIABLE hold as well."""
+
     def __reduce__(self) -> tuple[type[Access], tuple[object, ...]]:
-        """Take it to another process without what is open here, which may hold keys of this machine's environment."""
-        return Access, (self.store_options, self.identities)
+        """Take it to another process, without what is open here, and without secrets: each process has its own."""
+        options = {key: value for key, value in self.store_options.items() if not is_secret(key, value)}
+        return Access, (options, self.identities, None, None, True)
 
     def sharing_stores(self) -> Access:
         """Give what opens each store once: to open one takes 10 ms, and its first request a connection."""

@@ -22,6 +22,8 @@ class AgeTarget(LayerTarget):
     Making it raises KeyUnusable and ExtraMissing.
     """
 
+    encrypts = True
+
     def __init__(self, inner: Target, recipients: Sequence[str]) -> None:
         super().__init__(inner)
         pyrage = load_pyrage()

@@ -12,6 +12,8 @@ class LayerTarget(ABC):
     """Writes to ``inner``, which was entered. What was made of the content is not patched: ``can_patch`` is false."""
 
     can_patch = False
+    encrypts = False
+    """Whether others cannot read what it makes."""
 
     def __init__(self, inner: Target) -> None:
         self.inner = inner

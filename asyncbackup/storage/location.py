@@ -32,6 +32,11 @@ class ObjectLocation(NamedTuple):
         """Give the location of an object that belongs to this one."""
         return self._replace(key=self.key + suffix)
 
+    def hidden(self, suffix: str) -> ObjectLocation:
+        """Give the location of what stands beside this object for a while: lists leave it out."""
+        folder, slash, name = self.key.rpartition("/")
+        return self._replace(key=f"{folder}{slash}.{name}{suffix}")
+
 
 def find_object(name: object) -> ObjectLocation | None:
     """Give what a URL of an object store names; None for anything else, such as a path."""

@@ -22,7 +22,7 @@ from asyncbackup.errors import (
     TargetFull,
     TargetWriteFailed,
 )
-from asyncbackup.storage.access import Access
+from asyncbackup.storage.access import STORE_OPTIONS_VARIABLE, Access, read_store_options
 from asyncbackup.storage.location import MEMORY, ObjectLocation, fault_of_object
 from asyncbackup.storage.store_profile import read_profile
 
@@ -63,9 +63,6 @@ _ENDPOINT_VARIABLES: Final = (
     "AZURE_ENDPOINT",
 )
 
-_SECRET: Final = re.compile(r"secret|token|password|sas|key")
-_NO_SECRET: Final = re.compile(r".*(?:_id|_file|_path|_uri|_enabled|_url)|disable_.*|skip_.*|use_.*")
-
 _UNKNOWN_OPTION: Final = re.compile(r"[Kk]ey: '?(\w{1,60})")
 _STATUS: Final = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z-]{1,30}){0,5})")
 _CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
@@ -99,6 +96,8 @@ class StoredObject(NamedTuple):
     key: str
     name: str
     """What messages call it: its URL."""
+    access: Access | None = None
+    """How it was reached."""
 
     def beside(self, suffix: str) -> StoredObject:
         """Give the place of an object that belongs to this one."""
@@ -115,6 +114,15 @@ class StoredObject(NamedTuple):
             return await head_async(self.store, self.key)
         except FileNotFoundError:
             return None
+
+    async def state(self) -> tuple[int, str | None, float] | None:
+        """Give size, tag and time of the object, so that another one is told from it; None: there is none.
+
+        Raises SourceUnreadable.
+        """
+        with reading(self.name):
+            found = await self.find()
+        return None if found is None else (found["size"], found["e_tag"], found["last_modified"].timestamp())
 
     async def remove(self) -> None:
         """Remove the object, if there is one. Raises TargetWriteFailed."""
@@ -134,7 +142,7 @@ def open_object(location: ObjectLocation, access: Access | None) -> StoredObject
         raise StoreMisconfigured(f"{show_location(location)}: {fault}")
     access = access or Access()
     key = f"{location.bucket}/{location.key}" if location.scheme == MEMORY else location.key
-    return StoredObject(open_store(location, access), key, str(location))
+    return StoredObject(open_store(location, access), key, str(location), access)
 
 
 def show_location(location: ObjectLocation) -> str:
@@ -162,7 +170,7 @@ def _open_new(location: ObjectLocation, access: Access) -> ObjectStore:
         from obstore import exceptions, store  # noqa: PLC0415 - few starts need it
     except ImportError as error:
         raise ExtraMissing("object-store", "obstore", "reads and writes object stores") from error
-    given = {key.lower(): value for key, value in access.store_options.items()}
+    given = _options_of(access)
     client: dict[str, Any] = _CLIENT_DEFAULTS | {key: given.pop(key) for key in _CLIENT_OPTIONS & given.keys()}
     retrying = _read_retry(given)
     config = (read_profile(os.environ) if location.scheme == "s3" else {}) | given
@@ -177,6 +185,16 @@ def _open_new(location: ObjectLocation, access: Access) -> ObjectStore:
             f"'{named[1]}' is no option of" if named else "an option or a variable of the environment is not good for"
         )
         raise StoreMisconfigured(f"{which} a store with {location.scheme}://") from None
+
+
+def _options_of(access: Access) -> dict[str, str]:
+    own = {}
+    if access.has_travelled:
+        try:
+            own = read_store_options(os.environ)
+        except ValueError as error:
+            raise StoreMisconfigured(f"{error} in {STORE_OPTIONS_VARIABLE}") from None
+    return own | {key.lower(): value for key, value in access.store_options.items()}
 
 
 def _read_retry(given: dict[str, str]) -> dict[str, Any]:
@@ -195,12 +213,6 @@ def _is_plain_http(config: Mapping[str, str], environment: Mapping[str, str]) ->
     named = [value for key, value in config.items() if _ENDPOINT.fullmatch(key)]
     found = named or [environment[name] for name in _ENDPOINT_VARIABLES if environment.get(name)]
     return any(value.startswith("http://") for value in found)
-
-
-def is_secret(option: str, value: str = "") -> bool:
-    """Tell whether nobody else may see the value of a store's option, by its name, and by passwords in its URL."""
-    name = option.lower()
-    return bool(_SECRET.search(name) and not _NO_SECRET.fullmatch(name)) or "@" in value
 
 
 @contextmanager

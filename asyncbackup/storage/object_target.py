@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import mmap
-from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
 import anyio
-from anyio import to_thread
 
 from asyncbackup.errors import TargetError, TargetExists, TargetFull, TargetUnusable
 from asyncbackup.storage.object_store import StoredObject, writing
+from asyncbackup.storage.part_buffer import PartBuffer
 from asyncbackup.storage.parts import MOST_PARTS, plan_parts
-from asyncbackup.storage.target import BRIEF, Bytes, Step
+from asyncbackup.storage.target import Bytes, Step
 
 if TYPE_CHECKING:
     from obstore import PutResult
@@ -104,10 +102,7 @@ class ObjectTarget:
         self._suffixes = tuple(attached)
         self._beside: ObjectTarget | None = None
         self._parts = plan_parts(None, _MEMORY)
-        self._filling: memoryview | None = None
-        """The part that is being filled. Memory of its own, which goes back to the system as soon as it is sent."""
-        self._filled = 0
-        self._size = 0
+        self._buffer = PartBuffer(self._parts.size)
         self._stream = _Stream()
         self._upload: asyncio.Future[PutResult] | None = None
         self._is_over = False
@@ -120,9 +115,15 @@ class ObjectTarget:
         main._beside = target
         return target
 
+    @property
+    def stored_at(self) -> StoredObject:
+        """Where the object will be."""
+        return self._place
+
     def reserve(self, size: int | None, memory: int, *, may_be_less: bool = False) -> int:
-        assert not self._size, "nothing was appended yet"
+        assert not self._buffer.total, "nothing was appended yet"
         self._parts = plan_parts(size, memory, may_be_less=may_be_less)
+        self._buffer = PartBuffer(self._parts.size)
         return self._parts.memory if size is None else min(size, self._parts.memory)
 
     async def __aenter__(self) -> Self:
@@ -147,44 +148,16 @@ class ObjectTarget:
             error.add_note(f"the store did not say that it dropped the parts of {self.name}: perhaps it keeps them")
 
     async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
-        rest = deque(memoryview(buffer) for buffer in buffers)
-        if sum(map(len, rest)) <= BRIEF:
-            self._fill(rest, before)
-        else:
-            await to_thread.run_sync(self._fill, rest, before)
-        while self._filled == self._parts.size:
-            await self._send()
-            await to_thread.run_sync(self._fill, rest)
-
-    def _fill(self, rest: deque[memoryview], before: Step | None = None) -> None:
-        """Call ``before``, and move what fits into the part."""
-        if before is not None:
-            before()
-        while rest and self._filled < self._parts.size:
-            if self._filling is None:
-                self._filling = memoryview(mmap.mmap(-1, self._parts.size))
-            piece = rest.popleft()
-            taken = piece[: self._parts.size - self._filled]
-            if len(taken) < len(piece):
-                rest.appendleft(piece[len(taken) :])
-            self._filling[self._filled : self._filled + len(taken)] = taken
-            self._filled += len(taken)
-            self._size += len(taken)
-
-    def _take_part(self) -> memoryview:
-        """Give what is in the part, and begin another one."""
-        part = memoryview(b"") if self._filling is None else self._filling[: self._filled]
-        self._filling, self._filled = None, 0
-        return part
+        await self._buffer.append(buffers, self._send, before)
 
     async def _send(self) -> None:
         """Hand the part over, as soon as the one before it is under way. Raises what the upload raised."""
-        if self._size > self._parts.most:
+        if self._buffer.total > self._parts.most:
             limit = f"{MOST_PARTS} parts, here of {self._parts.size} bytes"
             raise TargetFull(self.name, f"an object has at most {limit}: with more memory they are larger")
         if self._upload is None:
             self._upload = self._begin_upload()
-        await self._stream.put(self._take_part(), self._upload)
+        await self._stream.put(self._buffer.take(), self._upload)
         if self._upload.done():
             self._raise_error(self._upload)
 
@@ -253,7 +226,7 @@ class ObjectTarget:
         if self._upload is None:
             await self._put()
         else:
-            if self._filled:
+            if self._buffer.filled:
                 await self._send()
             self._stream.end()
             await asyncio.wait([self._upload])
@@ -265,7 +238,7 @@ class ObjectTarget:
         from obstore import put_async  # noqa: PLC0415 - few starts need it
 
         with writing(self.name):
-            await put_async(self._place.store, self._place.key, self._take_part(), use_multipart=False)
+            await put_async(self._place.store, self._place.key, self._buffer.take(), use_multipart=False)
 
     async def abandon(self) -> None:
         await self._take_back()
@@ -275,7 +248,7 @@ class ObjectTarget:
         if self._is_over:
             return True
         self._is_over = True
-        self._take_part()
+        self._buffer.take()
         upload = self._upload
         if upload is None:
             return True

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, Self, runtime_checkable
 
 from anyio import to_thread
 
 from asyncbackup.errors import TargetError, TargetFull, TargetWriteFailed
+
+if TYPE_CHECKING:
+    from asyncbackup.storage.object_store import StoredObject
 
 Bytes = bytes | bytearray | memoryview
 
@@ -84,12 +87,25 @@ class JoinableTarget(Target, Protocol):
 
 
 @runtime_checkable
+class StoredTarget(Target, Protocol):
+    """A target that is an object in a store."""
+
+    @property
+    def stored_at(self) -> StoredObject:
+        """Where it will be."""
+
+
+@runtime_checkable
 class Layer(Target, Protocol):
     """A target that writes to ``inner`` what it makes of the content, such as compressed content."""
 
     @property
     def inner(self) -> Target:
         """What it writes to."""
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether others cannot read what it makes of the content."""
 
     async def end(self) -> None:
         """Append to ``inner`` what is left of the content, and what ends it. ``complete`` does so if nobody did."""

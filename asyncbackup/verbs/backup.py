@@ -19,6 +19,7 @@ from asyncbackup.engine.plan import Plan
 from asyncbackup.engine.processes import Processes
 from asyncbackup.engine.progress import BackupCounts, DeltaSummary, OnProgress, Summary
 from asyncbackup.engine.record_writer import RecordWriter, refuse_unpatchable
+from asyncbackup.engine.scratch import find_scratch
 from asyncbackup.engine.source import staying
 from asyncbackup.engine.unreadable import Losses
 from asyncbackup.engine.window import WindowOptions
@@ -28,7 +29,7 @@ from asyncbackup.format import Dialect
 from asyncbackup.format.manifest import Subject
 from asyncbackup.format.piece import PieceRange
 from asyncbackup.format.record import RECORD_HEADER_SIZE
-from asyncbackup.storage import Access, JoinableTarget, Layers, Partial, Target, open_target
+from asyncbackup.storage import Access, Layers, Partial, Target, open_target
 from asyncbackup.storage.backup_target import BackupTarget
 from asyncbackup.wire.inode import Inode
 
@@ -84,9 +85,10 @@ async def backup(
     with its manifest, what a run of its own would make. ``replace`` and ``resume`` hold for all of them.
 
     With more than one of ``processes``, others read parts of the objects, and this one joins what they wrote. The
-    result is the same. It takes files, and no hyper volume. Memory and rate are shared out. The others import the
+    result is the same. It takes no hyper volume, and files alone. Memory and rate are shared out. The others import the
     script that is run, so what a script does stands under ``if __name__ == "__main__"``. With ``workers`` these read,
-    in place of processes of this machine.
+    in place of processes of this machine, and objects in stores are taken as well. Secret options of a store do not go
+    to them: they have their own in the environment. No backup that is encrypted is taken.
 
     With ``shard`` it makes only this piece of the backup, which needs a manifest. Runs on any machines make the others,
     and ``join`` makes the backup of all of them, the same as one run makes it. It takes no hyper volume.
@@ -169,8 +171,7 @@ async def backup(
                     if processes == 1 and workers is None:
                         await whole.write_records()
                     else:
-                        makers = workers or Processes(processes)
-                        await _split(whole, work.plan, opened, makers).write_records()
+                        await _split(whole, work.plan, opened, workers, processes).write_records()
                 read_at_s = time.monotonic()
                 await whole.finish()
     sent = cluster.counts
@@ -228,13 +229,17 @@ def _leave_memory(
     return options
 
 
-def _split(whole: Pass, plan: Plan | None, opened: Sequence[BackupTarget], workers: Workers) -> SplitPass:
-    targets = [each.data for each in opened if isinstance(each.data, JoinableTarget)]
-    if len(targets) < len(opened):
+def _split(
+    whole: Pass, plan: Plan | None, opened: Sequence[BackupTarget], workers: Workers | None, processes: int
+) -> SplitPass:
+    targets = [each.data for each in opened]
+    scratches = [scratch for target in targets if (scratch := find_scratch(target)) is not None]
+    # Processes of this machine would bring nothing where everything crosses its network twice.
+    if len(scratches) < len(opened) or (workers is None and any(scratch.is_far for scratch in scratches)):
         raise ValueError("expected files, to which several processes can write")
     if plan is None:
         raise HyperVolume(f"VDI '{whole.to.name}'", "is backed up by one process")
-    return SplitPass(whole, plan, targets, workers)
+    return SplitPass(whole, plan, targets, scratches, workers or Processes(processes))
 
 
 async def _prepare(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup.cli.access_options import STORE_OPTIONS_VARIABLE
 from asyncbackup.sheep import MemoryStore
+from asyncbackup.storage.access import STORE_OPTIONS_VARIABLE
 from tests.cli.command import Command, Served, large_store, serving, start
 from tests.disks import LARGE, OBJECT, PARTS
 from tests.folders import left_in

@@ -24,6 +24,7 @@ from asyncbackup.cli.main import program
 from asyncbackup.client import Cluster, Volume
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.clusters import MISSING, RealCluster, free_ports
+from tests.disks import make_disk
 from tests.folders import left_in
 from tests.object_stores import S3Server
 
@@ -197,6 +198,27 @@ async def test_what_dask_hands_out_becomes_what_one_makes(tmp_path: Path, serve:
         for suffix in ("", ".manifest"):
             assert (shell.folder / f"vm.today{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
         assert (await compare(cluster, [tmp_path / "whole"], "vm-restored", snapshot="today")).is_good
+
+
+@pytest.mark.slow
+@one_loop
+async def test_what_dask_hands_out_goes_to_an_object_store(tmp_path: Path, s3: S3Server) -> None:
+    s3.backend.create_bucket("offsite", "us-east-1")
+    async with embedded(tmp_path) as port, connect("127.0.0.1", port) as cluster:
+        await make_disk(cluster, "vm")
+        await cluster.create_snapshot("vm", "today")
+        shell = Shell(tmp_path / "user", port)
+        shell.add("dask", f'exec {shlex.quote(sys.executable)} -m dask "$@"')
+        starting, _, _ = commands("### Handed out over Dask").partition("asyncbackup")
+        script = (starting + commands("### Dask and an object store")).replace("8786", str(free_ports(1)[0]))
+
+        with anyio.fail_after(60):
+            script = f"set -eu\ntrap 'kill $(jobs -p)' EXIT\n{script}"
+            code, said = await shell.run(script, shell="bash", **s3.environment)
+
+        assert code == 0, said
+        assert s3.objects("offsite") == ["vm/today", "vm/today.manifest"]
+        assert "s3://offsite/vm/today: good, all data is as its manifest says" in said
 
 
 @pytest.mark.slow

@@ -15,12 +15,12 @@ import anyio
 import pytest
 
 from asyncbackup import Cluster, Delta, Progress, Summary, backup, connect
-from asyncbackup.dispatch import pieces as dispatch_pieces
 from asyncbackup.dispatch import pool as dispatch_pool
 from asyncbackup.dispatch.facts import FACTS
 from asyncbackup.dispatch.pieces import DaskWorkers
 from asyncbackup.dispatch.pool import connect_dask
 from asyncbackup.engine import pieces
+from asyncbackup.engine.scratch import FolderScratch
 from asyncbackup.errors import (
     ExtraMissing,
     NoWorkers,
@@ -261,7 +261,10 @@ async def test_workers_with_another_version_are_refused_by_name(run: Run, monkey
 
 
 async def test_workers_that_see_another_folder_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch_pieces, "_claim", lambda folders: [folder / "elsewhere" / "x" for folder in folders])
+    async def mark_nothing(*_: object) -> None:
+        """Leave nothing that a worker could find."""
+
+    monkeypatch.setattr(FolderScratch, "mark", mark_nothing)
 
     with pytest.raises(WorkersDiffer, match="cannot use the folder"):
         await run()

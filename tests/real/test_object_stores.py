@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup.cli.access_options import STORE_OPTIONS_VARIABLE
 from asyncbackup.sheep import MemoryStore
+from asyncbackup.storage.access import STORE_OPTIONS_VARIABLE
 from tests import radosgw
 from tests.cli.command import Command, Outcome, Served, disk_store, large_store, serving, start
 from tests.disks import LARGE, PARTS

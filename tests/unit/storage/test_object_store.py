@@ -17,9 +17,9 @@ from asyncbackup.errors import (
     TargetFull,
     TargetWriteFailed,
 )
-from asyncbackup.storage.access import Access
+from asyncbackup.storage.access import Access, is_secret
 from asyncbackup.storage.location import find_object
-from asyncbackup.storage.object_store import StoredObject, is_secret, open_object, reading, writing
+from asyncbackup.storage.object_store import StoredObject, open_object, reading, writing
 
 SECRET = "sig=s3cr3t"
 
