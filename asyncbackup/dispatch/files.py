@@ -55,7 +55,7 @@ async def _look_in_worker(names: Sequence[str], access: Access | None) -> _Found
 
 
 async def _look(names: Sequence[str], access: Access | None) -> _Found:
-    """Look at each. Raises SourceUnreadable if the store of an object cannot be asked, and what ``open_object`` raises."""
+    """Look at each. Raises SourceUnreadable if a store cannot be asked, and what ``open_object`` raises."""
     found: _Found = {}
     for name in names:
         if location := find_object(name):
