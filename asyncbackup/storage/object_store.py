@@ -64,6 +64,7 @@ _ENDPOINT_VARIABLES: Final = (
 )
 
 _UNKNOWN_OPTION: Final = re.compile(r"[Kk]ey: '?(\w{1,60})")
+_NO_ACCOUNT: Final = "Account must be specified"
 _STATUS: Final = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z-]{1,30}){0,5})")
 _CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
 _RETRIES: Final = re.compile(r"after (\d{1,6}) retries")
@@ -180,11 +181,16 @@ def _open_new(location: ObjectLocation, access: Access) -> ObjectStore:
     try:
         return kinds[location.scheme](location.bucket, config=config, client_options=client, retry_config=retrying)
     except (exceptions.BaseError, ValueError) as error:
-        named = _UNKNOWN_OPTION.search(str(error))
-        which = (
-            f"'{named[1]}' is no option of" if named else "an option or a variable of the environment is not good for"
-        )
-        raise StoreMisconfigured(f"{which} a store with {location.scheme}://") from None
+        raise StoreMisconfigured(f"{_what_is_wrong(str(error))} a store with {location.scheme}://") from None
+
+
+def _what_is_wrong(message: str) -> str:
+    """Say what the library has against the options, without a value: that may be a secret."""
+    if named := _UNKNOWN_OPTION.search(message):
+        return f"'{named[1]}' is no option of"
+    if _NO_ACCOUNT in message:
+        return "AZURE_STORAGE_ACCOUNT_NAME is not set, which names the account of"
+    return "an option or a variable of the environment is not good for"
 
 
 def _options_of(access: Access) -> dict[str, str]:

@@ -74,6 +74,11 @@ def test_plain_http_is_used_only_if_the_endpoint_says_so(option: str) -> None:
     assert not store_of("s3://box/vm1", **{option: "https://store.example"}).client_options.get("allow_http")
 
 
+def test_a_store_of_azure_without_an_account_is_an_error_that_says_how_to_name_it() -> None:
+    with pytest.raises(StoreMisconfigured, match="AZURE_STORAGE_ACCOUNT_NAME is not set"):
+        store_of("az://box/vm1")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
