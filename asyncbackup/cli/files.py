@@ -10,6 +10,7 @@ from typing import Final
 import click
 from anyio import to_thread
 
+from asyncbackup.cli import text
 from asyncbackup.cli.base import FindBase, no_base
 from asyncbackup.cli.options import check_manifests
 from asyncbackup.cli.output import say, warn
@@ -128,6 +129,13 @@ def is_piped(file: str) -> bool:
         return file == "-" or Path(file).is_fifo()
     except OSError:  # Opening it says what is wrong.
         return False
+
+
+def refuse_pipes(files: Sequence[str], option: str) -> None:
+    """Raise UsageError if one of FILEs is a pipe: with ``option`` other processes read FILEs as well."""
+    piped = next(filter(is_piped, files), None)
+    if piped is not None:
+        raise click.UsageError(f"{option} needs files that all machines see: {text.source(piped)} is none")
 
 
 def open_output(

@@ -12,7 +12,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.base import find_base, named_base
-from asyncbackup.cli.files import order_chain
+from asyncbackup.cli.files import order_chain, refuse_pipes
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     LOCAL_PATH,
@@ -37,7 +37,7 @@ from asyncbackup.cli.output import say_report
 from asyncbackup.cli.progress import progress_option, telling_progress
 from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
-from asyncbackup.cli.split_options import Split, dask_option, refuse_unshared, split_with_dask
+from asyncbackup.cli.split_options import Split, dask_option, split_with_dask
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.lineage import find_held
@@ -262,7 +262,7 @@ def _split(dask: str | None, snapshot: str | None, files: Sequence[str]) -> Spli
             raise click.UsageError(f"--dask does not do this: leave {given} out")
         if snapshot is None:
             raise click.UsageError("--dask needs --take-snapshot, which keeps off what a lost worker sends later")
-        refuse_unshared(files)
+        refuse_pipes(files, "--dask")
     return split_with_dask(dask)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
-from asyncbackup.cli import text
-from asyncbackup.cli.files import is_piped
 from asyncbackup.cli.options import WholeNumber
 from asyncbackup.cli.process import import_nothing_from_folder
 from asyncbackup.engine.fill_shares import Fillers
 from asyncbackup.engine.pieces import Workers
-from asyncbackup.storage.location import find_object
 
 if TYPE_CHECKING:
     from asyncbackup.dispatch.pool import Pool
@@ -119,10 +116,3 @@ def _split(processes: int | None, dask: str | None) -> Split:
     if split.option is not None:
         import_nothing_from_folder()
     return split
-
-
-def refuse_unshared(files: Sequence[str]) -> None:
-    """Raise UsageError for what is no file: workers on other machines cannot see it."""
-    odd = next((file for file in files if is_piped(file) or find_object(file) is not None), None)
-    if odd is not None:
-        raise click.UsageError(f"--dask needs files that all machines see: {text.source(odd)} is none")

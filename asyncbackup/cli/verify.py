@@ -12,7 +12,7 @@ from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.advice import with_advice
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.files import arrange, find_files, is_piped
+from asyncbackup.cli.files import arrange, find_files, refuse_pipes
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
@@ -230,9 +230,7 @@ def _refuse_with_dask(files: Sequence[str], vdi: str | None, shard: Shard | None
         raise click.UsageError("give either --shard or --dask, not both")
     if vdi is not None:
         raise click.UsageError("--against is for one machine, or for several with --shard: leave --dask out")
-    piped = next(filter(is_piped, files), None)
-    if piped is not None:
-        raise click.UsageError(f"--dask needs files that all machines see: {text.source(piped)} is none")
+    refuse_pipes(files, "--dask")
 
 
 async def _prove(

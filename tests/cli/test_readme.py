@@ -219,6 +219,8 @@ async def test_what_dask_hands_out_goes_to_an_object_store(tmp_path: Path, s3: S
         assert code == 0, said
         assert s3.objects("offsite") == ["vm/today", "vm/today.manifest"]
         assert "s3://offsite/vm/today: good, all data is as its manifest says" in said
+        wanted = await image_of(cluster, "vm", tmp_path, snapshot="today")
+        assert await image_of(cluster, "vm-restored", tmp_path, snapshot="today") == wanted
 
 
 @pytest.mark.slow

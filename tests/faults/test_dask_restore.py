@@ -355,7 +355,6 @@ async def test_objects_that_need_several_requests_are_refused(dask: DaskCluster,
         ("--take-snapshot", "b", "--resume"),
         ("--take-snapshot", "b", "--base-image", "image"),
         ("--take-snapshot", "b", "-"),
-        ("--take-snapshot", "b", "s3://bucket/key"),
     ],
     ids=lambda given: given[-1] if given else "no snapshot",
 )

@@ -1,4 +1,4 @@
-"""Workers of Dask make backups in an object store, and prove them, with keys of their own."""
+"""Workers of Dask make backups in an object store, prove and restore them, with keys of their own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from distributed.protocol import pickle
 
-from asyncbackup import Cluster, Dialect, Progress, Summary, backup, connect, verify
+from asyncbackup import Cluster, Dialect, Progress, Summary, backup, compare, connect, restore, verify
 from asyncbackup.dispatch.pieces import DaskWorkers
 from asyncbackup.dispatch.pool import connect_dask
+from asyncbackup.dispatch.restore import DaskFillers
 from asyncbackup.dispatch.verify import verify_over
 from asyncbackup.engine import pieces
 from asyncbackup.engine.chain import ChainOptions
@@ -185,7 +186,8 @@ async def test_workers_without_keys_are_refused_by_name_before_anything_is_read(
     assert run.is_empty
 
 
-async def test_no_secret_goes_to_dask(run: Run, dask: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def note_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> bytearray:
+    """Collect all that Dask makes bytes of."""
     sent = bytearray()
     real: Callable[..., bytes] = pickle.dumps
 
@@ -195,6 +197,11 @@ async def test_no_secret_goes_to_dask(run: Run, dask: DaskCluster, monkeypatch: 
         return content
 
     monkeypatch.setattr(pickle, "dumps", note)
+    return sent
+
+
+async def test_no_secret_goes_to_dask(run: Run, dask: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = note_what_is_sent(monkeypatch)
 
     await run()
 
@@ -213,6 +220,47 @@ async def test_workers_prove_objects_as_one_process_does(run: Run) -> None:
 
     assert report.is_proved
     assert report.as_dict() == (await verify([run.url], chain_options=options)).as_dict()
+
+
+async def test_workers_restore_objects_and_no_secret_goes_to_them(
+    run: Run, s3: S3Server, dask: DaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = note_what_is_sent(monkeypatch)
+    await run.alone(layers=Layers(zstd_level=3))
+    s3.requests.clear()
+    options = ChainOptions(access=run.access)
+
+    async with connect_dask(run.address) as pool:
+        summary = await restore(
+            run.cluster, [run.url], "new", snapshot="r", fillers=DaskFillers(pool), chain_options=options
+        )
+
+    assert summary.checked
+    assert (await compare(run.cluster, [run.url], "new", snapshot="r", chain_options=options)).is_good
+    # Each share opens the manifest by itself.
+    assert s3.count_requests("GET", "folder/file.manifest") > 3
+    assert run.url.encode() in sent
+    assert SECRET.encode() not in sent
+    assert SECRET.encode() not in dask.log
+
+
+async def test_workers_without_keys_are_refused_before_a_vdi_is_made(run: Run, tmp_path: Path) -> None:
+    await run.alone()
+    without = {"AWS_REGION": REGION, "HOME": str(tmp_path)}
+    access = Access(run.s3.options | {"retry_timeout": "1", "max_retries": "1"})
+    with DaskCluster(tmp_path, workers=1, environment=without) as lacking:
+        async with connect_dask(lacking.address) as pool:
+            with pytest.raises(WorkersDiffer, match="cannot look: "):
+                await restore(
+                    run.cluster,
+                    [run.url],
+                    "new",
+                    snapshot="r",
+                    fillers=DaskFillers(pool),
+                    chain_options=ChainOptions(access=access),
+                )
+
+    assert not await run.cluster.has_vdi("new")
 
 
 async def test_workers_that_cannot_read_the_objects_are_refused(run: Run, s3: S3Server, tmp_path: Path) -> None:
@@ -238,3 +286,10 @@ def test_the_command_takes_urls(s3: S3Server, dask: DaskCluster, monkeypatch: py
     done = piped("verify", url, "--dask", dask.address)
     assert done.returncode == 0, done.stderr
     assert b"good, all data is as its manifest says" in done.stdout
+    with serving(disk_store()) as served:
+        to = ("--to", "new", "--take-snapshot", "r", "-p", served.port)
+        done = piped("restore", url, *to, "--dask", dask.address)
+        assert done.returncode == 0, done.stderr
+        assert b"took snapshot r" in done.stdout
+        done = piped("verify", url, "--against", "new", "-s", "r", "-p", served.port)
+    assert done.returncode == 0, done.stderr
