@@ -65,6 +65,7 @@
     │   ├── ResizeUnproved           an image whose size would change, and nothing proves that it should
     │   ├── ContradictsManifest      the caller says one thing, and the manifest another
     │   ├── FileNeeded               a pipe, or an encrypted file, where something is read twice
+    │   ├── FolderNeeded             a file, where a folder of backups is wanted
     │   ├── HyperVolume              a hyper volume where none can be
     │   ├── PlacementUnknown         replicas were asked for, and nobody knows where they are
     │   ├── NotMergeable             backups that no single backup can replace
@@ -816,6 +817,14 @@ _READ_ONCE: Final = {
     "age": "encrypted, so that it is only read in order",
     "zstd": "compressed without a seek table, so that it is only read in order",
 }
+
+
+class FolderNeeded(Incompatible):
+    """``source`` is a file, and a folder with backups is expected."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"expected a folder, got the file {source}")
+        self.source = source
 
 
 class HyperVolume(Incompatible):

@@ -28,6 +28,7 @@ from asyncbackup.errors import (
     Fact,
     FactMissing,
     FileNeeded,
+    FolderNeeded,
     FormatUnclear,
     HalfApplied,
     HalfReplaced,
@@ -148,6 +149,10 @@ def _decompress(error: BackupCompressed) -> str:
     if error.source == STANDARD_INPUT:
         return f"put `{decompress} |` before this command"
     return f"`{decompress} {shlex.quote(error.source)} | asyncbackup … -` reads it"
+
+
+def _show_file(error: FolderNeeded) -> str:
+    return f"`{shlex.join(['asyncbackup', 'info', error.source])}` shows it; name the folder that it is in to list that"
 
 
 def _finish_replacing(error: HalfReplaced) -> str:
@@ -277,6 +282,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     ),
     PatchNeeded: "use --format dog",
     FileNeeded: lambda error: _MAKE_FILE[error.layer],
+    FolderNeeded: _show_file,
     RedundancyUnkeepable: "say with --copies how many copies to keep instead",
     ChangedMeanwhile: "try again",
     SnapshotChanged: "use a snapshot that nobody deletes",

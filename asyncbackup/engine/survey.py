@@ -25,8 +25,9 @@ _MOST_FILES: Final = 200_000
 async def survey(folder: str, access: Access | None = None) -> Catalog:
     """Make the catalog of ``folder``, and of the folders in it.
 
-    A manifest that cannot be read or decrypted, or is none, is noted in the catalog. Raises SourceMissing, and
-    SourceUnreadable if the folder cannot be listed, or holds too many files; and KeyUnusable and ExtraMissing.
+    A manifest that cannot be read or decrypted, or is none, is noted in the catalog. Raises SourceMissing and
+    FolderNeeded; SourceUnreadable if the folder cannot be listed, or holds too many files; KeyUnusable and
+    ExtraMissing.
     """
     access = (access or Access()).sharing_stores()
     if access.identities:

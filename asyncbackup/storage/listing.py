@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Generator
 from itertools import islice
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from anyio import to_thread
 
-from asyncbackup.errors import SourceMissing, SourceUnreadable
+from asyncbackup.errors import AsyncBackupError, FolderNeeded, SourceMissing, SourceUnreadable
 from asyncbackup.storage.access import Access
 from asyncbackup.storage.location import MEMORY, ObjectLocation, fault_of_url, find_object, to_path
 from asyncbackup.storage.object_store import open_store, reading, show_location
@@ -33,7 +34,7 @@ async def list_files(folder: str, access: Access | None = None) -> AsyncGenerato
     """List the files below ``folder``, a path or a URL, and below the folders in it, in no order, some at a time.
 
     Neither hidden folders nor links to folders are entered. What is no file, such as a pipe, is left out. Raises
-    SourceMissing, SourceUnreadable if it is no folder, or cannot be read, and what opening an object store raises. Of a
+    SourceMissing, FolderNeeded, SourceUnreadable, and what opening an object store raises. Of a
     store that has the bucket, any folder can be listed, and may be empty. A cancellation waits for some files.
     """
     folder = to_path(folder)
@@ -91,7 +92,10 @@ def _size_of_file(entry: os.DirEntry[str]) -> int | None:
         return None
 
 
-def _why(folder: str, error: OSError) -> SourceMissing | SourceUnreadable:
+def _why(folder: str, error: OSError) -> AsyncBackupError:
     if isinstance(error, FileNotFoundError):
         return SourceMissing(folder)
+    file = folder.rstrip("/")
+    if isinstance(error, NotADirectoryError) and Path(file).exists():  # and not below a file
+        return FolderNeeded(file)
     return SourceUnreadable(folder, error.strerror or str(error))

@@ -66,8 +66,8 @@ async def list_backups(
 ) -> Listing:
     """List the backups in ``folder``, and in the folders in it, by what their manifests say; perhaps those of one VDI.
 
-    No data is read: what is listed is not proved. Raises SourceMissing, SourceUnreadable, and NotStored if there is
-    no backup of ``vdi``.
+    No data is read: what is listed is not proved. Raises SourceMissing, FolderNeeded,
+    SourceUnreadable, and NotStored if there is no backup of ``vdi``.
     """
     catalog = await survey(os.fspath(folder), access)
     if vdi is not None:

@@ -162,7 +162,14 @@ def test_one_vdi_is_listed_alone(command: Command, tmp_path: Path) -> None:
     assert command("list", tmp_path, "--vdi", "web").code == 5
 
 
-@pytest.mark.parametrize(("name", "code"), [("missing", 5), ("file", 2)])
+def test_a_file_in_place_of_a_folder_is_wrong_use_and_says_how_to_show_it(command: Command, files: Files) -> None:
+    outcome = command("list", files.a)
+
+    assert outcome.code == 64
+    assert f"expected a folder, got the file {files.a}; `asyncbackup info {files.a}` shows it" in outcome.err
+
+
+@pytest.mark.parametrize(("name", "code"), [("missing", 5), ("file/", 64), ("file/below", 2)])
 def test_what_is_no_folder_is_an_error(command: Command, tmp_path: Path, name: str, code: int) -> None:
     (tmp_path / "file").write_bytes(b"")
 

@@ -9,7 +9,7 @@ import pytest
 from obstore import put
 from obstore.store import MemoryStore
 
-from asyncbackup.errors import SourceMissing, SourceUnreadable, StoreMisconfigured
+from asyncbackup.errors import FolderNeeded, SourceMissing, SourceUnreadable, StoreMisconfigured
 from asyncbackup.storage import Access, listing
 from asyncbackup.storage.listing import Entry, list_files
 from tests.descriptors import open_descriptors
@@ -78,9 +78,7 @@ async def test_who_stops_listing_leaves_no_folder_open(tmp_path: Path, monkeypat
     assert open_descriptors() == before
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("missing", SourceMissing), ("file", SourceUnreadable), ("", SourceUnreadable)]
-)
+@pytest.mark.parametrize(("name", "kind"), [("missing", SourceMissing), ("file", FolderNeeded), ("", SourceUnreadable)])
 async def test_what_is_no_folder_is_told(tmp_path: Path, name: str, kind: type[Exception]) -> None:
     (tmp_path / "file").touch()
 
