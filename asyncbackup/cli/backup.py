@@ -12,12 +12,11 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.files import is_piped, open_output
+from asyncbackup.cli.files import check_output, is_piped, open_output
 from asyncbackup.cli.layer_options import check_layers, layer_options
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
-    check_output,
     cluster_options,
     connection_options,
     find_given,
@@ -175,7 +174,6 @@ def command(
     If the run is interrupted after the first checkpoint, what it wrote stays, and the same command with --resume goes
     on with it.
     """
-    to_stdout = file == "-"
     _check_source(snapshot, live=live)
     if manifest is not None and no_manifest:
         raise click.UsageError("give either --manifest or --no-manifest, not both")
@@ -186,7 +184,7 @@ def command(
     # A piece has no beginning to patch, whatever the format.
     is_patched = shard is None and to_dialect is not None and to_dialect.needs_patch
     check_layers(layers, is_patched=is_patched, keeps=True, split=split.option)
-    check_output(to_stdout=to_stdout, seeks=is_patched)
+    check_output(*(each.file for each in wanted), is_patched=is_patched)
     _check_files(wanted, split=split.option)
     again = command_that_resumes()
     if live and not quiet and not dry_run:

@@ -8,14 +8,13 @@ import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
-from asyncbackup.cli.files import is_piped, leave_out, open_output
+from asyncbackup.cli.files import check_output, is_piped, leave_out, open_output
 from asyncbackup.cli.layer_options import check_layers, layer_options
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.merge import report
 from asyncbackup.cli.options import (
     PATH,
     check_manifests,
-    check_output,
     file_options,
     json_option,
     new_file_options,
@@ -109,13 +108,13 @@ def command(
     With rbd-diff you can move a VDI to Ceph while it is in use: convert and import its full backup first, and then each
     increment. FILE `-` is standard input.
     """
-    leave_out([file], access=access, quiet=quiet)
-    to_stdout, to_rbd = target == "-", to_format == _RBD_DIFF
+    to_rbd = to_format == _RBD_DIFF
     if not to_rbd and (snapshot_name, base_name, size) != (None, None, None):
         raise click.UsageError("--snapshot-name, --base-name and --size are for --format rbd-diff")
     is_patched = not to_rbd and Dialect(to_format).needs_patch
     check_layers(layers, is_patched=is_patched)
-    check_output(to_stdout=to_stdout, seeks=is_patched)
+    check_output(target, is_patched=is_patched)
+    leave_out([file], access=access, quiet=quiet)
     chain_options = ChainOptions(dialect, object_size, size, check_manifests(manifests, [file]), access=access)
 
     opening = open_output(

@@ -13,7 +13,7 @@ from anyio import to_thread
 from asyncbackup.cli import text
 from asyncbackup.cli.base import FindBase, no_base
 from asyncbackup.cli.options import check_manifests
-from asyncbackup.cli.output import say, warn
+from asyncbackup.cli.output import is_terminal, say, warn
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.arrange import find_backups, find_order, is_there
 from asyncbackup.storage import Access, Layers, open_standard_output, open_target
@@ -136,6 +136,23 @@ def refuse_pipes(files: Sequence[str], option: str) -> None:
     piped = next(filter(is_piped, files), None)
     if piped is not None:
         raise click.UsageError(f"{option} needs files that all machines see: {text.source(piped)} is none")
+
+
+def check_output(*files: str, is_patched: bool) -> None:
+    """Raise UsageError if a backup cannot go to ``files``: it ``is_patched`` at its beginning, or one is a terminal."""
+    place = next(filter(None, map(_place_without_way_back, files)), None)
+    if is_patched and place is not None:
+        problem = f"it cannot go to {place}; use --format dog"
+        raise click.UsageError(f"a collie backup is completed at its beginning: {problem}")
+    if "-" in files and is_terminal():
+        raise click.UsageError("a backup is not for a terminal: redirect standard output, or name a file")
+
+
+def _place_without_way_back(file: str) -> str | None:
+    """Say what FILE is if what was written there cannot be changed any more."""
+    if find_object(file) is not None:
+        return "an object store"
+    return ("`-`" if file == "-" else "a pipe") if is_piped(file) else None
 
 
 def open_output(

@@ -9,10 +9,10 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.exits import ExitCode
-from asyncbackup.cli.files import is_piped, leave_out, open_output
+from asyncbackup.cli.files import check_output, is_piped, leave_out, open_output
 from asyncbackup.cli.layer_options import layer_options
 from asyncbackup.cli.main import CONTEXT, Verb
-from asyncbackup.cli.options import PATH, check_output, json_option, new_file_options, quiet_option
+from asyncbackup.cli.options import PATH, json_option, new_file_options, quiet_option
 from asyncbackup.cli.output import COMPLETE, complain, say_report
 from asyncbackup.cli.progress import name_target, progress_option, telling_progress
 from asyncbackup.cli.running import run_async
@@ -51,8 +51,8 @@ def command(
     """
     if "-" in pieces:
         raise click.UsageError("a piece is a file: standard input has no manifest")
+    check_output(target, is_patched=False)
     pieces = leave_out(pieces, access=access, quiet=quiet)
-    check_output(to_stdout=target == "-", seeks=False)
 
     output = open_output(
         target, replace=force, with_manifest=not no_manifest, inputs=pieces, access=access, layers=layers

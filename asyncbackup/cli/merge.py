@@ -10,14 +10,13 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.base import find_base, named_base
-from asyncbackup.cli.files import is_piped, open_output, order_chain
+from asyncbackup.cli.files import check_output, is_piped, open_output, order_chain
 from asyncbackup.cli.layer_options import check_layers, layer_options
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     PATH,
     base_options,
     check_base,
-    check_output,
     cluster_options,
     connection_options,
     file_options,
@@ -87,13 +86,12 @@ def command(
     `FOLDER@SNAPSHOT` in place of FILEs takes those backups in FOLDER that lead to that snapshot with the least to read.
     SNAPSHOT is its tag, its id or its time, or `VDI:SNAPSHOT`; `asyncbackup list FOLDER` shows what is there.
     """
-    to_stdout = target == "-"
+    is_patched = to_dialect is not None and to_dialect.needs_patch
+    check_layers(layers, is_patched=is_patched)
+    check_output(target, is_patched=is_patched)
     check_base(base, base_vdi, base_image)
     named = partial(find_base, base, base_vdi, base_image)
     files, manifests = order_chain(files, manifests, access=access, quiet=quiet, find_base=named)
-    is_patched = to_dialect is not None and to_dialect.needs_patch
-    check_layers(layers, is_patched=is_patched)
-    check_output(to_stdout=to_stdout, seeks=is_patched)
     inputs = [*files, *([base_image] if base_image else [])]
     opening = open_output(
         target, replace=force, with_manifest=not no_manifest, inputs=inputs, access=access, layers=layers

@@ -13,7 +13,6 @@ import click
 from click.core import ParameterSource
 
 from asyncbackup.cli import text
-from asyncbackup.cli.output import is_terminal
 from asyncbackup.client import ClientOptions
 from asyncbackup.engine.keeping import CHECKPOINT_BYTES
 from asyncbackup.engine.window import MIN_MEMORY, WindowOptions
@@ -456,14 +455,6 @@ def check_manifests(manifests: Sequence[str], files: Sequence[str]) -> Sequence[
     if manifests and len(manifests) != len(files):
         raise click.UsageError(f"--manifest is given {len(manifests)} times for {len(files)} FILEs: give one for each")
     return manifests
-
-
-def check_output(*, to_stdout: bool, seeks: bool) -> None:
-    """Raise UsageError if a backup cannot go to standard output: its format ``seeks``, or that is a terminal."""
-    if to_stdout and seeks:
-        raise click.UsageError("a collie backup is completed at its beginning: it cannot go to `-`; use --format dog")
-    if to_stdout and is_terminal():
-        raise click.UsageError("a backup is not for a terminal: redirect standard output, or name a file")
 
 
 def _dialect(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Dialect | None:

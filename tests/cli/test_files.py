@@ -348,8 +348,8 @@ def test_the_manifest_of_what_went_into_a_pipe_goes_where_it_is_told(served: Ser
 def test_a_collie_backup_does_not_go_into_a_pipe(served: Served, tmp_path: Path) -> None:
     outcome = shell(f"asyncbackup backup disk >(cat) -s a --format collie -p {served.port}", tmp_path)
 
-    assert outcome.returncode == 1
-    assert b"use --format dog" in outcome.stderr
+    assert outcome.returncode == 64
+    assert b"it cannot go to a pipe; use --format dog" in outcome.stderr
 
 
 @pytest.mark.slow

@@ -266,17 +266,30 @@ def test_an_input_is_not_replaced(bucket: Bucket, chain: list[str], command: Com
         (["--checkpoint", "1G"], "--checkpoint needs a file: an object store keeps nothing of an interrupted run"),
         (["--workers", "2"], "is in an object store, which takes bytes of one process"),
         (["--manifest", "elsewhere"], "that of a file or an object stands beside it"),
-        (["--format", "collie"], "collie"),
+        (["--format", "collie"], "it cannot go to an object store; use --format dog"),
+        (["--zstd", "--format", "collie"], "--zstd cannot go back there; use --format dog"),
     ],
 )
 def test_what_a_store_cannot_do_is_refused_before_anything_is_read(
     bucket: Bucket, command: Command, served: Served, arguments: list[str], message: str
 ) -> None:
     outcome = command("backup", "disk", bucket.url("full"), "-s", "a", "-p", served.port, *arguments)
-    assert outcome.code in (1, 64)
+    assert outcome.code == 64
     assert message in outcome.err
     assert bucket.is_empty
     assert not [request for request in bucket.s3.requests if request.method in ("PUT", "POST")]
+
+
+@pytest.mark.parametrize("verb", ["merge", "convert"])
+def test_no_verb_reads_anything_for_a_collie_backup_in_a_store(bucket: Bucket, command: Command, verb: str) -> None:
+    outcome = command(verb, "missing", "--to", bucket.url("full"), "--format", "collie")
+    assert outcome.code == 64
+    assert "it cannot go to an object store; use --format dog" in outcome.err
+
+
+def test_a_collie_backup_beside_another_cannot_go_to_a_store(bucket: Bucket, command: Command, tmp_path: Path) -> None:
+    also = ("--also", bucket.url("b"), "--format", "collie", "-p", "1")
+    assert command("backup", "disk", tmp_path / "a", "-s", "a", *also).code == 64
 
 
 @pytest.mark.parametrize(
