@@ -16,11 +16,17 @@ STORE_OPTIONS_VARIABLE: Final = "ASYNCBACKUP_STORE_OPTIONS"
 _SECRET: Final = re.compile(r"secret|token|password|sas|key")
 _NO_SECRET: Final = re.compile(r".*(?:_id|_file|_path|_uri|_enabled|_url)|disable_.*|skip_.*|use_.*")
 
+_IN_URL_OF_SECRET: Final = frozenset("@?#")
+
 
 def is_secret(option: str, value: str = "") -> bool:
-    """Tell whether nobody else may see the value of a store's option, by its name, and by passwords in its URL."""
+    """Tell whether nobody else may see the value of a store's option.
+
+    Its name says so, or its URL has more than a place: what stands before ``@`` may be a password, and a query or a
+    fragment may be a signature.
+    """
     name = option.lower()
-    return bool(_SECRET.search(name) and not _NO_SECRET.fullmatch(name)) or "@" in value
+    return bool(_SECRET.search(name) and not _NO_SECRET.fullmatch(name)) or not _IN_URL_OF_SECRET.isdisjoint(value)
 
 
 def read_store_options(environment: Mapping[str, str]) -> dict[str, str]:

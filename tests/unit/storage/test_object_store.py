@@ -126,8 +126,19 @@ def test_what_others_may_see_is_no_secret(option: str) -> None:
     assert not is_secret(option, "https://store.example")
 
 
-def test_a_password_in_a_value_is_secret() -> None:
-    assert is_secret("proxy_url", "http://me:password@proxy")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:password@proxy",
+        "//me:password@proxy",
+        "https://store.example/?sig=abc",
+        "https://store.example/box?sv=2024-01-01&sig=abc",
+        "https://store.example?X-Amz-Signature=abc",
+        "https://store.example/#token=abc",
+    ],
+)
+def test_a_password_or_a_signature_in_a_url_is_secret(url: str) -> None:
+    assert is_secret("endpoint", url)
 
 
 def raised_in_reading(error: Exception) -> Exception:
