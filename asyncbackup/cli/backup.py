@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
 
 import click
 
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
+from asyncbackup.cli.backup_refusals import Wanted, check_files, check_manifest, check_resume, check_shard, check_source
 from asyncbackup.cli.exits import ExitCode
 from asyncbackup.cli.files import check_output, is_piped, open_output
 from asyncbackup.cli.layer_options import check_layers, layer_options
@@ -19,7 +18,6 @@ from asyncbackup.cli.options import (
     PATH,
     cluster_options,
     connection_options,
-    find_given,
     format_option,
     json_option,
     quiet_option,
@@ -31,7 +29,7 @@ from asyncbackup.cli.output import COMPLETE, complain, say_report, warn
 from asyncbackup.cli.progress import progress_option, telling_progress
 from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
-from asyncbackup.cli.shard_options import refuse_with_shard, shard_option
+from asyncbackup.cli.shard_options import shard_option
 from asyncbackup.cli.split_options import Split, split_options
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.cut import Shard
@@ -41,20 +39,10 @@ from asyncbackup.errors import ManifestUnplaced, NotResumable, TargetExists
 from asyncbackup.format import Dialect
 from asyncbackup.storage import Access, Layers
 from asyncbackup.storage.backup_target import BackupTarget, check_target
-from asyncbackup.storage.location import find_object
-from asyncbackup.storage.publication import MANIFEST, manifest_path
 from asyncbackup.verbs.backup import Delta, Estimate, backup, estimate
 
 
-class _Also(NamedTuple):
-    """A backup to make in the same pass."""
-
-    file: str
-    base: int | str | None
-    manifest: str | None = None
-
-
-def _also(context: click.Context, param: click.Parameter, values: Sequence[str]) -> list[_Also]:
+def _also(context: click.Context, param: click.Parameter, values: Sequence[str]) -> list[Wanted]:
     """Read FILE=SNAPSHOT, or FILE alone. Raises BadParameter."""
     found = []
     for value in values:
@@ -62,7 +50,7 @@ def _also(context: click.Context, param: click.Parameter, values: Sequence[str])
         file, _, base = value.rpartition("=") if "=" in value else (value, "", "")
         if file == "-":
             raise click.BadParameter("standard output is for FILE alone")
-        found.append(_Also(PATH.convert(file, param, context), snapshot_name(context, param, base or None)))
+        found.append(Wanted(PATH.convert(file, param, context), snapshot_name(context, param, base or None)))
     return found
 
 
@@ -145,7 +133,7 @@ def command(
     file: str,
     snapshot: int | str | None,
     base: int | str | None,
-    also: Sequence[_Also],
+    also: Sequence[Wanted],
     split: Split,
     shard: Shard | None,
     gateways: Sequence[Address],
@@ -174,18 +162,18 @@ def command(
     If the run is interrupted after the first checkpoint, what it wrote stays, and the same command with --resume goes
     on with it.
     """
-    _check_source(snapshot, live=live)
+    check_source(snapshot, live=live)
     if manifest is not None and no_manifest:
         raise click.UsageError("give either --manifest or --no-manifest, not both")
-    wanted = [_Also(file, base, manifest), *also]
-    _check_shard(shard, wanted, live=live, split=split, no_manifest=no_manifest)
-    _check_manifest(wanted, skip_unreadable=skip_unreadable, no_manifest=no_manifest)
-    _check_resume(wanted, resume=resume, live=live, no_manifest=no_manifest)
+    wanted = [Wanted(file, base, manifest), *also]
+    check_shard(shard, wanted, live=live, split=split, no_manifest=no_manifest)
+    check_manifest(wanted, skip_unreadable=skip_unreadable, no_manifest=no_manifest)
+    check_resume(wanted, resume=resume, live=live, no_manifest=no_manifest)
     # A piece has no beginning to patch, whatever the format.
     is_patched = shard is None and to_dialect is not None and to_dialect.needs_patch
     check_layers(layers, is_patched=is_patched, keeps=True, split=split.option)
     check_output(*(each.file for each in wanted), is_patched=is_patched)
-    _check_files(wanted, split=split.option)
+    check_files(wanted, split=split.option)
     again = command_that_resumes()
     if live and not quiet and not dry_run:
         warn(f"if a guest writes to {vdi} while it is backed up, the backup mixes older and newer data")
@@ -262,7 +250,7 @@ def command(
 
 
 @asynccontextmanager
-async def _telling_what_is_complete(wanted: Sequence[_Also], *, resume: bool) -> AsyncIterator[None]:
+async def _telling_what_is_complete(wanted: Sequence[Wanted], *, resume: bool) -> AsyncIterator[None]:
     """Add to a TargetExists that --resume goes on with the others, if there are any."""
     try:
         yield
@@ -274,7 +262,7 @@ async def _telling_what_is_complete(wanted: Sequence[_Also], *, resume: bool) ->
 
 @asynccontextmanager
 async def _open_outputs(
-    wanted: Sequence[_Also], *, replace: bool, resume: bool, with_manifest: bool, access: Access, layers: Layers
+    wanted: Sequence[Wanted], *, replace: bool, resume: bool, with_manifest: bool, access: Access, layers: Layers
 ) -> AsyncIterator[list[BackupTarget]]:
     """Open what the backups go to, as ``open_output`` does for one."""
     async with AsyncExitStack() as stack:
@@ -298,67 +286,6 @@ def _dialect(target: BackupTarget, chosen: Dialect | None) -> Dialect:
     return chosen or Dialect.usual(can_patch=target.data.can_patch)
 
 
-def _check_source(snapshot: int | str | None, *, live: bool) -> None:
-    """Raise UsageError unless it is clear what to back up."""
-    if live and snapshot is not None:
-        raise click.UsageError("give either -s or --live, not both")
-    if snapshot is None and not live:
-        raise click.UsageError("name the snapshot to back up with -s, or use --live for the working VDI")
-
-
-def _check_shard(shard: Shard | None, wanted: Sequence[_Also], *, live: bool, split: Split, no_manifest: bool) -> None:
-    """Raise UsageError for what does not go together with a piece."""
-    refuse_with_shard(
-        shard,
-        {
-            "--shard needs a snapshot: a working VDI changes, so that pieces of it do not go together": live,
-            "--shard makes one piece: leave --also out": len(wanted) > 1,
-            f"give either --shard or {split.option}, not both": split.option is not None,
-            "--shard needs the manifest, which says which piece it is: leave --no-manifest out": no_manifest,
-            "--shard needs the manifest, which says which piece it is: write one with --manifest": (
-                is_piped(wanted[0].file) and wanted[0].manifest is None
-            ),
-        },
-    )
-
-
-def _check_files(wanted: Sequence[_Also], *, split: str | None) -> None:
-    """Raise UsageError if two backups are to go to one file, or several processes to what is none."""
-    piped = [each.file for each in wanted if is_piped(each.file)]
-    if piped and split is not None:
-        raise click.UsageError(f"{split} needs files: {text.target(piped[0])} takes bytes of one process alone")
-    stored = next((each.file for each in wanted if find_object(each.file) is not None), None)
-    if stored is not None and split == "--workers":
-        raise click.UsageError(f"{split} needs files: {stored} is in an object store, which takes bytes of one process")
-    names: dict[str, list[str]] = {}
-    for name in (name for each in wanted for name in _names(each)):
-        names.setdefault(str(find_object(name) or os.path.realpath(name)), []).append(name)
-    for one, *others in names.values():
-        if others:
-            same = "is given twice" if others[0] == one else f"and {others[0]} are one file"
-            raise click.UsageError(f"{one} {same}: each backup, and its manifest, needs a file of its own")
-
-
-def _names(wanted: _Also) -> list[str]:
-    """Name the files of a backup. A manifest that is not written counts, because none of another may stand there."""
-    if location := find_object(wanted.file):
-        return [wanted.file, str(location.beside(MANIFEST))]
-    manifest = wanted.manifest if is_piped(wanted.file) else str(manifest_path(os.path.realpath(wanted.file)))
-    return [name for name in (wanted.file, manifest) if name is not None and name != "-"]
-
-
-def _check_manifest(wanted: Sequence[_Also], *, skip_unreadable: bool, no_manifest: bool) -> None:
-    """Raise UsageError if nothing could name what is left out."""
-    if not skip_unreadable:
-        return
-    lacking = [each for each in wanted if is_piped(each.file) and each.manifest is None]
-    if no_manifest or lacking:
-        mend = "leave --no-manifest out" if no_manifest else "write one with --manifest"
-        if lacking and lacking[0] is not wanted[0]:
-            mend = f"{lacking[0].file} is a pipe, which has none"
-        raise click.UsageError(f"--skip-unreadable needs a manifest, which names what is missing: {mend}")
-
-
 def _end(summary: Summary, file: str, *, as_json: bool) -> None:
     """Raise Exit if the backup lacks something."""
     lacking = {file: summary.missing} | {each.file: each.missing for each in summary.also}
@@ -379,22 +306,6 @@ def _expectation(found: Estimate) -> list[str]:
         ),
         f"would compare {text.objects(found.objects_planned)}, and skip {found.objects_shared:,} shared",
     ]
-
-
-def _check_resume(wanted: Sequence[_Also], *, resume: bool, live: bool, no_manifest: bool) -> None:
-    """Raise UsageError if nothing can be kept of what is to be written."""
-    option = "--resume" if resume else find_given({"checkpoint_bytes"})
-    if option is None:
-        return
-    for each in wanted:
-        if each.file == "-":
-            raise click.UsageError(f"{option} needs a file: what went to `-` cannot be gone on with")
-        if find_object(each.file) is not None:
-            raise click.UsageError(f"{option} needs a file: an object store keeps nothing of an interrupted run")
-    if live:
-        raise click.UsageError(f"{option} needs a snapshot: a working VDI changes, so that two runs do not go together")
-    if no_manifest:
-        raise click.UsageError(f"{option} needs the manifest: it proves what was written")
 
 
 def _report(summary: Summary, file: str) -> list[str]:
