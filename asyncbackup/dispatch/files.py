@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -22,6 +23,20 @@ _Found = dict[str, tuple[object, ...] | None]
 def make_absolute(names: Iterable[str]) -> list[str]:
     """Name files as a process in another folder must. A URL of an object stays as it is."""
     return [name if find_object(name) else str(Path(to_path(name)).absolute()) for name in names]
+
+
+def name_as_given(error: AsyncBackupError, given: Sequence[str]) -> None:
+    """Have an error from a process in another folder call files what the user called them."""
+    names = dict(zip(make_absolute(given), given, strict=True))
+    names |= {manifest_of(path): manifest_of(name) for path, name in names.items() if find_object(name) is None}
+    # The longest goes first: one path may be the beginning of another.
+    paths = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+
+    def rename(value: object) -> object:
+        return paths.sub(lambda found: names[found[0]], value) if isinstance(value, str) else value
+
+    error.args = tuple(map(rename, error.args))
+    vars(error).update({field: rename(value) for field, value in vars(error).items()})
 
 
 def manifest_of(name: str) -> str:

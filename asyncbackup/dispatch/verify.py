@@ -10,12 +10,12 @@ from typing import Final
 import anyio
 from anyio import CapacityLimiter
 
-from asyncbackup.dispatch.files import make_absolute, manifest_of, refuse_other_files
+from asyncbackup.dispatch.files import make_absolute, manifest_of, name_as_given, refuse_other_files
 from asyncbackup.dispatch.pool import Pool
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.progress import OnProgress, Progress
-from asyncbackup.errors import single_error
+from asyncbackup.errors import AsyncBackupError, single_error
 from asyncbackup.verbs.verify import FileReport, Problems, VerifyReport, verify
 
 _SHARES_EACH: Final = 4
@@ -38,6 +38,7 @@ async def verify_over(
     """
     options = chain_options or ChainOptions()
     paths, manifests = make_absolute(backups), make_absolute(map(str, options.manifests))
+    named = [*backups, *map(str, options.manifests)]
     options = with_fields(options, manifests=manifests)
     await refuse_other_files(pool, [*paths, *(manifests or map(manifest_of, paths))], options.access)
     count = _SHARES_EACH * len(pool.workers)
@@ -47,7 +48,11 @@ async def verify_over(
     async def prove(shard: Shard) -> None:
         share = partial(verify, paths, require_manifest=require_manifest, shard=shard, chain_options=options)
         async with limiter:
-            reports[shard.number] = await pool.do(f"share {shard}", share)
+            try:
+                reports[shard.number] = await pool.do(f"share {shard}", share)
+            except AsyncBackupError as error:
+                name_as_given(error, named)
+                raise
         if on_progress is not None:
             on_progress(_progress(list(reports.values()), count))
 
@@ -58,6 +63,8 @@ async def verify_over(
     merged = merge_reports([reports[number] for number in sorted(reports)])
     for file, name in zip(merged.files, backups, strict=True):
         file.file = name
+    for error in [*merged.links.errors, *(each for file in merged.files for each in file.problems.errors)]:
+        name_as_given(error, named)
     return merged
 
 

@@ -68,6 +68,28 @@ async def test_problems_are_found_once_each(dask: DaskCluster, chain: list[str],
     assert report.files[0].problems.count == 3
 
 
+async def test_files_are_named_as_they_were_given(
+    dask: DaskCluster, chain: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(chain[0]).parent
+    monkeypatch.chdir(folder.parent)
+    spoil(chain[0], OBJECT // 2)
+    spoil(f"{chain[1]}.manifest", 0)
+    given = [f"{folder.name}/{name}" for name in ("a", "b")]
+
+    async with connect_dask(dask.address) as pool:
+        report = await verify_over(pool, given)
+        with pytest.raises(SourceMissing) as missing:
+            await verify_over(pool, [*given, "none"])
+
+    assert report.as_dict() == (await verify(given)).as_dict()
+    assert [vars(error)["source"] for file in report.files for error in file.problems.errors] == [
+        given[0],
+        f"{given[1]}.manifest",
+    ]
+    assert missing.value.source == "none"
+
+
 async def test_what_is_no_backup_and_what_is_cut_off_is_told_as_by_one_process(
     dask: DaskCluster, chain: list[str]
 ) -> None:
