@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +16,10 @@ from asyncbackup.cli.options import check_manifests
 from asyncbackup.cli.output import is_terminal, say, warn
 from asyncbackup.cli.running import run_async
 from asyncbackup.engine.arrange import find_backups, find_order, is_there
+from asyncbackup.engine.catalog import below
 from asyncbackup.storage import Access, Layers, open_standard_output, open_target
 from asyncbackup.storage.backup_target import BackupTarget
+from asyncbackup.storage.listing import list_files
 from asyncbackup.storage.location import find_object, to_path
 from asyncbackup.verbs.list_backups import find_chain
 
@@ -69,6 +71,22 @@ def find_files(
     found = tuple(run_async(find, only_reads=True))
     if not quiet:
         say(f"used, oldest first: {', '.join(found)}", err=True)
+    return found
+
+
+async def find_neighbours(files: Sequence[str], access: Access | None) -> list[str]:
+    """Give the files beside which the journal of a restore of ``files`` may stand: of FOLDER@SNAPSHOT, any in FOLDER.
+
+    What was the first backup there depends on the base, which nobody names any more. Raises what ``list_files`` raises.
+    """
+    found = []
+    for file in files:
+        place = await _split_folder(file, access)
+        if place is None:
+            found += [file] if file != "-" else []
+        elif find_object(place[0]) is None:  # No journal stands beside an object.
+            async with aclosing(list_files(place[0], access)) as batches:
+                found += [below(place[0], entry.name) async for batch in batches for entry in batch]
     return found
 
 

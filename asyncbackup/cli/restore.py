@@ -12,7 +12,7 @@ import click
 from asyncbackup.cli import text
 from asyncbackup.cli.access_options import access_options
 from asyncbackup.cli.base import find_base, named_base
-from asyncbackup.cli.files import order_chain, refuse_pipes
+from asyncbackup.cli.files import find_neighbours, order_chain, refuse_pipes
 from asyncbackup.cli.main import CONTEXT, Verb
 from asyncbackup.cli.options import (
     LOCAL_PATH,
@@ -192,8 +192,8 @@ def command(
     if left is not None:
         if given := find_given(_OF_RESTORE):
             raise click.UsageError(f"--discard only removes a VDI: leave {given} out")
-        first = order_chain(files, (), access=access, quiet=quiet)[0][0] if files and journal is None else None
-        _discard(left, first, journal, gateways, client_options, quiet=quiet, as_json=as_json)
+        backups = run_async(lambda: find_neighbours(files, access), only_reads=True) if journal is None else []
+        _discard(left, backups, journal, gateways, client_options, quiet=quiet, as_json=as_json)
         return
     if not files or to is None:
         raise click.UsageError("Missing argument 'FILE...'." if not files else "Missing option '--to'.")
@@ -273,7 +273,7 @@ async def _find_held(gateways: Sequence[Address], options: ClientOptions, vdi: s
 
 def _discard(
     vdi: str,
-    backup: str | None,
+    backups: Sequence[str],
     journal: str | None,
     gateways: Sequence[Address],
     options: ClientOptions,
@@ -283,7 +283,7 @@ def _discard(
 ) -> None:
     async def work() -> Discarded:
         async with connect_any(gateways, options) as cluster:
-            return await discard(cluster, vdi, backup=None if backup == "-" else backup, journal=journal)
+            return await discard(cluster, vdi, backups=backups, journal=journal)
 
     discarded = run_async(work)
     report = [f"{vdi}: discarded, with {text.objects(discarded.objects)} at most"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import anyio
 import numpy as np
+from anyio import to_thread
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, is_unfinished
@@ -17,6 +20,7 @@ from asyncbackup.client.fan_out import for_each
 from asyncbackup.client.objects import ObjectRead
 from asyncbackup.engine.vdi_keeping import read_last
 from asyncbackup.errors import NotDiscarded, ObjectReadFailed, TargetUnusable
+from asyncbackup.format.restoring import Restoring
 from asyncbackup.storage.journal import JournalFile, journal_beside
 from asyncbackup.storage.location import find_object
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS, SECTOR_SIZE, Result
@@ -50,13 +54,13 @@ async def discard(
     cluster: Cluster,
     vdi: str,
     *,
-    backup: str | os.PathLike[str] | None = None,
+    backups: Sequence[str | os.PathLike[str]] = (),
     journal: str | os.PathLike[str] | None = None,
 ) -> Discarded:
     """Remove the working VDI ``vdi`` and all its objects, if its tag says that it is an unfinished restore.
 
-    The restore's journal goes as well: the one that is named, or the one that stands beside ``backup``, the first of
-    those that were restored. A file that is no journal of this VDI stays.
+    The restore's journal goes as well: the one that is named, or the one that stands beside one of ``backups``, the
+    first of those that were restored. A journal of another VDI of this name stays.
 
     A snapshot, or a VDI with another tag, is never removed. The VDI is watched for two seconds, and is not removed if a
     restore writes to it in that time. A restore that does nothing so long, because it waits for a pipe, is noticed only
@@ -68,46 +72,54 @@ async def discard(
     """
     try:
         async with AsyncExitStack() as stack:
-            opened = await _open_journal(stack, vdi, backup, journal)
-            discarded = await _discard(cluster, vdi)
-            if opened is None:
-                return discarded
-            await opened.clear()
-            return replace(discarded, journal=str(opened.path))
+            journals = await _open_journals(stack, vdi, backups, journal)
+            inode = await _find(cluster, vdi)
+            discarded = await _discard(cluster, inode)
+            for opened, found in journals:
+                if (found.vdi_id, found.created) == (inode.vdi_id, inode.create_time):
+                    await opened.clear()
+                    return replace(discarded, journal=str(opened.path))
+            return discarded
     except asyncio.CancelledError as cancelled:
         cancelled.add_note(f"VDI '{vdi}' is still there, if only in part")
         raise
 
 
-async def _open_journal(
-    stack: AsyncExitStack, vdi: str, backup: str | os.PathLike[str] | None, journal: str | os.PathLike[str] | None
-) -> JournalFile | None:
-    """Open the journal of a restore of ``vdi``; None: there is none. If it is empty, it goes when it is closed."""
-    place = journal
-    if not place and backup and find_object(backup) is None:
-        place = journal_beside(backup, vdi)
-    if not place:
-        return None
-    opened = JournalFile(place)
-    try:
-        await stack.enter_async_context(opened)
-    except TargetUnusable:
-        if journal:
-            raise
-        return None  # The restore could not write a journal there either.
-    found = await read_last(opened)
-    return opened if found is not None and found.vdi == vdi else None
+async def _open_journals(
+    stack: AsyncExitStack,
+    vdi: str,
+    backups: Sequence[str | os.PathLike[str]],
+    journal: str | os.PathLike[str] | None,
+) -> list[tuple[JournalFile, Restoring]]:
+    """Open the journals of restores of this name, each with its last entry. An empty one goes when it is closed."""
+    if journal:
+        places = [Path(journal)]
+    else:
+        beside = [journal_beside(backup, vdi) for backup in backups if find_object(backup) is None]
+        places = await to_thread.run_sync(lambda: [place for place in beside if os.path.exists(place)])  # noqa: PTH110 - Path raises where a folder is closed
+    journals = []
+    for place in places:
+        opened = JournalFile(place)
+        try:
+            await stack.enter_async_context(opened)
+        except TargetUnusable:
+            if journal:
+                raise
+            continue  # The restore could not write a journal there either.
+        found = await read_last(opened)
+        if found is not None and found.vdi == vdi:
+            journals.append((opened, found))
+    return journals
 
 
-async def _discard(cluster: Cluster, vdi: str) -> Discarded:
-    inode = await _find(cluster, vdi)
+async def _discard(cluster: Cluster, inode: Inode) -> Discarded:
     before = await _read_state(cluster, inode)
     await anyio.sleep(_WATCH_S)
-    now = await _find(cluster, vdi)
+    now = await _find(cluster, inode.name)
     if now.vdi_id != inode.vdi_id or await _read_state(cluster, inode) != before:
-        raise NotDiscarded(vdi, "a restore is making it at this moment")
+        raise NotDiscarded(inode.name, "a restore is making it at this moment")
     await NewVdi.of(cluster, now).remove(cluster)
-    return Discarded(vdi, f"{inode.vdi_id:x}", before.named)
+    return Discarded(inode.name, f"{inode.vdi_id:x}", before.named)
 
 
 async def _find(cluster: Cluster, vdi: str) -> Inode:

@@ -92,6 +92,23 @@ def test_discard_removes_the_journal_beside_the_file(command: Command, kept: Ser
     assert left_in(tmp_path) == ["full", "full.manifest"]
 
 
+def test_discard_finds_the_journal_in_a_folder_whichever_backup_was_the_first(command: Command, tmp_path: Path) -> None:
+    store, folder = disk_store(), tmp_path / "backups"
+    folder.mkdir()
+    with serving(store) as served:
+        assert command("backup", "disk", folder / "b", "-s", "b", "-F", "a", "-p", served.port).code == 0
+    at, on = f"{folder}@b", ("--base", "a", "--base-vdi", "disk")
+    with serving(store, "create_and_write_obj@4+:error=EIO") as served:
+        command("restore", at, *on, "--to", "new", "--checkpoint", "1M", "--in-flight", "1", "-p", served.port)
+        assert journal_beside(folder / "b", "new").exists()
+
+        outcome = command("restore", at, "--discard", "new", "-p", served.port)
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"removed {journal_beside(folder / 'b', 'new')}" in outcome.out.decode()
+    assert left_in(folder) == ["b", "b.manifest"]
+
+
 def test_discard_removes_the_journal_that_is_named(command: Command, kept: Served, tmp_path: Path) -> None:
     journal = journal_beside(tmp_path / "full", "new")
 

@@ -256,7 +256,7 @@ def backup(tmp_path: Path) -> Path:
     return tmp_path / "full"
 
 
-@pytest.mark.parametrize("content", [entry("other"), b"somebody's letters\n", entry("new")[:-9]])
+@pytest.mark.parametrize("content", [entry("other"), entry("new"), b"somebody's letters\n", entry("new")[:-9]])
 async def test_a_file_that_is_no_journal_of_the_vdi_stays(cluster: Cluster, tmp_path: Path, content: bytes) -> None:
     await leave_unfinished(cluster)
     (tmp_path / "journal").write_bytes(content)
@@ -271,7 +271,7 @@ async def test_a_file_that_is_no_journal_of_the_vdi_stays(cluster: Cluster, tmp_
 async def test_that_there_is_no_journal_is_no_trouble(cluster: Cluster, backup: Path, tmp_path: Path) -> None:
     await leave_unfinished(cluster)
 
-    discarded = await discard(cluster, "new", backup=backup)
+    discarded = await discard(cluster, "new", backups=[backup])
 
     assert (discarded.journal, left_in(tmp_path)) == (None, [])
 
@@ -280,7 +280,7 @@ async def test_a_vdi_whose_journal_a_restore_has_open_is_left_to_it(cluster: Clu
     await leave_unfinished(cluster)
     async with JournalFile(journal_beside(backup, "new")):
         with pytest.raises(TargetBusy, match="is writing it"):
-            await discard(cluster, "new", backup=backup)
+            await discard(cluster, "new", backups=[backup])
 
     assert await cluster.has_vdi("new")
 
@@ -292,7 +292,7 @@ async def test_a_place_where_no_journal_can_be_is_only_refused_if_it_was_named(
 
     with pytest.raises(TargetUnusable):
         await discard(cluster, "new", journal=tmp_path / "missing" / "journal")
-    await discard(cluster, "new", backup=tmp_path / "missing" / "full")
+    await discard(cluster, "new", backups=[tmp_path / "missing" / "full"])
 
     assert not await cluster.has_vdi("new")
 
@@ -307,6 +307,6 @@ async def test_the_journal_of_a_vdi_that_could_not_be_removed_stays(store: Memor
         journal.write_bytes(entry("new"))
 
         with pytest.raises(RequestFailed):
-            await discard(cluster, "new", backup=backup)
+            await discard(cluster, "new", backups=[backup])
 
     assert journal.read_bytes() == entry("new")
