@@ -66,7 +66,7 @@ class FillJob:
 async def fill_share(job: FillJob) -> ReplayCounts:
     """Write the objects of a job, which the owner table names already, and count them. Each is checked before.
 
-    Raises what ``fill`` raises, and ChangedMeanwhile if the backups or the VDI are not those of the job any more.
+    Raises what ``write_share`` raises, and ChangedMeanwhile if the backups are not those of the job any more.
     Cancelled, it begins no other write, and waits a short time for those that are under way.
     """
     meter = Meter(ReplayCounts(), None)
@@ -77,26 +77,49 @@ async def fill_share(job: FillJob) -> ReplayCounts:
         for reader, digest in zip(chain.readers, job.digests, strict=True):
             if await reader.identify() != digest:
                 raise ChangedMeanwhile(reader.name, "another machine sees another backup there")
-        under = ZeroObjects() if job.base is None else SnapshotObjects(cluster, job.base, job.beneath)
-        async with _while_unfinished(cluster, job.inode):
-            await fill(
-                _construct(cluster, job),
-                chain,
-                Index(chain, job.columns),
-                Composer(under, unknown=frozenset(chain.missing)),
-                job.options,
-                meter=meter,
-                whole=NO_INDICES,
-            )
+        index = Index(chain, job.columns)
+        await write_share(
+            cluster, index, job.inode, base=job.base, beneath=job.beneath, options=job.options, meter=meter
+        )
     return meter.counts
 
 
-def _construct(cluster: Cluster, job: FillJob) -> Construction:
+async def write_share(
+    cluster: Cluster,
+    index: Index,
+    inode: Inode,
+    *,
+    base: Inode | None,
+    beneath: Owners,
+    options: WindowOptions,
+    meter: Meter,
+) -> None:
+    """Write the objects of ``index`` into the VDI ``inode``, whose owner table names them already.
+
+    The VDI is a clone of ``base``, of which it keeps the owners ``beneath``; None: it is no clone.
+
+    Raises what ``fill`` raises, and ChangedMeanwhile if the VDI is not the unfinished restore any more. Cancelled as
+    ``fill_share`` is.
+    """
+    under = ZeroObjects() if base is None else SnapshotObjects(cluster, base, beneath)
+    async with _while_unfinished(cluster, inode):
+        await fill(
+            _construct(cluster, inode, beneath),
+            index.chain,
+            index,
+            Composer(under, unknown=frozenset(index.chain.missing)),
+            options,
+            meter=meter,
+            whole=NO_INDICES,
+        )
+
+
+def _construct(cluster: Cluster, inode: Inode, kept: Owners) -> Construction:
     """Take the VDI as one whose table names all objects, so that nothing is written there."""
-    beneath = np.zeros(max(job.inode.object_count, len(job.beneath)), np.uint32)
-    beneath[: len(job.beneath)] = job.beneath
-    named = np.full(len(beneath), job.inode.vdi_id, np.uint32)
-    return Construction.onto(cluster, job.inode, named, beneath=beneath, expected=None)
+    beneath = np.zeros(max(inode.object_count, len(kept)), np.uint32)
+    beneath[: len(kept)] = kept
+    named = np.full(len(beneath), inode.vdi_id, np.uint32)
+    return Construction.onto(cluster, inode, named, beneath=beneath, expected=None)
 
 
 @asynccontextmanager

@@ -2,63 +2,49 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Final
 
-import anyio
-
 from asyncbackup.client import Cluster
-from asyncbackup.client.cluster import can_be_named
-from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape, is_unfinished
-from asyncbackup.engine.base import all_assumed
-from asyncbackup.engine.chain import Chain, ChainOptions, open_chain
+from asyncbackup.client.construction import NewVdi
+from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.compose import Composer
-from asyncbackup.engine.fill_job import FillJob
-from asyncbackup.engine.fill_shares import Fillers, SharedFill, share_memory
+from asyncbackup.engine.design import (
+    Claim,
+    Design,
+    check_copies,
+    check_name_is_free,
+    open_design,
+    take_final_snapshot,
+)
+from asyncbackup.engine.fill_shares import Fillers, Sharing, refuse_unshareable
 from asyncbackup.engine.filling import fill
-from asyncbackup.engine.index import Index, read_index
+from asyncbackup.engine.index import Index
 from asyncbackup.engine.keeping import CHECKPOINT_BYTES
-from asyncbackup.engine.lineage import check_tag_is_free, origin_of, take_snapshot, write_origin
+from asyncbackup.engine.lineage import check_tag_is_free
 from asyncbackup.engine.opening import (
     BaseName,
-    BaseSnapshot,
-    Judged,
-    judge_size,
-    open_base,
-    open_snapshot_base,
-    require_base,
 )
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
+from asyncbackup.engine.removal import remove_failed, undisturbed
 from asyncbackup.engine.replay import Meter
-from asyncbackup.engine.source import NO_INDICES, Indices, ObjectSource, SnapshotObjects, ZeroObjects
+from asyncbackup.engine.source import Indices
 from asyncbackup.engine.vdi_keeping import VdiKeeping
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import (
-    AsyncBackupError,
     ChangedMeanwhile,
     LeftUnfinished,
-    ManifestMissing,
     NotResumable,
-    ObjectSizesDiffer,
-    PerhapsCreated,
-    RedundancyUnkeepable,
-    RequestFailed,
-    SnapshotNotTaken,
     TargetBusy,
     TargetUnusable,
-    UnfinishedExists,
-    VdiExists,
-    VdiUnmakeable,
     first_error,
     single_error,
 )
-from asyncbackup.format.replica import Origin
 from asyncbackup.format.restoring import Restoring
 from asyncbackup.storage.journal import JournalFile, journal_beside
 from asyncbackup.storage.location import find_object
@@ -66,11 +52,6 @@ from asyncbackup.wire.inode import Inode, Owners
 
 _LEAVING_S: Final = 10.0
 """Seconds that a failed restore waits for its journal."""
-
-_TAGGED: Final = f"tagged '{UNFINISHED_TAG}'"
-
-_REMOVAL_S: Final = 60.0
-"""Seconds to remove the VDI of a failed restore. It is left behind after that, because a Ctrl-C waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +142,24 @@ async def restore(
     note, the new VDI is removed, or LeftUnfinished says why it is not.
     """
     started = time.monotonic()
-    _refuse_unshareable(fillers, snapshot, base, keeps=resume or journal is not None)
+    refuse_unshareable(fillers, snapshot, base, keeps=resume or journal is not None)
     with single_error():
         async with (
-            open_chain(backups, chain_options, assume_base=assume_base, allow_incomplete=allow_incomplete) as chain,
-            _open_base(cluster, chain, base, assume_base=assume_base) as judged,
+            open_design(
+                cluster,
+                backups,
+                base,
+                copies=copies,
+                assume_base=assume_base,
+                allow_incomplete=allow_incomplete,
+                chain_options=chain_options,
+            ) as design,
             AsyncExitStack() as stack,
         ):
-            under, clone_of = judged.base, judged.snapshot
-            shape = _shape(chain, clone_of.inode if clone_of else None, copies)
-            assumed = all_assumed(chain.assumed, judged.assumed)
-            entry = None if assumed is not None else await _entry(chain, to, shape, clone_of)
+            entry = await _entry(design, to)
             if resume and entry is None:
                 raise NotResumable(f"VDI '{to}'", "this needs backups in files, and manifests that prove all data")
-            sharing = await _share(fillers, chain, backups, chain_options)
+            sharing = None if fillers is None else await Sharing.begin(fillers, design, backups, chain_options)
             keeping, place = None, journal
             if sharing is None and place is None and find_object(backups[0]) is None:
                 place = journal_beside(backups[0], to)
@@ -187,37 +172,27 @@ async def restore(
                 keeping = await _open_keeping(JournalFile(place), stack, entry, checkpoint_bytes, is_needed=is_needed)
             left = await keeping.find(cluster) if resume and keeping is not None else None
             if left is None:
-                await _check_name_is_free(cluster, to)
+                await check_name_is_free(cluster, to)
             if snapshot is not None:
                 await check_tag_is_free(cluster, to, snapshot)
-            await _check_copies(cluster, shape)
-            options = _share_memory(sharing, options or WindowOptions(), shape)
-            whole = await ZeroObjects().find_objects() if clone_of else await under.find_objects(on_progress)
-            index = await _judge(chain, whole, on_progress)
+            await check_copies(cluster, design.shape)
+            options = options or WindowOptions()
+            if sharing is not None:
+                options = sharing.share_memory(options, design.shape)
+            whole = await design.find_whole(on_progress)
+            index = await design.read_index(whole, on_progress)
             expected = None if index is None else index.with_whole(whole)
             meter = Meter(ReplayCounts(None if expected is None else len(expected)), on_progress)
-            restoration = _Restoration(
-                cluster,
-                chain,
-                index,
-                under,
-                clone_of,
-                shape,
-                whole,
-                expected,
-                options,
-                meter,
-                assumed,
-                keeping,
-                sharing,
-            )
+            restoration = _Restoration(cluster, design, index, whole, expected, options, meter, keeping, sharing)
             try:
                 new = await restoration.run(to, left)
             finally:
                 if keeping is not None and keeping.is_kept and on_kept is not None:
                     on_kept()
             if snapshot is not None:
-                await _take_snapshot(cluster, new, snapshot, restoration.origin, is_tagged_last=sharing is not None)
+                origin = restoration.claim.origin
+                is_shared = sharing is not None
+                await take_final_snapshot(cluster, new.inode, snapshot, origin, is_tagged_last=is_shared)
             return RestoreSummary(
                 vdi=to,
                 vdi_id=f"{new.inode.vdi_id:x}",
@@ -225,41 +200,22 @@ async def restore(
                 object_size=new.inode.object_size,
                 copies=new.inode.nr_copies,
                 copy_policy=new.inode.copy_policy,
-                base=clone_of.name if clone_of else None,
-                base_image=judged.image.name if judged.image else None,
-                assumed=assumed,
+                base=design.clone_of.name if design.clone_of else None,
+                base_image=design.judged.image.name if design.judged.image else None,
+                assumed=design.assumed,
                 files=len(backups),
-                checked=all(reader.subject is not None for reader in chain.readers),
-                origin=None if restoration.origin is None else str(restoration.origin.identity),
-                origin_missing=restoration.origin_missing,
+                checked=design.is_proved,
+                origin=None if restoration.claim.origin is None else str(restoration.claim.origin.identity),
+                origin_missing=restoration.claim.missing,
                 snapshot=snapshot,
                 already_applied=False,
                 objects_done=meter.counts.objects_done,
                 objects_resumed=restoration.resumed,
                 bytes_written=meter.counts.bytes_written,
                 elapsed_s=time.monotonic() - started,
-                missing=chain.missing,
+                missing=design.chain.missing,
                 workers_lost=[] if sharing is None else await sharing.fillers.find_lost(),
             )
-
-
-@asynccontextmanager
-async def _open_base(
-    cluster: Cluster, chain: Chain, base: BaseName | None, *, assume_base: bool
-) -> AsyncIterator[Judged]:
-    """Open the base. A snapshot keeps all its owners, also those that the backups cut off: its clone has them."""
-    require_base(chain, base)
-    if base is None:
-        yield Judged(ZeroObjects(), None)
-    elif isinstance(base, BaseSnapshot):
-        if base.cluster is not cluster:
-            raise ValueError("expected a base in the cluster that is restored to, got one in another")
-        yield await open_snapshot_base(chain, base, assume_base=assume_base)
-    else:
-        async with open_base(chain, base, assume_base=assume_base) as judged:
-            assert judged.image is not None
-            judge_size(chain, judged.image)
-            yield judged
 
 
 async def _open_keeping(
@@ -275,102 +231,12 @@ async def _open_keeping(
     return VdiKeeping(journal, entry, interval, is_needed)
 
 
-async def _entry(chain: Chain, to: str, shape: Shape, clone_of: SnapshotObjects | None) -> Restoring | None:
+async def _entry(design: Design, to: str) -> Restoring | None:
     """Make the first entry of the journal; None: manifests do not determine every byte of the VDI."""
-    if chain.is_piped or not all(reader.subject for reader in chain.readers):
+    if design.assumed is not None or design.chain.is_piped or not design.is_proved:
         return None
-    backups = tuple([await reader.identify() for reader in chain.readers])
-    parent = clone_of.inode.vdi_id if clone_of else 0
-    return Restoring(backups, to, 0, 0, parent, shape.size, shape.copies, shape.copy_policy, 0)
-
-
-def _shape(chain: Chain, of_base: Inode | None, copies: int | None) -> Shape:
-    """Decide what the new VDI is like. Raises ObjectSizesDiffer, VdiUnmakeable, HyperVolume."""
-    object_size, subject = chain.object_size, chain.subject
-    if of_base and of_base.object_size != object_size:
-        raise ObjectSizesDiffer(chain.readers[0].name, object_size, str(of_base), of_base.object_size)
-    if copies is not None:
-        return Shape(chain.size, object_size, copies)
-    if subject is not None:
-        return Shape(chain.size, object_size, subject.copies, subject.copy_policy)
-    if of_base is not None:
-        return Shape(chain.size, object_size, of_base.nr_copies, of_base.copy_policy)
-    return Shape(chain.size, object_size)
-
-
-async def _check_name_is_free(cluster: Cluster, name: str) -> None:
-    """Raise VdiExists, or UnfinishedExists; VdiUnmakeable if no VDI can have the name."""
-    if not can_be_named(name):
-        raise VdiUnmakeable("a name of 1 to 255 bytes without zeros", f"'{name}'")
-    if await cluster.has_vdi(name):
-        raise UnfinishedExists(name) if is_unfinished(await cluster.find_vdi(name)) else VdiExists(name)
-
-
-async def _take_snapshot(
-    cluster: Cluster, new: NewVdi, tag: str, origin: Origin | None, *, is_tagged_last: bool
-) -> None:
-    """Take a snapshot of the complete VDI. Raises SnapshotNotTaken. After a cancellation it may be taken or not."""
-    try:
-        await take_snapshot(cluster, new.inode, tag, origin, is_tagged_last=is_tagged_last)
-    except asyncio.CancelledError as cancelled:
-        cancelled.add_note(f"VDI '{new.name}' is complete, but its snapshot '{tag}' may be missing")
-        raise
-    except AsyncBackupError as error:
-        raise SnapshotNotTaken(new.name, tag, error) from error
-
-
-def _refuse_unshareable(fillers: Fillers | None, snapshot: str | None, base: BaseName | None, *, keeps: bool) -> None:
-    """Raise ValueError for what other machines cannot do."""
-    if fillers is not None and (snapshot is None or keeps or isinstance(base, str | os.PathLike)):
-        raise ValueError("expected a snapshot to take, no journal, and no image, because other machines do the work")
-
-
-async def _share(
-    fillers: Fillers | None, chain: Chain, backups: Sequence[str | os.PathLike[str]], options: ChainOptions | None
-) -> _Sharing | None:
-    """Check that the work can be shared out. Raises FileNeeded, ManifestMissing, and what ``Fillers.check`` raises."""
-    if fillers is None:
-        return None
-    chain.require_files("for several machines")
-    for reader in chain.readers:
-        if reader.subject is None:
-            raise ManifestMissing(reader.name)
-    sharing = _Sharing(fillers, [os.fspath(path) for path in backups], options or ChainOptions())
-    await fillers.check(sharing.backups, sharing.chain_options)
-    return sharing
-
-
-def _share_memory(sharing: _Sharing | None, options: WindowOptions, shape: Shape) -> WindowOptions:
-    return options if sharing is None else share_memory(sharing.fillers, options, shape.object_size)
-
-
-async def _check_copies(cluster: Cluster, shape: Shape) -> None:
-    nodes = await cluster.count_nodes()
-    if nodes is not None and shape.copies > nodes:
-        raise RedundancyUnkeepable(shape.copies, shape.copy_policy, nodes)
-
-
-async def _judge(chain: Chain, whole: Indices, on_progress: OnProgress | None) -> Index | None:
-    """Read all headers, unless the chain has a pipe. So damage is found before anything is written.
-
-    Raises OutsideVdi, also for one of the objects ``whole`` of the base, and BackupDamaged.
-    """
-    if len(whole):
-        chain.position(int(whole[-1]))
-    if chain.is_piped:
-        return None
-    index = await read_index(chain, on_progress)
-    chain.position(index.last_idx)
-    return index
-
-
-@dataclass(frozen=True, slots=True)
-class _Sharing:
-    """Who writes the objects in place of this process, and what of."""
-
-    fillers: Fillers
-    backups: Sequence[str]
-    chain_options: ChainOptions
+    shape, parent = design.shape, design.clone_of.inode.vdi_id if design.clone_of else 0
+    return Restoring(await design.identify(), to, 0, 0, parent, shape.size, shape.copies, shape.copy_policy, 0)
 
 
 @dataclass
@@ -378,26 +244,21 @@ class _Restoration:
     """One restore under way."""
 
     cluster: Cluster
-    chain: Chain
+    design: Design
     index: Index | None
     """None where the chain has a pipe."""
-    under: ObjectSource
-    clone_of: SnapshotObjects | None
-    shape: Shape
     whole: Indices
     """The indices of the objects of the base that must be written, because the new VDI is no clone."""
     expected: Owners | None
     """The indices of all objects that will be written; None if they are not known."""
     options: WindowOptions
     meter: Meter
-    assumed: str | None
     keeping: VdiKeeping | None = None
-    sharing: _Sharing | None = None
+    sharing: Sharing | None = None
     resumed: int = 0
     """Objects that an interrupted run wrote."""
-    origin: Origin | None = None
-    """The origin that was written into the VDI's attribute; None before that, or if it was not written."""
-    origin_missing: str | None = None
+    claim: Claim = field(default=Claim(None, None), init=False)
+    """What the VDI says that it equals, at the end."""
 
     async def run(self, name: str, left: Inode | None = None) -> NewVdi:
         """Make the VDI, or go on with the unfinished VDI ``left``. After an error it is removed, unless it is kept."""
@@ -415,7 +276,7 @@ class _Restoration:
 
         try:
             if left is None:
-                await _undisturbed(make)
+                await undisturbed(make)
                 if keeping is not None:
                     await keeping.begin(made[0].inode)
             else:
@@ -425,20 +286,23 @@ class _Restoration:
             if self.sharing is None:
                 await fill(
                     made[0],
-                    self.chain,
+                    self.design.chain,
                     self.index,
-                    Composer(self._base(), unknown=frozenset(self.chain.missing)),
+                    Composer(self.design.under, unknown=frozenset(self.design.chain.missing)),
                     self.options,
                     meter=self.meter,
                     whole=self.whole,
                     behind=behind,
                     on_done=note,
                 )
-                await self._write_origin(made[0])
+                self.claim = await self.design.claim_origin(self.cluster, made[0].inode)
                 await made[0].publish()
             else:
-                await self._share_out(self.sharing, made[0])
-                await self._write_origin(made[0])
+                assert self.index is not None, "pipes were refused"
+                await self.sharing.fill(
+                    self.cluster, made[0], self.design, self.index, options=self.options, meter=self.meter
+                )
+                self.claim = await self.design.claim_origin(self.cluster, made[0].inode)
                 # The tag goes when the snapshot is taken: before that, a worker that was lost could still write.
                 await made[0].complete()
         except BaseException as failure:
@@ -448,34 +312,16 @@ class _Restoration:
             await keeping.end()
         return made[0]
 
-    async def _share_out(self, sharing: _Sharing, new: NewVdi) -> None:
-        """Have others write all objects."""
-        assert self.index is not None, "pipes were refused"
-        nodes, parent = self.cluster.nodes, self._parent()
-        job = FillJob(
-            gateways=list(dict.fromkeys([(nodes.gateway.host, nodes.gateway.port), *nodes.gateways])),
-            client_options=nodes.options.shared_by(sharing.fillers.at_once),
-            options=self.options,
-            backups=sharing.backups,
-            digests=[await reader.identify() for reader in self.chain.readers],
-            chain_options=sharing.chain_options,
-            inode=new.inode,
-            base=None if parent is None else parent.inode,
-            beneath=NO_INDICES if parent is None else parent.owners[: parent.keep],
-            columns=(),
-        )
-        await SharedFill(sharing.fillers, new, self.index, job, self.meter).run()
-
     async def _leave(self, made: list[NewVdi], failure: BaseException) -> None:
         """Keep the VDI if another run can go on with it. Otherwise remove it, if it was ``made``."""
         keeping = self.keeping
         if keeping is not None and keeping.is_kept and not isinstance(first_error(failure), ChangedMeanwhile):
-            await _undisturbed(keeping.leave, _LEAVING_S)
+            await undisturbed(keeping.leave, _LEAVING_S)
             return
         # Both steps are completed. If they are cancelled, they raise that only after their end.
         try:
             if made:
-                await _remove(made[0], self.cluster, failure, None if self.sharing is None else self.sharing.fillers)
+                await remove_failed(made[0], self.cluster, failure, self._before_removal(made[0].name, failure))
         except LeftUnfinished:
             raise
         except BaseException:
@@ -483,95 +329,20 @@ class _Restoration:
             raise
         await self._end_journal()
 
+    def _before_removal(self, vdi: str, failure: BaseException) -> Callable[[], Awaitable[None]] | None:
+        return None if self.sharing is None else partial(self.sharing.refuse_while_written, vdi, failure)
+
     async def _end_journal(self) -> None:
         if self.keeping is not None:
-            await _undisturbed(self.keeping.end, _LEAVING_S)
+            await undisturbed(self.keeping.end, _LEAVING_S)
 
     async def _adopt(self, left: Inode, done: int) -> NewVdi:
         """Take over the unfinished VDI that an interrupted run left."""
         assert self.expected is not None, "only what is read from files is kept"
         self.resumed = int((self.expected <= done).sum())
         self.meter.counts.objects_planned = len(self.expected) - self.resumed
-        return await NewVdi.adopt(self.cluster, left, self.shape, self._parent(), expected=self.expected, done=done)
+        design = self.design
+        return await NewVdi.adopt(self.cluster, left, design.shape, design.parent, expected=self.expected, done=done)
 
     async def _create(self, name: str) -> NewVdi:
-        return await NewVdi.create(self.cluster, name, self.shape, self._parent(), self.expected)
-
-    def _parent(self) -> Parent | None:
-        if self.clone_of is None:
-            return None
-        return Parent(self.clone_of.inode, self.clone_of.owners, self.chain.spans())
-
-    def _base(self) -> ObjectSource:
-        if self.clone_of is None:
-            return self.under
-        return self.clone_of.first(self.chain.spans())
-
-    async def _write_origin(self, new: NewVdi) -> None:
-        """Write the origin, before the tag is removed. If the cluster refuses it, note why it is missing."""
-        if self.chain.missing:
-            self.origin_missing = "the backups lack some of its objects"
-            return
-        origin = origin_of(self.chain, new.inode, assumed=self.assumed is not None)
-        if origin is None:
-            self.origin_missing = f"no manifest says which snapshot of {new.inode.vdi_size} bytes it is"
-            return
-        try:
-            await write_origin(self.cluster, new.inode, origin)
-        except RequestFailed as error:
-            self.origin_missing = str(error)
-        else:
-            self.origin = origin
-
-
-async def _undisturbed(function: Callable[[], Awaitable[None]], timeout_s: float = math.inf) -> bool:
-    """Run ``function`` even if this task is cancelled meanwhile. Give False if it did not end within ``timeout_s``."""
-    scope = anyio.CancelScope(shield=True, deadline=anyio.current_time() + timeout_s)
-
-    async def run() -> None:
-        with scope:
-            await function()
-
-    # It needs a task of its own: a shield does not stop a cancellation by plain asyncio.
-    async with anyio.create_task_group() as group:
-        group.start_soon(run)
-    return not scope.cancelled_caught
-
-
-async def _refuse_while_written(fillers: Fillers, vdi: str, failure: BaseException) -> None:
-    """Raise LeftUnfinished if others may still write into the VDI: another one may get its id after its removal."""
-    have_ended, lost = await fillers.have_ended(), await fillers.find_lost()
-    if lost or not have_ended:
-        who = f"lost were {', '.join(lost)}" if lost else "not all of them answer"
-        why = f"workers may still write into it ({who}): end them before you remove it"
-        raise LeftUnfinished(vdi, f"{_TAGGED}, is left behind", _cause(failure), why) from first_error(failure)
-
-
-async def _remove(new: NewVdi, cluster: Cluster, failure: BaseException, fillers: Fillers | None) -> None:
-    """Remove ``new`` because of ``failure``. Raises LeftUnfinished if that cannot be done."""
-
-    async def remove() -> None:
-        if fillers is not None:
-            await _refuse_while_written(fillers, new.name, failure)
-        # The server may still hold requests that were given up. Then the old connections have no room for others.
-        async with cluster.connected_anew() as fresh:
-            await new.remove(fresh)
-
-    try:
-        with single_error():
-            if await _undisturbed(remove, _REMOVAL_S):
-                return
-        reason = f"it took longer than {_REMOVAL_S:g} s"
-    except LeftUnfinished:
-        raise
-    except AsyncBackupError as error:
-        reason = str(error)
-    why = f"removing it failed ({reason})"
-    if not new.is_marked:
-        raise PerhapsCreated(new.name, _cause(failure), why) from first_error(failure)
-    raise LeftUnfinished(new.name, f"{_TAGGED}, may be left behind", _cause(failure), why) from first_error(failure)
-
-
-def _cause(failure: BaseException) -> str:
-    first = first_error(failure)
-    return "the restore was stopped" if isinstance(first, asyncio.CancelledError) else str(first)
+        return await NewVdi.create(self.cluster, name, self.design.shape, self.design.parent, self.expected)

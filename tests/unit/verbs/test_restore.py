@@ -28,6 +28,7 @@ from asyncbackup import (
     restore,
 )
 from asyncbackup.client.construction import UNFINISHED_TAG
+from asyncbackup.engine import removal
 from asyncbackup.engine.lineage import read_origin
 from asyncbackup.errors import (
     BackupDamaged,
@@ -61,7 +62,6 @@ from asyncbackup.sheep import Fault, MemoryStore, Release, Sheep
 from asyncbackup.sheep.volumes import owners_of
 from asyncbackup.storage.image import marker_path, state_path
 from asyncbackup.storage.publication import manifest_path
-from asyncbackup.verbs import restore as restore_verb
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import SECTOR_SIZE, Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, TAG_OFFSET
@@ -928,7 +928,7 @@ async def test_a_vdi_that_cannot_be_removed_is_told_with_what_failed_first(backe
 
 
 async def test_a_removal_that_takes_too_long_is_given_up(backed: Backed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore_verb, "_REMOVAL_S", 0.25)
+    monkeypatch.setattr(removal, "_REMOVAL_S", 0.25)
     faults = "create_and_write_obj@2:error=EIO", "remove_obj@1:stall"
     async with failing(backed.store, *faults) as (_, cluster):
         with pytest.raises(LeftUnfinished, match=r"removing it failed \(it took longer than 0\.25 s\)"):
