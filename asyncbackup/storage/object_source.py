@@ -18,6 +18,7 @@ from asyncbackup.errors import SourceMissing, SourceUnreadable
 from asyncbackup.storage.access import Access
 from asyncbackup.storage.location import ObjectLocation
 from asyncbackup.storage.object_store import StoredObject, open_object, reading
+from asyncbackup.storage.ranged import RangedSource
 from asyncbackup.storage.target import BRIEF, Step
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class _Chunk:
         return self.start + len(self.data)
 
 
-class ObjectSource:
+class ObjectSource(RangedSource):
     """An object, as it is when this is entered. If another one takes its place, reading raises SourceUnreadable.
 
     Reading at any offset fetches just that range, unless it goes on where the last read ended. It holds up to 4 MiB.
@@ -67,8 +68,7 @@ class ObjectSource:
     is_far = True
 
     def __init__(self, place: StoredObject, *, only_glances: bool = False) -> None:
-        self.name = place.name
-        self.size = 0
+        super().__init__(place.name)
         self._place = place
         self._small = _GLANCE if only_glances else _SMALL
         self._seen: ObjectMeta | None = None
@@ -97,11 +97,6 @@ class ObjectSource:
         self._group.cancel_scope.cancel()
         # Fetching ahead raises nothing: its errors wait for whoever reads there.
         await self._group.__aexit__(None, None, None)
-
-    async def peek(self, size: int) -> bytes:
-        """Give the first ``size`` bytes, or all of them if there are fewer."""
-        buffer = bytearray(min(size, self.size))
-        return bytes(buffer[: await self._read(0, memoryview(buffer))])
 
     async def read_into(
         self, offset: int, view: memoryview, *, before: Step | None = None, after: Step | None = None

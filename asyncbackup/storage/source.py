@@ -19,6 +19,7 @@ from asyncbackup.errors import BackupDamaged, SourceUnreadable
 from asyncbackup.format.decoder import Damage
 from asyncbackup.storage.onward import OnwardSource
 from asyncbackup.storage.opening import open_in_thread, open_regular, open_to_read
+from asyncbackup.storage.ranged import RangedSource
 from asyncbackup.storage.target import BRIEF, Step
 
 STANDARD_INPUT: Final = "standard input"
@@ -88,14 +89,13 @@ class SourceLayer(Source, Protocol):
         """What it is called in what people read."""
 
 
-class FileSource:
+class FileSource(RangedSource):
     """A file on disk."""
 
     is_far = False
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = os.fspath(path)
-        self.size = 0
+        super().__init__(os.fspath(path))
         self.modified_ns = 0
         """The time of the last change before it was opened, in nanoseconds since 1970."""
         self._descriptor = -1
@@ -133,30 +133,16 @@ class FileSource:
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
 
-    async def peek(self, size: int) -> bytes:
-        """Give the first ``size`` bytes, or all of them if there are fewer."""
-        # Ask for no more bytes than the file has: the kernel may then have them in memory, and no thread is needed.
-        buffer = bytearray(min(size, self.size))
-        return bytes(buffer[: await self.read_into(0, memoryview(buffer))])
-
     async def read_into(
         self, offset: int, view: memoryview, *, before: Step | None = None, after: Step | None = None
     ) -> int:
         if len(view) > BRIEF:
-            return await to_thread.run_sync(self._read_between, offset, view, before, after)
+            return await super().read_into(offset, view, before=before, after=after)
         if before is not None:
             before()
         count = self._read_cached(offset, view)
         if count < len(view):
             count = await to_thread.run_sync(self.read_now, offset, view)
-        if after is not None:
-            after()
-        return count
-
-    def _read_between(self, offset: int, view: memoryview, before: Step | None, after: Step | None) -> int:
-        if before is not None:
-            before()
-        count = self.read_now(offset, view)
         if after is not None:
             after()
         return count

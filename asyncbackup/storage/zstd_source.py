@@ -12,8 +12,8 @@ from asyncbackup.errors import BackupDamaged
 from asyncbackup.format.decoder import Damage
 from asyncbackup.format.seekable import FOOTER_SIZE, Frame, SeekTable, decode_footer
 from asyncbackup.storage.filtered import FilteredSource
+from asyncbackup.storage.ranged import RangedSource
 from asyncbackup.storage.source import Source, located
-from asyncbackup.storage.target import Step
 from asyncbackup.storage.zstd import Decompression, decompress_frame
 
 LAYER: Final = "zstd"
@@ -67,7 +67,7 @@ class _Slot:
         self.content = memoryview(b"")
 
 
-class ZstdSource:
+class ZstdSource(RangedSource):
     """The content of ``inner``, which was entered, by its seek ``table``: at any offset, several readers at a time.
 
     Reading raises BackupDamaged where a frame is not what the table says.
@@ -76,8 +76,8 @@ class ZstdSource:
     layer = f"{LAYER} with a seek table"
 
     def __init__(self, inner: Source, table: SeekTable) -> None:
+        super().__init__(inner.name)
         self.inner = inner
-        self.name = inner.name
         self.size = table.size
         self.is_far = inner.is_far
         self._table = table
@@ -90,24 +90,6 @@ class ZstdSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing runs between two reads."""
-
-    async def peek(self, size: int) -> bytes:
-        """Give the first ``size`` bytes, or all of them if there are fewer."""
-        buffer = bytearray(min(size, self.size))
-        return bytes(buffer[: await self.read_into(0, memoryview(buffer))])
-
-    async def read_into(
-        self, offset: int, view: memoryview, *, before: Step | None = None, after: Step | None = None
-    ) -> int:
-        return await to_thread.run_sync(self._read_between, offset, view, before, after)
-
-    def _read_between(self, offset: int, view: memoryview, before: Step | None, after: Step | None) -> int:
-        if before is not None:
-            before()
-        count = self.read_now(offset, view)
-        if after is not None:
-            after()
-        return count
 
     def read_now(self, offset: int, view: memoryview) -> int:
         end = min(offset + len(view), self.size)
