@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, NamedTuple
 
+import pytest
+
 KEY_ID: Final = "AKIATESTONLY"
 SECRET: Final = "s3cr3t/that+nobody/may=see"
 REGION: Final = "us-east-1"
@@ -76,12 +78,7 @@ class S3Server:
     @property
     def environment(self) -> dict[str, str]:
         """What a command needs to know to get at it."""
-        return {
-            "AWS_ACCESS_KEY_ID": KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_REGION": REGION,
-            "AWS_ENDPOINT_URL": self.endpoint,
-        }
+        return environment_of(self.endpoint)
 
     @property
     def options(self) -> dict[str, str]:
@@ -123,6 +120,22 @@ def serving_s3() -> Iterator[S3Server]:
         yield server
     finally:
         threaded.stop()
+
+
+def environment_of(endpoint: str) -> dict[str, str]:
+    """Give what a command needs to know to get at the store of tests there."""
+    return {
+        "AWS_ACCESS_KEY_ID": KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": REGION,
+        "AWS_ENDPOINT_URL": endpoint,
+    }
+
+
+def name_store(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the environment name the store there."""
+    for name, value in environment_of(endpoint).items():
+        monkeypatch.setenv(name, value)
 
 
 def times(number: int, fault: Fault, matches: Callable[[Request], bool]) -> Callable[[Request], Fault | None]:

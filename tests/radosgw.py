@@ -55,16 +55,6 @@ class RadosGateway:
             for upload in self.s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
         }
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a command needs to know to get at it."""
-        return {
-            "AWS_ACCESS_KEY_ID": KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_REGION": REGION,
-            "AWS_ENDPOINT_URL": self.endpoint,
-        }
-
 
 @contextmanager
 def serving_radosgw(folder: Path) -> Iterator[RadosGateway]:

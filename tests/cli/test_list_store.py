@@ -12,13 +12,12 @@ from asyncbackup.storage.location import ObjectLocation
 from asyncbackup.storage.publication import manifest_path
 from tests.chains import Files
 from tests.cli.command import Command, piped
-from tests.object_stores import S3Server, always, fail
+from tests.object_stores import S3Server, always, fail, name_store
 
 
 @pytest.fixture
 def store(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
+    name_store(s3.endpoint, monkeypatch)
     return s3
 
 

@@ -19,7 +19,7 @@ from tests.cli.command import Command, Served, large_store, serving, start
 from tests.disks import LARGE, OBJECT, PARTS
 from tests.folders import left_in
 from tests.keys import make_key
-from tests.object_stores import SECRET, Request, S3Server, always, cut, fail, forbid, times
+from tests.object_stores import SECRET, Request, S3Server, always, cut, fail, forbid, name_store, times
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Bucket:
 
 @pytest.fixture
 def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
+    name_store(s3.endpoint, monkeypatch)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(STORE_OPTIONS_VARIABLE, "max_retries=2")
     return Bucket(s3, s3.new_bucket())

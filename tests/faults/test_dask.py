@@ -6,7 +6,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from asyncbackup.dispatch import pool as dispatch_pool
 from asyncbackup.dispatch.facts import FACTS
 from asyncbackup.dispatch.pieces import DaskWorkers
 from asyncbackup.dispatch.pool import connect_dask
-from asyncbackup.engine import pieces
 from asyncbackup.engine.scratch import FolderScratch
 from asyncbackup.errors import (
     ExtraMissing,
@@ -42,32 +41,13 @@ from tests.faults.deletion import deletable
 from tests.folders import left_in
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_pieces")]
 
 ROUNDS = 3
 
 
 class Stop(Exception):
     """Ends a run."""
-
-
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_LEAST_OBJECTS", 1)
-    monkeypatch.setattr(pieces, "_MOST_OBJECTS", 1)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    with DaskCluster(tmp_path_factory.mktemp("dask")) as running:
-        yield running
-
-
-@pytest.fixture
-def dask(running: DaskCluster) -> DaskCluster:
-    """The workers, all of them alive."""
-    running.wait()
-    return running
 
 
 class Run:

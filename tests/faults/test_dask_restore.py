@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,19 +57,6 @@ ROUNDS = 3
 
 class Stop(Exception):
     """Ends a run."""
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    with DaskCluster(tmp_path_factory.mktemp("dask")) as running:
-        yield running
-
-
-@pytest.fixture
-def dask(running: DaskCluster) -> DaskCluster:
-    """The workers, all of them alive."""
-    running.wait()
-    return running
 
 
 def is_creation(request: RequestHeader) -> bool:

@@ -16,7 +16,6 @@ from asyncbackup.dispatch.pieces import DaskWorkers
 from asyncbackup.dispatch.pool import connect_dask
 from asyncbackup.dispatch.restore import DaskFillers
 from asyncbackup.dispatch.verify import verify_over
-from asyncbackup.engine import pieces
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.errors import WorkersDiffer
 from asyncbackup.sheep import MemoryStore, Sheep
@@ -27,33 +26,20 @@ from asyncbackup.wire.oid import is_data
 from tests.cli.command import disk_store, piped, serving, start
 from tests.dask_workers import DaskCluster
 from tests.disks import make_disk
-from tests.object_stores import REGION, SECRET, S3Server
+from tests.object_stores import REGION, SECRET, S3Server, name_store
 from tests.waiting import until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_pieces")]
 
 
 class Stop(Exception):
     """Ends a run."""
 
 
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_LEAST_OBJECTS", 1)
-    monkeypatch.setattr(pieces, "_MOST_OBJECTS", 1)
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, running_s3: S3Server) -> Iterator[DaskCluster]:
     with DaskCluster(tmp_path_factory.mktemp("dask"), environment=running_s3.environment) as running:
         yield running
-
-
-@pytest.fixture
-def dask(running: DaskCluster) -> DaskCluster:
-    """The workers, all of them alive."""
-    running.wait()
-    return running
 
 
 class Run:
@@ -156,8 +142,7 @@ async def test_a_run_that_ends_early_ends_the_reads_of_the_workers_and_leaves_no
 async def test_the_next_run_removes_what_a_killed_one_left(
     s3: S3Server, dask: DaskCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
+    name_store(s3.endpoint, monkeypatch)
     bucket = s3.new_bucket()
     command = ("backup", "-q", "disk", "-s", "b", f"s3://{bucket}/file", "--dask", dask.address)
     with serving(store := disk_store(), "read_obj/1@1+:stall") as served:
@@ -276,8 +261,7 @@ async def test_workers_that_cannot_read_the_objects_are_refused(run: Run, s3: S3
 
 
 def test_the_command_takes_urls(s3: S3Server, dask: DaskCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
+    name_store(s3.endpoint, monkeypatch)
     url = f"s3://{s3.new_bucket()}/file"
     with serving(disk_store()) as served:
         done = piped("backup", "disk", "-s", "b", url, "--zstd", "--dask", dask.address, "-p", served.port)

@@ -18,6 +18,7 @@ from tests import radosgw
 from tests.cli.command import Command, Outcome, Served, disk_store, large_store, serving, start
 from tests.disks import LARGE, PARTS
 from tests.folders import left_in
+from tests.object_stores import name_store
 from tests.radosgw import RadosGateway, serving_radosgw
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.skipif(bool(radosgw.MISSING), reason=radosgw.MISSING)]
@@ -59,8 +60,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RadosGateway]:
 
 @pytest.fixture
 def bucket(gateway: RadosGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
-    for name, value in gateway.environment.items():
-        monkeypatch.setenv(name, value)
+    name_store(gateway.endpoint, monkeypatch)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv(STORE_OPTIONS_VARIABLE, "max_retries=2")
     return Bucket(gateway, gateway.new_bucket())
