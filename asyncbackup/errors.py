@@ -94,6 +94,7 @@
     │   ├── WorkersDiffer            … and are not as this machine is
     │   ├── SchedulerUnreachable     … and nobody who would hand it out answers
     │   └── SchedulerLost            … and who handed it out is gone
+    │       └── SchedulerSilent      … or is there, and does not answer
     ├── InodeCorrupt                 metadata of a VDI that contradicts itself
     ├── TooManyVdis                  a cluster claims more VDIs than can be listed
     └── TargetError                  where the bytes should go
@@ -195,6 +196,15 @@ class SchedulerLost(WorkersError):
     def __init__(self, address: str) -> None:
         super().__init__(f"lost the scheduler at {address}")
         self.address = address
+
+
+class SchedulerSilent(SchedulerLost):
+    """The scheduler at ``address`` did not answer within ``waited_s`` seconds."""
+
+    def __init__(self, address: str, waited_s: float) -> None:
+        AsyncBackupError.__init__(self, f"lost the scheduler at {address}: it did not answer within {waited_s:g} s")
+        self.address = address
+        self.waited_s = waited_s
 
 
 class ClusterError(AsyncBackupError):

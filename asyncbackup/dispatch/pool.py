@@ -23,6 +23,7 @@ from asyncbackup.errors import (
     ExtraMissing,
     NoWorkers,
     SchedulerLost,
+    SchedulerSilent,
     SchedulerUnreachable,
     WorkerLost,
     WorkersSilent,
@@ -38,6 +39,8 @@ _GREET_S: Final = 20
 """Seconds in which it must also have answered. Dask waits without a bound for what is no scheduler, or hangs."""
 _ANSWER_S: Final = 30
 """Seconds in which each worker must say what it is. Its event loop answers, whatever its threads do."""
+_SCHEDULER_S: Final = 30
+"""Seconds in which the scheduler must say which workers there are. It does little else than to answer."""
 _JOIN_S: Final = 60
 """Seconds to wait for a worker where there is none. One that died is started again by its nanny within a few."""
 _LOOK_S: Final = 1.0
@@ -150,10 +153,14 @@ class Pool:
         return bool(there)
 
     async def watch(self) -> None:
-        """Raise NoWorkers when there was none for a while, and SchedulerLost when the scheduler is gone."""
+        """Raise NoWorkers when there was none for a while, and SchedulerLost when the scheduler is gone, or silent."""
         alone_s = 0.0
         while True:
-            alone_s = 0.0 if await self._look() else alone_s + _LOOK_S
+            try:
+                with anyio.fail_after(_SCHEDULER_S):
+                    alone_s = 0.0 if await self._look() else alone_s + _LOOK_S
+            except TimeoutError as error:
+                raise SchedulerSilent(self.address, _SCHEDULER_S) from error
             if alone_s >= _JOIN_S:
                 raise NoWorkers(self.address)
             await anyio.sleep(_LOOK_S)

@@ -25,6 +25,7 @@ from asyncbackup.errors import (
     NoWorkers,
     ObjectReadFailed,
     SchedulerLost,
+    SchedulerSilent,
     SchedulerUnreachable,
     WorkerLost,
     WorkersDiffer,
@@ -305,6 +306,21 @@ async def test_a_scheduler_that_dies_ends_the_run(tmp_path: Path) -> None:
                 await run()
 
     assert left_in(tmp_path / "made") == []
+
+
+async def test_a_scheduler_that_hangs_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch_pool, "_SCHEDULER_S", 1)
+    (tmp_path / "dask").mkdir()
+    (tmp_path / "made").mkdir()
+
+    def stop() -> None:
+        assert hanging.scheduler is not None
+        hanging.scheduler.send_signal(signal.SIGSTOP)
+
+    with DaskCluster(tmp_path / "dask", workers=1) as hanging:
+        async with observed(tmp_path / "made", hanging.address, stop) as (run, _):
+            with anyio.fail_after(30), pytest.raises(SchedulerSilent, match="did not answer within 1 s"):
+                await run()
 
 
 async def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
