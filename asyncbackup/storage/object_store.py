@@ -89,6 +89,12 @@ _MEANINGS: Final = tuple(
 )
 """What stands in obstore's errors, behind the name of its kind, and what that means. The first that fits counts."""
 
+_NOT_DROPPED: Final = re.compile(r"performing DELETE(?!.*NoSuchUpload)", re.DOTALL)
+_ANSWER_LOST: Final = re.compile(
+    r"\?uploads=.*(?:IncompleteMessage|kind: (?:Timeout|Interrupted)|ConnectionReset)|multipart response", re.DOTALL
+)
+"""What stands in errors of an upload that the store may have begun without telling its number."""
+
 
 class StoredObject(NamedTuple):
     """A place in an open store."""
@@ -245,6 +251,15 @@ def writing(name: str, otherwise: type[TargetError] = TargetWriteFailed) -> Iter
         raise TargetExists(name) from None
     except (exceptions.BaseError, OSError, ValueError) as error:
         raise (TargetFull if _FULL.search(str(error)) else otherwise)(name, _explain(error)) from None
+
+
+def may_keep_parts(error: BaseException) -> bool:
+    """Tell whether a store may still have parts of an upload that ended with ``error``.
+
+    obstore has it drop them. That may fail, and it is not possible if the answer to the beginning was lost.
+    """
+    told = str(error)
+    return bool(_NOT_DROPPED.search(told) or _ANSWER_LOST.search(told))
 
 
 def _explain(error: Exception) -> str:

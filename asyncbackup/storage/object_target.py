@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final, Self, cast
 
 import anyio
 
-from asyncbackup.errors import TargetError, TargetExists, TargetFull, TargetUnusable
-from asyncbackup.storage.object_store import StoredObject, writing
+from asyncbackup.errors import SourceUnreadable, TargetError, TargetExists, TargetFull, TargetUnusable
+from asyncbackup.storage.object_store import StoredObject, may_keep_parts, reading, writing
 from asyncbackup.storage.part_buffer import PartBuffer
 from asyncbackup.storage.parts import MOST_PARTS, plan_parts
 from asyncbackup.storage.target import Bytes, Step
 
 if TYPE_CHECKING:
-    from obstore import PutResult
+    from obstore import ObjectMeta, PutResult
 
 _log = logging.getLogger(__package__)
 
@@ -101,6 +101,8 @@ class ObjectTarget:
         self._replaces = replace
         self._suffixes = tuple(attached)
         self._beside: ObjectTarget | None = None
+        self._there: dict[str, ObjectMeta | None] = {}
+        """What the store had before this one is completed, by name."""
         self._parts = plan_parts(None, _MEMORY)
         self._buffer = PartBuffer(self._parts.size)
         self._stream = _Stream()
@@ -112,6 +114,7 @@ class ObjectTarget:
     def beside(cls, main: ObjectTarget, suffix: str) -> ObjectTarget:
         """Make the target of what belongs to ``main``. Unless it is abandoned, it is completed right after ``main``."""
         target = cls(main._place.beside(suffix), replace=main._replaces)
+        target._there = main._there
         main._beside = target
         return target
 
@@ -137,8 +140,8 @@ class ObjectTarget:
 
     async def _refuse_existing(self) -> None:
         for place in (self._place, *map(self._place.beside, self._suffixes)):
-            # With ``replace`` this only tells whether the store can be asked.
-            if await place.find() is not None and not self._replaces:
+            self._there[place.name] = found = await place.find()
+            if found is not None and not self._replaces:
                 raise TargetExists(place.name)
 
     async def __aexit__(
@@ -223,15 +226,30 @@ class ObjectTarget:
             cause.add_note(f"{self.name} stays, but what belongs to it is missing: remove it")
 
     async def _finish(self) -> None:
-        if self._upload is None:
-            await self._put()
-        else:
-            if self._buffer.filled:
-                await self._send()
-            self._stream.end()
-            await asyncio.wait([self._upload])
-            self._raise_error(self._upload)
+        try:
+            await (self._put() if self._upload is None else self._end(self._upload))
+        except TargetError as error:
+            if not await self._is_complete(error):
+                raise
         self._is_over = True
+
+    async def _end(self, upload: asyncio.Future[PutResult]) -> None:
+        if self._buffer.filled:
+            await self._send()
+        self._stream.end()
+        await asyncio.wait([upload])
+        self._raise_error(upload)
+
+    async def _is_complete(self, error: TargetError) -> bool:
+        """Tell whether the store completed the object in spite of ``error``: perhaps only its answer was lost."""
+        try:
+            with reading(self.name):
+                found = await self._place.find()
+        except SourceUnreadable:
+            error.add_note(f"the store did not say whether {self.name} is complete: look there")
+            return False
+        before = self._there.get(self.name)
+        return found is not None and found["size"] == self._buffer.total and found != before
 
     async def _put(self) -> None:
         """Write an object that is one part in one request."""
@@ -253,8 +271,8 @@ class ObjectTarget:
         if upload is None:
             return True
         if upload.done():
-            # It failed, and the client had the store drop the parts. The error was raised, or nobody waits for it.
-            return upload.exception() is not None
+            # The error was raised, or nobody waits for it. The client had the store drop the parts, if it could.
+            return (error := upload.exception()) is not None and not may_keep_parts(error)
         self._stream.abandon()
         with anyio.CancelScope(shield=True):
             await asyncio.wait([upload], timeout=_GRACE_S)

@@ -19,7 +19,7 @@ from asyncbackup.storage.location import find_object
 from asyncbackup.storage.object_store import StoredObject, open_object
 from asyncbackup.storage.object_target import ObjectTarget
 from asyncbackup.storage.target import HoldingTarget, publish
-from tests.object_stores import Request, S3Server, always, cut, fail, forbid, times
+from tests.object_stores import Fault, Request, S3Server, always, cut, cut_after_half, fail, forbid, lose, times
 
 PART = 8 << 20
 SUFFIX = ".manifest"
@@ -267,6 +267,76 @@ async def test_a_completion_that_fails_leaves_nothing(s3: S3Server) -> None:
     with pytest.raises(TargetWriteFailed):
         await write(place, bytes(2 * PART))
     assert s3.objects(bucket) == s3.uploads(bucket) == []
+
+
+def _completes(request: Request) -> bool:
+    return request.method == "POST" and "uploadId" in request.query
+
+
+def _puts(request: Request) -> bool:
+    return request.method == "PUT" and "uploadId" not in request.query
+
+
+@pytest.mark.parametrize("loss", [lose, cut_after_half])
+@pytest.mark.parametrize("size", [100, 2 * PART])
+async def test_what_the_store_completed_is_complete_if_its_answer_is_lost(s3: S3Server, size: int, loss: Fault) -> None:
+    bucket, place = s3_place(s3)
+    s3.faults.append(always(loss, lambda request: _completes(request) or _puts(request)))
+    await write_both(place, bytes(size), b"lines")
+    assert (s3.content(bucket, "vm1"), s3.content(bucket, "vm1.manifest")) == (bytes(size), b"lines")
+
+
+async def test_a_new_object_gets_its_manifest_if_the_answer_to_its_completion_is_lost(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    await write_both(place, b"old", b"old lines")
+    s3.faults.append(always(lose, _completes))
+    async with (
+        ObjectTarget(place, replace=True, attached=[SUFFIX]) as target,
+        ObjectTarget.beside(target, SUFFIX) as manifest,
+    ):
+        await target.append([bytes(2 * PART)])
+        await manifest.append([b"new lines"])
+        await publish(target, manifest)
+    assert (s3.content(bucket, "vm1"), s3.content(bucket, "vm1.manifest")) == (bytes(2 * PART), b"new lines")
+
+
+async def test_an_old_object_of_the_same_size_is_not_taken_for_the_new_one(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    await write(place, b"old")
+    s3.faults.append(always(cut, _puts))
+    async with ObjectTarget(place, replace=True) as target:
+        await target.append([b"new"])
+        with pytest.raises(TargetWriteFailed, match="the connection was cut"):
+            await target.complete()
+    assert s3.content(bucket, "vm1") == b"old"
+
+
+async def test_a_store_that_does_not_say_what_it_has_is_spoken_of(s3: S3Server) -> None:
+    _, place = s3_place(s3)
+
+    def fail_all() -> None:
+        s3.faults.append(always(lose, _completes))
+        s3.faults.append(always(fail, lambda request: request.method == "HEAD" and done()))
+
+    def done() -> bool:
+        return any(map(_completes, s3.requests))
+
+    with pytest.raises(TargetWriteFailed) as caught:
+        await write(place, bytes(2 * PART), then=fail_all)
+    assert caught.value.__notes__ == [f"the store did not say whether {place.name} is complete: look there"]
+
+
+@pytest.mark.parametrize(("fault", "which"), [(fail, "partNumber=2"), (cut_after_half, "uploads"), (lose, "uploads")])
+async def test_parts_that_may_stay_after_a_failure_are_spoken_of(s3: S3Server, fault: Fault, which: str) -> None:
+    bucket, place = s3_place(s3)
+    s3.faults.append(always(fault, lambda request: which in request.query))
+    s3.faults.append(always(fail, lambda request: request.method == "DELETE"))
+    with pytest.raises(TargetWriteFailed) as caught:
+        await write(place, *[bytes(PART)] * 6)
+    assert s3.uploads(bucket)
+    assert caught.value.__notes__ == [
+        f"the store did not say that it dropped the parts of {place.name}: perhaps it keeps them"
+    ]
 
 
 async def test_an_upload_that_the_store_dropped_is_told_as_such(s3: S3Server) -> None:
