@@ -176,6 +176,16 @@ def lose(exchange: Exchange) -> Iterable[bytes]:
     return cut(exchange)
 
 
+def lengthen(exchange: Exchange) -> Iterable[bytes]:
+    """Answer with more bytes than were asked for."""
+    began: list[tuple[str, list[tuple[str, str]]]] = []
+    content = b"".join(exchange.app(exchange.environment, lambda *begun: began.append(begun[:2]))) + b"more"
+    status, headers = began[-1]
+    others = [(name, value) for name, value in headers if name.lower() != "content-length"]
+    exchange.start(status, [*others, ("Content-Length", str(len(content)))])
+    return [content]
+
+
 def cut_after_half(exchange: Exchange) -> Iterable[bytes]:
     """Close the connection in the middle of the answer."""
     content = b"".join(exchange.answer())

@@ -183,7 +183,8 @@ class ObjectSource(RangedSource):
                 answer = await get_async(self._place.store, self._place.key, options=options)
                 self._judge(answer.meta)
                 async for piece in answer.stream(min(_PIECE, len(view))):
-                    view[done : done + len(piece)] = piece
+                    taken = min(len(piece), max(0, len(view) - done))
+                    view[done : done + taken] = memoryview(piece)[:taken]
                     done += len(piece)
         except SourceMissing:
             raise SourceUnreadable(self.name, "was removed while it was read") from None

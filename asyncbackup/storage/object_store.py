@@ -78,6 +78,12 @@ _MEANINGS: Final = tuple(
         ),
         (r"<Code>NoSuchUpload", "the store has dropped what was sent so far"),
         (r"NoSuchBucket|ContainerNotFound|bucket does not exist|^FileNotFoundError", "there is no such bucket"),
+        (r"redirect without LOCATION", "the bucket is in another region: set AWS_REGION, or the endpoint"),
+        (r"Received non-partial response|error: Requested \d", "the store does not heed which range is asked for"),
+        (
+            r"[Ii]nvalid \w+ response|extract metadata from headers",
+            "what answered does not speak as such a store does: see whether the endpoint is right",
+        ),
         (r"^PreconditionError", "was replaced meanwhile"),
         (r"^UnauthenticatedError", "the store does not know these keys"),
         (r"^PermissionDeniedError", "the store does not permit this"),

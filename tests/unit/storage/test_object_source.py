@@ -19,7 +19,7 @@ from asyncbackup.storage.location import find_object
 from asyncbackup.storage.object_source import ObjectSource
 from asyncbackup.storage.object_store import StoredObject, open_object
 from asyncbackup.storage.source import Source
-from tests.object_stores import Exchange, Request, S3Server, always, cut_after_half, fail, forbid, times
+from tests.object_stores import Exchange, Request, S3Server, always, cut_after_half, fail, forbid, lengthen, times
 
 MIB = 1 << 20
 KEY = "vm1"
@@ -206,6 +206,14 @@ async def test_a_read_that_always_fails_is_an_error(s3: S3Server) -> None:
             SourceUnreadable, match="the store answered 500 Internal Server Error, and it was asked 3 times"
         ):
             await read(source, 0, MIB)
+
+
+async def test_more_bytes_than_asked_for_are_an_error(s3: S3Server) -> None:
+    place = s3_place(s3, bytes(2 * MIB))
+    s3.faults.append(always(lengthen, is_get))
+    async with reading(place) as source:
+        with pytest.raises(SourceUnreadable, match="expected 100 bytes from 10 on, got 104"):
+            await read(source, 10, 100)
 
 
 async def test_a_failure_to_fetch_ahead_is_the_error_of_who_reads_there(s3: S3Server) -> None:

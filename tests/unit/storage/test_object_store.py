@@ -168,6 +168,26 @@ def raised_in_reading(error: Exception) -> Exception:
         (exceptions.GenericError(f"Error performing token request: /?{SECRET}"), "no keys for the store were found"),
         (exceptions.GenericError(f"{SECRET} request or response body error IncompleteBody"), "the connection was cut"),
         (exceptions.GenericError(f"/?{SECRET} error sending request IncompleteMessage"), "the connection was cut"),
+        (
+            exceptions.GenericError(f"GET /?{SECRET} - Received redirect without LOCATION, this normally"),
+            "the bucket is in another region: set AWS_REGION, or the endpoint",
+        ),
+        (
+            exceptions.GenericError("Generic S3 error: Received non-partial response when range requested"),
+            "the store does not heed which range is asked for",
+        ),
+        (
+            exceptions.GenericError("Generic S3 error: Requested 10..50, got 11..51"),
+            "the store does not heed which range is asked for",
+        ),
+        (
+            exceptions.GenericError(f"Generic S3 error: Got invalid list response: {SECRET}"),
+            "what answered does not speak as such a store does: see whether the endpoint is right",
+        ),
+        (
+            exceptions.GenericError("Unable to extract metadata from headers: ETag Header missing from response"),
+            "what answered does not speak as such a store does: see whether the endpoint is right",
+        ),
         (exceptions.GenericError(SECRET), "the store cannot be used (GenericError)"),
     ],
 )
