@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from asyncbackup.verbs.follow import follow
     from asyncbackup.verbs.info import Info, info
     from asyncbackup.verbs.join import JoinSummary, join
+    from asyncbackup.verbs.join_shards import join_shards
     from asyncbackup.verbs.list_backups import Listing, find_chain, list_backups
     from asyncbackup.verbs.merge import MergeSummary, merge
     from asyncbackup.verbs.restore import RestoreSummary, restore
+    from asyncbackup.verbs.restore_shard import ShardSummary, restore_shard
     from asyncbackup.verbs.verify import FileReport, VerifyReport, verify
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "RbdDiffSummary",
     "RestoreSummary",
     "Shard",
+    "ShardSummary",
     "Summary",
     "Target",
     "VerifyReport",
@@ -82,9 +85,11 @@ __all__ = [
     "follow",
     "info",
     "join",
+    "join_shards",
     "list_backups",
     "merge",
     "restore",
+    "restore_shard",
     "verify",
 ]
 
@@ -119,6 +124,7 @@ _HOMES: Final = {
     "RestoreSummary": "asyncbackup.verbs.restore",
     "Target": "asyncbackup.storage",
     "Shard": "asyncbackup.engine.cut",
+    "ShardSummary": "asyncbackup.verbs.restore_shard",
     "Summary": "asyncbackup.engine.progress",
     "VerifyReport": "asyncbackup.verbs.verify",
     "Volume": "asyncbackup.client",
@@ -135,9 +141,11 @@ _HOMES: Final = {
     "follow": "asyncbackup.verbs.follow",
     "info": "asyncbackup.verbs.info",
     "join": "asyncbackup.verbs.join",
+    "join_shards": "asyncbackup.verbs.join_shards",
     "list_backups": "asyncbackup.verbs.list_backups",
     "merge": "asyncbackup.verbs.merge",
     "restore": "asyncbackup.verbs.restore",
+    "restore_shard": "asyncbackup.verbs.restore_shard",
     "verify": "asyncbackup.verbs.verify",
 }
 

@@ -22,7 +22,8 @@
     │   ├── ProgramMissing           no such program
     │   ├── NothingToRead            a cluster without any snapshot
     │   ├── BackupMissing            a manifest was named, and its backup was not
-    │   └── NotStored                a folder that has no backup of what is wanted
+    │   ├── NotStored                a folder that has no backup of what is wanted
+    │   └── ShardMissing             a restore in shards, of which some are not written
     ├── VdiExists                    a restore makes a new VDI, and this name is taken
     │   └── UnfinishedExists         … by what an unfinished restore left
     ├── SnapshotExists               a snapshot was to be taken, and its tag is taken
@@ -79,6 +80,7 @@
     │   ├── PartlyApplied            a base that has some of it
     │   ├── OutsideVdi               an object of a backup that lies beyond the VDI's size
     │   ├── BegunOtherwise            an unfinished backup that is of something else
+    │   │   └── SharedOtherwise      … or a VDI that others restore together
     │   ├── MemoryTooSmall           less memory than a step of the work needs
     │   ├── ObjectsTooLarge          objects that several machines cannot write
     │   ├── PatchNeeded               a format that needs a plain file
@@ -395,6 +397,17 @@ class NotStored(NotFound):
         self.wanted = wanted
         self.existing = tuple(existing)
         self.unread = unread
+
+
+class ShardMissing(NotFound):
+    """Of the ``count`` shards that VDI ``vdi`` is restored in, those with ``numbers`` are not written completely."""
+
+    def __init__(self, vdi: str, numbers: Sequence[int], count: int) -> None:
+        noun, verb = ("shard", "is") if len(numbers) == 1 else ("shards", "are")
+        super().__init__(f"VDI '{vdi}': {noun} {list_indices(numbers)} of {count} {verb} missing, or not complete")
+        self.vdi = vdi
+        self.numbers = tuple(numbers)
+        self.count = count
 
 
 class VdiExists(AsyncBackupError):
@@ -977,6 +990,14 @@ class BegunOtherwise(Incompatible):
         self.field = field
         self.begun = begun
         self.asked = asked
+
+
+class SharedOtherwise(BegunOtherwise):
+    """VDI ``vdi`` is being restored in shards, with another ``field`` than is asked for here."""
+
+    def __init__(self, vdi: str, field: str, begun: object, asked: object) -> None:
+        super().__init__(f"VDI '{vdi}'", field, begun, asked)
+        self.vdi = vdi
 
 
 class MemoryTooSmall(Incompatible):

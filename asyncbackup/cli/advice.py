@@ -69,6 +69,8 @@ from asyncbackup.errors import (
     SampleNeedsBase,
     SchedulerLost,
     SchedulerUnreachable,
+    ShardMissing,
+    SharedOtherwise,
     SnapshotAmbiguous,
     SnapshotChanged,
     SnapshotExists,
@@ -161,6 +163,11 @@ def _finish_replacing(error: HalfReplaced) -> str:
 
 def _resume_or_discard(error: UnfinishedExists) -> str:
     return f"the interrupted command with --resume goes on with it, if it kept a journal; {_discard(error)}"
+
+
+def _go_on_or_give_up(error: SharedOtherwise) -> str:
+    discard = shlex.join(["asyncbackup", "restore", "--discard", error.vdi])
+    return f"to go on, name what it was begun with; `{discard}` gives all shards up"
 
 
 def _discard(error: LeftUnfinished | UnfinishedExists) -> str:
@@ -289,6 +296,10 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     TargetExists: "use another name, or --force to replace it",
     TargetFull: _make_room,
     TargetUnfinished: "the same command with --resume goes on with that, and with --force it begins anew",
+    SharedOtherwise: _go_on_or_give_up,
+    ShardMissing: lambda error: (
+        f"write it with --shard {error.numbers[0]}/{error.count} in place of --join-shards and --take-snapshot"
+    ),
     BegunOtherwise: "to go on, name what it was begun with; to begin anew, use --force without --resume",
     PartialDamaged: "to begin anew, use --force without --resume",
     TargetBusy: "wait until that is done, or use another name",
@@ -303,7 +314,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     VdiInUse: "wait until that is done, and try again",
     HalfRolled: f"to finish, run the interrupted command again; {_EXPORT_ANEW}",
     OtherImage: _EXPORT_ANEW,
-    ObjectsTooLarge: "leave --dask out: one machine restores it",
+    ObjectsTooLarge: "leave --dask, or --shard, out: one machine restores it",
     WorkerLost: _find_why_lost,
     NoWorkers: lambda error: f"start some with `dask worker {error.address}`",
     WorkersSilent: "end these workers, or start them again, and then this command",

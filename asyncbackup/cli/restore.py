@@ -35,12 +35,14 @@ from asyncbackup.cli.options import (
 )
 from asyncbackup.cli.output import say_report
 from asyncbackup.cli.progress import progress_option, telling_progress
+from asyncbackup.cli.restore_shards import Part, restore_part, shards_options
 from asyncbackup.cli.resuming import command_that_resumes, telling_how_to_go_on
 from asyncbackup.cli.running import run_async
 from asyncbackup.cli.split_options import Split, dask_option, split_with_dask
 from asyncbackup.client import Address, ClientOptions, connect_any
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.lineage import find_held
+from asyncbackup.engine.opening import BaseSnapshot
 from asyncbackup.engine.window import WindowOptions
 from asyncbackup.errors import NotResumable
 from asyncbackup.format import Dialect
@@ -58,7 +60,7 @@ _OF_NEW_VDI: Final = frozenset(
 """Parameters that say of a VDI what one that exists says itself."""
 
 _OF_RESTORE: Final = (_OF_NEW_VDI - {"journal"}) | {
-    *("to", "is_onto", "snapshot", "size", "assume_base", "dask"),
+    *("to", "is_onto", "snapshot", "size", "assume_base", "dask", "shard", "count"),
     *("manifests", "dialect", "object_size", "in_flight", "memory"),
 }
 """Parameters of what writes a VDI."""
@@ -126,6 +128,7 @@ _DISCARDED: Final = "the VDI itself is removed"
     help="Say in this file how far the VDI is, for --resume.  [default: a hidden file beside the first FILE, but none "
     "beside a URL]",
 )
+@shards_options
 @dask_option
 @cluster_options
 @access_options
@@ -152,6 +155,7 @@ def command(
     resume: bool,
     checkpoint_bytes: int,
     journal: str | None,
+    part: Part,
     dask: str | None,
     manifests: tuple[str, ...],
     access: Access,
@@ -184,8 +188,11 @@ def command(
     --dask needs --take-snapshot. A worker that was lost may only sleep, and send an old write when it wakes. In the
     snapshot that write changes nothing, and the new VDI stands on the snapshot.
 
+    --shard writes one of several shards of a new VDI, on any machines, in any order, and again where a run failed. The
+    first one makes the VDI. When all are written, --join-shards completes it.
+
     --discard removes a VDI that has exactly this tag, with all its objects. With the FILEs of the restore, or its
-    --journal, it removes the journal, too. It watches the VDI for two seconds first,
+    --journal, it removes the journal, too. It watches the VDI for some seconds first,
     and removes nothing if a restore still works on it. It cannot see a restore that waits, for example for a pipe: make
     sure that none is running.
     """
@@ -202,11 +209,30 @@ def command(
     if resume and journal is None and find_object(files[0]) is not None:
         raise click.UsageError("--resume needs --journal: no journal stands beside backups in an object store")
     check_base(base, base_vdi, base_image)
+    part.check(snapshot, files)
     split = _split(dask, snapshot, files)
     named = partial(find_base, base, base_vdi, base_image)
     held = partial(_find_held, gateways, client_options, to)
     files, manifests = order_chain(files, manifests, access=access, quiet=quiet, find_base=held if is_onto else named)
     chain_options = ChainOptions(dialect, object_size, size, manifests, access=access)
+
+    if part.option is not None:
+        restore_part(
+            part,
+            files,
+            to,
+            snapshot=snapshot,
+            base=lambda cluster: None if base is None else BaseSnapshot(cluster, base, base_vdi),
+            copies=copies,
+            assume_base=assume_base,
+            allow_incomplete=allow_incomplete,
+            chain_options=chain_options,
+            connect=lambda: connect_any(gateways, client_options),
+            options=options,
+            quiet=quiet,
+            as_json=as_json,
+        )
+        return
 
     again, kept = command_that_resumes(), list[bool]()
 
@@ -317,14 +343,10 @@ def _report(summary: RestoreSummary, *, is_onto: bool) -> list[str]:
         *_lost(summary),
         *text.assumed(summary.assumed),
         *text.lacking(summary.missing),
-        *_unsaid(summary.origin_missing),
+        *text.unsaid(summary.origin_missing),
     ]
 
 
 def _lost(summary: RestoreSummary) -> list[str]:
     lost = ", ".join(summary.workers_lost)
     return [f"lost {lost}: make sure that it ended before you delete snapshot {summary.snapshot}"] if lost else []
-
-
-def _unsaid(reason: str | None) -> list[str]:
-    return [] if reason is None else [f"the VDI does not say which snapshot it equals: {reason}"]

@@ -72,6 +72,11 @@ def time(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M %Z}"
 
 
+def unsaid(reason: str | None) -> list[str]:
+    """Say why a restored VDI does not say which snapshot it equals; no line if it does."""
+    return [] if reason is None else [f"the VDI does not say which snapshot it equals: {reason}"]
+
+
 def assumed(what: str | None) -> list[str]:
     """Write a line that says what was assumed; no line if nothing was."""
     return [] if what is None else [f"assumed, and not proved: {what}"]

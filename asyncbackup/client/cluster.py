@@ -583,7 +583,7 @@ class Cluster:
         """
         working = await self.find_vdi(name)
         if not is_tagged_last:
-            await self._write_tag(working, tag)
+            await self.write_tag(working, tag)
         message = messages.new_vdi(
             name,
             working.vdi_size,
@@ -596,10 +596,11 @@ class Cluster:
         )
         await self.expect_success(message, f"taking snapshot '{tag}' of VDI '{name}'")
         if is_tagged_last:
-            await self._write_tag(working, tag)
+            await self.write_tag(working, tag)
         return await self.read_inode(working.vdi_id)
 
-    async def _write_tag(self, inode: Inode, tag: str) -> None:
+    async def write_tag(self, inode: Inode, tag: str) -> None:
+        """Overwrite the tag of a VDI or snapshot."""
         await self.write_object(
             oid.inode_oid(inode.vdi_id), messages.pack_name(tag), TAG_OFFSET, copies=inode.nr_copies
         )

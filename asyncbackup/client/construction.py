@@ -214,6 +214,16 @@ class Construction:
         """Take note that another process created objects."""
         self._created[indices] = True
 
+    async def lay_out(self) -> None:
+        """Let the table be as it will be at the end. Others will surely create all objects that are expected.
+
+        After this nobody needs to write the table. A late write there could do harm, even the same bytes: a server of
+        1.0 would forget that other VDIs refer to the objects.
+        """
+        await self.name_objects(self._expected)
+        self.note_created(self._expected)
+        await self.settle()
+
     async def write_object(self, idx: int, data: Bytes, offset: int) -> None:
         """Write more bytes of an object that ``create_object`` created."""
         await self._cluster.write_object(
@@ -442,6 +452,11 @@ class NewVdi(Construction):
 def is_unfinished(inode: Inode) -> bool:
     """Tell whether a restore is making this VDI, or left it unfinished."""
     return inode.tag == UNFINISHED_TAG and not inode.is_snapshot and not inode.is_hyper
+
+
+def may_be_new(inode: Inode) -> bool:
+    """Tell whether a restore may have created this VDI a moment ago, and not have tagged it yet: its size is odd."""
+    return not inode.tag and not inode.is_snapshot and inode.vdi_size % 2 == 1
 
 
 def _recognizable(shape: Shape) -> Shape:

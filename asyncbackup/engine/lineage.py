@@ -24,13 +24,14 @@ from asyncbackup.errors import (
 )
 from asyncbackup.format.identity import Identity, time_text
 from asyncbackup.format.replica import Applying, Origin, applying_key, origin_key
+from asyncbackup.format.shards import Beat, Receipt, Shards
 from asyncbackup.wire.constants import Result
 from asyncbackup.wire.inode import Inode
 
 _UNKNOWN_REQUEST: Final = frozenset({Result.INVALID_PARMS, Result.NO_SUPPORT, Result.VER_MISMATCH})
 """Answers of a server that does not know attributes."""
 
-_Line = TypeVar("_Line", Origin, Applying)
+_Line = TypeVar("_Line", Origin, Applying, Shards, Receipt, Beat)
 
 
 async def examine_vdi(cluster: Cluster, inode: Inode, wanted: Identity | None) -> Candidate:
@@ -164,15 +165,16 @@ async def take_snapshot(
 
 async def read_origin(cluster: Cluster, inode: Inode) -> Origin | None:
     """Read the origin that a restore wrote for a VDI or snapshot. Raises InodeCorrupt if the attribute is damaged."""
-    return await _read(cluster, inode, origin_key(inode.vdi_id), Origin.decode)
+    return await read_line(cluster, inode, origin_key(inode.vdi_id), Origin.decode)
 
 
 async def read_applying(cluster: Cluster, inode: Inode) -> Applying | None:
     """Read which backups are being applied to a VDI, or were when it became a snapshot. Raises InodeCorrupt."""
-    return await _read(cluster, inode, applying_key(inode.vdi_id), Applying.decode)
+    return await read_line(cluster, inode, applying_key(inode.vdi_id), Applying.decode)
 
 
-async def _read(cluster: Cluster, inode: Inode, key: str, decode: Callable[[bytes], _Line]) -> _Line | None:
+async def read_line(cluster: Cluster, inode: Inode, key: str, decode: Callable[[bytes], _Line]) -> _Line | None:
+    """Read the attribute ``key`` of a VDI or snapshot; None: there is none that is about it. Raises InodeCorrupt."""
     try:
         value = await cluster.read_attribute(inode, key)
     except RequestFailed as error:

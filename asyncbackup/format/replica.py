@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
-from asyncbackup.format.bounds import check_time
 from asyncbackup.format.identity import Identity, time_text
-from asyncbackup.format.sealed import read_digest, read_identity, read_number, read_text, seal, unseal
+from asyncbackup.format.sealed import read_digest, read_identity, read_number, read_text, read_time, seal, unseal
 
 MAX_LINE: Final = 65536
 """Bytes of the longest value that an attribute can have."""
@@ -60,8 +59,8 @@ class Origin:
         return cls(
             read_identity(fields["identity"]),
             read_number(fields["size"]),
-            _time("created", fields["created"]),
-            None if fields["snapshot"] is None else _time("snapshot", fields["snapshot"]),
+            read_time("created", fields["created"]),
+            None if fields["snapshot"] is None else read_time("snapshot", fields["snapshot"]),
             fields["assumed"] is True,
         )
 
@@ -96,15 +95,10 @@ class Applying:
     def _from_fields(cls, fields: dict[str, Any]) -> Self:
         return cls(
             tuple(read_digest(digest) for digest in fields["backups"]),
-            _time("created", fields["created"]),
+            read_time("created", fields["created"]),
             None if fields["assumed"] is None else read_text(fields["assumed"]),
             None if fields["snapshot"] is None else read_text(fields["snapshot"]),
             fields["is_complete"] is True,
             read_digest(fields["run"]),
             read_number(fields["beat"]),
         )
-
-
-def _time(name: str, value: Any) -> str:
-    check_time(name, read_text(value))
-    return read_text(value)

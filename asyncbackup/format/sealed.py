@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import xxhash
 
-from asyncbackup.format.bounds import shown
+from asyncbackup.format.bounds import check_time, shown
 from asyncbackup.format.identity import Identity
 
 _DIGEST_FIELD: Final = ',"digest":"'
@@ -68,6 +68,11 @@ def read_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {shown(value)}")
     return value
+
+
+def read_time(name: str, value: Any) -> str:
+    check_time(name, read_text(value))
+    return read_text(value)
 
 
 def read_digest(value: Any) -> str:

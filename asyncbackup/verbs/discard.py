@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,9 +18,11 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, is_unfinished
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.client.objects import ObjectRead
+from asyncbackup.engine.shards import SHARDS_WATCH_S, forget_shards, read_beats, read_shards
 from asyncbackup.engine.vdi_keeping import read_last
 from asyncbackup.errors import NotDiscarded, ObjectReadFailed, TargetUnusable
 from asyncbackup.format.restoring import Restoring
+from asyncbackup.format.shards import Beat, Shards
 from asyncbackup.storage.journal import JournalFile, journal_beside
 from asyncbackup.storage.location import find_object
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS, SECTOR_SIZE, Result
@@ -62,9 +64,9 @@ async def discard(
     The restore's journal goes as well: the one that is named, or the one that stands beside one of ``backups``, the
     first of those that were restored. A journal of another VDI of this name stays.
 
-    A snapshot, or a VDI with another tag, is never removed. The VDI is watched for two seconds, and is not removed if a
-    restore writes to it in that time. A restore that does nothing so long, because it waits for a pipe, is noticed only
-    by its journal.
+    A snapshot, or a VDI with another tag, is never removed. The VDI is watched for two seconds, or for four if it is
+    restored in shards, and is not removed if a restore writes to it in that time. A restore that does nothing so long,
+    because it waits for a pipe, is noticed only by its journal.
 
     Raises VdiNotFound, NotDiscarded, RequestFailed, ClusterError, TargetBusy if a restore has the journal open, and
     TargetUnusable if the ``journal`` that was named cannot be opened. After an error or a cancellation it can be
@@ -113,11 +115,14 @@ async def _open_journals(
 
 
 async def _discard(cluster: Cluster, inode: Inode) -> Discarded:
-    before = await _read_state(cluster, inode)
-    await anyio.sleep(_WATCH_S)
+    shards = await read_shards(cluster, inode)
+    before = await _read_state(cluster, inode, shards)
+    await anyio.sleep(_WATCH_S if shards is None else SHARDS_WATCH_S)
     now = await _find(cluster, inode.name)
-    if now.vdi_id != inode.vdi_id or await _read_state(cluster, inode) != before:
+    if now.vdi_id != inode.vdi_id or await _read_state(cluster, inode, shards) != before:
         raise NotDiscarded(inode.name, "a restore is making it at this moment")
+    if shards is not None:
+        await forget_shards(cluster, inode, shards)
     await NewVdi.of(cluster, now).remove(cluster)
     return Discarded(inode.name, f"{inode.vdi_id:x}", before.named)
 
@@ -132,13 +137,14 @@ async def _find(cluster: Cluster, vdi: str) -> Inode:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The progress of a restore: how many objects its table names, and which of the last ones exist."""
+    """The progress of a restore: how many objects its table names, which of the last exist, who works on shards."""
 
     named: int
     there: frozenset[int]
+    beats: Mapping[int, Beat]
 
 
-async def _read_state(cluster: Cluster, inode: Inode) -> _State:
+async def _read_state(cluster: Cluster, inode: Inode, shards: Shards | None) -> _State:
     owners = await cluster.read_owners(inode.vdi_id, MAX_DENSE_OBJECTS)
     named = np.flatnonzero(owners == inode.vdi_id)
     there: set[int] = set()
@@ -154,4 +160,5 @@ async def _read_state(cluster: Cluster, inode: Inode) -> _State:
             there.add(idx)
 
     await for_each(named[-_LAST:].tolist(), look_for)
-    return _State(len(named), frozenset(there))
+    beats = {} if shards is None else await read_beats(cluster, inode, shards)
+    return _State(len(named), frozenset(there), beats)

@@ -180,6 +180,27 @@ async def test_pieces_that_machines_make_join_to_what_one_makes(tmp_path: Path, 
 @pytest.mark.slow
 @one_loop
 @everywhere
+async def test_shards_that_machines_restore_make_one_vdi(tmp_path: Path, serve: Serve) -> None:
+    async with serve(tmp_path) as port, connect("127.0.0.1", port) as cluster:
+        await guest.live(cluster, guest.DAYS, say=lambda _: None)
+        await cluster.create_snapshot("vm", "today")
+        shell = Shell(tmp_path / "user", port)
+        shell.add("ssh", 'shift; exec "$@"')
+        await backup(cluster, "vm", shell.folder / "vm.today", snapshot="today")
+        script = commands("### Restore with several machines").replace("/backup/", "")
+
+        code, said = await shell.run(f"set -eu\n{script}")
+
+        assert code == 0, said
+        assert "joined 3 shards" in said
+        wanted = await image_of(cluster, "vm", tmp_path, snapshot="today")
+        for what in ({"snapshot": "today"}, {"live": True}):
+            assert await image_of(cluster, "vm-restored", tmp_path, **what) == wanted
+
+
+@pytest.mark.slow
+@one_loop
+@everywhere
 async def test_what_dask_hands_out_becomes_what_one_makes(tmp_path: Path, serve: Serve) -> None:
     async with serve(tmp_path) as port, connect("127.0.0.1", port) as cluster:
         await guest.live(cluster, guest.DAYS, say=lambda _: None)

@@ -201,6 +201,18 @@ async def test_entries_of_others_are_never_written(cluster: Cluster, sheep: Shee
     assert requests[Opcode.WRITE_OBJ] - before == 3
 
 
+async def test_a_table_that_is_laid_out_is_that_of_the_end(cluster: Cluster) -> None:
+    owners = np.array([5, 5, 0, 5, 0, 0, 5, 5], np.uint32)
+    base = await make_base(cluster, owners)
+    new = await NewVdi.create(cluster, "new", SHAPE, Parent(base, owners, keep=6), np.array([0, 4, 7], np.uint32))
+    await new.mark()
+
+    await new.lay_out()
+
+    own = new.inode.vdi_id
+    assert (await cluster.read_owners(own, OBJECTS)).tolist() == [own, 5, 0, 5, own, 0, 0, own]
+
+
 async def test_an_object_that_was_named_and_did_not_come_is_an_error(cluster: Cluster) -> None:
     new = await NewVdi.create(cluster, "new", SHAPE, expected=np.array([0, 1, 2], np.uint32))
     await new.mark()
