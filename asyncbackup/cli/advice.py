@@ -285,7 +285,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     NotMergeable: "merge them with their full backup, or keep them apart",
     OutsideVdi: "say with --size how large the VDI is",
     MemoryTooSmall: lambda error: (
-        f"give it {text.size(error.needed)} with --memory; fewer backups at a time, or fewer --workers, need less"
+        f"give it {text.size(error.needed)} with --memory; fewer backups at a time, --workers or --threads need less"
     ),
     PatchNeeded: "use --format dog",
     FileNeeded: lambda error: _MAKE_FILE[error.layer],

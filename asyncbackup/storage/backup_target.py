@@ -22,7 +22,7 @@ from asyncbackup.storage.opening import fault_of_name, open_in_thread
 from asyncbackup.storage.partial import Partial
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
 from asyncbackup.storage.publication import MANIFEST, Place, manifest_path
-from asyncbackup.storage.target import HoldingTarget, Target, innermost
+from asyncbackup.storage.target import Target, holding
 
 _NOT_KEPT: Final = "nothing is kept of what is compressed or encrypted"
 
@@ -44,13 +44,10 @@ class BackupTarget(NamedTuple):
 
     def reserve(self, size: int | None, records: int | None, memory: int, *, may_be_less: bool = False) -> int:
         """Prepare for so many bytes and records, as ``HoldingTarget.reserve`` does. Give the bytes that both take."""
-        held, data = 0, innermost(self.data)
-        if isinstance(data, HoldingTarget):
-            held += data.reserve(size, memory, may_be_less=may_be_less)
-        manifest = None if self.manifest is None else innermost(self.manifest)
-        if isinstance(manifest, HoldingTarget):
+        held = sum(each.reserve(size, memory, may_be_less=may_be_less) for each in holding(self.data))
+        if self.manifest is not None:
             lines = None if records is None else records * _LINE_SIZE
-            held += manifest.reserve(lines, _MANIFEST_MEMORY, may_be_less=True)
+            held += sum(each.reserve(lines, _MANIFEST_MEMORY, may_be_less=True) for each in holding(self.manifest))
         return held
 
 

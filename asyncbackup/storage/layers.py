@@ -64,9 +64,12 @@ class Layers:
         target = await self.wrap_manifest(stack, target)
         if self.zstd_level is not None:
             threads = self.threads or usual_threads(self.zstd_level)
+            free = not self.threads
             if isinstance(target, JoinableTarget):
-                return await stack.enter_async_context(ZstdFileTarget(target, self.zstd_level, threads))
-            return await stack.enter_async_context(ZstdTarget(target, self.zstd_level, threads))
+                compressing: ZstdTarget = ZstdFileTarget(target, self.zstd_level, threads, may_be_fewer=free)
+            else:
+                compressing = ZstdTarget(target, self.zstd_level, threads, may_be_fewer=free)
+            return await stack.enter_async_context(compressing)
         return target
 
     async def wrap_manifest(self, stack: AsyncExitStack, target: Target) -> Target:

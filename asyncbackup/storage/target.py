@@ -111,13 +111,6 @@ class Layer(Target, Protocol):
         """Append to ``inner`` what is left of the content, and what ends it. ``complete`` does so if nobody did."""
 
 
-def innermost(target: Target) -> Target:
-    """Give what stands under all layers of ``target``."""
-    while isinstance(target, Layer):
-        target = target.inner
-    return target
-
-
 async def end_content(target: Target) -> None:
     """Have all content of ``target``, and of what it stands on, where it can be completed from."""
     if isinstance(target, Layer):
@@ -131,8 +124,17 @@ class HoldingTarget(Target, Protocol):
     def reserve(self, size: int | None, memory: int, *, may_be_less: bool = False) -> int:
         """Prepare for ``size`` bytes, or ``may_be_less``, before any is appended; None: nobody knows how many come.
 
-        Give the bytes that it takes of ``memory``: at most half. Raises MemoryTooSmall if that is not enough.
+        Give the bytes that it takes of ``memory``: at most half, or what was asked for. Raises MemoryTooSmall if that
+        is not enough.
         """
+
+
+def holding(target: Target) -> Iterator[HoldingTarget]:
+    """Give the targets that hold much: of the layers of ``target``, and what stands under them."""
+    if isinstance(target, HoldingTarget):
+        yield target
+    if isinstance(target, Layer):
+        yield from holding(target.inner)
 
 
 async def publish(data: Target, manifest: Target | None = None, beginning: bytes = b"") -> None:

@@ -18,6 +18,7 @@ from asyncbackup.storage.serial_file import ended
 from asyncbackup.storage.source import FileSource
 from asyncbackup.storage.target import Bytes, JoinableTarget, Step, Target, run_before
 from asyncbackup.storage.zstd import FRAME_SIZE, make_compressor
+from asyncbackup.storage.zstd_memory import plan_threads
 
 _AHEAD: Final = 2
 """Frames for each thread that may be compressed, or wait for that or for their turn, at a time."""
@@ -35,12 +36,15 @@ class ZstdTarget(LayerTarget):
     bounded: for each thread a few frames, and what zstd needs at that ``level``. What is written depends on the content
     and the level alone, not on how it was cut into buffers, nor on the threads.
 
+    If threads ``may_be_fewer``, ``reserve`` may make them so.
+
     The content is complete with ``end``. Until then the last frames are not in ``inner``, also after a ``sync``.
     """
 
-    def __init__(self, inner: Target, level: int, threads: int) -> None:
+    def __init__(self, inner: Target, level: int, threads: int, *, may_be_fewer: bool = False) -> None:
         super().__init__(inner)
         self._level = level
+        self._may_be_fewer = may_be_fewer
         self._most = _AHEAD * threads
         self._threads = ThreadPoolExecutor(threads, "compression")
         self._compressors: SimpleQueue[Callable[[memoryview], bytes]] = SimpleQueue()
@@ -62,6 +66,14 @@ class ZstdTarget(LayerTarget):
                 await ended(frame)
         finally:
             self._threads.shutdown()
+
+    def reserve(self, size: int | None, memory: int, *, may_be_less: bool = False) -> int:  # noqa: ARG002 - any size
+        assert not self._running, "nothing was appended yet"
+        threads, held = plan_threads(self._level, self._most // _AHEAD, memory, may_be_fewer=self._may_be_fewer)
+        self._threads = ThreadPoolExecutor(threads, "compression")
+        self._most = _AHEAD * threads
+        del self._spare[self._most :]
+        return held
 
     async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         await run_before(before, buffers)
@@ -121,8 +133,8 @@ class ZstdTarget(LayerTarget):
 class ZstdFileTarget(ZstdTarget):
     """The same before a file: it takes over what stands in other files, which it reads and compresses."""
 
-    def __init__(self, inner: JoinableTarget, level: int, threads: int) -> None:
-        super().__init__(inner, level, threads)
+    def __init__(self, inner: JoinableTarget, level: int, threads: int, *, may_be_fewer: bool = False) -> None:
+        super().__init__(inner, level, threads, may_be_fewer=may_be_fewer)
         self.pieces = inner.pieces
 
     async def append_file(self, source: str | os.PathLike[str], length: int, start: int = 0) -> None:

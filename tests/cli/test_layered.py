@@ -190,6 +190,16 @@ def test_no_output_shows_a_private_key(
         assert each.secret[20:40] not in shown
 
 
+def test_threads_that_memory_is_not_enough_for_are_refused(command: Command, served: Served, tmp_path: Path) -> None:
+    given = ("--zstd=19", "--threads", "8", "--memory", "128M", "-p", served.port)
+    outcome = command(*BACKUP, tmp_path / "file", *given)
+
+    assert outcome.code == 1
+    assert "give it 153.0 MiB with --memory" in outcome.err
+    assert "fewer --threads" in outcome.err
+    assert left_in(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

@@ -106,6 +106,16 @@ async def test_the_caller_can_use_its_buffers_again() -> None:
     assert load_zstd().decompress(memory.content) == b"first"
 
 
+async def test_little_memory_makes_the_threads_fewer_and_the_frames_that_wait() -> None:
+    async with ZstdTarget(Memory(), 19, 4, may_be_fewer=True) as target:
+        held = target.reserve(None, 64 << 20)
+        await target.append([noise(number, FRAME_SIZE) for number in range(6)])
+
+        assert held == 32 << 20
+        assert len(target._threads._threads) <= 2
+        assert len(target._running) <= 4
+
+
 async def test_a_full_disk_shows_while_frames_are_in_flight() -> None:
     async with ZstdTarget(Memory(room=FRAME_SIZE), 1, 2) as target:
         with pytest.raises(TargetFull):
