@@ -22,7 +22,7 @@ from asyncbackup.bench.real_sheep import RealCluster
 from asyncbackup.client import Address
 from asyncbackup.errors import ProgramFailed, TargetUnusable
 
-_FAR: Final = "127.0.0.2"
+FAR: Final = "127.0.0.2"
 """Where the nodes are found over a longer way. Each machine with Linux has this address."""
 PREFIX: Final = "asyncbackup-bench-"
 """Of the names of folders for stores and backups."""
@@ -58,37 +58,38 @@ async def serve(folder: Path | None, situation: Situation) -> AsyncIterator[Serv
             home = Path(stack.enter_context(TemporaryDirectory(prefix=PREFIX, dir=folder)))
         except OSError as error:
             raise TargetUnusable(str(folder or gettempdir()), error.strerror or str(error)) from error
-        host = _FAR if situation.delay_ms else LOCAL
+        host = FAR if situation.delay_ms else LOCAL
         if is_real():
             cluster = RealCluster(home, situation.nodes, situation.copies, host)
             ports: Sequence[int] = cluster.ports
             if situation.delay_ms:
                 # The nodes reach each other over it as well, as they do in a cluster that spans rooms.
-                await stack.enter_async_context(_delayed(host, situation.delay_ms, ports))
+                await stack.enter_async_context(delayed(host, situation.delay_ms, ports))
             stack.enter_context(cluster)
         else:
             stores = [home / f"store{node}" for node in range(situation.nodes)]
             ports = await stack.enter_async_context(_embedded(stores, situation.copies, host))
             if situation.delay_ms:
-                await stack.enter_async_context(_delayed(host, situation.delay_ms, ports))
+                await stack.enter_async_context(delayed(host, situation.delay_ms, ports))
         gateways, near = (tuple((name, port) for port in ports) for name in (host, LOCAL))
         yield Serving(gateways, near, home)
 
 
 @asynccontextmanager
-async def _delayed(host: str, round_trip_ms: float, ports: Sequence[int]) -> AsyncIterator[None]:
-    async with _started(programs.delay(host, LOCAL, round_trip_ms, ports)):
+async def delayed(host: str, round_trip_ms: float, ports: Sequence[int]) -> AsyncIterator[None]:
+    """Lead from ``host`` to the same ports of this machine, over a longer way. Raises ProgramFailed."""
+    async with started(programs.delay(host, LOCAL, round_trip_ms, ports)):
         yield
 
 
 @asynccontextmanager
 async def _embedded(stores: Sequence[Path], copies: int, host: str) -> AsyncIterator[list[int]]:
-    async with _started(programs.embedded_sheep(stores, copies, host)) as line:
+    async with started(programs.embedded_sheep(stores, copies, host)) as line:
         yield [int(port) for port in line.split()]
 
 
 @asynccontextmanager
-async def _started(command: Sequence[str]) -> AsyncIterator[str]:
+async def started(command: Sequence[str]) -> AsyncIterator[str]:
     """Run a server as long as the context lasts; give the line that it prints when it serves. Raises ProgramFailed."""
     # A session of its own: Ctrl-C at a terminal is for us, who end it.
     process = await anyio.open_process(

@@ -2,13 +2,99 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as everyday
+from benchmarks import contest
 from benchmarks.micro import KERNELS
+
+_ROOT = Path(__file__).parent.parent.parent
+_BOUND_S = 300
+"""Seconds for a script on a machine that is busy."""
+_LAYERS = ("plain", "zstd", "age", "zstd in age")
+
+
+def _measure(name: str, folder: Path, *arguments: str) -> list[str]:
+    """Run a script once, with next to nothing to do. Give the lines that it prints."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--objects", "2", "--rounds", "1", "--folder", str(folder)]
+    done = subprocess.run(
+        [*command, *arguments], cwd=_ROOT, capture_output=True, text=True, check=False, timeout=_BOUND_S
+    )
+    assert (done.returncode, list(folder.iterdir())) == (0, []), done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
+def _rows(lines: list[str]) -> set[str]:
+    """Give the first column of the table."""
+    return {line.partition("  ")[0] for line in lines} - {""}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_BOUND_S)
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="needs the program zstd")
+def test_compression_is_measured_against_zstd(tmp_path: Path) -> None:
+    lines = _measure("compression", tmp_path)
+
+    assert {"backup --zstd --threads 1", "backup --zstd --threads 2", "zstd -3 -T1", "verify", "zstd -t"} <= _rows(
+        lines
+    )
+    assert sum("times as long" in line for line in lines) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_BOUND_S)
+def test_memory_is_measured_beside_its_limit(tmp_path: Path) -> None:
+    lines = _measure("memory", tmp_path, "--memory", "32")
+
+    wanted = {
+        f"{verb}, {layers}, {place}"
+        for verb in ("backup", "verify", "restore")
+        for layers in _LAYERS
+        for place in ("file", "S3")
+    }
+    assert wanted <= _rows(lines)
+    assert any("limit MiB" in line for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_BOUND_S)
+def test_a_store_far_away_is_measured_against_a_near_one(tmp_path: Path) -> None:
+    lines = _measure("stores", tmp_path, "--delay", "1")
+
+    assert {name for verb in ("backup", "verify", "restore") for name in (verb, f"{verb}, far")} <= _rows(lines)
+    assert sum("times as long" in line for line in lines) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(_BOUND_S)
+@pytest.mark.parametrize("workload", ["full", "sector"])
+def test_shards_and_workers_are_measured_against_one_process(tmp_path: Path, workload: str) -> None:
+    lines = _measure("machines", tmp_path, workload, "--parts", "2")
+
+    shared = {"backup --shard, join", "backup --dask", "backup --dask local", "verify --dask", "restore --dask"}
+    assert {"backup", "verify", "restore"} | shared <= _rows(lines)
+    assert sum("times as long" in line for line in lines) == len(shared)
+
+
+def test_what_a_benchmark_needs_is_named_where_it_is_missing() -> None:
+    with pytest.raises(SystemExit, match="needs the module no_such_one and the program no-such-one"):
+        contest.require(modules=["pytest", "no_such_one"], commands=["no-such-one"])
+
+
+def test_files_that_differ_end_a_benchmark(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"same size")
+    other.write_bytes(b"same sizE")
+
+    contest.require_same(one, one)
+    with pytest.raises(SystemExit, match="other is not the same as one"):
+        contest.require_same(one, other)
 
 
 @pytest.mark.parametrize("name", KERNELS)
