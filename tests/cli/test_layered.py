@@ -196,7 +196,7 @@ def test_threads_that_memory_is_not_enough_for_are_refused(command: Command, ser
 
     assert outcome.code == 1
     assert "give it 153.0 MiB with --memory" in outcome.err
-    assert "fewer --threads" in outcome.err
+    assert "--threads need less" in outcome.err
     assert left_in(tmp_path) == []
 
 
