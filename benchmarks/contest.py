@@ -57,7 +57,7 @@ def require(*, modules: Sequence[str] = (), commands: Sequence[str] = ()) -> Non
     missing = [f"the module {name}" for name in modules if find_spec(name) is None]
     missing += [f"the program {name}" for name in commands if not programs.is_on_path(name)]
     if missing:
-        sys.exit(f"this benchmark needs {' and '.join(missing)}: `./dev setup` installs modules, your system programs")
+        sys.exit(f"this benchmark needs {' and '.join(missing)}")
 
 
 @asynccontextmanager
