@@ -57,3 +57,25 @@ async def test_what_several_commands_restore_at_the_same_time_is_what_was_backed
     # The base keeps its objects when the clone goes.
     await delete_as_dog(client, new)
     assert await content_of(client, disk, "b") == restored
+
+
+async def test_a_clone_that_is_discarded_leaves_its_base_to_others(
+    real: RealCluster, client: Cluster, tmp_path: Path
+) -> None:
+    disk, new = tmp_path.name, f"new-{tmp_path.name}"
+    await make_disk(client, disk)
+    b = tmp_path / "b"
+    assert real.asyncbackup("backup", "-q", disk, "-s", "b", "-F", "a", b).returncode == 0
+    held = {tag: await content_of(client, disk, tag) for tag in ("a", "b")}
+    line = ("restore", "-q", b, "--base", "a", "--to", new)
+    assert real.asyncbackup(*line, "--shard", "1/3").returncode == 0
+
+    assert real.asyncbackup("restore", "-q", "--discard", new).returncode == 0
+
+    for tag, content in held.items():
+        assert await content_of(client, disk, tag) == content
+    # Its name is free, for as many shards as anybody likes.
+    for number in (1, 2):
+        assert real.asyncbackup(*line, "--shard", f"{number}/2").returncode == 0
+    assert real.asyncbackup(*line, "--join-shards", "2", "--take-snapshot", "b").returncode == 0
+    assert await content_of(client, new, None) == held["b"]
