@@ -17,7 +17,7 @@ def main() -> NoReturn:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from asyncbackup.cli.main import run  # noqa: PLC0415 - a signal during this import must find its handler
 
-    sys.exit(run(sys.argv[1:]))
+    process.end(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ This module is imported before all others, so it imports little.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -53,6 +55,19 @@ def _exit(number: int, _frame: FrameType | None) -> NoReturn:
         name = signal.Signals(number).name
         os.write(2, f"asyncbackup: stopped by {name}; nothing unfinished was left behind\n".encode())
     os._exit(128 + number)
+
+
+def end(code: int) -> NoReturn:
+    """End the process with ``code``.
+
+    Threads of obstore hand the result of what was cancelled over to Python. If Python is at its end, they write a
+    traceback of their own, so the process ends before that: what others registered for the end is
+    done here. What was printed is written already.
+    """
+    if "obstore" not in sys.modules:
+        sys.exit(code)
+    atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to it
+    os._exit(code)
 
 
 @contextmanager

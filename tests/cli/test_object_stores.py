@@ -497,6 +497,31 @@ def test_a_signal_does_not_wait_for_a_store_that_is_read(
 
 
 @pytest.mark.slow
+def test_a_signal_while_a_store_is_asked_is_told_in_one_line(bucket: Bucket, served: Served) -> None:
+    """Threads of obstore may have a result to hand over when Python ends. Not each time, so it is tried often."""
+    for _ in range(8):
+        asked, released = threading.Event(), threading.Event()
+
+        def hold(_: Request, asked: threading.Event = asked, released: threading.Event = released) -> None:
+            asked.set()
+            released.wait(60)
+
+        bucket.s3.faults[:] = [hold]
+        with start(
+            "backup", "-q", "disk", bucket.url("a"), "-s", "a", "-p", served.port, stderr=subprocess.PIPE
+        ) as process:
+            try:
+                assert asked.wait(20)
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=20)
+            finally:
+                released.set()
+                process.kill()
+        assert process.returncode == 130, err
+        assert err == b"asyncbackup: stopped by SIGINT; nothing unfinished was left behind\n"
+
+
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_no_object(bucket: Bucket, uploading: subprocess.Popen[bytes]) -> None:
     uploading.kill()
     uploading.communicate(timeout=60)
