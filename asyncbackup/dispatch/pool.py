@@ -194,7 +194,8 @@ async def connect_dask(address: str) -> AsyncIterator[Pool]:
                     await client
             except TimeoutError as error:
                 raise SchedulerUnreachable(address, f"no answer within {_GREET_S} s") from error
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
+                # Dask raises all of these where TLS is not set up, or a library for the way there is missing.
                 raise SchedulerUnreachable(address, _first_line(error)) from error
             async with _pool_of(client, address) as pool:
                 yield pool

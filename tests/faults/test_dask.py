@@ -256,7 +256,7 @@ async def test_workers_that_see_another_folder_are_refused(run: Run, monkeypatch
 async def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch_pool, "_CONNECT_S", 0.5)
 
-    for address in ("tcp://127.0.0.1:1", "127.0.0.1", "nonsense://x:1"):
+    for address in ("tcp://127.0.0.1:1", "127.0.0.1", "nonsense://x:1", "tls://127.0.0.1:1", "ucx://127.0.0.1:1"):
         with pytest.raises(SchedulerUnreachable, match=f"cannot reach a scheduler at {address}: "):
             async with connect_dask(address):
                 pass
