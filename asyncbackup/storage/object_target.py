@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
@@ -203,7 +204,10 @@ class ObjectTarget:
         _log.info("%s: is complete%s", self.name, beside)
 
     async def _publish(self) -> None:
-        """Complete the object, then what belongs to it. If that fails, remove the object, unless it replaced one."""
+        """Complete the object, then what belongs to it. If that fails, remove the object.
+
+        If it replaced one, it stays, and what belonged to the old one goes, so that nobody takes that for its own.
+        """
         await self._finish()
         try:
             if self._beside is not None and not self._beside._is_over:  # noqa: SLF001 - of the same class
@@ -212,10 +216,7 @@ class ObjectTarget:
                 for suffix in self._suffixes:
                     await self._place.beside(suffix).remove()
         except TargetError as error:
-            if self._replaces:
-                error.add_note(f"{self.name} is the new one, but what belongs to it is not: make it again")
-            else:
-                await self._remove(error)
+            await (self._remove_old(error) if self._replaces else self._remove(error))
             raise
 
     async def _remove(self, cause: TargetError) -> None:
@@ -224,6 +225,15 @@ class ObjectTarget:
             await self._place.remove()
         except TargetError:
             cause.add_note(f"{self.name} stays, but what belongs to it is missing: remove it")
+
+    async def _remove_old(self, cause: TargetError) -> None:
+        """Remove what belonged to the object that this one replaced, or say that it stays."""
+        left = "but what belongs to it is not"
+        with suppress(TargetError):
+            for suffix in self._suffixes:
+                await self._place.beside(suffix).remove()
+            left = "and lacks what belongs to it"
+        cause.add_note(f"{self.name} is the new one, {left}: make it again")
 
     async def _finish(self) -> None:
         try:

@@ -300,6 +300,38 @@ async def test_a_new_object_gets_its_manifest_if_the_answer_to_its_completion_is
     assert (s3.content(bucket, "vm1"), s3.content(bucket, "vm1.manifest")) == (bytes(2 * PART), b"new lines")
 
 
+async def replace_both(place: StoredObject) -> None:
+    async with (
+        ObjectTarget(place, replace=True, attached=[SUFFIX]) as target,
+        ObjectTarget.beside(target, SUFFIX) as manifest,
+    ):
+        await target.append([b"new"])
+        await manifest.append([b"new lines"])
+        await publish(target, manifest)
+
+
+async def test_an_old_manifest_does_not_stay_beside_a_new_object(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    await write_both(place, b"old", b"old lines")
+    s3.faults.append(always(forbid, lambda request: _puts(request) and request.key.endswith(SUFFIX)))
+    with pytest.raises(TargetWriteFailed) as caught:
+        await replace_both(place)
+    assert s3.objects(bucket) == ["vm1"]
+    assert s3.content(bucket, "vm1") == b"new"
+    assert caught.value.__notes__ == [f"{place.name} is the new one, and lacks what belongs to it: make it again"]
+
+
+async def test_an_old_manifest_that_stays_beside_a_new_object_is_spoken_of(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    await write_both(place, b"old", b"old lines")
+    s3.faults.append(always(forbid, lambda request: _puts(request) and request.key.endswith(SUFFIX)))
+    s3.faults.append(always(forbid, lambda request: request.method in ("DELETE", "POST")))
+    with pytest.raises(TargetWriteFailed) as caught:
+        await replace_both(place)
+    assert s3.objects(bucket) == ["vm1", "vm1.manifest"]
+    assert caught.value.__notes__ == [f"{place.name} is the new one, but what belongs to it is not: make it again"]
+
+
 async def test_an_old_object_of_the_same_size_is_not_taken_for_the_new_one(s3: S3Server) -> None:
     bucket, place = s3_place(s3)
     await write(place, b"old")
