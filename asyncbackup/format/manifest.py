@@ -173,6 +173,11 @@ class Subject:
         """Read the fields of the first line. Raises ValueError if they are wrong."""
         fields = _object(line)
         version = fields.get("manifest")
+        if type(version) is int and version > LACKING_PIECE_VERSION:
+            newest = LACKING_PIECE_VERSION
+            raise ValueError(
+                f"manifest: expected version 1 to {newest}, got {shown(version)}: a newer asyncbackup reads it"
+            )
         check_number("manifest", version, LACKING_PIECE_VERSION, least=1)
         is_piece = version in (PIECE_VERSION, LACKING_PIECE_VERSION)
         _check_fields(fields, _SUBJECT_FIELDS_1 if version == 1 else (*_SUBJECT_FIELDS, *["piece"] * is_piece))

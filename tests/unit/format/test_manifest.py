@@ -177,7 +177,7 @@ SNAPSHOT = '"snapshot":{"id":2,"tag":"b","vdi_id":"abcdef","created":"2026-11-22
 @pytest.mark.parametrize(
     ("line", "before", "after", "message"),
     [
-        (1, '"manifest":2', '"manifest":6', "manifest: expected a number from 1 to 5, got 6"),
+        (1, '"manifest":2', '"manifest":6', "manifest: expected version 1 to 5, got 6: a newer asyncbackup reads it"),
         (1, '"manifest":2', '"manifest":true', "manifest: expected a number from 1 to 5, got True"),
         (1, '"manifest":2', '"manifest":1', "'cluster': expected no such field"),
         (1, '"copies":3,', "", "copies: expected this field, got none"),
@@ -437,7 +437,7 @@ def test_a_record_outside_of_the_range_of_its_piece_is_damage() -> None:
     ("before", "after", "problem"),
     [
         (b'"manifest":4', b'"manifest":2', "'piece': expected no such field"),
-        (b'"manifest":4', b'"manifest":6', "manifest: expected a number from 1 to 5, got 6"),
+        (b'"manifest":4', b'"manifest":6', "manifest: expected version 1 to 5, got 6: a newer asyncbackup reads it"),
         (b'"number":2', b'"number":9', "piece.number: expected a number from 1 to 3, got 9"),
         (b'"end":6', b'"end":257', "piece.end: expected a number from 0 to 256, got 257"),
         (b'"piece":{', b'"piec":{', "piece: expected this field, got none"),
