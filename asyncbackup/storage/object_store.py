@@ -63,7 +63,9 @@ _ENDPOINT_VARIABLES: Final = (
     "AZURE_ENDPOINT",
 )
 
-_UNKNOWN_OPTION: Final = re.compile(r"[Kk]ey: '?(\w{1,60})")
+_UNKNOWN_OPTION: Final = re.compile(r"[Kk]ey: '?([^'\s]*)")
+_OPTION: Final = re.compile("[a-z_]{1,30}")
+"""What may be the name of an option, and is shown: keys are longer, or have digits."""
 _NO_ACCOUNT: Final = "Account must be specified"
 _STATUS: Final = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z-]{1,30}){0,5})")
 _CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
@@ -199,7 +201,8 @@ def _open_new(location: ObjectLocation, access: Access) -> ObjectStore:
 def _what_is_wrong(message: str) -> str:
     """Say what the library has against the options, without a value: that may be a secret."""
     if named := _UNKNOWN_OPTION.search(message):
-        return f"'{named[1]}' is no option of"
+        shown = f"'{named[1]}'" if _OPTION.fullmatch(named[1]) else "what was given as KEY"
+        return f"{shown} is no option of"
     if _NO_ACCOUNT in message:
         return "AZURE_STORAGE_ACCOUNT_NAME is not set, which names the account of"
     return "an option or a variable of the environment is not good for"

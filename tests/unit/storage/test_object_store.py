@@ -97,6 +97,14 @@ def test_a_wrong_option_is_an_error_that_does_not_show_its_value(options: dict[s
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+@pytest.mark.parametrize("name", ["abc123", "s3cr3t/that+nobody", "x" * 50])
+def test_what_is_no_name_of_an_option_is_not_shown(name: str) -> None:
+    """A key that was given in place of options, such as one that ends with ``=``."""
+    with pytest.raises(StoreMisconfigured) as caught:
+        opened("s3://box/vm1", **{name: ""})
+    assert str(caught.value) == "what was given as KEY is no option of a store with s3://"
+
+
 def test_nothing_shows_what_an_access_holds() -> None:
     assert SECRET not in repr(Access({"token": SECRET}, memory_store=MemoryStore()))
     assert SECRET not in repr(opened("s3://box/vm1", session_token=SECRET))
