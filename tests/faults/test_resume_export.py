@@ -83,7 +83,7 @@ async def test_what_was_interrupted_anywhere_and_resumed_is_what_was_not_interru
         assert state.identity == run.files.identities["c"]
         remove(run.folder)
 
-    assert max(resumed) > 2
+    assert any(resumed)
 
 
 async def test_an_image_on_an_image_goes_on(run: Run) -> None:
