@@ -73,8 +73,10 @@ def check_layers(layers: Layers, *, is_patched: bool, keeps: bool = False, split
         raise click.UsageError(
             f"a collie backup is completed at its beginning, and {option} cannot go back there; use --format dog"
         )
+    if not layers.recipients:
+        return
     if keeps and (other := find_given({"resume", "checkpoint_bytes"})):
-        raise click.UsageError(f"{other} cannot be combined with {option}: nothing is kept to go on with")
-    if split is not None and layers.recipients:
+        raise click.UsageError(f"{other} cannot be combined with --encrypt: nothing is kept to go on with")
+    if split is not None:
         problem = "parts would stand unencrypted beside FILE meanwhile"
         raise click.UsageError(f"{split} cannot be combined with --encrypt: {problem}")

@@ -167,7 +167,8 @@ class Pass:
             yield
         except TargetFull as full:
             partial = delta.keeping.partial
-            if partial is not None:
+            # Nobody knows how short the rest gets that is compressed.
+            if partial is not None and not partial.is_compressed:
                 full.needed = max(1, delta.writer.position - partial.size)
                 if self.is_planned:
                     remaining = self.counts.objects_planned - self.counts.objects_done + beside

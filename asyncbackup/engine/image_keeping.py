@@ -45,7 +45,6 @@ class ImageKeeping:
         if not self.partial.is_begun:
             return -1
         async with self.partial.read() as (data, journal):
-            assert journal is not None
             found = await to_thread.run_sync(_read_last, journal)
             if found is None:
                 raise PartialDamaged(self.partial.target, journal.name, "expected a line that says what was begun")

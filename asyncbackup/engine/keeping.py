@@ -44,8 +44,8 @@ class Keeping:
         if self.partial is None or not self.partial.is_begun:
             return None
         assert subject is not None, "what is kept has a manifest"
+        await self.partial.refuse_other_compression()
         async with self.partial.read() as (data, manifest):
-            assert manifest is not None
             return await find_resumption(self.partial.target, data, manifest, subject, on_progress)
 
     async def start(self, found: Resumption | None, subject: Subject | None) -> None:
@@ -60,16 +60,15 @@ class Keeping:
             # The line says from now on that objects may be missing. It is as long as before. A line that stays the same
             # is not written, because a crash may tear what is written.
             await self.partial.write_beginning_of_manifest(beginning)
-        await self.partial.write_beginning(subject.opening)
-        await self.partial.go_back(checkpoint.position, checkpoint.manifest_length)
-        async with self.partial.read() as (_, manifest):
-            assert manifest is not None
+        size = self.partial.size
+        await self.partial.go_back(subject.opening, checkpoint.position, checkpoint.manifest_length)
+        async with self.partial.read_manifest() as manifest:
             with located(manifest.name):
                 await self.writer.resume(checkpoint, read_lines(manifest))
         self._last = checkpoint.position
         _log.info(
             "%s: goes on at byte %d, behind %d records; %d bytes of the interrupted run are cut off",
-            *(self.partial.target, checkpoint.position, checkpoint.records, found.cut),
+            *(self.partial.target, checkpoint.position, checkpoint.records, max(0, size - self.partial.size)),
         )
 
     async def advance(self) -> None:

@@ -26,6 +26,7 @@ from asyncbackup.format.manifest import MAX_LINE, ManifestDecoder, Missing, Reco
 from asyncbackup.format.piece import PieceRange
 from asyncbackup.format.record import RECORD_HEADER_SIZE
 from asyncbackup.storage import Source
+from asyncbackup.storage.source import BlockingSource
 
 _STEP_SIZE: Final = 64 << 20
 """Bytes to digest in one call in a thread. A cancellation waits for its end."""
@@ -44,14 +45,12 @@ class Resumption(NamedTuple):
     """The idx of each record up to there."""
     missing: array[int]
     """The idx of each object up to there that was left out."""
-    cut: int
-    """Bytes of data behind that, which are incomplete, or not what the manifest says."""
     beginning: bytes
     """The first line of the manifest: what was begun."""
 
 
 async def find_resumption(
-    target: str, data: Source, manifest: Source, subject: Subject, on_progress: OnProgress | None = None
+    target: str, data: BlockingSource, manifest: Source, subject: Subject, on_progress: OnProgress | None = None
 ) -> Resumption:
     """Read what is there of an unfinished backup of ``subject``. Messages call it ``target``.
 
@@ -64,7 +63,7 @@ async def find_resumption(
         if on_progress is not None:
             on_progress(Progress(walk.records, None, walk.position, data.size, is_checking=True))
     found = Checkpoint(walk.position, walk.records, walk.last_idx, walk.length)
-    return Resumption(found, walk.indices, walk.missing, max(0, (data.size or 0) - walk.position), walk.beginning)
+    return Resumption(found, walk.indices, walk.missing, walk.beginning)
 
 
 async def read_lines(manifest: Source) -> AsyncGenerator[bytes, None]:
@@ -82,7 +81,7 @@ def _take(lines: Iterator[bytes]) -> list[bytes]:
 class _Walk:
     """Goes through data and manifest, as far as they agree. It blocks, so it is for threads."""
 
-    def __init__(self, data: Source, manifest: Source, subject: Subject) -> None:
+    def __init__(self, data: BlockingSource, manifest: Source, subject: Subject) -> None:
         self._data = data
         self._name = manifest.name
         self._subject = subject

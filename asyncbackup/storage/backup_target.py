@@ -23,8 +23,9 @@ from asyncbackup.storage.partial import Partial
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
 from asyncbackup.storage.publication import MANIFEST, Place, manifest_path
 from asyncbackup.storage.target import Target, holding
+from asyncbackup.storage.zstd_target import ZstdTarget
 
-_NOT_KEPT: Final = "nothing is kept of what is compressed or encrypted"
+_NOT_KEPT: Final = "nothing is kept of what is encrypted"
 
 _LINE_SIZE: Final = 128
 """Bytes of a line of a manifest about a record, rather more than less."""
@@ -71,7 +72,7 @@ async def open_target(
     there is replaced once the new one is complete, together with the manifest that it has. If ``resume`` is true, what
     an interrupted run left of the file is opened, if there is such; otherwise it is removed if ``replace`` is true.
 
-    With ``layers`` it is compressed, or encrypted. Of that nothing can be kept to go on with.
+    With ``layers`` it is compressed, or encrypted. Of what is encrypted nothing can be kept to go on with.
 
     Raises what entering a FileTarget or an ObjectTarget raises, what ``open_object`` and ``Layers.wrap_target`` raise,
     OwnInput if one of ``inputs`` would be replaced, ManifestUnplaced if the manifest of a file or an object is to go
@@ -84,7 +85,7 @@ async def open_target(
         raise ValueError("expected a path to replace, got a target that is open already")
     if resume and not isinstance(target, str | os.PathLike):
         raise ValueError("expected a path to resume, got a target that is open already")
-    if resume and layers:
+    if resume and layers and layers.recipients:
         raise NotResumable(str(target), _NOT_KEPT)
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(
@@ -106,7 +107,10 @@ async def _wrap(stack: AsyncExitStack, opened: BackupTarget, layers: Layers | No
     if not layers:
         return opened
     manifest = opened.manifest and await layers.wrap_manifest(stack, opened.manifest)
-    return BackupTarget(await layers.wrap_target(stack, opened.data), manifest)
+    data, partial = await layers.wrap_target(stack, opened.data), opened.partial
+    if partial is not None:
+        partial = partial.compressed_by(data) if isinstance(data, ZstdTarget) and not layers.recipients else None
+    return BackupTarget(data, manifest, partial)
 
 
 @asynccontextmanager
@@ -185,7 +189,7 @@ async def check_target(
 
     Without a ``target`` it is for ``open_standard_output``. A FIFO is not opened, and nobody is waited for.
     """
-    if resume and layers:
+    if resume and layers and layers.recipients:
         raise NotResumable(str(target), _NOT_KEPT)
     if layers:
         layers.check()

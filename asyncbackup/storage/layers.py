@@ -10,6 +10,7 @@ from typing import Final
 
 from asyncbackup.errors import SourceUnreadable
 from asyncbackup.format.age import ARMOR, MAGIC
+from asyncbackup.storage import zstd
 from asyncbackup.storage.access import Access
 from asyncbackup.storage.age_keys import parse_recipients
 from asyncbackup.storage.age_source import open_age
@@ -17,11 +18,10 @@ from asyncbackup.storage.age_target import AgeTarget
 from asyncbackup.storage.filtered import FilteredSource
 from asyncbackup.storage.source import Source, SourceLayer
 from asyncbackup.storage.target import JoinableTarget, Target
-from asyncbackup.storage.zstd import LEVELS
 from asyncbackup.storage.zstd_source import ZstdSource, open_zstd
 from asyncbackup.storage.zstd_target import ZstdFileTarget, ZstdTarget
 
-_ZSTD: Final = (b"\x28\xb5\x2f\xfd", *(bytes([kind, 0x2A, 0x4D, 0x18]) for kind in range(0x50, 0x60)))
+_ZSTD: Final = (zstd.MAGIC, *(bytes([kind, 0x2A, 0x4D, 0x18]) for kind in range(0x50, 0x60)))
 """How frames begin: those with content, and those that are passed over, of which there are 16 kinds."""
 
 _LOOKED_AT: Final = max(map(len, (MAGIC, ARMOR)))
@@ -29,7 +29,7 @@ _LOOKED_AT: Final = max(map(len, (MAGIC, ARMOR)))
 _MOST: Final = 4
 """Layers that are read through. We write at most two."""
 
-_MOST_THREADS: Final = ((6, 8), (12, 3), (LEVELS[-1], 2))
+_MOST_THREADS: Final = ((6, 8), (12, 3), (zstd.LEVELS[-1], 2))
 """Up to a level, the threads that compress if nobody says how many. A thread needs 6, 14 and 20 MiB there, so they need
 40 to 50 MiB together. Eight at level 3 outrun a disk."""
 

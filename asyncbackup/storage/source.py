@@ -26,8 +26,8 @@ STANDARD_INPUT: Final = "standard input"
 """What messages call it."""
 
 
-class Source(Protocol):
-    """Gives bytes by offset while its context is entered. To enter it raises SourceMissing or SourceUnreadable."""
+class BlockingSource(Protocol):
+    """Gives bytes by offset to threads."""
 
     @property
     def name(self) -> str:
@@ -36,6 +36,17 @@ class Source(Protocol):
     @property
     def size(self) -> int | None:
         """Bytes in all. None: it is not known before the end, and offsets must come in order and without gaps."""
+
+    def read_now(self, offset: int, view: memoryview) -> int:
+        """Fill ``view`` from ``offset`` on without an event loop, for threads that read more than once in one hop.
+
+        Gives the count of bytes, which is less than the size of ``view`` only if the source ends. Raises
+        SourceUnreadable. A ``Source`` without a ``size`` always does.
+        """
+
+
+class Source(BlockingSource, Protocol):
+    """Gives bytes by offset while its context is entered. To enter it raises SourceMissing or SourceUnreadable."""
 
     @property
     def is_far(self) -> bool:
@@ -58,12 +69,6 @@ class Source(Protocol):
         Gives the count of bytes, which is less than the size of ``view`` only if the source ends. Both functions block,
         so they run in the thread that reads, in the same hop. If no thread reads, they run on the event loop. Raises
         SourceUnreadable.
-        """
-
-    def read_now(self, offset: int, view: memoryview) -> int:
-        """Fill ``view`` from ``offset`` on without an event loop, for threads that read more than once in one hop.
-
-        Gives and raises what ``read_into`` does. A source without a ``size`` raises SourceUnreadable.
         """
 
 

@@ -9,6 +9,9 @@ from typing import Any, Final
 
 from asyncbackup.format.decoder import Damage
 
+MAGIC: Final = b"\x28\xb5\x2f\xfd"
+"""How a frame with content begins."""
+
 FRAME_SIZE: Final = 1 << 20
 """Bytes of content in a frame. Each can be read without the others, so this is what reading a few bytes costs: about a
 millisecond. Larger frames are hardly smaller together (4 %), take more memory in each thread, and when headers of
@@ -75,6 +78,28 @@ def decompress_frame(frame: bytes | memoryview, size: int) -> bytes:
     if len(content) != size or not decompressor.eof or decompressor.unused_data:
         raise ValueError(f"expected a frame of {size} bytes, as the seek table says, got another one")
     return content
+
+
+def decompress_beginning(read: Callable[[int], memoryview], size: int) -> tuple[bytes, int] | None:
+    """Give the content of a frame of ``size`` bytes, and the frame's length, which nothing says; None: it is none.
+
+    ``read`` gives some bytes of the file, at an offset from the beginning of the frame on; none at the end. Blocks, and
+    takes as much memory as ``decompress_frame``.
+    """
+    zstd = load_zstd()
+    decompressor = _begin_frame(zstd, _MAX_WINDOW_OF_RANGE)
+    content, fed = bytearray(), 0
+    try:
+        while not decompressor.eof:
+            if not (data := read(fed)):
+                return None
+            fed += len(data)
+            content += decompressor.decompress(data, size + 1 - len(content))
+            if len(content) > size:
+                return None
+    except zstd.ZstdError:
+        return None
+    return (bytes(content), fed - len(decompressor.unused_data)) if len(content) == size else None
 
 
 class Decompression:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -38,7 +38,8 @@ class ZstdTarget(LayerTarget):
 
     If threads ``may_be_fewer``, ``reserve`` may make them so.
 
-    The content is complete with ``end``. Until then the last frames are not in ``inner``, also after a ``sync``.
+    The content is complete with ``end``. Until then the last bytes, which fill no frame, are not in ``inner``, also
+    after a ``sync``. A ``sync`` may follow an error or a cancellation. Then what was not interrupted is durable.
     """
 
     def __init__(self, inner: Target, level: int, threads: int, *, may_be_fewer: bool = False) -> None:
@@ -54,6 +55,19 @@ class ZstdTarget(LayerTarget):
         self._filled = 0
         self._running: deque[_Compressing] = deque()
         self._table = SeekTableEncoder()
+        self._is_torn = False
+        """Whether writing frames was interrupted: some of them are perhaps not there, so none may follow."""
+
+    def go_on(self, lengths: Iterable[int], content: bytes) -> None:
+        """Go on as if all of this had been appended: whole frames of so many bytes, and ``content`` behind theirs.
+
+        The frames are in ``inner``, which appends behind them. Nothing was appended here.
+        """
+        assert not self._running, "it begins with what is there"
+        for length in lengths:
+            self._table.add(length, FRAME_SIZE)
+        self._filled = len(content)
+        self._filling[: self._filled] = content
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -109,18 +123,25 @@ class ZstdTarget(LayerTarget):
 
     async def _write_frames(self, left: int) -> None:
         """Write frames that are ready, in order, and wait for others while more than ``left`` are not written."""
-        ready: list[bytes] = []
         while self._running and (len(self._running) > left or self._running[0].frame.done()):
-            size, compressing = self._running[0]
-            frame = await asyncio.wrap_future(compressing)
-            self._running.popleft()
-            self._table.add(len(frame), size)
-            ready.append(frame)
-        if ready:
-            await self.inner.append(ready)
+            # A cancellation must not cancel the frame: a ``sync`` may want it.
+            await asyncio.shield(asyncio.wrap_future(self._running[0].frame))
+            self._is_torn = True
+            await self.inner.append(self._take_ready())
+            self._is_torn = False
+
+    def _take_ready(self) -> list[bytes]:
+        """Take the frames whose turn it is, as far as they are compressed, into the table."""
+        ready: list[bytes] = []
+        while self._running and self._running[0].frame.done():
+            size, compressing = self._running.popleft()
+            ready.append(compressing.result())
+            self._table.add(len(ready[-1]), size)
+        return ready
 
     async def sync(self) -> None:
-        await self._write_frames(self._most)
+        if not self._is_torn:
+            await self._write_frames(0)
         await self.inner.sync()
 
     async def _write_rest(self) -> None:

@@ -93,7 +93,8 @@ async def backup(
     With ``shard`` it makes only this piece of the backup, which needs a manifest. Runs on any machines make the others,
     and ``join`` makes the backup of all of them, the same as one run makes it. It takes no hyper volume.
 
-    With ``layers`` what goes to paths is compressed or encrypted. The dialect is then dog, and nothing can be resumed.
+    With ``layers`` what goes to paths is compressed or encrypted. The dialect is then dog. What is encrypted cannot be
+    resumed.
 
     If objects cannot be read, the run fails with ObjectReadFailed, or with ObjectsUnreadable for several. With
     ``skip_unreadable`` the run does without them: they have no record, and the summary and the manifest name them. This

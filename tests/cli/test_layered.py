@@ -205,7 +205,7 @@ def test_threads_that_memory_is_not_enough_for_are_refused(command: Command, ser
     [
         (["--format", "collie", "--zstd"], "--zstd cannot go back there; use --format dog"),
         (["--format", "collie", "--encrypt"], "--encrypt cannot go back there; use --format dog"),
-        (["--resume", "--zstd"], "--resume cannot be combined with --zstd"),
+        (["--resume", "--zstd", "--encrypt"], "--resume cannot be combined with --encrypt"),
         (["--checkpoint", "1G", "--encrypt"], "--checkpoint cannot be combined with --encrypt"),
         (["--workers", "2", "--encrypt"], "--workers cannot be combined with --encrypt"),
         (["--threads", "2"], "--threads says how many threads compress: give --zstd as well"),

@@ -27,7 +27,7 @@ MIB: Final = 1 << 20
 SIZE: Final = 32 * MIB
 
 KILLS: Final = 10
-"""For each of the six ways: sixty in all."""
+"""For each of the eight ways: eighty in all."""
 
 OLD: Final = {"file": b"old data", "file.manifest": b"old proof"}
 
@@ -83,10 +83,21 @@ def serving(killer: Killer, shift: int) -> Iterator[str]:
         (20, ("-F", "a")),
         (20, ("-F", "a", "--in-flight", "1", "--force")),
         (20, ("-F", "a", "--shard", "2/3")),
+        (20, ("--zstd=1", "--threads", "2")),
+        (20, ("-F", "a", "--zstd=1", "--shard", "2/3")),
         (24, ("--memory", "1M")),
         (24, ("-F", "a", "--memory", "4M", "--format", "dog")),
     ],
-    ids=["full", "increment", "replacing", "piece", "full in portions", "increment in portions"],
+    ids=[
+        "full",
+        "increment",
+        "replacing",
+        "piece",
+        "zstd",
+        "piece in zstd",
+        "full in portions",
+        "increment in portions",
+    ],
 )
 def test_what_is_killed_again_and_again_comes_to_the_same_end(
     tmp_path: Path, shift: int, options: tuple[str, ...]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asyncbackup import Cluster, Dialect, NullTarget, Progress, Summary, Volume, WindowOptions, backup
+from asyncbackup import Cluster, Dialect, Layers, NullTarget, Progress, Summary, Volume, WindowOptions, backup
 from asyncbackup.errors import (
     BegunOtherwise,
     NotResumable,
@@ -24,6 +24,8 @@ from asyncbackup.wire.inode import ENTRY_SIZE, TABLE_OFFSET
 from asyncbackup.wire.oid import inode_oid
 from tests.disks import OBJECT, OBJECTS, PARTS, make_disk, noise
 from tests.faults.deletion import deletable
+from tests.keys import make_key
+from tests.layered import read_layered, write_layered
 
 # Each of many runs is interrupted somewhere.
 pytestmark = pytest.mark.slow
@@ -32,6 +34,8 @@ ONE = WindowOptions(workers=1)
 PORTIONS = WindowOptions(workers=2, memory=1 << 20)
 """Objects do not fit into a slot of so little memory."""
 KEPT = [".file.partial", ".file.partial.manifest"]
+ZSTD = Layers(zstd_level=1, threads=2)
+COMPRESSED: dict[str, Any] = {"dialect": Dialect.DOG, "layers": ZSTD}
 
 
 class Stop(Exception):
@@ -88,37 +92,45 @@ async def run(cluster: Cluster, tmp_path: Path) -> Run:
 
 @pytest.mark.parametrize("options", [ONE, WindowOptions(), PORTIONS], ids=["one", "some", "portions"])
 @pytest.mark.parametrize("base", [None, "a"])
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize(
+    ("dialect", "layers"),
+    [(Dialect.COLLIE, None), (Dialect.DOG, None), (Dialect.DOG, ZSTD)],
+    ids=["collie", "dog", "zstd"],
+)
 async def test_what_was_interrupted_anywhere_and_resumed_is_what_was_not_interrupted(
-    run: Run, dialect: Dialect, base: str | None, options: WindowOptions
+    run: Run, dialect: Dialect, layers: Layers | None, base: str | None, options: WindowOptions
 ) -> None:
-    await run(dialect=dialect, base=base, options=options)
+    whole = await run(dialect=dialect, layers=layers, base=base, options=options)
     expected = take(run.folder)
 
     for stop_at in range(OBJECTS):
         try:
-            await run(stop_at, dialect=dialect, base=base, options=options)
+            await run(stop_at, dialect=dialect, layers=layers, base=base, options=options)
         except Stop:
-            summary = await run(dialect=dialect, base=base, options=options, resume=True)
-            assert summary.bytes_written == len(expected["file"])
+            summary = await run(dialect=dialect, layers=layers, base=base, options=options, resume=True)
+            assert summary.bytes_written == whole.bytes_written
         assert take(run.folder) == expected, stop_at
 
 
-async def test_what_is_interrupted_again_and_again_comes_to_its_end(run: Run) -> None:
-    await run()
+@pytest.mark.parametrize(("arguments", "objects"), [({}, 2), (COMPRESSED, 4)], ids=["plain", "zstd"])
+async def test_what_is_interrupted_again_and_again_comes_to_its_end(
+    run: Run, arguments: dict[str, Any], objects: int
+) -> None:
+    """Compressed it comes nearer to its end only if each run fills a frame."""
+    await run(**arguments)
     expected = take(run.folder)
 
     stops = 0
     while True:
         try:
-            await run(2, resume=True)
+            await run(objects, resume=True, **arguments)
         except Stop:
             stops += 1
             assert names(run.folder) == KEPT
         else:
             break
 
-    assert stops > 2
+    assert stops >= OBJECTS // objects - 1
     assert take(run.folder) == expected
 
 
@@ -355,6 +367,116 @@ async def test_nothing_is_kept_of_a_snapshot_that_is_deleted_meanwhile(tmp_path:
 
     assert kept == [KEPT]
     assert names(tmp_path) == []
+
+
+# Compressed
+
+
+async def test_of_what_is_compressed_only_what_fills_no_frame_is_read_again(run: Run) -> None:
+    await run.stopped(4, **COMPRESSED)
+
+    summary = await run(resume=True, **COMPRESSED)
+
+    # Of the fourth record the end is in a frame with the fifth.
+    assert summary.bytes_resumed == 8 + 3 * (16 + OBJECT)
+
+
+@pytest.mark.parametrize("place", ["first", "middle", "end"])
+async def test_damaged_frames_are_written_again(run: Run, place: str) -> None:
+    await run(**COMPRESSED)
+    expected = take(run.folder)
+    await run.stopped(4, **COMPRESSED)
+    data = bytearray(run.data.read_bytes())
+    at = {"first": 100, "middle": OBJECT + 1000, "end": len(data) - 1}[place]
+    data[at] ^= 1
+    run.data.write_bytes(data)
+
+    await run(resume=True, **COMPRESSED)
+
+    assert take(run.folder) == expected
+
+
+@pytest.mark.parametrize("kept", [0, 3, 17, OBJECT, OBJECT + 1000, -1], ids=str)
+async def test_frames_that_are_cut_off_are_written_again(run: Run, kept: int) -> None:
+    await run(**COMPRESSED)
+    expected = take(run.folder)
+    await run.stopped(**COMPRESSED)
+    run.data.write_bytes(run.data.read_bytes()[:kept])
+
+    await run(resume=True, **COMPRESSED)
+
+    assert take(run.folder) == expected
+
+
+async def test_zeros_that_a_power_failure_left_are_written_again(run: Run) -> None:
+    await run(**COMPRESSED)
+    expected = take(run.folder)
+    await run.stopped(**COMPRESSED)
+    run.data.write_bytes(bytes(5000))
+
+    await run(resume=True, **COMPRESSED)
+
+    assert take(run.folder) == expected
+
+
+async def test_what_the_table_of_frames_ends_already_is_gone_on_with(run: Run) -> None:
+    await run(**COMPRESSED)
+    expected = take(run.folder)
+    await run.stopped(**COMPRESSED)
+    run.data.write_bytes(expected["file"])
+    run.manifest.write_bytes(expected["file.manifest"])
+
+    summary = await run(resume=True, **COMPRESSED)
+
+    assert summary.bytes_resumed > 0
+    assert take(run.folder) == expected
+
+
+async def test_another_level_makes_the_same_backup(run: Run) -> None:
+    await run(dialect=Dialect.DOG)
+    expected = take(run.folder)
+    await run.stopped(**COMPRESSED)
+
+    await run(resume=True, **COMPRESSED | {"layers": Layers(zstd_level=9)})
+
+    assert await read_layered(run.folder / "file") == expected["file"]
+    assert (run.folder / "file.manifest").read_bytes() == expected["file.manifest"]
+
+
+@pytest.mark.parametrize(("begun", "asked"), [(ZSTD, None), (None, ZSTD)], ids=["compressed", "plain"])
+async def test_what_was_begun_with_other_compression_is_not_gone_on_with(
+    run: Run, begun: Layers | None, asked: Layers | None
+) -> None:
+    await run.stopped(dialect=Dialect.DOG, layers=begun)
+    before = run.data.read_bytes(), run.manifest.read_bytes()
+
+    with pytest.raises(BegunOtherwise) as caught:
+        await run(resume=True, dialect=Dialect.DOG, layers=asked)
+
+    assert caught.value.field == "compression"
+    assert (run.data.read_bytes(), run.manifest.read_bytes()) == before
+    await run(resume=True, dialect=Dialect.DOG, layers=begun)
+
+
+async def test_frames_of_something_else_are_told(run: Run) -> None:
+    """The records are good, and what stands before them is not."""
+    await run(dialect=Dialect.DOG)
+    content = take(run.folder)["file"]
+    await run.stopped(**COMPRESSED)
+    run.data.unlink()
+    await write_layered(run.data, b"x" + content[1:], ZSTD)
+
+    with pytest.raises(PartialDamaged, match="does not begin as this backup does"):
+        await run(resume=True, **COMPRESSED)
+
+
+async def test_nothing_is_kept_of_what_is_encrypted(run: Run, tmp_path: Path) -> None:
+    layers = Layers(zstd_level=1, recipients=(make_key(tmp_path).recipient,))
+    await run.stopped(dialect=Dialect.DOG, layers=layers)
+
+    assert names(run.folder) == []
+    with pytest.raises(NotResumable, match="encrypted"):
+        await run(resume=True, dialect=Dialect.DOG, layers=layers)
 
 
 # Errors of the disk
