@@ -2,7 +2,7 @@
 
 Data comes before the lines that speak of it: a line is appended to the manifest only when the data was appended, and at
 a checkpoint only when the data is durable. So whatever interrupts a run, the manifest promises nothing that is not
-there.
+there. A target that compresses holds the last bytes back until they fill a frame: of these alone it may speak too soon.
 """
 
 from __future__ import annotations

@@ -68,6 +68,26 @@ def test_a_signal_keeps_what_is_there_and_says_what_goes_on(
         assert (folder / f"file{name}").read_bytes() == (tmp_path / f"whole{name}").read_bytes()
 
 
+def test_what_is_compressed_goes_on_as_well(
+    store: MemoryStore, command: Command, served: Served, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    assert command("backup", "--zstd=1", "disk", tmp_path / "whole", "-s", "b", "-p", served.port).code == 0
+
+    code, err = interrupt(store, folder, signal.SIGINT, "--zstd=1")
+
+    assert code == 130
+    assert "what was written stays: `asyncbackup backup --resume --zstd=1 disk" in err
+    assert left_in(folder) == KEPT
+    outcome = command("backup", "--resume", "--zstd=1", *options(served.port, folder))
+    assert outcome.code == 0
+    # The end of the third object is in a frame with the fourth.
+    assert b"went on behind 2.0 MiB that an interrupted run had written" in outcome.out
+    for name in ("", ".manifest"):
+        assert (folder / f"file{name}").read_bytes() == (tmp_path / f"whole{name}").read_bytes()
+
+
 def test_a_signal_while_it_goes_on_does_not_name_the_option_twice(store: MemoryStore, tmp_path: Path) -> None:
     _, err = interrupt(store, tmp_path, signal.SIGINT, "--resume")
 
@@ -115,6 +135,18 @@ def test_what_was_begun_otherwise_is_told_with_what_to_do(
     assert outcome.err.endswith(
         "; to go on, name what it was begun with; to begin anew, use --force without --resume\n"
     )
+    assert left_in(tmp_path) == KEPT
+
+
+def test_what_was_begun_with_other_compression_is_told_with_what_to_do(
+    store: MemoryStore, command: Command, served: Served, tmp_path: Path
+) -> None:
+    interrupt(store, tmp_path, signal.SIGINT, "--zstd")
+
+    outcome = command("backup", "--resume", "--format", "dog", *options(served.port, tmp_path))
+
+    assert outcome.code == 1
+    assert "begun with another compression: expected none, got zstd; to go on, name what it was begun" in outcome.err
     assert left_in(tmp_path) == KEPT
 
 

@@ -13,7 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from asyncbackup import ClientOptions, Cluster, Dialect, FileTarget, PipeTarget, Volume, WindowOptions, backup, connect
+from asyncbackup import (
+    ClientOptions,
+    Cluster,
+    Dialect,
+    FileTarget,
+    Layers,
+    PipeTarget,
+    Volume,
+    WindowOptions,
+    backup,
+    connect,
+)
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests.disks import OBJECT, SHIFT, noise
 from tests.faults.steps import WAYS, Cancel, run_cancelled
@@ -95,16 +106,28 @@ async def test_a_backup_cancelled_at_any_step_leaves_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [WindowOptions(workers=1), SMALL_MEMORY], ids=["objects", "pieces"])
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [(WindowOptions(workers=1), None), (SMALL_MEMORY, None), (WindowOptions(workers=1), Layers(1, threads=1))],
+    ids=["objects", "pieces", "zstd"],
+)
 @pytest.mark.parametrize("cancel", WAYS, ids=["task", "scope"])
 async def test_a_backup_with_checkpoints_cancelled_at_any_step_can_be_resumed(
-    store: MemoryStore, tmp_path: Path, cancel: Cancel, options: WindowOptions
+    store: MemoryStore, tmp_path: Path, cancel: Cancel, options: WindowOptions, layers: Layers | None
 ) -> None:
     async with Sheep(store) as sheep, connect(sheep.host, sheep.port, OPTIONS) as cluster:
 
         async def work() -> None:
             await backup(
-                cluster, "disk", tmp_path / "file", snapshot="b", options=options, checkpoint_bytes=1, resume=True
+                cluster,
+                "disk",
+                tmp_path / "file",
+                snapshot="b",
+                dialect=Dialect.DOG,
+                options=options,
+                layers=layers,
+                checkpoint_bytes=1,
+                resume=True,
             )
 
         await work()

@@ -16,6 +16,7 @@ from asyncbackup import (
     Cluster,
     Delta,
     Dialect,
+    Layers,
     NullTarget,
     Progress,
     Summary,
@@ -35,6 +36,9 @@ from tests.faults.deletion import deletable
 from tests.folders import left_in
 
 pytestmark = pytest.mark.slow
+
+
+COMPRESSED: dict[str, Any] = {"dialect": Dialect.DOG, "layers": Layers(zstd_level=1, threads=2)}
 
 
 class Stop(Exception):
@@ -73,6 +77,12 @@ async def run(cluster: Cluster, tmp_path: Path) -> Run:
     return Run(cluster, tmp_path / "folder")
 
 
+def is_kept(folder: Path) -> bool:
+    """Tell whether a checkpoint was taken behind two records, so that there is one that compression does not hold."""
+    partial = folder / ".file.partial"
+    return (folder / ".file.partial.manifest").exists() and partial.stat().st_size > 2 * OBJECT
+
+
 def children() -> list[int]:
     """Give the workers that this process has started. Python's multiprocessing may have started others."""
     started = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
@@ -103,18 +113,21 @@ async def test_several_backups_of_one_pass_are_split_alike(run: Run) -> None:
     assert run.take() == expected
 
 
-async def test_what_was_interrupted_is_gone_on_with_by_any_number_of_processes(run: Run) -> None:
-    await run(1)
+@pytest.mark.parametrize("arguments", [{}, COMPRESSED], ids=["plain", "zstd"])
+async def test_what_was_interrupted_is_gone_on_with_by_any_number_of_processes(
+    run: Run, arguments: dict[str, Any]
+) -> None:
+    await run(1, **arguments)
     expected = run.take()
 
     def stop(_: Progress) -> None:
-        if (run.folder / ".file.partial.manifest").exists():
-            raise Stop  # A checkpoint was taken.
+        if is_kept(run.folder):
+            raise Stop
 
     for first, second in ((2, 2), (2, 1), (1, 2)):
         with pytest.raises(Stop):
-            await run(first, on_progress=stop, options=WindowOptions(workers=1))
-        summary = await run(second, resume=True)
+            await run(first, on_progress=stop, options=WindowOptions(workers=1), **arguments)
+        summary = await run(second, resume=True, **arguments)
         assert summary.bytes_resumed > 0
         assert run.take() == expected
 
