@@ -34,7 +34,7 @@ ONE = WindowOptions(workers=1)
 PORTIONS = WindowOptions(workers=2, memory=1 << 20)
 """Objects do not fit into a slot of so little memory."""
 KEPT = [".file.partial", ".file.partial.manifest"]
-ZSTD = Layers(zstd_level=1, threads=2)
+ZSTD = Layers(zstd_level=1, threads=1)
 COMPRESSED: dict[str, Any] = {"dialect": Dialect.DOG, "layers": ZSTD}
 
 
