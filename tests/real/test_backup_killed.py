@@ -24,7 +24,7 @@ MIB: Final = 1 << 20
 SIZE: Final = 96 * MIB
 
 KILLS: Final = 25
-"""For each of the two ways: fifty in all."""
+"""For each of the three ways: seventy-five in all."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
         yield made
 
 
-@pytest.mark.parametrize("options", [(), ("-F", "a", "--format", "dog")], ids=["full", "increment"])
+@pytest.mark.parametrize(
+    "options", [(), ("-F", "a", "--format", "dog"), ("--zstd=1", "-F", "a")], ids=["full", "increment", "zstd"]
+)
 def test_what_is_killed_again_and_again_comes_to_the_same_end(
     cluster: RealCluster, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
