@@ -12,6 +12,7 @@ from asyncbackup.cli import process
 def main() -> NoReturn:
     """Run the command line of this process, and exit."""
     process.fill_closed_descriptors()
+    process.use_one_arena()
     process.exit_at_signals()
     # numpy brings threads for linear algebra, which we have none of, and which spin for a while after its import.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

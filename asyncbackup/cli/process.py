@@ -6,6 +6,7 @@ This module is imported before all others, so it imports little.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import signal
 import sys
@@ -16,6 +17,9 @@ from typing import Final, NoReturn
 
 STOPPING: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 """The signals that ask the process to end."""
+
+_M_ARENA_MAX: Final = -8
+"""What glibc's mallopt calls the most arenas."""
 
 
 def fill_closed_descriptors() -> None:
@@ -35,6 +39,15 @@ def fill_closed_descriptors() -> None:
 def import_nothing_from_folder() -> None:
     """Let new Python processes import nothing from the current folder, where others may have put something."""
     os.environ["PYTHONSAFEPATH"] = "1"
+
+
+def use_one_arena() -> None:
+    """Let all threads of the process allocate from one arena, where the C library is glibc.
+
+    Each thread keeps what it freed in an arena of its own otherwise: 16 MiB more in a restore of what zstd compressed.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def exit_at_signals() -> None:
