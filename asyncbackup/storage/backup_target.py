@@ -22,8 +22,7 @@ from asyncbackup.storage.opening import fault_of_name, open_in_thread
 from asyncbackup.storage.partial import Partial
 from asyncbackup.storage.pipe import PipeTarget, is_fifo, open_fifo
 from asyncbackup.storage.publication import MANIFEST, Place, manifest_path
-from asyncbackup.storage.target import Target, holding
-from asyncbackup.storage.zstd_target import ZstdTarget
+from asyncbackup.storage.target import ResumableLayer, Target, holding
 
 _NOT_KEPT: Final = "nothing is kept of what is encrypted"
 
@@ -109,7 +108,7 @@ async def _wrap(stack: AsyncExitStack, opened: BackupTarget, layers: Layers | No
     manifest = opened.manifest and await layers.wrap_manifest(stack, opened.manifest)
     data, partial = await layers.wrap_target(stack, opened.data), opened.partial
     if partial is not None:
-        partial = partial.compressed_by(data) if isinstance(data, ZstdTarget) and not layers.recipients else None
+        partial = partial.compressed_by(data) if isinstance(data, ResumableLayer) and not layers.recipients else None
     return BackupTarget(data, manifest, partial)
 
 

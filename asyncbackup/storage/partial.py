@@ -12,9 +12,9 @@ from anyio import to_thread
 from asyncbackup.errors import BegunOtherwise, PartialDamaged
 from asyncbackup.storage.file import FileTarget
 from asyncbackup.storage.source import BlockingSource, FileSource
+from asyncbackup.storage.target import ResumableLayer
 from asyncbackup.storage.zstd import FRAME_SIZE, MAGIC
 from asyncbackup.storage.zstd_frames import WrittenFrames, read_frame
-from asyncbackup.storage.zstd_target import ZstdTarget
 
 _LOOKED_AT: Final = 16
 """Bytes at the beginning of which some are not zero if any were written: that of a record header."""
@@ -72,7 +72,7 @@ class Partial:
         async with FileSource(self._manifest.written) as manifest:
             yield manifest
 
-    def compressed_by(self, layer: ZstdTarget) -> CompressedPartial:
+    def compressed_by(self, layer: ResumableLayer) -> CompressedPartial:
         """Give the same for data that goes through ``layer``."""
         return CompressedPartial(self._data, self._manifest, layer)
 
@@ -118,7 +118,7 @@ class CompressedPartial(Partial):
 
     is_compressed = True
 
-    def __init__(self, data: FileTarget, manifest: FileTarget, layer: ZstdTarget) -> None:
+    def __init__(self, data: FileTarget, manifest: FileTarget, layer: ResumableLayer) -> None:
         super().__init__(data, manifest)
         self._layer = layer
         self._found: WrittenFrames | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -109,6 +109,17 @@ class Layer(Target, Protocol):
 
     async def end(self) -> None:
         """Append to ``inner`` what is left of the content, and what ends it. ``complete`` does so if nobody did."""
+
+
+@runtime_checkable
+class ResumableLayer(Layer, Protocol):
+    """A layer whose ``inner`` may hold what an interrupted run made, in frames of one size of content."""
+
+    def go_on(self, lengths: Iterable[int], content: bytes) -> None:
+        """Go on as if all of this had been appended: whole frames of so many bytes, and ``content`` behind theirs.
+
+        The frames are in ``inner``, which appends behind them. Nothing was appended here.
+        """
 
 
 async def end_content(target: Target) -> None:

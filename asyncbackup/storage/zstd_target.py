@@ -59,10 +59,6 @@ class ZstdTarget(LayerTarget):
         """Whether writing frames was interrupted: some of them are perhaps not there, so none may follow."""
 
     def go_on(self, lengths: Iterable[int], content: bytes) -> None:
-        """Go on as if all of this had been appended: whole frames of so many bytes, and ``content`` behind theirs.
-
-        The frames are in ``inner``, which appends behind them. Nothing was appended here.
-        """
         assert not self._running, "it begins with what is there"
         for length in lengths:
             self._table.add(length, FRAME_SIZE)
