@@ -91,9 +91,24 @@ class CephCluster:
         osd = str(uuid.uuid4())
         self.ceph("osd", "new", osd, "0")
         self._run("ceph-osd", "-c", str(self._configuration), "-i", "0", "--mkfs", "--osd-uuid", osd)
-        self.spawn("ceph-osd", "-i", "0")
+        self._serve_osd()
         self.ceph("osd", "pool", "create", "rbd", "8")
         self.rbd("pool", "init", "rbd")
+
+    def _serve_osd(self) -> None:
+        """Start the OSD, again if it ends: now and then it asks the monitor before it knows its cluster's id."""
+        deadline = time.monotonic() + _PATIENCE_S
+        osd = self.spawn("ceph-osd", "-i", "0")
+        while b"1 up" not in self._ask("ceph", "osd", "stat").stdout:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the OSD is not up")
+            if osd.poll() is not None:
+                osd = self.spawn("ceph-osd", "-i", "0")
+
+    def _ask(self, program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Run a program of Ceph, which may fail."""
+        command = [program, "-c", str(self._configuration), "--connect-timeout", "5", *arguments]
+        return subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE_S)
 
     def spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a daemon that dies with the context."""
@@ -110,8 +125,7 @@ class CephCluster:
     def _wait_for(self, program: str, *arguments: str) -> None:
         deadline = time.monotonic() + _PATIENCE_S
         while time.monotonic() < deadline:
-            command = [program, "-c", str(self._configuration), "--connect-timeout", "5", *arguments]
-            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            if self._ask(program, *arguments).returncode == 0:
                 return
             time.sleep(0.1)  # The daemons have no other way to say that they serve.
         raise TimeoutError(f"{program} {' '.join(arguments)} did not succeed")
