@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from collections.abc import AsyncIterator, Iterable
@@ -244,11 +245,11 @@ async def test_a_cancelled_read_in_a_thread_ends(s3: S3Server) -> None:
         loop_time = anyio.current_time
 
         def hang(exchange: Exchange) -> object:
-            anyio.from_thread.run_sync(answering.set, token=token)
+            loop.call_soon_threadsafe(answering.set)
             released.wait(10)
             return exchange.answer()
 
-        released, token = threading.Event(), anyio.lowlevel.current_token()
+        released, loop = threading.Event(), asyncio.get_running_loop()
         s3.faults.append(always(hang, is_get))  # type: ignore[arg-type]
         before = loop_time()
         async with anyio.create_task_group() as group:
