@@ -502,12 +502,14 @@ class Cluster:
     async def read_attribute(self, vdi: Inode, key: str) -> bytes | None:
         """Read the value of an attribute; None if there is none. All VDIs and snapshots of one name share attributes.
 
-        Raises RequestFailed where the cluster refuses it. It does so if no VDI or snapshot has the name of ``vdi``.
+        Raises VdiNotFound if no VDI or snapshot has the name any more, and RequestFailed where the cluster refuses it.
         """
         beside = vdi.snap_id if vdi.is_snapshot else 0
         request = await self.call(attributes.find_attribute(vdi.name, key, beside=beside))
         if request.result is Result.NO_OBJ:
             return None
+        if request.result is Result.NO_VDI:
+            raise await self._not_found(vdi.name, None)
         if request.result is not Result.SUCCESS:
             raise failure(f"looking up attribute '{key}' of VDI '{vdi.name}'", request.result)
         found = VdiReply.unpack(request.header.body)

@@ -182,11 +182,14 @@ class _Preparation:
     async def _find(self) -> Inode | None:
         """Find the VDI; None: another run may still prepare it."""
         try:
-            inode = await self.cluster.find_vdi(self.name)
+            return await self._find_prepared()
         except VdiNotFound:
             if self._waited > _TAGGING_S:
                 raise
             return None  # Its preparation failed.
+
+    async def _find_prepared(self) -> Inode | None:
+        inode = await self.cluster.find_vdi(self.name)
         is_tagged = is_unfinished(inode)
         found = await read_shards(self.cluster, inode) if is_tagged else None
         if found is None:

@@ -592,6 +592,15 @@ async def test_an_attribute_is_read_beside_a_snapshot_whose_vdi_is_deleted(clust
     assert await cluster.read_attribute(await cluster.find_vdi("disk", "b"), "key") == b"value"
 
 
+async def test_an_attribute_of_a_vdi_that_was_deleted_meanwhile_is_not_found(cluster: Cluster) -> None:
+    await cluster.create_vdi("disk", OBJECT)
+    disk = await cluster.find_vdi("disk")
+    await delete_as_dog(cluster, "disk")
+
+    with pytest.raises(VdiNotFound, match="no VDI named 'disk'"):
+        await cluster.read_attribute(disk, "key")
+
+
 async def test_an_attribute_of_what_is_not_there_is_refused(cluster: Cluster) -> None:
     with pytest.raises(RequestFailed, match="writing attribute 'key' of VDI 'disk' failed: no such VDI"):
         await cluster.write_attribute("disk", "key", b"value")

@@ -57,7 +57,7 @@ from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
 from asyncbackup.wire.messages import ObjectBody, RequestHeader
 from asyncbackup.wire.oid import data_oid, inode_oid, is_data
-from tests.disks import OBJECT, OBJECTS, content_of, make_disk, noise
+from tests.disks import OBJECT, OBJECTS, content_of, delete_as_dog, make_disk, noise
 
 COUNT = 3
 
@@ -332,6 +332,31 @@ async def served(disk: Disk, fault: Fault) -> AsyncIterator[Disk]:
     """Serve the disk by a server that has a fault."""
     async with Sheep(disk.store, faults=[fault]) as sheep, connect(sheep.host, sheep.port) as cluster:
         yield replace(disk, sheep=sheep, cluster=cluster)
+
+
+@pytest.mark.parametrize("read", ["read_shards", "read_beat"])
+async def test_a_vdi_that_is_removed_while_another_run_reads_of_it_is_made_anew(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    monkeypatch.setattr(verb, "_LOOK_S", 0)
+    await disk.write(1)
+    new = await disk.find()
+    shards = await read_shards(disk.cluster, new)
+    assert shards is not None
+    await write_shards(disk.cluster, new, replace(shards, is_named=False))
+    original = getattr(verb, read)
+
+    async def remove_first(*arguments: Any) -> Any:
+        monkeypatch.setattr(verb, read, original)
+        await delete_as_dog(disk.cluster, "new")
+        return await original(*arguments)
+
+    monkeypatch.setattr(verb, read, remove_first)
+
+    await disk.write_all()
+    await disk.join()
+
+    await disk.check()
 
 
 @pytest.mark.parametrize("nth", [1, 2], ids=["the mark", "the table"])
