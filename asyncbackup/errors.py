@@ -331,7 +331,7 @@ class VdiNotFound(NotFound):
 
     def __init__(self, vdi: str, existing: Sequence[str], *, complete: bool = True) -> None:
         nothing = "the cluster holds no VDI" if complete else "only a few were looked at, and all of those are damaged"
-        super().__init__(f"no VDI named '{vdi}'; {_list('VDIs are', existing, nothing, complete=complete)}")
+        super().__init__(f"no VDI named '{vdi}'; {list_names('VDIs are', existing, nothing, complete=complete)}")
         self.vdi = vdi
         self.existing = tuple(existing)
 
@@ -344,7 +344,7 @@ class SnapshotNotFound(NotFound):
 
     def __init__(self, vdi: str, snapshot: int | str, existing: Sequence[str], *, complete: bool = True) -> None:
         nothing = "it has no snapshot" if complete else "only a few were looked at, and all of those are damaged"
-        listed = _list("snapshots are", existing, nothing, complete=complete)
+        listed = list_names("snapshots are", existing, nothing, complete=complete)
         super().__init__(f"VDI '{vdi}' has no snapshot {name_snapshot(snapshot)}; {listed}")
         self.vdi = vdi
         self.snapshot = snapshot
@@ -391,8 +391,8 @@ class NotStored(NotFound):
     """
 
     def __init__(self, folder: str, wanted: str, existing: Sequence[str], unread: int = 0) -> None:
-        listed = _list("it has", existing, "it has none whose manifest could be read", complete=True)
-        super().__init__(f"{folder} has no backup of {wanted}; {listed}{_name_unread(unread)}")
+        listed = list_names("it has", existing, "it has none whose manifest could be read", complete=True)
+        super().__init__(f"{folder} has no backup of {wanted}; {listed}{name_unread(unread)}")
         self.folder = folder
         self.wanted = wanted
         self.existing = tuple(existing)
@@ -627,7 +627,7 @@ class ChainGap(ChainBroken):
         if first is not None:
             gap = f"{first} is the difference to {needed}, and no backup there is of that"
             what = f"no backups in {folder} lead to {snapshot}: {gap}{f', except for {spoilt}' if spoilt else ''}"
-        super().__init__(what + _name_unread(unread))
+        super().__init__(what + name_unread(unread))
         self.folder = folder
         self.first = first
         self.needed = needed
@@ -709,7 +709,7 @@ class SnapshotAmbiguous(Incompatible):
     """Several snapshots that ``folder`` has backups of are called ``snapshot``. ``choices`` are names of one each."""
 
     def __init__(self, folder: str, snapshot: str, choices: Sequence[str]) -> None:
-        listed = _list("they are", choices, "nothing tells them apart", complete=True)
+        listed = list_names("they are", choices, "nothing tells them apart", complete=True)
         super().__init__(f"several snapshots in {folder} may be meant by '{snapshot}'; {listed}")
         self.folder = folder
         self.snapshot = snapshot
@@ -1250,7 +1250,7 @@ def list_indices(indices: Sequence[int], limit: int = 20) -> str:
     return f"{listed} and {len(indices) - limit} more" if len(indices) > limit else listed
 
 
-def _name_unread(count: int) -> str:
+def name_unread(count: int) -> str:
     """Say that some backups could not be decrypted."""
     if not count:
         return ""
@@ -1259,7 +1259,7 @@ def _name_unread(count: int) -> str:
     return f"; {count} backups there are encrypted, so their snapshots are not known"
 
 
-def _list(intro: str, names: Sequence[str], nothing: str, *, complete: bool, limit: int = 12) -> str:
+def list_names(intro: str, names: Sequence[str], nothing: str, *, complete: bool, limit: int = 12) -> str:
     """Say which there are, or ``nothing``; if not ``complete``, ``names`` are some of them."""
     if not names:
         return nothing

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import asyncbackup
 from asyncbackup import errors
 from asyncbackup.errors import AsyncBackupError, LeftUnfinished, SchedulerLost, VdiNotFound, single_error
 
-ROOT = Path(errors.__file__).parent
+ROOT = Path(asyncbackup.__file__).parent
 
 KINDS = {"AsyncBackupError", "ClusterError", "Incompatible", "NotFound", "SourceError", "TargetError"}
 """Only what is below them says what is wrong."""
