@@ -117,6 +117,11 @@
 An error is named by its meaning and carries the facts as fields; the message says what was expected and what came.
 Names from outside stand in it unchanged, between quotes; whoever prints the message escapes them once. What to do next,
 and exit codes, belong to ``asyncbackup.cli``: no message here names an option of the command line.
+
+A new error goes into the tree, and into the module of its parent. Only two parents have kinds in several modules, by
+what the kinds are about. Those of AsyncBackupError: ``cluster``, ``missing``, ``vdis``, ``sources``, ``chains``,
+``programs``, ``workers``, ``targets``. Those of Incompatible: ``pieces``, ``chains``, ``applying``, and for all others
+``incompatible``. ``root``, ``wording`` and ``groups`` have what errors share. All other packages import from here.
 """
 
 from asyncbackup.errors.applying import (

@@ -11,7 +11,7 @@ from asyncbackup.errors.wording import list_indices, list_names
 
 
 class Incompatible(AsyncBackupError):
-    """What was asked for cannot be done with what was named. It is raised only as one of the kinds below."""
+    """What was asked for cannot be done with what was named. It is raised only as one of its kinds."""
 
 
 class Fact(StrEnum):

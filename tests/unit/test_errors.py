@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import ast
 import pickle
+import re
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
@@ -52,17 +55,40 @@ def test_a_single_error_passes() -> None:
         raise leaf()
 
 
-def test_every_expected_error_has_one_root() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+MODULES = [import_module(f"{errors.__name__}.{module.name}") for module in iter_modules(errors.__path__)]
+ERRORS = {
+    name: kind
+    for module in MODULES
+    for name, kind in vars(module).items()
+    if isinstance(kind, type) and issubclass(kind, Exception)
+}
 
-    assert all(issubclass(kind, AsyncBackupError) for kind in kinds)
+
+def test_every_expected_error_has_one_root() -> None:
+    assert len(ERRORS) > 100
+    assert all(issubclass(kind, AsyncBackupError) for kind in ERRORS.values())
+
+
+def test_the_package_offers_every_error_of_its_modules() -> None:
+    assert ERRORS.keys() - set(errors.__all__) == set()
 
 
 def test_the_docstring_draws_every_error() -> None:
-    kinds = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert errors.__doc__ is not None
+    assert ERRORS.keys() - set(re.findall(r"\w+", errors.__doc__)) == set()
+
+
+def test_the_docstring_says_what_each_module_is_for() -> None:
+    names = [module.__name__.rpartition(".")[2] for module in MODULES]
 
     assert errors.__doc__ is not None
-    assert [name for name in kinds if name not in errors.__doc__] == []
+    assert [name for name in names if f"``{name}``" not in errors.__doc__] == []
+
+
+def test_all_others_import_errors_from_the_package() -> None:
+    others = [path for path in ROOT.rglob("*.py") if path.parent != Path(errors.__file__).parent]
+
+    assert [path for path in others if "from asyncbackup.errors." in path.read_text()] == []
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
