@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
-from asyncbackup.storage.target import Bytes, Step, run_before
+from asyncbackup.errors import TargetFull
+from asyncbackup.storage.kept import KeptTarget
+from asyncbackup.storage.target import Bytes, Step
 
 
-class CollectingTarget:
-    """Takes bytes in order; ``is_complete`` is set by ``complete``."""
+class CollectingTarget(KeptTarget):
+    """Has room for so many bytes; ``is_complete`` is set by ``complete``."""
 
-    name = "a collecting target"
-    can_patch = False
-
-    def __init__(self) -> None:
-        self.data = bytearray()
+    def __init__(self, room: int = 1 << 40) -> None:
+        super().__init__("a collecting target")
         self.is_complete = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Keep everything."""
+        self._room = room
 
     async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
-        await run_before(before, buffers)
-        for buffer in buffers:
-            self.data += buffer
-
-    async def sync(self) -> None:
-        """Nothing is durable."""
+        await super().append(buffers, before=before)
+        if len(self.data) > self._room:
+            raise TargetFull(self.name, "No space left on device")
 
     async def complete(self, beginning: bytes = b"") -> None:
-        assert not beginning
+        await super().complete(beginning)
         self.is_complete = True
 
-    async def abandon(self) -> None:
-        """Keep everything."""
+
+class PatchedTarget(CollectingTarget):
+    """Can replace the beginning."""
+
+    can_patch = True
+
+    async def complete(self, beginning: bytes = b"") -> None:
+        self.data[: len(beginning)] = beginning
+        await super().complete()

@@ -97,7 +97,7 @@ async def make_piece(job: Job) -> Made:
     return Made(
         name,
         pieces=[
-            Piece(writer.position, writer.records, writer.last_idx, bytes(manifest.content).splitlines(keepends=True))
+            Piece(writer.position, writer.records, writer.last_idx, bytes(manifest.data).splitlines(keepends=True))
             for writer, manifest in zip((delta.writer for delta in deltas), manifests, strict=True)
         ],
         missing=[list(delta.losses.missing) for delta in deltas],

@@ -10,13 +10,13 @@ from asyncbackup.storage.target import Bytes, Step, run_before
 
 
 class KeptTarget:
-    """Takes bytes, and has them as ``content``."""
+    """Takes bytes, and has them as ``data``."""
 
     can_patch = False
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.content = bytearray()
+        self.data = bytearray()
 
     async def __aenter__(self) -> Self:
         return self
@@ -29,13 +29,13 @@ class KeptTarget:
     async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
         await run_before(before, buffers)
         for buffer in buffers:
-            self.content += buffer
+            self.data += buffer
 
     async def sync(self) -> None:
         """Do nothing."""
 
     async def complete(self, beginning: bytes = b"") -> None:
-        self.content[: len(beginning)] = beginning
+        assert not beginning, "what was appended is not patched"
 
     async def abandon(self) -> None:
         """Do nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 
 from asyncbackup.errors import TargetFull
 from asyncbackup.storage import Access, Layers, open_source, open_target, publish
-from asyncbackup.storage.target import Bytes, Step
 from tests.collecting import CollectingTarget
 from tests.disks import noise
 from tests.faults.steps import WAYS, Cancel, run_cancelled
@@ -90,23 +88,10 @@ async def test_reading_that_is_cancelled_leaves_no_thread(tmp_path: Path, key: K
     assert step > 5
 
 
-class Filling(CollectingTarget):
-    """A disk with room for so many bytes."""
-
-    def __init__(self, room: int) -> None:
-        super().__init__()
-        self._room = room
-
-    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
-        await super().append(buffers, before=before)
-        if len(self.data) > self._room:
-            raise TargetFull(self.name, "No space left on device")
-
-
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("room", [0, 300, 1_000_000, 2_400_000])
 async def test_a_disk_that_gets_full_at_any_time_is_told(key: Key, name: str, room: int) -> None:
-    disk = Filling(room)
+    disk = CollectingTarget(room)
 
     async def write() -> None:
         async with AsyncExitStack() as stack:

@@ -22,7 +22,7 @@ from asyncbackup.format.identity import Identity
 from asyncbackup.format.manifest import RecordDigests, Subject
 from asyncbackup.sheep import MemoryStore, Sheep
 from tests import scenarios
-from tests.collecting import CollectingTarget
+from tests.collecting import CollectingTarget, PatchedTarget
 
 SECTOR = 512
 OBJECT = 1 << 22
@@ -38,16 +38,10 @@ SUBJECT = Subject(
 )
 
 
-class PatchedTarget(CollectingTarget):
-    can_patch = True
-
-    def __init__(self, data: bytes | bytearray = b"") -> None:
-        super().__init__()
-        self.data += data
-
-    async def complete(self, beginning: bytes = b"") -> None:
-        self.data[: len(beginning)] = beginning
-        self.is_complete = True
+def target_with(data: bytes | bytearray) -> PatchedTarget:
+    target = PatchedTarget()
+    target.data += data
+    return target
 
 
 @st.composite
@@ -110,8 +104,8 @@ async def test_a_backup_that_is_gone_on_with_is_that_of_one_run(
     checkpoint = await stopped.checkpoint()
 
     # What is behind the checkpoint is cut off, and the record that it belongs to is written anew.
-    data = PatchedTarget(data.data[: checkpoint.position])
-    manifest = PatchedTarget(manifest.data[: checkpoint.manifest_length])
+    data = target_with(data.data[: checkpoint.position])
+    manifest = target_with(manifest.data[: checkpoint.manifest_length])
     again = writer(data, manifest)
     await again.resume(checkpoint, lines_of(bytes(manifest.data)))
     assert await again.checkpoint() == checkpoint

@@ -8,7 +8,7 @@ async def test_what_is_appended_is_kept_although_its_buffer_is_used_again() -> N
     async with KeptTarget("name") as target:
         await target.append([buffer, b"two"], before=lambda: steps.append("before"))
         buffer[:] = b"___"
-        await target.complete(b"O")
+        await target.complete()
 
-    assert target.content == b"Onetwo"
+    assert target.data == b"onetwo"
     assert steps == ["before"]

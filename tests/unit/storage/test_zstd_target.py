@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -13,42 +12,22 @@ from hypothesis import strategies as st
 
 from asyncbackup.errors import TargetFull
 from asyncbackup.format.seekable import FOOTER_SIZE, SeekTable, decode_footer
-from asyncbackup.storage import FileTarget, NullTarget
-from asyncbackup.storage.target import Bytes, Step
+from asyncbackup.storage import FileTarget
 from asyncbackup.storage.zstd import FRAME_SIZE, load_zstd
 from asyncbackup.storage.zstd_target import ZstdTarget
+from tests.collecting import CollectingTarget
 from tests.disks import noise
 from tests.folders import left_in
 
 
-class Memory(NullTarget):
-    """Keeps what it gets; with ``room``, no more than that."""
-
-    def __init__(self, room: int = 1 << 40) -> None:
-        super().__init__()
-        self.content = bytearray()
-        self.is_complete = False
-        self._room = room
-
-    async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
-        await super().append(buffers, before=before)
-        for buffer in buffers:
-            self.content += buffer
-        if len(self.content) > self._room:
-            raise TargetFull(self.name, "No space left on device")
-
-    async def complete(self, beginning: bytes = b"") -> None:
-        self.is_complete = True
-
-
 async def compress(*parts: bytes, threads: int = 2, level: int = 1) -> bytes:
-    memory = Memory()
+    memory = CollectingTarget()
     async with ZstdTarget(memory, level, threads) as target:
         for part in parts:
             await target.append([part])
         await target.complete()
     assert memory.is_complete
-    return bytes(memory.content)
+    return bytes(memory.data)
 
 
 @pytest.mark.parametrize("size", [0, 1, FRAME_SIZE - 1, FRAME_SIZE, 3 * FRAME_SIZE + 5])
@@ -97,17 +76,17 @@ def test_the_program_zstd_reads_it(tmp_path: Path) -> None:
 
 
 async def test_the_caller_can_use_its_buffers_again() -> None:
-    memory, buffer = Memory(), bytearray(b"first")
+    memory, buffer = CollectingTarget(), bytearray(b"first")
     async with ZstdTarget(memory, 1, 1) as target:
         await target.append([buffer])
         buffer[:] = b"other"
         await target.complete()
 
-    assert load_zstd().decompress(memory.content) == b"first"
+    assert load_zstd().decompress(memory.data) == b"first"
 
 
 async def test_little_memory_makes_the_threads_fewer_and_the_frames_that_wait() -> None:
-    async with ZstdTarget(Memory(), 19, 4, may_be_fewer=True) as target:
+    async with ZstdTarget(CollectingTarget(), 19, 4, may_be_fewer=True) as target:
         held = target.reserve(None, 64 << 20)
         await target.append([noise(number, FRAME_SIZE) for number in range(6)])
 
@@ -117,7 +96,7 @@ async def test_little_memory_makes_the_threads_fewer_and_the_frames_that_wait() 
 
 
 async def test_a_full_disk_shows_while_frames_are_in_flight() -> None:
-    async with ZstdTarget(Memory(room=FRAME_SIZE), 1, 2) as target:
+    async with ZstdTarget(CollectingTarget(room=FRAME_SIZE), 1, 2) as target:
         with pytest.raises(TargetFull):
             await target.append([noise(number, FRAME_SIZE) for number in range(20)])
 

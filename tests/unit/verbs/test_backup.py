@@ -6,8 +6,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import xxhash
@@ -16,56 +15,32 @@ from asyncbackup import Cluster, Dialect, NullTarget, Progress, Summary, Volume,
 from asyncbackup.errors import HyperVolume, PatchNeeded, SnapshotNotFound, TargetExists
 from asyncbackup.format.manifest import RecordDigests
 from asyncbackup.sheep import Sheep
-from asyncbackup.storage.target import Bytes, Step, run_before
+from asyncbackup.storage.target import Bytes, Step
 from asyncbackup.wire import btree
 from asyncbackup.wire.constants import Opcode
 from asyncbackup.wire.inode import TABLE_OFFSET
 from asyncbackup.wire.oid import data_oid, inode_oid
-from tests.collecting import CollectingTarget
+from tests.collecting import CollectingTarget, PatchedTarget
 from tests.disks import OBJECT, OBJECTS, PARTS, content_of, make_disk, noise
 from tests.property import reference
 from tests.waiting import turn, until
 
 
-class ScriptedSink:
+class ScriptedSink(PatchedTarget):
     """Keeps what it is given; stops at the first append until it is let go on, if told to."""
 
-    name = "a scripted target"
-    can_patch = True
-
     def __init__(self, *, stuck: bool = False) -> None:
-        self.data = bytearray()
-        self.is_complete = False
+        super().__init__()
         self.appends = 0
         self.go_on = asyncio.Event()
         if not stuck:
             self.go_on.set()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
     async def append(self, buffers: Sequence[Bytes], *, before: Step | None = None) -> None:
-        await run_before(before, buffers)
+        assert all(buffers), "nothing empty is written"
         self.appends += 1
         await self.go_on.wait()
-        for buffer in buffers:
-            assert buffer, "nothing empty is written"
-            self.data += buffer
-
-    async def sync(self) -> None:
-        """Nothing is durable."""
-
-    async def complete(self, beginning: bytes = b"") -> None:
-        self.data[: len(beginning)] = beginning
-        self.is_complete = True
-
-    async def abandon(self) -> None:
-        """Keep everything."""
+        await super().append(buffers, before=before)
 
 
 class Stream(ScriptedSink):
