@@ -18,11 +18,19 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, is_unfinished
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.client.objects import ObjectRead
-from asyncbackup.engine.shards import SHARDS_WATCH_S, forget_shards, read_beats, read_shards
+from asyncbackup.engine.shards import (
+    SHARDS_WATCH_S,
+    forget_shards,
+    read_beats,
+    read_receipts,
+    read_shards,
+    withdraw_shards,
+    write_shards,
+)
 from asyncbackup.engine.vdi_keeping import read_last
 from asyncbackup.errors import NotDiscarded, ObjectReadFailed, TargetUnusable
 from asyncbackup.format.restoring import Restoring
-from asyncbackup.format.shards import Beat, Shards
+from asyncbackup.format.shards import Beat, Receipt, Shards
 from asyncbackup.storage.journal import JournalFile, journal_beside
 from asyncbackup.storage.location import find_object
 from asyncbackup.wire.constants import MAX_DENSE_OBJECTS, SECTOR_SIZE, Result
@@ -118,13 +126,44 @@ async def _discard(cluster: Cluster, inode: Inode) -> Discarded:
     shards = await read_shards(cluster, inode)
     before = await _read_state(cluster, inode, shards)
     await anyio.sleep(_WATCH_S if shards is None else SHARDS_WATCH_S)
-    now = await _find(cluster, inode.name)
-    if now.vdi_id != inode.vdi_id or await _read_state(cluster, inode, shards) != before:
-        raise NotDiscarded(inode.name, "a restore is making it at this moment")
+    if await read_shards(cluster, inode) != shards:
+        raise _at_work(inode.name)
+    now = await _refuse_changed(cluster, inode, shards, before)
     if shards is not None:
+        now = await _withdraw(cluster, inode, shards, before)
         await forget_shards(cluster, inode, shards)
     await NewVdi.of(cluster, now).remove(cluster)
     return Discarded(inode.name, f"{inode.vdi_id:x}", before.named)
+
+
+async def _withdraw(cluster: Cluster, inode: Inode, shards: Shards, before: _State) -> Inode:
+    """Say that the VDI is not made any more, unless a run works on it.
+
+    A run looks for that when it has written its shard, or taken the snapshot. This looks for those runs after it has
+    said so. So one of both sees the other.
+    """
+    await withdraw_shards(cluster, inode)
+    try:
+        return await _refuse_changed(cluster, inode, shards, before)
+    except NotDiscarded:
+        # The snapshot keeps the tag until a join has seen that it may complete it.
+        if (await cluster.read_inode(inode.vdi_id)).tag == UNFINISHED_TAG:
+            is_written = shards.is_written or None not in await read_receipts(cluster, inode, shards)
+            await write_shards(cluster, inode, replace(shards, is_written=is_written))
+        raise
+
+
+async def _refuse_changed(cluster: Cluster, inode: Inode, shards: Shards | None, before: _State) -> Inode:
+    """Give the inode as it is now. Raises NotDiscarded if a restore did anything since the state ``before``."""
+    is_same = await _read_state(cluster, inode, shards) == before
+    now = await _find(cluster, inode.name)
+    if not is_same or now.vdi_id != inode.vdi_id:
+        raise _at_work(inode.name)
+    return now
+
+
+def _at_work(vdi: str) -> NotDiscarded:
+    return NotDiscarded(vdi, "a restore is making it at this moment")
 
 
 async def _find(cluster: Cluster, vdi: str) -> Inode:
@@ -137,11 +176,12 @@ async def _find(cluster: Cluster, vdi: str) -> Inode:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The progress of a restore: how many objects its table names, which of the last exist, who works on shards."""
+    """The progress of a restore: how many objects its table names, which of the last exist, and how far shards are."""
 
     named: int
     there: frozenset[int]
     beats: Mapping[int, Beat]
+    receipts: Sequence[Receipt | None]
 
 
 async def _read_state(cluster: Cluster, inode: Inode, shards: Shards | None) -> _State:
@@ -161,4 +201,5 @@ async def _read_state(cluster: Cluster, inode: Inode, shards: Shards | None) -> 
 
     await for_each(named[-_LAST:].tolist(), look_for)
     beats = {} if shards is None else await read_beats(cluster, inode, shards)
-    return _State(len(named), frozenset(there), beats)
+    receipts = [] if shards is None else await read_receipts(cluster, inode, shards)
+    return _State(len(named), frozenset(there), beats, receipts)

@@ -17,7 +17,6 @@ from asyncbackup.engine.lineage import (
     find_snapshot_below,
     origin_of,
     read_origin,
-    take_snapshot,
     write_origin,
 )
 from asyncbackup.engine.opening import BaseSnapshot
@@ -28,6 +27,7 @@ from asyncbackup.engine.shards import (
     read_receipts,
     read_shards,
     refuse_other,
+    refuse_withdrawn,
     write_shards,
 )
 from asyncbackup.errors import (
@@ -165,14 +165,15 @@ class _Joining:
         """Take the snapshot, of a VDI whose shards are all written."""
         await check_tag_is_free(self.cluster, self.name, self.tag)
         await write_shards(self.cluster, inode, replace(shards, is_written=True))
-        claim = await self.design.claim_origin(self.cluster, inode)
         found = await self.cluster.read_inode(inode.vdi_id)
         if not is_unfinished(found) or found.name != self.name:
             raise ChangedMeanwhile(f"VDI '{self.name}'", "it is not the unfinished restore that was found")
         # The tag goes when the snapshot is taken: before that, a run that was thought dead could still write.
-        await take_snapshot(self.cluster, inode, self.tag, claim.origin, is_tagged_last=True)
-        await forget_shards(self.cluster, inode, shards)
-        return claim
+        taken = await self.cluster.create_snapshot(self.name, UNFINISHED_TAG, is_tagged_last=True)
+        if taken.vdi_id != inode.vdi_id:
+            raise ChangedMeanwhile(f"VDI '{self.name}'", f"the snapshot is of VDI {taken.vdi_id:x}")
+        await refuse_withdrawn(self.cluster, taken)
+        return await self.finish(taken, replace(shards, is_written=True))
 
     async def finish(self, taken: Inode, shards: Shards) -> Claim:
         """Do what is missing after the snapshot was ``taken``. Raises ChangedMeanwhile if that was too early."""

@@ -30,6 +30,7 @@ from asyncbackup.engine.shards import (
     read_receipt,
     read_shards,
     refuse_other,
+    refuse_withdrawn,
     write_receipt,
     write_shards,
 )
@@ -135,6 +136,7 @@ async def restore_shard(
                         meter=meter,
                     )
                 await write_receipt(cluster, inode, shard.number, share, meter.counts)
+            await refuse_withdrawn(cluster, inode)
             return ShardSummary(
                 vdi=to,
                 vdi_id=f"{inode.vdi_id:x}",

@@ -35,7 +35,15 @@ from asyncbackup.engine import shards as shards_engine
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.cut import Share
 from asyncbackup.engine.progress import ReplayCounts
-from asyncbackup.engine.shards import PREPARATION, beating, read_receipts, read_shards, write_receipt, write_shards
+from asyncbackup.engine.shards import (
+    PREPARATION,
+    beating,
+    read_receipts,
+    read_shards,
+    withdraw_shards,
+    write_receipt,
+    write_shards,
+)
 from asyncbackup.errors import (
     ChangedMeanwhile,
     ManifestMissing,
@@ -52,6 +60,8 @@ from asyncbackup.errors import (
 from asyncbackup.format.shards import Receipt
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.sheep.faults import Error
+from asyncbackup.verbs import discard as discard_verb
+from asyncbackup.verbs import join_shards as join_verb
 from asyncbackup.verbs import restore_shard as verb
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.inode import TABLE_OFFSET, Inode
@@ -487,6 +497,89 @@ async def test_a_vdi_in_shards_is_not_discarded_while_a_run_works(disk: Disk, mo
             await discard(disk.cluster, "new")
 
     assert await disk.cluster.has_vdi("new")
+
+
+async def test_a_vdi_that_a_join_completes_while_it_is_discarded_stays(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncbackup.verbs.discard.SHARDS_WATCH_S", 0)
+    await disk.write_all()
+    write = disk.cluster.write_attribute
+
+    async def join_first(*arguments: Any) -> None:
+        monkeypatch.setattr(disk.cluster, "write_attribute", write)
+        await disk.join()
+        await write(*arguments)
+
+    # What a discard does first when it has watched the VDI.
+    monkeypatch.setattr(disk.cluster, "write_attribute", join_first)
+    with pytest.raises(NotDiscarded):
+        await discard(disk.cluster, "new")
+
+    await disk.check()
+
+
+@pytest.mark.parametrize("work", ["write", "join"])
+async def test_nothing_is_reported_of_a_vdi_that_a_discard_removes_at_this_moment(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    monkeypatch.setattr("asyncbackup.verbs.discard.SHARDS_WATCH_S", 0)
+    module, last = (verb, "write_receipt") if work == "write" else (join_verb, "write_shards")
+    original = getattr(module, last)
+
+    async def stop(*_: Any) -> None:
+        raise Stop
+
+    async def discard_after(*arguments: Any) -> None:
+        await original(*arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(NewVdi, "remove", stop)
+            with pytest.raises(Stop):
+                await discard(disk.cluster, "new")
+
+    for number in (1, 2) if work == "write" else (1, 2, 3):
+        await disk.write(number)
+    monkeypatch.setattr(module, last, discard_after)
+
+    with pytest.raises(ChangedMeanwhile, match="it was discarded, or another run completed it"):
+        await (disk.write(3) if work == "write" else disk.join())
+
+
+async def test_a_discard_that_meets_a_shard_at_its_end_leaves_the_vdi_to_the_others(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncbackup.verbs.discard.SHARDS_WATCH_S", 0)
+    await disk.write(1)
+    await disk.write(2)
+
+    async def write_first(*arguments: Any) -> None:
+        await disk.write(3)
+        await withdraw_shards(*arguments)
+
+    monkeypatch.setattr(discard_verb, "withdraw_shards", write_first)
+    with pytest.raises(NotDiscarded, match="a restore is making it"):
+        await discard(disk.cluster, "new")
+
+    await disk.join()
+    await disk.check()
+
+
+async def test_a_join_that_comes_too_late_takes_nothing_from_the_one_before(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await disk.write_all()
+
+    async def join_after(*arguments: Any) -> None:
+        monkeypatch.setattr(join_verb, "write_shards", write_shards)
+        await write_shards(*arguments)
+        await disk.join()
+
+    monkeypatch.setattr(join_verb, "write_shards", join_after)
+    with pytest.raises(ChangedMeanwhile, match="it is not the unfinished restore that was found"):
+        await disk.join()
+
+    assert (await disk.join()).origin is not None
+    await disk.check()
 
 
 def remove_manifest(path: Path) -> None:
