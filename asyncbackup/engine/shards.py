@@ -121,16 +121,20 @@ async def write_receipt(cluster: Cluster, inode: Inode, number: int, share: Shar
 async def beating(cluster: Cluster, inode: Inode, number: int) -> AsyncIterator[None]:
     """Say each second while the block runs that this run works on a shard, or on the PREPARATION."""
     key, run = beat_key(inode.vdi_id, number), secrets.token_hex(16)
+    writing = anyio.Lock()
 
     async def beat() -> None:
         for count in itertools.count(1):
-            await cluster.write_attribute(inode.name, key, Beat(_created(inode), run, count).encode())
+            async with writing:
+                await cluster.write_attribute(inode.name, key, Beat(_created(inode), run, count).encode())
             await anyio.sleep(_BEAT_S)
 
     async with anyio.create_task_group() as group:
         group.start_soon(beat)
         yield
-        group.cancel_scope.cancel()
+        # Do not cancel it during a write: the cluster could carry out that write after all later ones.
+        async with writing:
+            group.cancel_scope.cancel()
 
 
 async def read_beats(cluster: Cluster, inode: Inode, shards: Shards) -> dict[int, Beat]:

@@ -337,6 +337,27 @@ async def test_a_run_that_prepares_the_vdi_is_waited_for(disk: Disk, monkeypatch
     assert [receipt is not None for receipt in await receipts_of(disk)] == [True, True, False]
 
 
+async def test_what_a_run_says_of_its_work_is_said_before_the_work_ends(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await disk.write(1)
+    new, begun, ended = await disk.find(), anyio.Event(), anyio.Event()
+    write = disk.cluster.write_attribute
+
+    async def write_slowly(*arguments: Any) -> None:
+        begun.set()
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        await write(*arguments)
+        ended.set()
+
+    monkeypatch.setattr(disk.cluster, "write_attribute", write_slowly)
+    async with beating(disk.cluster, new, 2):
+        await begun.wait()
+
+    assert ended.is_set()
+
+
 @asynccontextmanager
 async def served(disk: Disk, fault: Fault) -> AsyncIterator[Disk]:
     """Serve the disk by a server that has a fault."""
