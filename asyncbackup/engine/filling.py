@@ -45,7 +45,7 @@ async def fill(
         for content in contents:
             chain.position(content.group.idx)
         objects = [(content.group.idx, content.data, content.portion.offset) for content in contents]
-        async with _finished_soon():
+        async with finished_soon():
             if contents[0].portion.is_first:
                 await vdi.create_objects(objects)
             else:
@@ -63,7 +63,7 @@ async def fill(
 
 
 @asynccontextmanager
-async def _finished_soon() -> AsyncIterator[None]:
+async def finished_soon() -> AsyncIterator[None]:
     """Let a cancellation wait for the block for a short time.
 
     The cluster may still carry out a write that was given up, even after its object was removed.

@@ -17,6 +17,7 @@ from asyncbackup.engine.cut import Shard, find_share
 from asyncbackup.engine.design import Design, check_copies, check_name, open_design
 from asyncbackup.engine.fill_job import write_share
 from asyncbackup.engine.fill_shares import share_memory
+from asyncbackup.engine.filling import finished_soon
 from asyncbackup.engine.index import Index
 from asyncbackup.engine.opening import BaseSnapshot
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
@@ -231,7 +232,7 @@ class _Preparation:
             [new] = made
             shards = await describe(self.design, new.inode, self.count)
             await write_shards(self.cluster, new.inode, shards)
-            async with beating(self.cluster, new.inode, PREPARATION):
+            async with beating(self.cluster, new.inode, PREPARATION), finished_soon():
                 await new.lay_out()
         except BaseException as failure:
             if made:

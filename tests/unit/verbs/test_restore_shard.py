@@ -403,6 +403,37 @@ async def test_a_vdi_that_cannot_be_prepared_is_removed_and_another_run_makes_it
         await behind.check()
 
 
+async def test_a_late_write_of_the_table_is_waited_for_before_the_vdi_is_removed(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = anyio.Event(), anyio.Event()
+    write, say = disk.cluster.write_object, disk.cluster.write_attribute
+
+    async def write_slowly(object_id: int, data: Any, offset: int = 0, **redundancy: Any) -> None:
+        if offset < TABLE_OFFSET:
+            return await write(object_id, data, offset, **redundancy)
+        begun.set()
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+        await write(object_id, data, offset, **redundancy)
+        ended.set()
+        return None
+
+    async def refuse(vdi: str, key: str, value: bytes) -> None:
+        if ".beat." not in key:
+            return await say(vdi, key, value)
+        await begun.wait()
+        raise RequestFailed("writing an attribute", Result.EIO, "I/O error")
+
+    monkeypatch.setattr(disk.cluster, "write_object", write_slowly)
+    monkeypatch.setattr(disk.cluster, "write_attribute", refuse)
+    with pytest.raises(RequestFailed, match="writing an attribute"):
+        await disk.write(1)
+
+    assert ended.is_set()
+    assert not await disk.cluster.has_vdi("new")
+
+
 JOIN_FAULTS = {
     "the snapshot": Fault(Error(Result.EIO), Opcode.NEW_VDI),
     "its tag": Fault(Error(Result.EIO), Opcode.WRITE_OBJ),
