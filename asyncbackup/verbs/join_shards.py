@@ -36,6 +36,7 @@ from asyncbackup.errors import (
     ShardMissing,
     UnfinishedExists,
     VdiExists,
+    VdiNotFound,
     single_error,
 )
 from asyncbackup.format.shards import Receipt, Shards
@@ -126,8 +127,12 @@ class _Joining:
 
         Raises ShardMissing, SharedOtherwise, VdiExists.
         """
-        if not await self.cluster.has_vdi(self.name):
-            raise self._nothing()
+        try:
+            return await self._find()
+        except VdiNotFound as error:
+            raise self._nothing() from error
+
+    async def _find(self) -> tuple[Inode, Shards | None]:
         working = await self.cluster.find_vdi(self.name)
         candidates = [working] if is_unfinished(working) else await self._find_snapshots(working)
         for inode in candidates:

@@ -37,7 +37,7 @@ from asyncbackup.engine.shards import (
 )
 from asyncbackup.engine.source import NO_INDICES
 from asyncbackup.engine.window import WindowOptions
-from asyncbackup.errors import UnfinishedExists, VdiExists, VdiInUse, VdiNotFound, single_error
+from asyncbackup.errors import RequestFailed, UnfinishedExists, VdiExists, VdiInUse, VdiNotFound, single_error
 from asyncbackup.format.shards import Beat
 from asyncbackup.wire.inode import Inode
 
@@ -177,7 +177,11 @@ class _Preparation:
     async def find_or_make(self) -> Inode:
         """Give the VDI, with its owner table as it will be at the end."""
         while True:
-            inode = await (self._find() if await self.cluster.has_vdi(self.name) else self._make())
+            if await self.cluster.has_vdi(self.name):
+                inode = await self._find()
+            else:
+                self._changed = anyio.current_time()
+                inode = await self._make()
             if inode is not None:
                 return inode
             await anyio.sleep(_LOOK_S)
@@ -237,15 +241,23 @@ class _Preparation:
         except BaseException as failure:
             if made:
                 await remove_failed(made[0], self.cluster, failure)
-            elif isinstance(failure, VdiExists) and self._waited <= _TAGGING_S:
+            elif isinstance(failure, VdiExists):
                 return None
             raise
 
         async def let_others_begin() -> None:
             await write_shards(self.cluster, new.inode, replace(shards, is_named=True))
 
+        try:
+            with single_error():
+                await undisturbed(let_others_begin)
+        except RequestFailed as failure:
+            await remove_failed(new, self.cluster, failure)
+            raise
+        except BaseException:
+            self._keep()
+            raise
         self._keep()
-        await undisturbed(let_others_begin)
         return new.inode
 
     def _keep(self) -> None:

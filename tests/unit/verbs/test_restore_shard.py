@@ -34,6 +34,7 @@ from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Shape
 from asyncbackup.engine import shards as shards_engine
 from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.cut import Share
+from asyncbackup.engine.design import check_copies
 from asyncbackup.engine.progress import ReplayCounts
 from asyncbackup.engine.shards import (
     PREPARATION,
@@ -401,6 +402,48 @@ async def test_a_vdi_that_cannot_be_prepared_is_removed_and_another_run_makes_it
         await behind.write(failed[0])
         await behind.join()
         await behind.check()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3], ids=["of what it is made", "that a run works", "that others may begin"])
+async def test_a_vdi_of_which_nothing_can_be_said_is_removed(disk: Disk, nth: int) -> None:
+    kept: list[bool] = []
+    async with served(disk, Fault(Error(Result.EIO), Opcode.GET_VDI_ATTR, nth=nth)) as behind:
+        with pytest.raises(RequestFailed):
+            await behind.write(1, on_kept=lambda: kept.append(True))
+
+        assert not await behind.cluster.has_vdi("new")
+        assert not kept
+
+
+async def test_a_run_that_was_long_in_making_the_vdi_takes_that_of_another(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write_first(*_: Any) -> None:
+        monkeypatch.setattr(verb, "check_copies", check_copies)
+        await disk.write(1)
+
+    monkeypatch.setattr(verb, "_TAGGING_S", 0)
+    monkeypatch.setattr(verb, "_LOOK_S", 0)
+    monkeypatch.setattr(verb, "check_copies", write_first)
+    await disk.write(2)
+    await disk.write(3)
+
+    await disk.join()
+    await disk.check()
+
+
+async def test_shards_are_missing_if_the_vdi_goes_while_a_join_reads_of_it(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def remove_first(*arguments: Any) -> Any:
+        await delete_as_dog(disk.cluster, "new")
+        return await read_shards(*arguments)
+
+    await disk.write_all()
+    monkeypatch.setattr(join_verb, "read_shards", remove_first)
+
+    with pytest.raises(ShardMissing, match="shards 1, 2, 3 of 3"):
+        await disk.join()
 
 
 async def test_a_late_write_of_the_table_is_waited_for_before_the_vdi_is_removed(
