@@ -20,6 +20,7 @@ from asyncbackup.client.placement import Address
 from asyncbackup.client.request import Request
 from asyncbackup.client.router import Counts, Router
 from asyncbackup.errors import (
+    ChangedMeanwhile,
     InodeCorrupt,
     PlacementUnknown,
     ProtocolViolation,
@@ -578,12 +579,18 @@ class Cluster:
         )
         return self.vdi_id_of(await self.expect_success(message, f"creating VDI '{name}'"))
 
-    async def create_snapshot(self, name: str, tag: str, *, is_tagged_last: bool = False) -> Inode:
+    async def create_snapshot(
+        self, name: str, tag: str, *, vdi_id: int | None = None, is_tagged_last: bool = False
+    ) -> Inode:
         """Make the working VDI a snapshot tagged ``tag``; give the snapshot's inode.
 
         The tag it has by then is overwritten before it becomes a snapshot, or with ``is_tagged_last`` after that.
+
+        Raises ChangedMeanwhile if the VDI has another id than ``vdi_id``: a snapshot was taken of it before.
         """
         working = await self.find_vdi(name)
+        if vdi_id not in (None, working.vdi_id):
+            raise ChangedMeanwhile(f"VDI '{name}'", "a snapshot was taken of it, or it was made anew")
         if not is_tagged_last:
             await self.write_tag(working, tag)
         message = messages.new_vdi(

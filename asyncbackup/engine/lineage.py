@@ -14,7 +14,6 @@ from asyncbackup.client.construction import UNFINISHED_TAG
 from asyncbackup.engine.base import Candidate, Lineage
 from asyncbackup.engine.chain import Chain
 from asyncbackup.errors import (
-    ChangedMeanwhile,
     HalfApplied,
     InodeCorrupt,
     NotFound,
@@ -156,9 +155,7 @@ async def take_snapshot(
     Raises ChangedMeanwhile if another VDI has the name now. After a cancellation the snapshot may exist without an
     origin.
     """
-    taken = await cluster.create_snapshot(inode.name, tag, is_tagged_last=is_tagged_last)
-    if taken.vdi_id != inode.vdi_id:
-        raise ChangedMeanwhile(f"VDI '{inode.name}'", f"snapshot '{tag}' is of VDI {taken.vdi_id:x}")
+    taken = await cluster.create_snapshot(inode.name, tag, vdi_id=inode.vdi_id, is_tagged_last=is_tagged_last)
     if origin is not None:
         await write_origin(cluster, taken, origin.of_snapshot(taken.snap_ctime))
 

@@ -174,9 +174,7 @@ class _Joining:
         if not is_unfinished(found) or found.name != self.name:
             raise ChangedMeanwhile(f"VDI '{self.name}'", "it is not the unfinished restore that was found")
         # The tag goes when the snapshot is taken: before that, a run that was thought dead could still write.
-        taken = await self.cluster.create_snapshot(self.name, UNFINISHED_TAG, is_tagged_last=True)
-        if taken.vdi_id != inode.vdi_id:
-            raise ChangedMeanwhile(f"VDI '{self.name}'", f"the snapshot is of VDI {taken.vdi_id:x}")
+        taken = await self.cluster.create_snapshot(self.name, UNFINISHED_TAG, vdi_id=inode.vdi_id, is_tagged_last=True)
         await refuse_withdrawn(self.cluster, taken)
         return await self.finish(taken, replace(shards, is_written=True))
 

@@ -19,6 +19,7 @@ from asyncbackup.client.cluster import DamagedVdi
 from asyncbackup.client.objects import READ_SIZE, ObjectRead
 from asyncbackup.client.request import Request
 from asyncbackup.errors import (
+    ChangedMeanwhile,
     InodeCorrupt,
     ObjectReadFailed,
     PlacementUnknown,
@@ -590,6 +591,16 @@ async def test_an_attribute_is_read_beside_a_snapshot_whose_vdi_is_deleted(clust
     await delete_as_dog(cluster, "disk")
 
     assert await cluster.read_attribute(await cluster.find_vdi("disk", "b"), "key") == b"value"
+
+
+async def test_no_snapshot_is_taken_of_another_vdi_than_the_one_that_is_meant(cluster: Cluster) -> None:
+    await cluster.create_vdi("disk", OBJECT)
+    first = await cluster.create_snapshot("disk", "a")
+
+    with pytest.raises(ChangedMeanwhile, match="a snapshot was taken of it"):
+        await cluster.create_snapshot("disk", "b", vdi_id=first.vdi_id)
+
+    assert [vdi.tag for vdi in (await cluster.list_vdis()).sound] == ["a", ""]
 
 
 async def test_an_attribute_of_a_vdi_that_was_deleted_meanwhile_is_not_found(cluster: Cluster) -> None:
