@@ -26,6 +26,7 @@ from asyncbackup.engine.opening import (
     require_base,
 )
 from asyncbackup.engine.progress import OnProgress
+from asyncbackup.engine.removal import refuse_discarded
 from asyncbackup.engine.source import NO_INDICES, Indices, ObjectSource, SnapshotObjects, ZeroObjects
 from asyncbackup.errors import (
     AsyncBackupError,
@@ -207,7 +208,10 @@ async def check_copies(cluster: Cluster, shape: Shape) -> None:
 async def take_final_snapshot(
     cluster: Cluster, inode: Inode, tag: str, origin: Origin | None, *, is_tagged_last: bool
 ) -> None:
-    """Take a snapshot of the complete VDI. Raises SnapshotNotTaken. After a cancellation it may be taken or not."""
+    """Take a snapshot of the complete VDI. After a cancellation it may be taken or not.
+
+    Raises SnapshotNotTaken, and ChangedMeanwhile if the VDI is discarded at this moment.
+    """
     try:
         await take_snapshot(cluster, inode, tag, origin, is_tagged_last=is_tagged_last)
     except asyncio.CancelledError as cancelled:
@@ -215,3 +219,5 @@ async def take_final_snapshot(
         raise
     except AsyncBackupError as error:
         raise SnapshotNotTaken(inode.name, tag, error) from error
+    if is_tagged_last:
+        await refuse_discarded(cluster, inode)

@@ -22,15 +22,15 @@ from asyncbackup.errors import (
     VdiUnmakeable,
 )
 from asyncbackup.format.identity import Identity, time_text
-from asyncbackup.format.replica import Applying, Origin, applying_key, origin_key
+from asyncbackup.format.replica import Applying, Discarding, Origin, applying_key, origin_key
 from asyncbackup.format.shards import Beat, Receipt, Shards
 from asyncbackup.wire.constants import Result
 from asyncbackup.wire.inode import Inode
 
-_UNKNOWN_REQUEST: Final = frozenset({Result.INVALID_PARMS, Result.NO_SUPPORT, Result.VER_MISMATCH})
+UNKNOWN_REQUEST: Final = frozenset({Result.INVALID_PARMS, Result.NO_SUPPORT, Result.VER_MISMATCH})
 """Answers of a server that does not know attributes."""
 
-_Line = TypeVar("_Line", Origin, Applying, Shards, Receipt, Beat)
+_Line = TypeVar("_Line", Origin, Applying, Shards, Receipt, Beat, Discarding)
 
 
 async def examine_vdi(cluster: Cluster, inode: Inode, wanted: Identity | None) -> Candidate:
@@ -175,7 +175,7 @@ async def read_line(cluster: Cluster, inode: Inode, key: str, decode: Callable[[
     try:
         value = await cluster.read_attribute(inode, key)
     except RequestFailed as error:
-        if error.result in _UNKNOWN_REQUEST:
+        if error.result in UNKNOWN_REQUEST:
             return None
         raise
     if not value:

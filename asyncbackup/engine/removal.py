@@ -11,7 +11,21 @@ import anyio
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi
-from asyncbackup.errors import AsyncBackupError, LeftUnfinished, PerhapsCreated, first_error, single_error
+from asyncbackup.engine.lineage import UNKNOWN_REQUEST, read_line
+from asyncbackup.errors import (
+    AsyncBackupError,
+    ChangedMeanwhile,
+    InodeCorrupt,
+    LeftUnfinished,
+    PerhapsCreated,
+    RequestFailed,
+    VdiNotFound,
+    first_error,
+    single_error,
+)
+from asyncbackup.format.identity import time_text
+from asyncbackup.format.replica import Discarding, discarding_key
+from asyncbackup.wire.inode import Inode
 
 TAGGED: Final = f"tagged '{UNFINISHED_TAG}'"
 
@@ -31,6 +45,40 @@ async def undisturbed(function: Callable[[], Awaitable[None]], timeout_s: float 
     async with anyio.create_task_group() as group:
         group.start_soon(run)
     return not scope.cancelled_caught
+
+
+async def say_discarding(cluster: Cluster, inode: Inode) -> None:
+    """Say in an attribute of an unfinished VDI that it is being removed. A cluster may know no attributes."""
+    created = time_text(inode.create_time)
+    if created is None:
+        raise InodeCorrupt(inode.vdi_id, "it does not say when it was created")
+    await _write_discarding(cluster, inode, Discarding(created).encode())
+
+
+async def unsay_discarding(cluster: Cluster, inode: Inode) -> None:
+    """Say that the VDI is not being removed any more."""
+    await _write_discarding(cluster, inode, b"")
+
+
+async def _write_discarding(cluster: Cluster, inode: Inode, value: bytes) -> None:
+    try:
+        await cluster.write_attribute(inode.name, discarding_key(inode.vdi_id), value)
+    except RequestFailed as error:
+        if error.result not in UNKNOWN_REQUEST:
+            raise
+
+
+async def refuse_discarded(cluster: Cluster, inode: Inode) -> None:
+    """Raise ChangedMeanwhile if the VDI is being removed, or was when the run that removed it was interrupted.
+
+    A restore calls this after its last change. A discard looks for that change after it has said what it does.
+    """
+    try:
+        found = await read_line(cluster, inode, discarding_key(inode.vdi_id), Discarding.decode)
+    except VdiNotFound as error:
+        raise ChangedMeanwhile(f"VDI '{inode.name}'", "it was removed") from error
+    if found is not None:
+        raise ChangedMeanwhile(f"VDI '{inode.name}'", "a discard removes it, or began to")
 
 
 async def remove_failed(

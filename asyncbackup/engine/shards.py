@@ -24,7 +24,7 @@ from asyncbackup.engine.cut import Share
 from asyncbackup.engine.design import Design
 from asyncbackup.engine.lineage import read_line
 from asyncbackup.engine.progress import ReplayCounts
-from asyncbackup.errors import ChangedMeanwhile, InodeCorrupt, ShardMissing, SharedOtherwise
+from asyncbackup.errors import InodeCorrupt, ShardMissing, SharedOtherwise
 from asyncbackup.format.identity import time_text
 from asyncbackup.format.shards import Beat, Receipt, Shards, beat_key, receipt_key, shards_key
 from asyncbackup.wire.inode import Inode
@@ -79,20 +79,6 @@ async def read_shards(cluster: Cluster, inode: Inode) -> Shards | None:
 async def write_shards(cluster: Cluster, inode: Inode, shards: Shards) -> None:
     """Say of what several runs make a VDI."""
     await cluster.write_attribute(inode.name, shards_key(inode.vdi_id), shards.encode())
-
-
-async def withdraw_shards(cluster: Cluster, inode: Inode) -> None:
-    """Say that several runs do not make a VDI any more."""
-    await cluster.write_attribute(inode.name, shards_key(inode.vdi_id), b"")
-
-
-async def refuse_withdrawn(cluster: Cluster, inode: Inode) -> None:
-    """Raise ChangedMeanwhile if the VDI is not made of shards any more: it is discarded, or another run joined it.
-
-    A run calls this after its last change that a discard looks for.
-    """
-    if await read_shards(cluster, inode) is None:
-        raise ChangedMeanwhile(f"VDI '{inode.name}'", "it was discarded, or another run completed it")
 
 
 async def read_receipts(cluster: Cluster, inode: Inode, shards: Shards) -> list[Receipt | None]:
@@ -188,4 +174,4 @@ async def forget_shards(cluster: Cluster, inode: Inode, shards: Shards) -> None:
         await cluster.write_attribute(inode.name, key, b"")
 
     await for_each(written, empty)
-    await withdraw_shards(cluster, inode)
+    await empty(shards_key(inode.vdi_id))

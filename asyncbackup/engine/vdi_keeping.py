@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from asyncbackup.client import Cluster
 from asyncbackup.client.construction import is_unfinished
+from asyncbackup.engine.removal import refuse_discarded
 from asyncbackup.errors import BegunOtherwise, TargetError
 from asyncbackup.format.restoring import Restoring
 from asyncbackup.storage.journal import JournalFile
@@ -66,6 +67,7 @@ class VdiKeeping:
             one, other = getattr(found, name), getattr(asked, name)
             if one != other:
                 raise BegunOtherwise(f"VDI '{inode.name}'", _WORDS.get(name, name), one, other)
+        await refuse_discarded(cluster, inode)
         self.entry, self.is_kept = found, True
         _log.info("VDI '%s': goes on at object %d", found.vdi, found.done)
         return inode

@@ -26,6 +26,11 @@ def applying_key(vdi_id: int) -> str:
     return f"asyncbackup.applying.{vdi_id:x}"
 
 
+def discarding_key(vdi_id: int) -> str:
+    """Give the key of the attribute that says that VDI ``vdi_id`` is being removed as an unfinished restore."""
+    return f"asyncbackup.discarding.{vdi_id:x}"
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Which snapshot a VDI equals, or did when it was restored.
@@ -102,3 +107,22 @@ class Applying:
             read_digest(fields["run"]),
             read_number(fields["beat"]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Discarding:
+    """A VDI that was not completed is being removed. ``created`` is the time at which this VDI was created."""
+
+    created: str
+
+    def encode(self) -> bytes:
+        return seal({"discarding": 1} | asdict(self))
+
+    @classmethod
+    def decode(cls, line: bytes) -> Self:
+        """Read the value of the attribute. Raises ValueError if a run did not write it so."""
+        return unseal(line, "discarding", 1, cls._from_fields)
+
+    @classmethod
+    def _from_fields(cls, fields: dict[str, Any]) -> Self:
+        return cls(read_time("created", fields["created"]))

@@ -18,14 +18,13 @@ from asyncbackup.client import Cluster
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, is_unfinished
 from asyncbackup.client.fan_out import for_each
 from asyncbackup.client.objects import ObjectRead
+from asyncbackup.engine.removal import say_discarding, unsay_discarding
 from asyncbackup.engine.shards import (
     SHARDS_WATCH_S,
     forget_shards,
     read_beats,
     read_receipts,
     read_shards,
-    withdraw_shards,
-    write_shards,
 )
 from asyncbackup.engine.vdi_keeping import read_last
 from asyncbackup.errors import NotDiscarded, ObjectReadFailed, TargetUnusable
@@ -129,28 +128,17 @@ async def _discard(cluster: Cluster, inode: Inode) -> Discarded:
     if await read_shards(cluster, inode) != shards:
         raise _at_work(inode.name)
     now = await _refuse_changed(cluster, inode, shards, before)
+    await say_discarding(cluster, now)
+    try:
+        # A run looks for that after the last change that this looks for. So one of both sees the other.
+        now = await _refuse_changed(cluster, inode, shards, before)
+    except NotDiscarded:
+        await unsay_discarding(cluster, inode)
+        raise
     if shards is not None:
-        now = await _withdraw(cluster, inode, shards, before)
         await forget_shards(cluster, inode, shards)
     await NewVdi.of(cluster, now).remove(cluster)
     return Discarded(inode.name, f"{inode.vdi_id:x}", before.named)
-
-
-async def _withdraw(cluster: Cluster, inode: Inode, shards: Shards, before: _State) -> Inode:
-    """Say that the VDI is not made any more, unless a run works on it.
-
-    A run looks for that when it has written its shard, or taken the snapshot. This looks for those runs after it has
-    said so. So one of both sees the other.
-    """
-    await withdraw_shards(cluster, inode)
-    try:
-        return await _refuse_changed(cluster, inode, shards, before)
-    except NotDiscarded:
-        # The snapshot keeps the tag until a join has seen that it may complete it.
-        if (await cluster.read_inode(inode.vdi_id)).tag == UNFINISHED_TAG:
-            is_written = shards.is_written or None not in await read_receipts(cluster, inode, shards)
-            await write_shards(cluster, inode, replace(shards, is_written=is_written))
-        raise
 
 
 async def _refuse_changed(cluster: Cluster, inode: Inode, shards: Shards | None, before: _State) -> Inode:

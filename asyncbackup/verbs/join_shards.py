@@ -20,6 +20,7 @@ from asyncbackup.engine.lineage import (
     write_origin,
 )
 from asyncbackup.engine.opening import BaseSnapshot
+from asyncbackup.engine.removal import refuse_discarded
 from asyncbackup.engine.shards import (
     check_receipts,
     describe,
@@ -27,7 +28,6 @@ from asyncbackup.engine.shards import (
     read_receipts,
     read_shards,
     refuse_other,
-    refuse_withdrawn,
     write_shards,
 )
 from asyncbackup.errors import (
@@ -175,7 +175,7 @@ class _Joining:
             raise ChangedMeanwhile(f"VDI '{self.name}'", "it is not the unfinished restore that was found")
         # The tag goes when the snapshot is taken: before that, a run that was thought dead could still write.
         taken = await self.cluster.create_snapshot(self.name, UNFINISHED_TAG, vdi_id=inode.vdi_id, is_tagged_last=True)
-        await refuse_withdrawn(self.cluster, taken)
+        await refuse_discarded(self.cluster, taken)
         return await self.finish(taken, replace(shards, is_written=True))
 
     async def finish(self, taken: Inode, shards: Shards) -> Claim:

@@ -31,7 +31,7 @@ from asyncbackup.engine.opening import (
     BaseName,
 )
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.removal import remove_failed, undisturbed
+from asyncbackup.engine.removal import refuse_discarded, remove_failed, undisturbed
 from asyncbackup.engine.replay import Meter
 from asyncbackup.engine.source import Indices
 from asyncbackup.engine.vdi_keeping import VdiKeeping
@@ -297,6 +297,7 @@ class _Restoration:
                 )
                 self.claim = await self.design.claim_origin(self.cluster, made[0].inode)
                 await made[0].publish()
+                await refuse_discarded(self.cluster, made[0].inode)
             else:
                 assert self.index is not None, "pipes were refused"
                 await self.sharing.fill(

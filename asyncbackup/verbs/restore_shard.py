@@ -21,7 +21,7 @@ from asyncbackup.engine.filling import finished_soon
 from asyncbackup.engine.index import Index
 from asyncbackup.engine.opening import BaseSnapshot
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.removal import remove_failed, undisturbed
+from asyncbackup.engine.removal import refuse_discarded, remove_failed, undisturbed
 from asyncbackup.engine.replay import Meter
 from asyncbackup.engine.shards import (
     PREPARATION,
@@ -31,7 +31,6 @@ from asyncbackup.engine.shards import (
     read_receipt,
     read_shards,
     refuse_other,
-    refuse_withdrawn,
     write_receipt,
     write_shards,
 )
@@ -137,7 +136,7 @@ async def restore_shard(
                         meter=meter,
                     )
                 await write_receipt(cluster, inode, shard.number, share, meter.counts)
-            await refuse_withdrawn(cluster, inode)
+            await refuse_discarded(cluster, inode)
             return ShardSummary(
                 vdi=to,
                 vdi_id=f"{inode.vdi_id:x}",

@@ -7,17 +7,21 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import numpy as np
 import pytest
 
-from asyncbackup import Cluster, connect, discard
+from asyncbackup import Cluster, Progress, connect, discard, restore
+from asyncbackup import backup as back_up
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi, Parent, Shape
-from asyncbackup.errors import NotDiscarded, RequestFailed, TargetBusy, TargetUnusable, VdiNotFound
+from asyncbackup.engine.removal import refuse_discarded, say_discarding
+from asyncbackup.errors import ChangedMeanwhile, NotDiscarded, RequestFailed, TargetBusy, TargetUnusable, VdiNotFound
 from asyncbackup.format.restoring import Restoring
 from asyncbackup.sheep import Fault, MemoryStore, Sheep
 from asyncbackup.storage.journal import JournalFile, journal_beside
+from asyncbackup.verbs import discard as verb
 from asyncbackup.wire import messages
 from asyncbackup.wire.constants import Opcode, Result
 from asyncbackup.wire.inode import TAG_OFFSET, Inode
@@ -59,6 +63,77 @@ async def leave_unfinished(cluster: Cluster, objects: int = 3) -> NewVdi:
 
 async def tag(cluster: Cluster, vdi_id: int, text: str) -> None:
     await cluster.write_object(inode_oid(vdi_id), messages.pack_name(text), TAG_OFFSET, copies=1)
+
+
+class Stop(Exception):
+    """Ends a run."""
+
+
+async def stop(*_: Any) -> None:
+    raise Stop
+
+
+@pytest.mark.parametrize("snapshot", [None, "b"])
+async def test_a_restore_does_not_report_what_a_discard_removes_at_this_moment(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: str | None
+) -> None:
+    await make_disk(cluster)
+    await back_up(cluster, "disk", tmp_path / "b", snapshot="b")
+    publish = NewVdi.publish
+
+    async def publish_late(new: NewVdi) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(NewVdi, "remove", stop)
+            with pytest.raises(Stop):
+                await discard(cluster, "new")
+        await publish(new)
+
+    monkeypatch.setattr(NewVdi, "publish", publish_late)
+    with pytest.raises(ChangedMeanwhile, match="a discard removes it"):
+        await restore(cluster, [tmp_path / "b"], "new", snapshot=snapshot)
+
+    assert [vdi.name for vdi in (await cluster.list_vdis()).sound] == ["disk"] * 3
+
+
+async def test_a_restore_that_ends_while_it_is_discarded_keeps_its_vdi(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = await leave_unfinished(cluster, OBJECTS)
+
+    async def publish_first(*arguments: Any) -> None:
+        await left.publish()
+        await say_discarding(*arguments)
+
+    monkeypatch.setattr(verb, "say_discarding", publish_first)
+    with pytest.raises(NotDiscarded, match="it has no tag"):
+        await discard(cluster, "new")
+
+    assert len(await content_of(cluster, "new", None)) == OBJECTS
+    await refuse_discarded(cluster, left.inode)
+
+
+async def test_a_restore_does_not_go_on_with_what_a_discard_began_to_remove(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_later(progress: Progress) -> None:
+        if progress.objects_done >= 3:
+            raise Stop
+
+    await make_disk(cluster)
+    await back_up(cluster, "disk", tmp_path / "b", snapshot="b")
+    with pytest.raises(Stop):
+        await restore(cluster, [tmp_path / "b"], "new", checkpoint_bytes=1, on_progress=stop_later)
+    with monkeypatch.context() as patch:
+        patch.setattr(NewVdi, "_clear_entries", stop)
+        with pytest.raises(Stop):
+            await discard(cluster, "new")
+
+    with pytest.raises(ChangedMeanwhile, match="a discard removes it, or began to"):
+        await restore(cluster, [tmp_path / "b"], "new", resume=True)
+
+    await discard(cluster, "new")
+    await restore(cluster, [tmp_path / "b"], "new", resume=True)
+    assert await content_of(cluster, "new", None) == await content_of(cluster, "disk", "b")
 
 
 @pytest.mark.parametrize("objects", [0, 3])

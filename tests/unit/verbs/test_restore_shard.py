@@ -36,12 +36,12 @@ from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.cut import Share
 from asyncbackup.engine.design import check_copies
 from asyncbackup.engine.progress import ReplayCounts
+from asyncbackup.engine.removal import say_discarding
 from asyncbackup.engine.shards import (
     PREPARATION,
     beating,
     read_receipts,
     read_shards,
-    withdraw_shards,
     write_receipt,
     write_shards,
 )
@@ -636,7 +636,7 @@ async def test_nothing_is_reported_of_a_vdi_that_a_discard_removes_at_this_momen
         await disk.write(number)
     monkeypatch.setattr(module, last, discard_after)
 
-    with pytest.raises(ChangedMeanwhile, match="it was discarded, or another run completed it"):
+    with pytest.raises(ChangedMeanwhile, match="a discard removes it"):
         await (disk.write(3) if work == "write" else disk.join())
 
 
@@ -649,9 +649,9 @@ async def test_a_discard_that_meets_a_shard_at_its_end_leaves_the_vdi_to_the_oth
 
     async def write_first(*arguments: Any) -> None:
         await disk.write(3)
-        await withdraw_shards(*arguments)
+        await say_discarding(*arguments)
 
-    monkeypatch.setattr(discard_verb, "withdraw_shards", write_first)
+    monkeypatch.setattr(discard_verb, "say_discarding", write_first)
     with pytest.raises(NotDiscarded, match="a restore is making it"):
         await discard(disk.cluster, "new")
 
