@@ -822,7 +822,7 @@ async def test_a_restore_that_is_cancelled_before_its_snapshot_says_so(
 ) -> None:
     begun = anyio.Event()
 
-    async def wait(_name: str, _tag: str, *, is_tagged_last: bool) -> None:
+    async def wait(*_: object, **__: object) -> None:
         begun.set()
         await anyio.sleep_forever()
 
