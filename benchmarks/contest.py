@@ -48,8 +48,21 @@ def plain_parser_of(description: str | None, amount: int) -> argparse.ArgumentPa
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--objects", type=int, default=amount, help=f"objects of 4 MiB in the VDI ({amount})")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=os.environ.get("BENCH_FOLDER"), help="six times the VDI's size")
+    add_folder(parser, "six times the VDI's size")
     return parser
+
+
+def add_folder(parser: argparse.ArgumentParser, size: str | None = None) -> None:
+    """Add the argument that says where stores and backups go; ``size`` says how large they get."""
+    parser.add_argument("--folder", type=_to_folder, default=os.environ.get("BENCH_FOLDER"), help=size)
+
+
+def _to_folder(text: str) -> Path:
+    """Take a folder that is there. The variable is judged as well: argparse converts defaults that are text."""
+    folder = Path(text)
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder '{text}'")
+    return folder
 
 
 def require(*, modules: Sequence[str] = (), commands: Sequence[str] = ()) -> None:

@@ -7,7 +7,6 @@ that fits best, so that larger sizes can be told on paper.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from asyncbackup.bench.cases import Situation
 from asyncbackup.bench.measuring import LocalOptions, Step, Steps, measure_local
 from asyncbackup.bench.programs import OURS
 from asyncbackup.bench.workloads import OBJECT_SIZE, SECTOR, Workload
+from benchmarks import contest
 
 MIB = 1 << 20
 AMOUNT = 256
@@ -109,5 +109,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=int, default=1, help="times so many objects")
-    parser.add_argument("--folder", type=Path, default=os.environ.get("BENCH_FOLDER"))
+    contest.add_folder(parser)
     anyio.run(main, parser.parse_args())

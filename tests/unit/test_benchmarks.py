@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,26 @@ def test_shards_and_workers_are_measured_against_one_process(tmp_path: Path, wor
 def test_what_a_benchmark_needs_is_named_where_it_is_missing() -> None:
     with pytest.raises(SystemExit, match="needs the module no_such_one and the program no-such-one"):
         contest.require(modules=["pytest", "no_such_one"], commands=["no-such-one"])
+
+
+@pytest.mark.parametrize("name", ["compression", "export", "growth", "machines", "memory", "restore", "stores"])
+def test_a_folder_that_does_not_exist_is_a_usage_error(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, "--folder", "/no/such"])
+
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+
+    assert ended.value.code == 2
+    assert "argument --folder: there is no folder '/no/such'" in capsys.readouterr().err
+
+
+def test_a_folder_of_the_environment_that_does_not_exist_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_FOLDER", "/no/such")
+
+    with pytest.raises(SystemExit, match="2"):
+        contest.plain_parser_of(None, 1).parse_args([])
 
 
 def test_files_that_differ_end_a_benchmark(tmp_path: Path) -> None:
