@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
 import anyio
 
-from asyncbackup.errors import SourceUnreadable, TargetError, TargetExists, TargetFull, TargetUnusable
+from asyncbackup.errors import (
+    SourceUnreadable,
+    TargetError,
+    TargetExists,
+    TargetFull,
+    TargetUnusable,
+    single_error,
+)
 from asyncbackup.storage.object_store import StoredObject, may_keep_parts, reading, writing
 from asyncbackup.storage.part_buffer import PartBuffer
 from asyncbackup.storage.parts import MOST_PARTS, plan_parts
@@ -29,7 +36,7 @@ _MEMORY: Final = 128 << 20
 """Bytes to have a share of if nobody says how many there are."""
 
 _GRACE_S: Final = 20.0
-"""Seconds for a store to take back what it has of an object. A cancellation waits for that."""
+"""Seconds for a store to take back what it has of an object, or to complete it. A cancellation waits for that."""
 
 
 class _Abandoned(Exception):
@@ -42,6 +49,8 @@ class _Stream:
     def __init__(self) -> None:
         self._part: memoryview | None = None
         self._is_ended = False
+        self.end_is_taken = False
+        """Whether the upload knows that no part follows: the store may complete the object at any time."""
         self._is_abandoned = False
         self._changed = anyio.Event()
 
@@ -61,10 +70,15 @@ class _Stream:
     def _is_taken(self) -> bool:
         return self._part is None
 
-    def end(self) -> None:
-        """Let the object be complete with the parts so far."""
+    async def end(self, upload: asyncio.Future[PutResult]) -> None:
+        """Let the object be complete with the parts so far, and wait until ``upload`` knows that, or ends.
+
+        It asks only when few parts are left to send. A cancellation before that can still abandon it.
+        """
         self._is_ended = True
         self.wake()
+        while not (self.end_is_taken or upload.done()):
+            await self._changed.wait()
 
     def abandon(self) -> None:
         """Let the upload fail."""
@@ -83,8 +97,34 @@ class _Stream:
                 self.wake()
                 return part
             if self._is_ended:
+                self.end_is_taken = True
+                self.wake()
                 raise StopAsyncIteration
             await self._changed.wait()
+
+
+async def _finish_in_time(finish: Callable[[], Awaitable[None]], leave: Callable[[BaseException], None]) -> None:
+    """Run ``finish``. A cancellation gives it ``_GRACE_S`` more: then it ends, with what ``leave`` adds to it."""
+
+    async def limit() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            shield.deadline = anyio.current_time() + _GRACE_S
+
+    shield = anyio.CancelScope(shield=True)
+    with single_error():
+        async with anyio.create_task_group() as group:
+            group.start_soon(limit)
+            with shield:
+                await finish()
+            if shield.cancelled_caught:
+                try:
+                    await anyio.sleep_forever()
+                except anyio.get_cancelled_exc_class() as cancelled:
+                    leave(cancelled)
+                    raise
+            group.cancel_scope.cancel()
 
 
 class ObjectTarget:
@@ -197,9 +237,9 @@ class ObjectTarget:
             return
         with writing(self.name):
             await self._refuse_existing()
-        # The last parts may take a while, and none can be taken back any more when the stream has ended.
-        with anyio.CancelScope(shield=True):
-            await self._publish()
+        await self._hand_over()
+        # From here on the store may complete the object whatever becomes of this run.
+        await _finish_in_time(self._publish, self._leave)
         beside = ", with what belongs to it" if self._beside is not None else ""
         _log.info("%s: is complete%s", self.name, beside)
 
@@ -243,10 +283,36 @@ class ObjectTarget:
                 raise
         self._is_over = True
 
-    async def _end(self, upload: asyncio.Future[PutResult]) -> None:
+    async def _hand_over(self) -> None:
+        """Give the upload what is left, and the end. A cancellation before it took that can take the upload back."""
+        if self._upload is None:
+            return
         if self._buffer.filled:
             await self._send()
-        self._stream.end()
+        await self._stream.end(self._upload)
+
+    def _leave(self, cancelled: BaseException) -> None:
+        """Say what is unknown after a cancellation, as the store did not end in time what cannot be taken back."""
+        if self._is_over:
+            unknown = f"{self.name} is complete, but the store did not say whether what belongs to it is: look there"
+        else:
+            lacks = self._beside is not None or (self._replaces and self._suffixes)
+            advice = ", and if it is, make it again: what belongs to it was not written" if lacks else ""
+            unknown = f"the store did not say in time whether {self.name} is complete: look there{advice}"
+        cancelled.add_note(unknown)
+        self._let_end()
+        if self._beside is not None:
+            self._beside._let_end()  # noqa: SLF001 - of the same class
+
+    def _let_end(self) -> None:
+        """Wait no longer for an upload that cannot be taken back. It ends by itself once the store answers."""
+        if self._upload is None or self._stream.end_is_taken:
+            self._is_over = True
+        if self._upload is not None:
+            self._upload.add_done_callback(asyncio.Future.exception)
+
+    async def _end(self, upload: asyncio.Future[PutResult]) -> None:
+        await self._hand_over()
         await asyncio.wait([upload])
         self._raise_error(upload)
 

@@ -427,6 +427,88 @@ async def test_a_store_that_hangs_holds_a_cancellation_up_only_for_a_while(
     assert s3.objects(bucket) == []
 
 
+class Holding:
+    """Holds requests of one kind up, until they are released."""
+
+    def __init__(self, s3: S3Server, matches: Callable[[Request], bool]) -> None:
+        self.begun, self.released = threading.Event(), threading.Event()
+        self._matches = matches
+        s3.faults.append(self)
+
+    def __call__(self, request: Request) -> None:
+        if self._matches(request):
+            self.begun.set()
+            self.released.wait(20)
+
+    async def wait(self) -> None:
+        assert await to_thread.run_sync(self.begun.wait, 20)
+
+
+async def cancel_when(holding: Holding, place: StoredObject, data: bytes, then: Callable[[], object]) -> list[str]:
+    """Cancel the writing of data and manifest when it is held up, then call ``then``. Give the notes."""
+    notes: list[str] = []
+
+    async def write_it() -> None:
+        with scope:
+            try:
+                await write_both(place, data, b"lines")
+            except anyio.get_cancelled_exc_class() as cancelled:
+                notes.extend(getattr(cancelled, "__notes__", ()))
+                raise
+
+    scope = anyio.CancelScope()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(write_it)
+            await holding.wait()
+            scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+            then()
+    finally:
+        holding.released.set()
+    return notes
+
+
+async def test_a_cancellation_while_the_last_parts_are_sent_leaves_neither_object_nor_upload(s3: S3Server) -> None:
+    bucket, place = s3_place(s3)
+    holding = Holding(s3, lambda request: "partNumber" in request.query)
+    assert await cancel_when(holding, place, bytes(6 * PART), holding.released.set) == []
+    assert s3.objects(bucket) == s3.uploads(bucket) == []
+
+
+@pytest.mark.parametrize("size", [100, 2 * PART])
+async def test_a_store_that_hangs_at_the_end_holds_a_cancellation_up_only_for_a_while(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr("asyncbackup.storage.object_target._GRACE_S", 0.01)
+    bucket, place = s3_place(s3)
+    holding = Holding(s3, lambda request: _completes(request) or _puts(request))
+    [note] = await cancel_when(holding, place, bytes(size), lambda: None)
+    assert f"whether {place.name} is complete: look there" in note
+    assert "if it is, make it again: what belongs to it was not written" in note
+    assert "vm1.manifest" not in s3.objects(bucket)
+
+
+@pytest.mark.parametrize("size", [100, 2 * PART])
+async def test_an_end_that_the_store_reaches_soon_after_a_cancellation_completes_both(s3: S3Server, size: int) -> None:
+    bucket, place = s3_place(s3)
+    holding = Holding(s3, lambda request: _completes(request) or _puts(request))
+    assert await cancel_when(holding, place, bytes(size), holding.released.set) == []
+    assert s3.objects(bucket) == ["vm1", "vm1.manifest"]
+
+
+async def test_a_manifest_that_may_be_missing_after_a_cancellation_is_spoken_of(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncbackup.storage.object_target._GRACE_S", 0.01)
+    bucket, place = s3_place(s3)
+    holding = Holding(s3, lambda request: _puts(request) and request.key.endswith(SUFFIX))
+    assert await cancel_when(holding, place, bytes(2 * PART), lambda: None) == [
+        f"{place.name} is complete, but the store did not say whether what belongs to it is: look there"
+    ]
+    assert "vm1" in s3.objects(bucket)
+
+
 async def test_an_upload_has_begun_when_it_is_asked_for() -> None:
     """The target relies on obstore: what it gives is a future of what runs already, not a coroutine."""
     assert isinstance(obstore.put_async(MemoryStore(), "a", b"b"), asyncio.Future)
