@@ -40,7 +40,8 @@ def stored(name: str, to: int, base: int | None = None, *, size: int = 100, may_
 
 def catalog(*backups: Backup) -> Catalog:
     """Make a catalog of backups alone."""
-    return Catalog.of("folder", [Stored(each.name, each.size, State.GOOD, "m", each.subject) for each in backups])
+    made = Catalog.of("folder", [Stored(each.name, each.size, State.GOOD, "m", each.subject) for each in backups])
+    return made.with_damaged({each.name for each in backups if each.is_damaged})
 
 
 def write(folder: Path, name: str, to: int, base: int | None = None, *, vdi: str = "vm", tag: str = "") -> Path:

@@ -5,7 +5,7 @@ It says what names and the first lines of manifests say. What is in the files th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -69,6 +69,8 @@ class Backup:
     size: int
     """Bytes of its data."""
     subject: Subject
+    is_damaged: bool = False
+    """Whether it is known to have more or fewer bytes than its manifest says."""
 
     @property
     def identity(self) -> Identity:
@@ -96,6 +98,11 @@ class Catalog:
             else:
                 others.append(each)
         return cls(folder, tuple(backups), tuple(others))
+
+    def with_damaged(self, names: Container[str]) -> Catalog:
+        """Note that the backups of these ``names`` are damaged."""
+        backups = (replace(each, is_damaged=True) if each.name in names else each for each in self.backups)
+        return replace(self, backups=tuple(backups))
 
     def only(self, vdi: str) -> Catalog:
         """Give what it has of one VDI. What nobody knows the VDI of is left out."""

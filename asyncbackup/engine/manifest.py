@@ -10,7 +10,18 @@ from typing import Any, Final
 import xxhash
 
 from asyncbackup.format import RecordHeader
-from asyncbackup.format.manifest import MAX_LINE, Line, ManifestDecoder, Missing, RecordDigests, Subject, Trailer
+from asyncbackup.format.decoder import Damage
+from asyncbackup.format.manifest import (
+    MAX_LINE,
+    MAX_TRAILER,
+    Line,
+    ManifestDecoder,
+    Missing,
+    RecordDigests,
+    Subject,
+    Trailer,
+    decode_data_length,
+)
 from asyncbackup.storage import Source
 from asyncbackup.storage.source import located
 
@@ -69,6 +80,23 @@ async def read_subject(source: Source) -> Subject:
         subject = ManifestDecoder().feed(beginning[: beginning.find(b"\n") + 1] or beginning)
     assert isinstance(subject, Subject)
     return subject
+
+
+async def read_data_length(source: Source) -> int | None:
+    """Read only the end of a manifest, which says how many bytes its backup has. ``source`` must be entered.
+
+    None: ``source`` is read only in order. Nothing is proved. Raises SourceUnreadable and BackupDamaged.
+    """
+    if source.size is None:
+        return None
+    offset = max(0, source.size - MAX_TRAILER)
+    end = bytearray(source.size - offset)
+    await source.read_into(offset, memoryview(end))
+    with located(source.name):
+        try:
+            return decode_data_length(bytes(end))
+        except ValueError as error:
+            raise Damage(offset, f"the last line: {error}") from error
 
 
 def open_lines(source: Source) -> io.BufferedReader:

@@ -9,6 +9,7 @@ by themselves.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -39,12 +40,19 @@ class Cost(NamedTuple):
 
     incomplete: int = 0
     """Backups that may lack objects."""
+    damaged: int = 0
+    """Backups whose size is known to be wrong. One of them may be all that there is: then it is the one to tell of."""
     size: int = 0
     """Bytes to read."""
     backups: int = 0
 
     def plus(self, backup: Backup) -> Cost:
-        return Cost(self.incomplete + backup.subject.may_lack, self.size + backup.size, self.backups + 1)
+        return Cost(
+            self.incomplete + backup.subject.may_lack,
+            self.damaged + backup.is_damaged,
+            self.size + backup.size,
+            self.backups + 1,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -87,7 +95,7 @@ def choose_chain(catalog: Catalog, snapshot: str, base: Identity | str | None = 
     if isinstance(base, Identity) and base.matches(wanted):
         # Nothing has to lead there: whoever applies this finds that it is there already.
         of_it = [each for each in catalog.backups if each.identity.matches(wanted)]
-        return [min(of_it, key=lambda backup: (backup.subject.is_full, backup.size))]
+        return [min(of_it, key=lambda backup: (backup.is_damaged, backup.subject.is_full, backup.size))]
     search = _Search(catalog.backups)
     if base is None:
         placed = search.place_from(search.full(), Beginning.FULL)
@@ -102,6 +110,21 @@ def choose_chain(catalog: Catalog, snapshot: str, base: Identity | str | None = 
         if base is None
         else ChainGap(catalog.folder, str(wanted), needed=str(base), unread=catalog.count(State.ENCRYPTED))
     )
+
+
+def find_contested(catalog: Catalog, chain: Sequence[Backup]) -> list[Backup]:
+    """Give those of a chosen ``chain`` in whose place others could stand.
+
+    That needs another backup of a snapshot in the chain. It may stand on others than the one in whose place it is.
+    """
+    counts = Counter(map(_snapshot_of, catalog.backups))
+    last = max((place for place, each in enumerate(chain, 1) if counts[_snapshot_of(each)] > 1), default=0)
+    return list(chain[:last])
+
+
+def _snapshot_of(backup: Backup) -> tuple[str, str, str | None]:
+    identity = backup.identity
+    return identity.vdi, identity.vdi_id, identity.created
 
 
 def _find_wanted(catalog: Catalog, snapshot: str) -> Identity:

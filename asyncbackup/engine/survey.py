@@ -1,7 +1,11 @@
-"""Finds out what is stored in a folder: lists it, and reads the first line of each manifest, and nothing else."""
+"""Finds out what is stored in a folder: lists it, and reads the first line of each manifest.
+
+Where it matters which of several backups is whole, it compares their sizes with the last lines of their manifests.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
@@ -9,12 +13,12 @@ from typing import Final
 from anyio import to_thread
 
 from asyncbackup.client.fan_out import for_each
-from asyncbackup.engine.catalog import Catalog, State, Stored, below, group_files
-from asyncbackup.engine.manifest import read_subject
+from asyncbackup.engine.catalog import Backup, Catalog, State, Stored, below, group_files
+from asyncbackup.engine.manifest import read_data_length, read_subject
 from asyncbackup.errors import BackupDamaged, NotDecrypted, SourceError, SourceMissing, SourceUnreadable
 from asyncbackup.storage import Access
 from asyncbackup.storage.age_keys import read_identities
-from asyncbackup.storage.backup_source import open_stored
+from asyncbackup.storage.backup_source import open_source, open_stored
 from asyncbackup.storage.listing import Entry, list_files
 from asyncbackup.storage.location import to_path
 
@@ -49,6 +53,29 @@ async def survey(folder: str, access: Access | None = None) -> Catalog:
 
     await for_each(group_files(sizes), look_at)
     return Catalog.of(folder, found)
+
+
+async def find_damaged(folder: str, backups: Iterable[Backup], access: Access | None = None) -> set[str]:
+    """Give the names of those ``backups`` that have more or fewer bytes than their manifests say.
+
+    What is read only in order, as what is encrypted, has no size that could be compared. Raises SourceMissing,
+    SourceUnreadable, and what opening a backup raises otherwise.
+    """
+    access = (access or Access()).sharing_stores()
+    damaged: set[str] = set()
+
+    async def judge(backup: Backup) -> None:
+        try:
+            async with open_source(below(folder, backup.name), access=access) as (data, manifest):
+                length = None if manifest is None else await read_data_length(manifest)
+                is_whole = length is None or data.size is None or data.size == length
+        except BackupDamaged:
+            is_whole = False
+        if not is_whole:
+            damaged.add(backup.name)
+
+    await for_each(backups, judge)
+    return damaged
 
 
 async def _list_all(folder: str, access: Access | None) -> list[Entry]:

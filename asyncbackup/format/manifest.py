@@ -54,10 +54,15 @@ LACKING_PIECE_VERSION: Final = 5
 MAX_LINE: Final = 16384
 """Bytes of the longest line: two names of 255 bytes, each of which may take six characters in JSON, twice over."""
 
+MAX_TRAILER: Final = 192
+"""Bytes of the longest last line: three numbers, and a digest."""
+
 _DIGEST_FIELD: Final = '"digest":"'
 _END: Final = b'"}\n'
 _MAX_DIGITS: Final = 20
 """Of a number: that is what 64 bits take."""
+_MAX_DATA_LENGTH: Final = (1 << 63) - 1
+"""Bytes of the longest file that there can be."""
 
 MIN_OBJECT_SIZE: Final = 1 << 20
 _MAX_BYTE: Final = 255
@@ -315,6 +320,14 @@ class Trailer(NamedTuple):
     records: int
     data_length: int
     missing: int = 0
+
+
+def decode_data_length(end: bytes) -> int:
+    """Read off the last bytes of a manifest how many the backup has. No digest is judged. Raises ValueError."""
+    length = _object(end[end.rfind(b"\n", 0, -1) + 1 :]).get("data_length")
+    check_number("data_length", length, _MAX_DATA_LENGTH)
+    assert isinstance(length, int)
+    return length
 
 
 Line = Subject | RecordDigests | Missing | Trailer

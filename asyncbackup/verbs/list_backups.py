@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncbackup.engine.catalog import Catalog, State, below
-from asyncbackup.engine.selection import Beginning, Placed, choose_chain, place_all
-from asyncbackup.engine.survey import survey
+from asyncbackup.engine.selection import Beginning, Placed, choose_chain, find_contested, place_all
+from asyncbackup.engine.survey import find_damaged, survey
 from asyncbackup.errors import NotStored
 from asyncbackup.format.identity import Identity
 from asyncbackup.storage import Access
@@ -89,8 +89,17 @@ async def find_chain(
     """Find the backups in ``folder`` that lead to ``snapshot`` with the least to read, and give their paths.
 
     They are in order, the oldest first, and begin with a full backup, or on ``base``. A snapshot is named by its tag,
-    its id (all digits) or its time, perhaps behind ``VDI:``. No data is read. Raises NotStored if there is no backup of
-    it, SnapshotAmbiguous, ChainGap if nothing leads there, SourceMissing, and SourceUnreadable.
+    its id (all digits) or its time, perhaps behind ``VDI:``. No data is read. But where there are several ways, one
+    that leads over a file of another size than its manifest says is taken only if all do.
+
+    Raises NotStored if there is no backup of it, SnapshotAmbiguous, ChainGap if nothing leads there, SourceMissing, and
+    SourceUnreadable; where there are several ways, what opening a backup raises as well.
     """
     catalog = await survey(os.fspath(folder), access)
-    return [below(catalog.folder, backup.name) for backup in choose_chain(catalog, snapshot, base)]
+    chain, judged = choose_chain(catalog, snapshot, base), set[str]()
+    while doubtful := [each for each in find_contested(catalog, chain) if each.name not in judged]:
+        judged |= {each.name for each in doubtful}
+        if damaged := await find_damaged(catalog.folder, doubtful, access):
+            catalog = catalog.with_damaged(damaged)
+            chain = choose_chain(catalog, snapshot, base)
+    return [below(catalog.folder, each.name) for each in chain]

@@ -163,7 +163,7 @@ def test_a_hostile_manifest_that_claims_the_snapshot_is_judged_when_it_is_read(c
     shutil.copy(folder.ab, "f/cheap")
     shutil.copy(manifest_path(folder.ab), "f/cheap.manifest")
     declare(folder.folder / "cheap", base_identity=None, base_size=None)
-    Path("f/cheap").write_bytes(b"")
+    Path("f/cheap").write_bytes(bytes(Path("f/cheap").stat().st_size))
 
     outcome = command("export", "f@b", "--to", "made.img")
 

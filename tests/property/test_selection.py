@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
@@ -14,13 +15,16 @@ from asyncbackup.errors import ChainGap, NotStored
 from tests.catalogs import catalog, identity, stored
 
 DAYS = st.integers(1, 5)
-SHAPES = st.lists(st.tuples(DAYS, st.none() | DAYS, st.integers(0, 9), st.booleans()), max_size=8)
+Shape = tuple[int, int | None, int, bool, bool]
+SHAPES: st.SearchStrategy[list[Shape]] = st.lists(
+    st.tuples(DAYS, st.none() | DAYS, st.integers(0, 9), st.booleans(), st.booleans()), max_size=8
+)
 
 
-def make(shapes: Sequence[tuple[int, int | None, int, bool]]) -> list[Backup]:
+def make(shapes: Sequence[Shape]) -> list[Backup]:
     return [
-        stored(str(number), to, base, size=size, may_lack=may_lack)
-        for number, (to, base, size, may_lack) in enumerate(shapes)
+        replace(stored(str(number), to, base, size=size, may_lack=may_lack), is_damaged=is_damaged)
+        for number, (to, base, size, may_lack, is_damaged) in enumerate(shapes)
     ]
 
 
@@ -38,13 +42,16 @@ def all_chains(backups: Sequence[Backup], to: int, base: int | None) -> Iterator
 
 
 def cost(chain: Sequence[Backup]) -> Cost:
-    return Cost(sum(each.subject.may_lack for each in chain), sum(each.size for each in chain), len(chain))
+    return Cost(
+        sum(each.subject.may_lack for each in chain),
+        sum(each.is_damaged for each in chain),
+        sum(each.size for each in chain),
+        len(chain),
+    )
 
 
 @given(SHAPES, DAYS, st.none() | DAYS)
-def test_the_chain_that_costs_least_is_chosen(
-    shapes: Sequence[tuple[int, int | None, int, bool]], to: int, base: int | None
-) -> None:
+def test_the_chain_that_costs_least_is_chosen(shapes: Sequence[Shape], to: int, base: int | None) -> None:
     assume(base != to)
     backups = make(shapes)
     costs = [cost(chain) for chain in all_chains(backups, to, base)]
@@ -58,7 +65,7 @@ def test_the_chain_that_costs_least_is_chosen(
 
 
 @given(SHAPES)
-def test_each_backup_has_one_place(shapes: Sequence[tuple[int, int | None, int, bool]]) -> None:
+def test_each_backup_has_one_place(shapes: Sequence[Shape]) -> None:
     backups = make(shapes)
 
     placed = place_all(backups)
@@ -76,12 +83,18 @@ def test_each_backup_has_one_place(shapes: Sequence[tuple[int, int | None, int, 
 
 @given(
     st.permutations(
-        make([(1, None, 5, False), (2, 1, 3, False), (2, 1, 3, False), (3, 2, 1, False), (3, None, 9, False)])
+        [
+            stored("0", 1, size=5),
+            stored("1", 2, 1, size=3),
+            stored("2", 2, 1, size=3),
+            stored("3", 3, 2, size=1),
+            stored("4", 3, size=9),
+        ]
     )
 )
 def test_the_order_of_files_changes_nothing(backups: list[Backup]) -> None:
     assert [each.name for each in choose_chain(catalog(*backups), "3")] == ["4"]
-    assert {each.backup.name: each.cost for each in place_all(backups)}["3"] == Cost(0, 9, 3)
+    assert {each.backup.name: each.cost for each in place_all(backups)}["3"] == Cost(size=9, backups=3)
 
 
 @pytest.mark.parametrize("days", [2, 7])

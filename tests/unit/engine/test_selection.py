@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from asyncbackup.engine.catalog import Backup, Catalog, State, Stored
-from asyncbackup.engine.selection import Beginning, choose_chain, place_all
+from asyncbackup.engine.selection import Beginning, choose_chain, find_contested, place_all
 from asyncbackup.errors import ChainGap, NotStored, SnapshotAmbiguous
 from tests.catalogs import catalog, identity, stored, subject
 
@@ -122,6 +122,33 @@ def test_what_may_lack_objects_is_taken_only_where_nothing_else_leads_there() ->
 
     assert chosen(FULL, lacking, SECOND, THIRD) == ["full", "second", "third"]
     assert chosen(FULL, lacking) == ["full", "lacking"]
+
+
+def test_what_is_damaged_is_taken_only_where_nothing_else_leads_there() -> None:
+    damaged = replace(stored("damaged", 3, 1, size=1), is_damaged=True)
+
+    assert chosen(FULL, damaged, SECOND, THIRD) == ["full", "second", "third"]
+    assert chosen(FULL, damaged) == ["full", "damaged"]
+
+
+def test_what_is_damaged_is_preferred_to_what_may_lack_objects() -> None:
+    damaged = replace(stored("damaged", 3, 1), is_damaged=True)
+
+    assert chosen(FULL, damaged, stored("lacking", 3, 1, may_lack=True)) == ["full", "damaged"]
+
+
+def test_a_damaged_backup_of_the_base_itself_is_not_what_says_that_it_is_there_already() -> None:
+    files = catalog(replace(SECOND, is_damaged=True), stored("new", 2))
+
+    assert [each.name for each in choose_chain(files, "2", identity(2))] == ["new"]
+
+
+def test_where_there_is_one_way_nothing_is_contested() -> None:
+    assert find_contested(catalog(FULL, SECOND, THIRD, stored("other", 4, 1)), [FULL, SECOND, THIRD]) == []
+
+
+def test_all_up_to_the_last_snapshot_with_another_backup_is_contested() -> None:
+    assert find_contested(catalog(FULL, SECOND, THIRD, stored("cheap", 2)), [FULL, SECOND, THIRD]) == [FULL, SECOND]
 
 
 def test_a_base_that_is_named_begins_the_chain() -> None:

@@ -8,13 +8,16 @@ import pytest
 
 from asyncbackup.engine import survey as module
 from asyncbackup.engine.catalog import State
-from asyncbackup.engine.survey import survey
+from asyncbackup.engine.survey import find_damaged, survey
 from asyncbackup.errors import SourceMissing, SourceUnreadable
-from asyncbackup.storage import Access
+from asyncbackup.storage import Access, Layers
 from asyncbackup.storage.age_keys import load_pyrage
 from asyncbackup.storage.listing import Entry
 from asyncbackup.storage.publication import MANIFEST, Place, manifest_path
+from asyncbackup.storage.zstd import load_zstd
 from tests.catalogs import identity, write
+from tests.chains import Files, copy_files
+from tests.layered import write_layered
 
 
 async def states(folder: Path) -> dict[str, tuple[State, str | None]]:
@@ -182,3 +185,52 @@ async def test_a_thousand_backups_are_found(tmp_path: Path) -> None:
         write(tmp_path, f"f{number}", number % 28 + 1, number % 28 or None)
 
     assert len((await survey(str(tmp_path))).backups) == 500
+
+
+# What is damaged
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return copy_files(tmp_path)
+
+
+async def damaged(files: Files, *identities: Path) -> set[str]:
+    access = Access(identities=tuple(map(str, identities)))
+    return await find_damaged(str(files.folder), (await survey(str(files.folder), access)).backups, access)
+
+
+async def test_what_has_the_size_that_its_manifest_says_is_not_damaged(files: Files) -> None:
+    assert await damaged(files) == set()
+
+
+async def test_what_has_fewer_or_more_bytes_than_its_manifest_says_is_damaged(files: Files) -> None:
+    files.a.write_bytes(files.a.read_bytes()[:-1])
+    files.bc.write_bytes(files.bc.read_bytes() + b"1")
+
+    assert await damaged(files) == {"a", "bc"}
+
+
+async def test_what_has_only_a_part_of_its_manifest_is_damaged(files: Files) -> None:
+    manifest = manifest_path(files.ab)
+    manifest.write_bytes(manifest.read_bytes()[:-10])
+
+    assert await damaged(files) == {"ab"}
+
+
+async def test_what_is_compressed_is_judged_by_its_seek_table(files: Files) -> None:
+    content = {file: file.read_bytes() for file in files.all}
+    for file, size in ((files.a, -1), (files.ab, None)):
+        file.unlink()
+        await write_layered(file, content[file][:size], Layers(zstd_level=1))
+
+    assert await damaged(files) == {"a"}
+
+
+async def test_what_is_encrypted_or_has_no_seek_table_has_no_size_to_judge(files: Files, identity_file: Path) -> None:
+    files.ab.write_bytes(load_zstd().compress(b"less than there was"))
+    files.bc.write_bytes(b"less than there was")
+    encrypt(files.bc, identity_file)
+    encrypt(manifest_path(files.a), identity_file)
+
+    assert await damaged(files, identity_file) == set()

@@ -19,6 +19,7 @@ from asyncbackup.format.manifest import (
     RecordDigests,
     Subject,
     Trailer,
+    decode_data_length,
 )
 from asyncbackup.format.piece import PieceRange
 
@@ -344,6 +345,25 @@ def test_what_a_backup_is_of_is_told_in_plain_values() -> None:
 
 
 LACKING = replace(SUBJECT, may_lack=True)
+
+
+@pytest.mark.parametrize("size", [192, 1 << 20])
+def test_the_end_alone_says_how_many_bytes_the_backup_has(size: int) -> None:
+    assert decode_data_length(b"".join(encoded())[-size:]) == LENGTH
+
+
+@pytest.mark.parametrize(
+    ("end", "problem"),
+    [
+        (encoded()[1], "data_length: expected a number from 0 to 9223372036854775807, got None"),
+        (b'{"data_length":-1}\n', "data_length: expected a number from 0 to 9223372036854775807, got -1"),
+        (encoded()[-1][:-20], "expected JSON: Unterminated string"),
+        (b"", "expected JSON"),
+    ],
+)
+def test_an_end_that_does_not_say_it_is_refused(end: bytes, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        decode_data_length(end)
 
 
 def lacking() -> list[bytes]:
