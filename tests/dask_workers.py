@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from distributed import Client
-
-from tests.clusters import free_ports
 
 _ROOT = Path(__file__).parent.parent
 _BOUND_S = 60
@@ -22,7 +22,8 @@ class DaskCluster:
     """A scheduler, which gives a part of the work up when it was the end of three workers, and some workers."""
 
     def __init__(self, folder: Path, workers: int = 3, environment: Mapping[str, str] | None = None) -> None:
-        self.address = f"tcp://127.0.0.1:{free_ports(1)[0]}"
+        self.address = ""
+        """What the scheduler listens at, once it runs."""
         self._folder = folder
         self._count = workers
         self._environment = environment or {}
@@ -30,8 +31,11 @@ class DaskCluster:
         self.scheduler: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        port = self.address.rpartition(":")[2]
-        self.scheduler = self._start("dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+        told = self._folder / "scheduler.json"
+        told.unlink(missing_ok=True)
+        listens = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(told))
+        self.scheduler = self._start("dask_scheduler", *listens)
+        self.address = _read_address(self.scheduler, told)
         for _ in range(self._count):
             self.start_worker()
         if self._count:
@@ -91,3 +95,13 @@ class DaskCluster:
         command = [sys.executable, "-m", f"distributed.cli.{program}", *arguments]
         with (self._folder / "log").open("ab") as log:
             return subprocess.Popen(command, cwd=self._folder, env=environment, stdout=log, stderr=log)
+
+
+def _read_address(scheduler: subprocess.Popen[bytes], told: Path) -> str:
+    """Wait until a scheduler has said in a file what it listens at."""
+    deadline = time.monotonic() + _BOUND_S
+    while time.monotonic() < deadline and scheduler.poll() is None:
+        with suppress(OSError, ValueError):  # It is not there, or not written completely.
+            return str(json.loads(told.read_bytes())["address"])
+        time.sleep(0.05)  # It has no other way to say that it serves.
+    raise TimeoutError(f"the scheduler did not start: {scheduler.poll()}")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
+
+_BOUND_S: Final = 60
+"""Seconds that a state may take on a machine that is busy."""
 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the event loop turn until ``condition`` holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(_BOUND_S):
         while not condition():  # noqa: ASYNC110 - what is waited for is a state of the code under test
             await asyncio.sleep(0)
 
