@@ -6,18 +6,24 @@ import os
 from collections.abc import AsyncGenerator, Generator
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from anyio import to_thread
 
 from asyncbackup.errors import AsyncBackupError, FolderNeeded, SourceMissing, SourceUnreadable
 from asyncbackup.storage.access import Access
 from asyncbackup.storage.location import MEMORY, ObjectLocation, fault_of_url, find_object, to_path
-from asyncbackup.storage.object_store import open_store, reading, show_location
+from asyncbackup.storage.object_store import open_store, reading, show_location, was_cut
 from asyncbackup.storage.opening import fault_of_name
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
 
 _BATCH: Final = 1000
 """Files to list in one hop to a thread."""
+
+_LISTINGS: Final = 3
+"""Times to list the objects of a folder at most, if the connection is cut in the middle of an answer."""
 
 
 class Entry(NamedTuple):
@@ -51,17 +57,34 @@ async def list_files(folder: str, access: Access | None = None) -> AsyncGenerato
 
 def _list_objects(location: ObjectLocation, access: Access | None) -> Generator[Entry, None, None]:
     """Go through the objects of a folder. Blocks: threads of a store's own would hand results to an event loop."""
+    from obstore import exceptions  # noqa: PLC0415 - few starts need it
+
     store = open_store(location, access or Access())
     key = location.key.rstrip("/")
     prefix = f"{location.bucket}/{key}".rstrip("/") if location.scheme == MEMORY else key
+    # A listing that is cut begins anew: not all stores list in an order that tells where to go on.
+    given: set[str] = set()
+    with reading(str(location)):
+        for left in reversed(range(_LISTINGS)):
+            try:
+                for path, size in _list_once(store, prefix or None):
+                    name = path.removeprefix(f"{prefix}/")
+                    if name not in given and not any(part.startswith(".") for part in name.split("/")[:-1]):
+                        given.add(name)
+                        yield Entry(name, size)
+            except exceptions.BaseError as error:
+                if not (left and was_cut(error)):
+                    raise
+            else:
+                return
+
+
+def _list_once(store: ObjectStore, prefix: str | None) -> Generator[tuple[str, int], None, None]:
     from obstore import list as list_store  # noqa: PLC0415 - few starts need it
 
-    with reading(str(location)):
-        for batch in list_store(store, prefix=prefix or None, chunk_size=_BATCH):
-            for found in batch:
-                name = found["path"].removeprefix(f"{prefix}/")
-                if not any(part.startswith(".") for part in name.split("/")[:-1]):
-                    yield Entry(name, found["size"])
+    for batch in list_store(store, prefix=prefix, chunk_size=_BATCH):
+        for found in batch:
+            yield found["path"], found["size"]
 
 
 def _walk(top: str) -> Generator[Entry, None, None]:

@@ -69,6 +69,8 @@ _OPTION: Final = re.compile("[a-z_]{1,30}")
 _NO_ACCOUNT: Final = "Account must be specified"
 _STATUS: Final = re.compile(r"status code: (\d{3}(?: [A-Z][A-Za-z-]{1,30}){0,5})")
 _CODE: Final = re.compile(r"<Code>(\w{1,60})</Code>")
+_CUT: Final = r"IncompleteBody|IncompleteMessage|kind: Interrupted|ConnectionReset"
+
 _RETRIES: Final = re.compile(r"after (\d{1,6}) retries")
 _FULL: Final = re.compile(r"<Code>(?:\w*Quota\w*|EntityTooLarge)</Code>|status code: 507")
 _MEANINGS: Final = tuple(
@@ -91,7 +93,7 @@ _MEANINGS: Final = tuple(
         (r"^PermissionDeniedError", "the store does not permit this"),
         (r"status code: \d{3}", None),
         (r"kind: Timeout|TimedOut|timed out", "the store did not answer in time"),
-        (r"IncompleteBody|IncompleteMessage|kind: Interrupted|ConnectionReset", "the connection was cut"),
+        (_CUT, "the connection was cut"),
         (r"kind: Connect|error sending request|dns error|Connection refused", "the store cannot be reached"),
     )
 )
@@ -260,6 +262,11 @@ def writing(name: str, otherwise: type[TargetError] = TargetWriteFailed) -> Iter
         raise TargetExists(name) from None
     except (exceptions.BaseError, OSError, ValueError) as error:
         raise (TargetFull if _FULL.search(str(error)) else otherwise)(name, _explain(error)) from None
+
+
+def was_cut(error: BaseException) -> bool:
+    """Tell whether the connection was cut in the middle of an answer. obstore repeats a listing only before that."""
+    return re.search(_CUT, str(error)) is not None
 
 
 def may_keep_parts(error: BaseException) -> bool:

@@ -13,6 +13,7 @@ from asyncbackup.errors import FolderNeeded, SourceMissing, SourceUnreadable, St
 from asyncbackup.storage import Access, listing
 from asyncbackup.storage.listing import Entry, list_files
 from tests.descriptors import open_descriptors
+from tests.object_stores import Request, S3Server, always, cut_after_half, times
 from tests.privileges import unprivileged
 
 
@@ -146,3 +147,35 @@ async def test_a_url_may_name_a_folder_of_this_machine(tmp_path: Path) -> None:
 async def test_memory_that_nobody_handed_in_is_told() -> None:
     with pytest.raises(StoreMisconfigured, match="memory:// is a store within one program"):
         await anext(list_files("memory://bucket"))
+
+
+def _lists(request: Request) -> bool:
+    return "list-type" in request.query
+
+
+def folder_of(s3: S3Server, *names: str) -> tuple[str, Access]:
+    bucket = s3.new_bucket()
+    for name in names:
+        s3.backend.put_object(bucket, f"f/{name}", name.encode())
+    return f"s3://{bucket}/f", Access(s3.options)
+
+
+async def test_a_listing_that_is_cut_begins_anew_and_gives_each_object_once(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_BATCH", 1)
+    monkeypatch.setattr("moto.settings.get_s3_default_max_keys", lambda: 1)
+    url, access = folder_of(s3, "a", "b")
+    # The first page comes whole, and the second one is cut.
+    s3.faults.append(times(1, cut_after_half, lambda request: _lists(request) and "continuation" in request.query))
+    names = [each.name async for batch in list_files(url, access) for each in batch]
+    assert sorted(names) == ["a", "b"]
+    assert sum(map(_lists, s3.requests)) == 4
+
+
+async def test_a_listing_that_is_always_cut_is_told(s3: S3Server) -> None:
+    url, access = folder_of(s3, "a")
+    s3.faults.append(always(cut_after_half, _lists))
+    with pytest.raises(SourceUnreadable, match="the connection was cut"):
+        [batch async for batch in list_files(url, access)]
+    assert sum(map(_lists, s3.requests)) == 3
