@@ -228,6 +228,8 @@ def _make_room(error: TargetFull) -> str | None:
 def _fill_gap(error: ChainGap) -> str:
     if error.unread:
         return _DECRYPT
+    if error.circle:
+        return "bring back a full backup of one of these snapshots"
     return (
         "bring back a backup of what is missing, or name that snapshot with --base, or an image of it with --base-image"
     )

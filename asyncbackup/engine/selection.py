@@ -164,8 +164,25 @@ def _find_gap(catalog: Catalog, wanted: Identity) -> ChainGap:
         first=first.name,
         needed=str(missing),
         spoilt=None if spoilt is None else f"{spoilt.name} ({spoilt.state.value})",
+        circle=[] if placed.beginning is Beginning.GAP else _find_circle(catalog.backups, first),
         unread=catalog.count(State.ENCRYPTED),
     )
+
+
+def _find_circle(backups: Sequence[Backup], start: Backup) -> list[str]:
+    """Go from ``start`` to what it stands on, and on, until one comes again. Give the names of those in between.
+
+    Neither a full backup nor a gap may lie that way.
+    """
+    by_key: dict[_Key | None, list[Backup]] = {}
+    for each in backups:
+        by_key.setdefault(_own_key(each), []).append(each)
+    places, backup = dict[str, int](), start
+    while backup.name not in places:
+        places[backup.name] = len(places)
+        bases, cluster = by_key[_base_key(backup)], backup.subject.cluster
+        backup = next(each for each in bases if cluster is None or each.subject.cluster in (cluster, None))
+    return list(places)[places[backup.name] :]
 
 
 _Key = tuple[str, str, str | None, int | None, int]

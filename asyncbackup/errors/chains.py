@@ -8,7 +8,7 @@ from typing import Any
 
 from asyncbackup.errors.incompatible import Incompatible
 from asyncbackup.errors.root import AsyncBackupError
-from asyncbackup.errors.wording import name_unread
+from asyncbackup.errors.wording import list_names, name_unread
 
 
 class ChainBroken(AsyncBackupError):
@@ -20,6 +20,7 @@ class ChainGap(ChainBroken):
 
     ``first`` is the oldest backup on the way, and ``needed`` (in words) what it is the difference to. ``first`` None:
     nothing leads there from the base ``needed``, which was named. ``spoilt`` is of that, and why it is of no use.
+    ``circle``: each of these is the difference to what the next one is of, and the last to what the first one is of.
     ``unread`` is how many backups could not be decrypted, one of which may be what is missing.
     """
 
@@ -31,16 +32,21 @@ class ChainGap(ChainBroken):
         needed: str,
         first: str | None = None,
         spoilt: str | None = None,
+        circle: Sequence[str] = (),
         unread: int = 0,
     ) -> None:
         what = f"no backups in {folder} lead from {needed} to {snapshot}"
-        if first is not None:
+        if circle:
+            told = list_names("these go on one another in a circle:", circle, "", complete=True)
+            what = f"no backups in {folder} lead to {snapshot}: {told}"
+        elif first is not None:
             gap = f"{first} is the difference to {needed}, and no backup there is of that"
             what = f"no backups in {folder} lead to {snapshot}: {gap}{f', except for {spoilt}' if spoilt else ''}"
         super().__init__(what + name_unread(unread))
         self.folder = folder
         self.first = first
         self.needed = needed
+        self.circle = tuple(circle)
         self.unread = unread
 
 

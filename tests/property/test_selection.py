@@ -101,5 +101,7 @@ def test_the_order_of_files_changes_nothing(backups: list[Backup]) -> None:
 def test_a_full_circle_ends(days: int) -> None:
     circle = [stored(str(day), day % days + 1, day) for day in range(1, days + 1)]
 
-    with pytest.raises(ChainGap):
+    with pytest.raises(ChainGap) as caught:
         choose_chain(catalog(*circle), "1")
+
+    assert sorted(caught.value.circle) == [str(day) for day in range(1, days + 1)]

@@ -171,6 +171,31 @@ def test_a_gap_is_told_with_what_is_missing() -> None:
     )
 
 
+@pytest.mark.parametrize("snapshot", ["1", "2", "3", "4"])
+def test_a_circle_is_told_with_its_backups_alone(snapshot: str) -> None:
+    circle = stored("a", 1, 3), stored("b", 2, 1), stored("c", 3, 2), stored("0-on-it", 4, 3)
+
+    with pytest.raises(ChainGap, match="these go on one another in a circle: ") as caught:
+        chosen(*circle, stored("unrelated", 9), snapshot=snapshot)
+
+    assert " ".join(caught.value.circle) in ("a c b", "c b a", "b a c")
+
+
+def test_what_goes_on_a_circle_does_not_belong_to_it() -> None:
+    # It is the oldest, so that the search for circles begins with it.
+    with pytest.raises(ChainGap) as caught:
+        chosen(stored("on-it", 1, 3), stored("b", 2, 3), stored("c", 3, 2), snapshot="1")
+
+    assert caught.value.circle == ("c", "b")
+
+
+def test_a_backup_on_itself_is_a_circle_of_one() -> None:
+    with pytest.raises(ChainGap) as caught:
+        chosen(stored("self", 2, 2), snapshot="2")
+
+    assert str(caught.value) == f"no backups in folder lead to {identity(2)}: these go on one another in a circle: self"
+
+
 def test_a_backup_that_would_fill_the_gap_if_it_were_whole_is_told() -> None:
     files = Catalog.of(
         "folder",
