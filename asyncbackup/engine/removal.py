@@ -47,12 +47,17 @@ async def undisturbed(function: Callable[[], Awaitable[None]], timeout_s: float 
     return not scope.cancelled_caught
 
 
-async def say_discarding(cluster: Cluster, inode: Inode) -> None:
-    """Say in an attribute of an unfinished VDI that it is being removed. A cluster may know no attributes."""
+async def say_discarding(cluster: Cluster, inode: Inode) -> bool:
+    """Say in an attribute of an unfinished VDI that it is being removed. Tell whether nothing said so before.
+
+    A cluster may know no attributes.
+    """
     created = time_text(inode.create_time)
     if created is None:
         raise InodeCorrupt(inode.vdi_id, "it does not say when it was created")
+    found = await read_line(cluster, inode, discarding_key(inode.vdi_id), Discarding.decode)
     await _write_discarding(cluster, inode, Discarding(created).encode())
+    return found is None
 
 
 async def unsay_discarding(cluster: Cluster, inode: Inode) -> None:

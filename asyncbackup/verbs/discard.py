@@ -128,12 +128,13 @@ async def _discard(cluster: Cluster, inode: Inode) -> Discarded:
     if await read_shards(cluster, inode) != shards:
         raise _at_work(inode.name)
     now = await _refuse_changed(cluster, inode, shards, before)
-    await say_discarding(cluster, now)
+    is_first = await say_discarding(cluster, now)
     try:
         # A run looks for that after the last change that this looks for. So one of both sees the other.
         now = await _refuse_changed(cluster, inode, shards, before)
     except NotDiscarded:
-        await unsay_discarding(cluster, inode)
+        if is_first:  # Otherwise it is what another discard says, which may be removing objects.
+            await unsay_discarding(cluster, inode)
         raise
     if shards is not None:
         await forget_shards(cluster, inode, shards)

@@ -43,6 +43,8 @@ SEEDS: Final = (
     *(17, 23, 30, 55, 63, 72),
     # A join that came too late overwrote the origin that the one before had written.
     *(426, 487),
+    # A discard took back what another one said that removed the VDI.
+    2099,
     # A run slept while others went on.
     *(250, 350, 438),
     # Two joins took a snapshot at the same moment.

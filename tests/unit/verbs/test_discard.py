@@ -100,9 +100,9 @@ async def test_a_restore_that_ends_while_it_is_discarded_keeps_its_vdi(
 ) -> None:
     left = await leave_unfinished(cluster, OBJECTS)
 
-    async def publish_first(*arguments: Any) -> None:
+    async def publish_first(*arguments: Any) -> bool:
         await left.publish()
-        await say_discarding(*arguments)
+        return await say_discarding(*arguments)
 
     monkeypatch.setattr(verb, "say_discarding", publish_first)
     with pytest.raises(NotDiscarded, match="it has no tag"):
@@ -110,6 +110,24 @@ async def test_a_restore_that_ends_while_it_is_discarded_keeps_its_vdi(
 
     assert len(await content_of(cluster, "new", None)) == OBJECTS
     await refuse_discarded(cluster, left.inode)
+
+
+async def test_a_discard_does_not_take_back_what_another_one_says(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = await leave_unfinished(cluster, OBJECTS)
+    await say_discarding(cluster, left.inode)
+
+    async def publish_first(*arguments: Any) -> bool:
+        await left.publish()
+        return await say_discarding(*arguments)
+
+    monkeypatch.setattr(verb, "say_discarding", publish_first)
+    with pytest.raises(NotDiscarded):
+        await discard(cluster, "new")
+
+    with pytest.raises(ChangedMeanwhile):
+        await refuse_discarded(cluster, left.inode)
 
 
 async def test_a_restore_does_not_go_on_with_what_a_discard_began_to_remove(

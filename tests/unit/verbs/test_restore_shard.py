@@ -647,9 +647,9 @@ async def test_a_discard_that_meets_a_shard_at_its_end_leaves_the_vdi_to_the_oth
     await disk.write(1)
     await disk.write(2)
 
-    async def write_first(*arguments: Any) -> None:
+    async def write_first(*arguments: Any) -> bool:
         await disk.write(3)
-        await say_discarding(*arguments)
+        return await say_discarding(*arguments)
 
     monkeypatch.setattr(discard_verb, "say_discarding", write_first)
     with pytest.raises(NotDiscarded, match="a restore is making it"):
