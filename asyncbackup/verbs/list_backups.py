@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from asyncbackup.engine.catalog import Catalog, State, below
 from asyncbackup.engine.selection import Beginning, Placed, choose_chain, find_contested, place_all
 from asyncbackup.engine.survey import find_damaged, survey
-from asyncbackup.errors import NotStored
+from asyncbackup.errors import ChainGap, NotStored, SourceUnreadable
 from asyncbackup.format.identity import Identity
 from asyncbackup.storage import Access
 
@@ -74,9 +76,23 @@ async def list_backups(
         existing = sorted({each.subject.vdi for each in catalog.backups})
         only = catalog.only(vdi)
         if not only.backups and not only.others:
-            raise NotStored(catalog.folder, f"VDI '{vdi}'", existing, catalog.count(State.ENCRYPTED))
+            with _heeding_unread(catalog):
+                raise NotStored(catalog.folder, f"VDI '{vdi}'", existing, catalog.count(State.ENCRYPTED))
         catalog = only
     return Listing(catalog, tuple(place_all(catalog.backups)))
+
+
+@contextmanager
+def _heeding_unread(catalog: Catalog) -> Iterator[None]:
+    """Raise SourceUnreadable if something is missing, and a manifest that could not be read may be of that."""
+    try:
+        yield
+    except (NotStored, ChainGap) as error:
+        for each in catalog.others:
+            if each.state is State.UNREADABLE and each.manifest is not None:
+                name = below(catalog.folder, each.manifest)
+                raise SourceUnreadable(name, f"{each.problem}; without it, {error}") from error
+        raise
 
 
 async def find_chain(
@@ -93,10 +109,13 @@ async def find_chain(
     that leads over a file of another size than its manifest says is taken only if all do.
 
     Raises NotStored if there is no backup of it, SnapshotAmbiguous, ChainGap if nothing leads there, SourceMissing, and
-    SourceUnreadable; where there are several ways, what opening a backup raises as well.
+    SourceUnreadable, also where a manifest that cannot be read may be of what is missing; where there are several ways,
+    what opening a backup raises as well.
     """
     catalog = await survey(os.fspath(folder), access)
-    chain, judged = choose_chain(catalog, snapshot, base), set[str]()
+    with _heeding_unread(catalog):
+        chain = choose_chain(catalog, snapshot, base)
+    judged = set[str]()
     while doubtful := [each for each in find_contested(catalog, chain) if each.name not in judged]:
         judged |= {each.name for each in doubtful}
         if damaged := await find_damaged(catalog.folder, doubtful, access):

@@ -169,3 +169,24 @@ def test_the_process_ends_in_good_order(folder: str) -> None:
         assert (ended.returncode, ended.stderr) == (0, b"")
     for _ in range(5):
         assert piped("info", f"{folder}/none").returncode == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "without"),
+    [
+        (("export", "{}@a", "--to", "image"), "has no backup of a snapshot 'a'; it has disk:c, disk:b"),
+        (("export", "{}@c", "--to", "image"), "no backups in"),
+        (("list", "{}", "--vdi", "web"), "has no backup of VDI 'web'; it has disk"),
+    ],
+)
+def test_what_a_store_did_not_let_read_is_not_told_as_missing(
+    command: Command, folder: str, store: S3Server, line: tuple[str, ...], without: str
+) -> None:
+    store.faults.append(always(fail, lambda request: (request.method, request.key) == ("GET", "f/a.manifest")))
+
+    outcome = command(*(word.format(folder) for word in line), "--store-option", "max_retries=0")
+
+    assert outcome.code == 2
+    assert f"{folder}/a.manifest: the store answered 500" in outcome.err
+    assert "; without it, " in outcome.err
+    assert without in outcome.err
