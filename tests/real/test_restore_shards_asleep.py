@@ -14,6 +14,7 @@ import pytest
 
 from asyncbackup import Cluster
 from asyncbackup.cli.exits import ExitCode
+from asyncbackup.client.construction import is_unfinished
 from asyncbackup.engine.shards import read_receipt, read_shards
 from asyncbackup.errors import VdiNotFound
 from tests.cli.command import start
@@ -46,6 +47,13 @@ class Disk:
 
     async def is_there(self) -> bool:
         return await self.client.has_vdi(self.new)
+
+    async def is_tagged(self) -> bool:
+        """Tell whether the VDI is there, and says that it is unfinished."""
+        try:
+            return is_unfinished(await self.client.find_vdi(self.new))
+        except VdiNotFound:
+            return False
 
     async def may_others_begin(self) -> bool:
         try:
@@ -86,7 +94,7 @@ class Disk:
 
 
 Stage = Callable[[Disk], Awaitable[bool]]
-STAGES: dict[str, Stage] = {"it prepares the VDI": Disk.is_there, "others may begin": Disk.may_others_begin}
+STAGES: dict[str, Stage] = {"it prepares the VDI": Disk.is_tagged, "others may begin": Disk.may_others_begin}
 
 
 def end(run: subprocess.Popen[bytes]) -> tuple[int, bytes]:
