@@ -371,6 +371,17 @@ async def test_parts_that_may_stay_after_a_failure_are_spoken_of(s3: S3Server, f
     ]
 
 
+async def test_an_upload_whose_number_was_lost_is_begun_again_and_stays_open(s3: S3Server) -> None:
+    """The client sends the request again by itself, and nobody knows the number of the first one."""
+    bucket, place = s3_place(s3)
+    s3.faults.append(times(1, lose, lambda request: "uploads" in request.query))
+
+    await write(place, bytes(2 * PART))
+
+    assert s3.content(bucket, place.key) == bytes(2 * PART)
+    assert len(s3.uploads(bucket)) == 1
+
+
 async def test_an_upload_that_the_store_dropped_is_told_as_such(s3: S3Server) -> None:
     """As a rule of the bucket does with uploads that take too long."""
     bucket, place = s3_place(s3)
