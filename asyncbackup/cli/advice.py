@@ -83,6 +83,7 @@ from asyncbackup.errors import (
     TooManyVdis,
     UnfinishedExists,
     Unreachable,
+    VdiDiscarded,
     VdiExists,
     VdiInUse,
     WorkerLost,
@@ -168,6 +169,11 @@ def _resume_or_discard(error: UnfinishedExists) -> str:
 def _go_on_or_give_up(error: SharedOtherwise) -> str:
     discard = shlex.join(["asyncbackup", "restore", "--discard", error.vdi])
     return f"to go on, name what it was begun with; `{discard}` gives all shards up"
+
+
+def _discard_again(error: VdiDiscarded) -> str:
+    discard = shlex.join(["asyncbackup", "restore", "--discard", error.vdi])
+    return f"when it is gone, begin anew; if the discard was interrupted, `{discard}` removes the rest"
 
 
 def _discard(error: LeftUnfinished | UnfinishedExists) -> str:
@@ -294,6 +300,7 @@ _BY_ERROR: Final[dict[type[AsyncBackupError], _Advice]] = {
     FolderNeeded: _show_file,
     RedundancyUnkeepable: "say with --copies how many copies to keep instead",
     ChangedMeanwhile: "try again",
+    VdiDiscarded: _discard_again,
     SnapshotChanged: "use a snapshot that nobody deletes",
     TargetExists: "use another name, or --force to replace it",
     TargetFull: _make_room,

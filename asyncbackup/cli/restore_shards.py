@@ -25,6 +25,7 @@ from asyncbackup.engine.chain import ChainOptions
 from asyncbackup.engine.cut import Shard
 from asyncbackup.engine.opening import BaseSnapshot
 from asyncbackup.engine.window import WindowOptions
+from asyncbackup.errors import ChangedMeanwhile
 from asyncbackup.format.piece import MAX_PIECES
 from asyncbackup.verbs.join_shards import join_shards
 from asyncbackup.verbs.restore import RestoreSummary
@@ -157,9 +158,11 @@ def restore_part(
 
 @asynccontextmanager
 async def _telling_what_stays(vdi: str, is_kept: Callable[[], bool], again: str) -> AsyncIterator[None]:
-    """Add to what ends the block early how to go on, and how to give up, if the VDI is there."""
+    """Add to what ends the block early how to go on, and how to give up, if the VDI is there and nobody discards it."""
     try:
         yield
+    except ChangedMeanwhile:
+        raise
     except BaseException as error:
         if is_kept():
             discard = shlex.join(["asyncbackup", "restore", "--discard", vdi])

@@ -19,6 +19,7 @@ from asyncbackup.errors import (
     LeftUnfinished,
     PerhapsCreated,
     RequestFailed,
+    VdiDiscarded,
     VdiNotFound,
     first_error,
     single_error,
@@ -74,7 +75,7 @@ async def _write_discarding(cluster: Cluster, inode: Inode, value: bytes) -> Non
 
 
 async def refuse_discarded(cluster: Cluster, inode: Inode) -> None:
-    """Raise ChangedMeanwhile if the VDI is being removed, or was when the run that removed it was interrupted.
+    """Raise VdiDiscarded if the VDI is being removed, or was when the run that removed it was interrupted.
 
     A restore calls this after its last change. A discard looks for that change after it has said what it does.
     """
@@ -83,7 +84,7 @@ async def refuse_discarded(cluster: Cluster, inode: Inode) -> None:
     except VdiNotFound as error:
         raise ChangedMeanwhile(f"VDI '{inode.name}'", "it was removed") from error
     if found is not None:
-        raise ChangedMeanwhile(f"VDI '{inode.name}'", "a discard removes it, or began to")
+        raise VdiDiscarded(inode.name)
 
 
 async def remove_failed(

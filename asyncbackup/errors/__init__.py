@@ -88,6 +88,7 @@
     │   ├── StoreMisconfigured        options that make no object store that can be used
     │   └── RedundancyUnkeepable     copies or erasure coding that the cluster cannot keep
     ├── ChangedMeanwhile             somebody else changed what was in use
+    │   ├── VdiDiscarded             … by discarding what was restored
     │   └── SnapshotChanged          … by deleting a snapshot while it was read
     ├── WorkersError                 others that should do part of the work
     │   ├── WorkerLost               … of which one ended again and again
@@ -237,6 +238,7 @@ from asyncbackup.errors.vdis import (
     SnapshotExists,
     SnapshotNotTaken,
     UnfinishedExists,
+    VdiDiscarded,
     VdiExists,
     VdiInUse,
 )
@@ -357,6 +359,7 @@ __all__ = [
     "TooManyVdis",
     "UnfinishedExists",
     "Unreachable",
+    "VdiDiscarded",
     "VdiExists",
     "VdiInUse",
     "VdiNotFound",

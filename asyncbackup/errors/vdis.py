@@ -82,6 +82,14 @@ class ChangedMeanwhile(AsyncBackupError):
         self.sign = sign
 
 
+class VdiDiscarded(ChangedMeanwhile):
+    """``vdi`` was being restored, and is being removed, or was when the run that removed it was interrupted."""
+
+    def __init__(self, vdi: str) -> None:
+        super().__init__(f"VDI '{vdi}'", "a discard removes it, or began to")
+        self.vdi = vdi
+
+
 class SnapshotChanged(ChangedMeanwhile):
     """``snapshot`` (in words) was being deleted, so not all of it was read; ``sign`` says how that was noticed."""
 

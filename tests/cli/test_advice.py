@@ -26,6 +26,7 @@ from asyncbackup.errors import (
     SourceMissing,
     TargetExists,
     Unreachable,
+    VdiDiscarded,
 )
 from asyncbackup.format import Dialect, RecordHeader
 from asyncbackup.storage.publication import manifest_path
@@ -69,6 +70,7 @@ def test_every_option_that_advice_names_exists() -> None:
 
 def test_the_nearest_kind_of_an_error_advises() -> None:
     assert advice(ChangedMeanwhile("VDI 'vm'", "it is another")) == "try again"
+    assert "restore --discard vm` removes the rest" in str(advice(VdiDiscarded("vm")))
     assert advice(SnapshotChanged("snapshot 1", "it is gone")) == "use a snapshot that nobody deletes"
 
 

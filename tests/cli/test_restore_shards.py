@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
+from asyncbackup import connect
+from asyncbackup.engine.removal import say_discarding
 from tests.cli.command import Command, Outcome, Served, disk_store, serving
 from tests.disks import OBJECT, OBJECTS
 from tests.object_stores import SECRET, S3Server
@@ -108,6 +111,21 @@ def test_shards_are_discarded(restore: Restore, monkeypatch: pytest.MonkeyPatch)
 
     assert discarded.code == 0
     assert restore("--shard", "1/3").code == 0
+
+
+async def _say_discarding(port: str) -> None:
+    async with connect("127.0.0.1", int(port)) as cluster:
+        await say_discarding(cluster, await cluster.find_vdi("new"))
+
+
+def test_a_shard_of_a_vdi_that_is_discarded_does_not_say_that_it_stays(restore: Restore) -> None:
+    restore("--shard", "1/2")
+    anyio.run(_say_discarding, restore.port)
+    other = restore("--shard", "2/2")
+
+    assert other.code == 1
+    assert "a discard removes it, or began to; when it is gone, begin anew" in other.err
+    assert "stays" not in other.err
 
 
 def test_a_clone_is_made_in_shards(restore: Restore) -> None:
