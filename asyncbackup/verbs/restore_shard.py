@@ -47,6 +47,10 @@ _TAGGING_S: Final = 5.0
 """Seconds to wait for another run that created the VDI to say of what it is made, and that it works."""
 
 
+_MOST_LOST: Final = 20
+"""Times to try to make a VDI that another run made meanwhile, and that is gone when it is looked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class ShardSummary:
     """What was written. Sizes in bytes, times in seconds."""
@@ -172,6 +176,8 @@ class _Preparation:
     """What the run that makes the VDI said last."""
     _changed: float = field(default_factory=anyio.current_time, init=False)
     """When it said something else, as the event loop has the time."""
+    _lost: int = field(default=0, init=False)
+    """How often another run made the VDI first."""
 
     async def find_or_make(self) -> Inode:
         """Give the VDI, with its owner table as it will be at the end."""
@@ -240,7 +246,8 @@ class _Preparation:
         except BaseException as failure:
             if made:
                 await remove_failed(made[0], self.cluster, failure)
-            elif isinstance(failure, VdiExists):
+            elif isinstance(failure, VdiExists) and self._lost < _MOST_LOST:
+                self._lost += 1
                 return None
             raise
 

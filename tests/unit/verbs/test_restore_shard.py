@@ -366,6 +366,20 @@ async def served(disk: Disk, fault: Fault) -> AsyncIterator[Disk]:
         yield replace(disk, sheep=sheep, cluster=cluster)
 
 
+async def test_a_cluster_that_contradicts_itself_is_not_asked_without_end(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def has_none(_name: str) -> bool:
+        return False
+
+    monkeypatch.setattr(verb, "_LOOK_S", 0)
+    monkeypatch.setattr(disk.cluster, "has_vdi", has_none)
+    await disk.cluster.create_vdi("new", OBJECTS * OBJECT)
+
+    with pytest.raises(VdiExists):
+        await disk.write(1)
+
+
 @pytest.mark.parametrize("read", ["read_shards", "read_beat"])
 async def test_a_vdi_that_is_removed_while_another_run_reads_of_it_is_made_anew(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, read: str
