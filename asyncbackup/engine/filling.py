@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-import anyio
-
+from asyncbackup.cancellation import finished_within
 from asyncbackup.client.construction import Construction
 from asyncbackup.engine.chain import Chain
 from asyncbackup.engine.compose import Composer
@@ -16,8 +14,8 @@ from asyncbackup.engine.replay import Content, Meter, Replay
 from asyncbackup.engine.source import Indices
 from asyncbackup.engine.window import WindowOptions
 
-_GRACE_S: Final = 3.0
-"""Seconds that a failed restore waits for answers: a cluster may carry out an unanswered write later."""
+GRACE_S: Final = 3.0
+"""Seconds that a cancellation waits for writes: the cluster may carry one out later that was given up."""
 
 
 async def fill(
@@ -45,7 +43,7 @@ async def fill(
         for content in contents:
             chain.position(content.group.idx)
         objects = [(content.group.idx, content.data, content.portion.offset) for content in contents]
-        async with finished_soon():
+        async with finished_within(GRACE_S):
             if contents[0].portion.is_first:
                 await vdi.create_objects(objects)
             else:
@@ -60,23 +58,3 @@ async def fill(
 
     source, limit = chain if index is None else index, vdi.in_flight_limit
     await Replay(source, composer, options, write, count, whole, behind, limit).run()
-
-
-@asynccontextmanager
-async def finished_soon() -> AsyncIterator[None]:
-    """Let a cancellation wait for the block for a short time.
-
-    The cluster may still carry out a write that was given up, even after its object was removed.
-    """
-
-    async def limit(block: anyio.CancelScope) -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            block.deadline = anyio.current_time() + _GRACE_S
-
-    async with anyio.create_task_group() as group:
-        with anyio.CancelScope(shield=True) as block:
-            group.start_soon(limit, block)
-            yield
-        group.cancel_scope.cancel()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import anyio
-
+from asyncbackup.cancellation import undisturbed
 from asyncbackup.client import Cluster
 from asyncbackup.client.construction import UNFINISHED_TAG, NewVdi
 from asyncbackup.engine.lineage import UNKNOWN_REQUEST, read_line
@@ -32,20 +30,6 @@ TAGGED: Final = f"tagged '{UNFINISHED_TAG}'"
 
 _REMOVAL_S: Final = 60.0
 """Seconds to remove the VDI of a failed restore. It is left behind after that, because a Ctrl-C waits for it."""
-
-
-async def undisturbed(function: Callable[[], Awaitable[None]], timeout_s: float = math.inf) -> bool:
-    """Run ``function`` even if this task is cancelled meanwhile. Give False if it did not end within ``timeout_s``."""
-    scope = anyio.CancelScope(shield=True, deadline=anyio.current_time() + timeout_s)
-
-    async def run() -> None:
-        with scope:
-            await function()
-
-    # It needs a task of its own: a shield does not stop a cancellation by plain asyncio.
-    async with anyio.create_task_group() as group:
-        group.start_soon(run)
-    return not scope.cancelled_caught
 
 
 async def say_discarding(cluster: Cluster, inode: Inode) -> bool:

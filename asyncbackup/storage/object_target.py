@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
 
 import anyio
 
+from asyncbackup.cancellation import finished_within
 from asyncbackup.errors import (
     SourceUnreadable,
     TargetError,
     TargetExists,
     TargetFull,
     TargetUnusable,
-    single_error,
 )
 from asyncbackup.storage.object_store import StoredObject, may_keep_parts, reading, writing
 from asyncbackup.storage.part_buffer import PartBuffer
@@ -101,30 +101,6 @@ class _Stream:
                 self.wake()
                 raise StopAsyncIteration
             await self._changed.wait()
-
-
-async def _finish_in_time(finish: Callable[[], Awaitable[None]], leave: Callable[[BaseException], None]) -> None:
-    """Run ``finish``. A cancellation gives it ``_GRACE_S`` more: then it ends, with what ``leave`` adds to it."""
-
-    async def limit() -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            shield.deadline = anyio.current_time() + _GRACE_S
-
-    shield = anyio.CancelScope(shield=True)
-    with single_error():
-        async with anyio.create_task_group() as group:
-            group.start_soon(limit)
-            with shield:
-                await finish()
-            if shield.cancelled_caught:
-                try:
-                    await anyio.sleep_forever()
-                except anyio.get_cancelled_exc_class() as cancelled:
-                    leave(cancelled)
-                    raise
-            group.cancel_scope.cancel()
 
 
 class ObjectTarget:
@@ -239,7 +215,15 @@ class ObjectTarget:
             await self._refuse_existing()
         await self._hand_over()
         # From here on the store may complete the object whatever becomes of this run.
-        await _finish_in_time(self._publish, self._leave)
+        is_published = False
+        try:
+            async with finished_within(_GRACE_S):
+                await self._publish()
+                is_published = True
+        except anyio.get_cancelled_exc_class() as cancelled:
+            if not is_published:
+                self._leave(cancelled)
+            raise
         beside = ", with what belongs to it" if self._beside is not None else ""
         _log.info("%s: is complete%s", self.name, beside)
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Final
 
+from asyncbackup.cancellation import undisturbed
 from asyncbackup.client import Cluster
 from asyncbackup.client.construction import NewVdi
 from asyncbackup.engine.chain import ChainOptions
@@ -31,7 +32,7 @@ from asyncbackup.engine.opening import (
     BaseName,
 )
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.removal import refuse_discarded, remove_failed, undisturbed
+from asyncbackup.engine.removal import refuse_discarded, remove_failed
 from asyncbackup.engine.replay import Meter
 from asyncbackup.engine.source import Indices
 from asyncbackup.engine.vdi_keeping import VdiKeeping

@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 
+from asyncbackup.cancellation import finished_within, undisturbed
 from asyncbackup.client import Cluster
 from asyncbackup.client.construction import NewVdi, is_unfinished, may_be_new
 from asyncbackup.engine.chain import ChainOptions
@@ -17,11 +18,11 @@ from asyncbackup.engine.cut import Shard, find_share
 from asyncbackup.engine.design import Design, check_copies, check_name, open_design
 from asyncbackup.engine.fill_job import write_share
 from asyncbackup.engine.fill_shares import share_memory
-from asyncbackup.engine.filling import finished_soon
+from asyncbackup.engine.filling import GRACE_S
 from asyncbackup.engine.index import Index
 from asyncbackup.engine.opening import BaseSnapshot
 from asyncbackup.engine.progress import OnProgress, ReplayCounts
-from asyncbackup.engine.removal import refuse_discarded, remove_failed, undisturbed
+from asyncbackup.engine.removal import refuse_discarded, remove_failed
 from asyncbackup.engine.replay import Meter
 from asyncbackup.engine.shards import (
     PREPARATION,
@@ -46,8 +47,7 @@ _LOOK_S: Final = 0.25
 _TAGGING_S: Final = 5.0
 """Seconds to wait for another run that created the VDI to say of what it is made, and that it works."""
 
-
-_MOST_LOST: Final = 20
+_MOST_OVERTAKEN: Final = 20
 """Times to try to make a VDI that another run made meanwhile, and that is gone when it is looked for."""
 
 
@@ -176,7 +176,7 @@ class _Preparation:
     """What the run that makes the VDI said last."""
     _changed: float = field(default_factory=anyio.current_time, init=False)
     """When it said something else, as the event loop has the time."""
-    _lost: int = field(default=0, init=False)
+    _overtaken: int = field(default=0, init=False)
     """How often another run made the VDI first."""
 
     async def find_or_make(self) -> Inode:
@@ -241,13 +241,13 @@ class _Preparation:
             [new] = made
             shards = await describe(self.design, new.inode, self.count)
             await write_shards(self.cluster, new.inode, shards)
-            async with beating(self.cluster, new.inode, PREPARATION), finished_soon():
+            async with beating(self.cluster, new.inode, PREPARATION), finished_within(GRACE_S):
                 await new.lay_out()
         except BaseException as failure:
             if made:
                 await remove_failed(made[0], self.cluster, failure)
-            elif isinstance(failure, VdiExists) and self._lost < _MOST_LOST:
-                self._lost += 1
+            elif isinstance(failure, VdiExists) and self._overtaken < _MOST_OVERTAKEN:
+                self._overtaken += 1
                 return None
             raise
 
